@@ -1,0 +1,93 @@
+"""The command line: ``repro COMMAND …``.
+
+A command is a module with three names:
+
+- ``SUMMARY``: one line for ``repro --help``, read from ``COMMANDS`` below so that listing
+  the commands imports none of them;
+- ``configure(parser)``: adds the command's arguments;
+- ``execute(arguments) -> Outcome``: does the work and returns what to print.
+
+Only the chosen command's module is imported, which keeps ``repro epsilon`` free of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from repro.cli.output import Outcome, emit
+from repro.errors import InputError
+from repro.version import __version__
+
+EXIT_BAD_INPUT = 2
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("repro.cli.run", "train one arm: ARM × hospitals × seed (resumes if it was killed)"),
+    "arms": ("repro.cli.arms", "list the arms of the experiment matrix"),
+    "reproduce": (
+        "repro.cli.reproduce",
+        "every run, table and figure of a profile, and the report",
+    ),
+    "table": ("repro.cli.results", "draw one table from the run store"),
+    "figure": ("repro.cli.results", "draw one figure from the run store"),
+    "report": ("repro.cli.results", "write the report (HTML and Markdown) from the run store"),
+    "ablate": ("repro.cli.ablate", "run one ablation and draw its figure or table"),
+    "epsilon": ("repro.cli.accounting", "ε of Poisson-subsampled Gaussian steps (DP-SGD)"),
+    "rdp": ("repro.cli.accounting", "Rényi divergence of one subsampled Gaussian step"),
+    "noise": ("repro.cli.accounting", "smallest noise multiplier that meets a target (ε, δ)"),
+    "gaussian": ("repro.cli.accounting", "exact ε of Gaussian releases, composed over rounds"),
+    "partition": ("repro.cli.partition", "sizes and label counts of the hospitals"),
+    "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
+    "bench": ("repro.cli.bench", "measure speed and memory beside a peer, in one run"),
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, but a mistake costs one line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 success, 2 bad input)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        return _top_level(words)
+    name = words[0]
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = OneLineParser(
+        prog=f"repro {name}",
+        description=COMMANDS[name][1] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.set_defaults(command=name)
+    module.configure(parser)
+    arguments = parser.parse_args(words[1:])
+    try:
+        outcome: Outcome = module.execute(arguments)
+    except InputError as mistake:
+        print(f"repro {name}: {mistake}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    emit(outcome, as_json=arguments.json)
+    return outcome.status
+
+
+def _top_level(words: list[str]) -> int:
+    listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items())
+    parser = OneLineParser(
+        prog="repro",
+        description="Reproduce arXiv 2412.00687 and check every ε of it.",
+        epilog=f"commands:\n{listing}\n\n`repro COMMAND --help` explains one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"repro {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=list(COMMANDS), help="see below")
+    parser.parse_args(words or ["--help"])
+    return 0

@@ -1,0 +1,49 @@
+"""``repro bench NAME``: speed and memory beside a peer, measured in the same run.
+
+A benchmark is a module with ``configure(parser)`` and
+``measure(arguments) -> tuple[list[Row], dict]`` (rows, and the environment they hold for).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from repro.bench import format_rows
+from repro.cli.output import Outcome
+
+BENCHMARKS: dict[str, tuple[str, str]] = {
+    "train": ("repro.bench.train", "one local epoch against the authors' way"),
+    "dpsgd": ("repro.bench.dpsgd", "DP-SGD engines against plain SGD and Opacus"),
+    "kernels": ("kernels.benchmark", "the Triton clip-and-noise kernel against PyTorch"),
+    "secagg": ("repro.bench.secagg", "secure aggregation against Flower's SecAgg+"),
+    "accountant": ("repro.bench.accountant", "the accountant against dp-accounting and Opacus"),
+    "scale": ("repro.bench.scale", "rounds per minute and memory against hospitals"),
+}
+
+
+class _Choose(argparse.Action):
+    """Adds the chosen benchmark's own options as soon as its name is read."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        setattr(namespace, self.dest, value)
+        importlib.import_module(BENCHMARKS[value][0]).configure(parser)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in BENCHMARKS.items())
+    parser.epilog = f"benchmarks:\n{listing}"
+    parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), action=_Choose)
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    rows, where = importlib.import_module(BENCHMARKS[arguments.name][0]).measure(arguments)
+    machine = ", ".join(f"{key} {value}" for key, value in where.items() if value is not None)
+    return Outcome(
+        data={
+            "name": arguments.name,
+            "rows": [row.as_dict() for row in rows],
+            "environment": where,
+        },
+        text=f"{format_rows(rows)}\n\nmeasured on: {machine}",
+    )

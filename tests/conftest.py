@@ -1,0 +1,25 @@
+"""Every test session checks jaxtyping shapes with beartype, on the whole package."""
+
+from __future__ import annotations
+
+import os
+
+# Kernels run through Triton's interpreter where there is no CUDA device; the variable must be
+# set before triton is first imported.
+if not os.path.exists("/dev/nvidia0"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+_HOOK = install_import_hook(["repro", "kernels"], "beartype.beartype")
+
+# One profile for all: generated cases are the same in every run, and a slow shared machine is
+# no reason to fail.
+settings.register_profile(
+    "repro",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("repro")
