@@ -1,0 +1,26 @@
+"""Array types with shapes in them: jaxtyping's where it is installed, plain stand-ins elsewhere.
+
+``Float[Tensor, "batch params"]`` is checked in every test (jaxtyping's import hook with
+beartype) and costs nothing at run time, where jaxtyping is not a dependency.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Num, Shaped
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, Num, Shaped
+    except ImportError:
+
+        class _PlainArray:
+            """``Float[Tensor, "…"]`` is then just ``Tensor``."""
+
+            def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+                return item[0]
+
+        Bool = Float = Int = Num = Shaped = _PlainArray
+
+__all__ = ["Bool", "Float", "Int", "Num", "Shaped"]
