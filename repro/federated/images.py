@@ -40,9 +40,7 @@ class LabelledImages:
         chosen = torch.as_tensor(indices, device=self.labels.device)
         return LabelledImages(self.images[chosen], self.labels[chosen])
 
-    def inputs(
-        self, indices: Int[Tensor, " b"] | slice = slice(None)
-    ) -> Float[Tensor, "b c h w"]:
+    def inputs(self, indices: Int[Tensor, " b"] | slice = slice(None)) -> Float[Tensor, "b c h w"]:
         """Network inputs, (B, C, H, W) float32 in [−1, 1], channels-last."""
         return normalise(self.images[indices])
 

@@ -60,9 +60,7 @@ class PlainTrainer:
     def train(
         self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
     ) -> LocalReport:
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=self.settings.learning_rate, fused=True
-        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.settings.learning_rate, fused=True)
         if self.settings.keep_optimizer and data.hospital in self._kept:
             optimizer.load_state_dict(self._kept[data.hospital])
         order = seed.torch_generator("batch order", data.hospital, round_number)
