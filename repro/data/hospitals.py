@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ SCHEMES = {
 }
 AUTHORS_SEED = 42  # authors' code A: np.random.seed(42) before the sizes are drawn
 SMALLEST = 2  # one record to train on, one to validate on
-Indices = Int64[np.ndarray, " records"]
+Indices = Int64[np.ndarray, " _"]  # each its own length
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +134,7 @@ def _check_hospitals(count: int, hospitals: int) -> None:
         )
 
 
-def _apportion(total: int, weights: np.ndarray[Any, Any]) -> list[int]:
+def _apportion(total: int, weights: np.ndarray) -> list[int]:
     """Integers in proportion to ``weights`` with sum ``total``: largest remainder method."""
     exact = total * weights / weights.sum()
     sizes = np.floor(exact).astype(np.int64)
