@@ -7,7 +7,7 @@ the mean together with what the round's record should say about it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Aggregated:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Aggregator(Protocol):
     """One round: ``start``, an ``add`` per hospital this process holds, ``finish``."""
 

@@ -7,7 +7,7 @@ the authors' local training; ``repro.federated.private_training`` holds DP-SGD's
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ class LocalReport:
     spent: list[tuple[Any, int]] = field(default_factory=list)  # (privacy event, count)
 
 
+@runtime_checkable
 class LocalTrainer(Protocol):
     """Trains ``model`` in place on one hospital's data."""
 

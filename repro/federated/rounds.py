@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from repro.random import RootSeed
 from repro.random.streams import Source
 
 
+@runtime_checkable
 class Mechanism(Protocol):
     """Update → update. See ``repro.privacy.mechanisms``."""
 
@@ -36,6 +37,7 @@ class Mechanism(Protocol):
     ) -> tuple[Tensor, Any]: ...
 
 
+@runtime_checkable
 class Spending(Protocol):
     """The ledger's side of the loop. See ``repro.privacy.accounting.ledger``."""
 
