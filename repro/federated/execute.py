@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def execute(
     run_id = settings.run_id(dataset.fingerprint)
     finished = store.load(run_id)
     if finished is not None:
+        _say_if_code_changed(finished)
         return finished
     data = subset(dataset, settings)
     federation = assemble(settings, data, device=device, ranks=ranks)
@@ -55,6 +57,16 @@ def execute(
         store.save(record)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     return record
+
+
+def _say_if_code_changed(record: RunRecord) -> None:
+    """A finished run is not repeated when the code changes, but nobody should be surprised."""
+    if record.code["fingerprint"] != code_version()["fingerprint"]:
+        print(
+            f"repro: {record.run_id} was made by other code ({record.code['fingerprint']}); "
+            "delete its folder to run it again",
+            file=sys.stderr,
+        )
 
 
 def subset(dataset: Dataset, settings: RunSettings) -> dict[str, Split]:
