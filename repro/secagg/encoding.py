@@ -85,7 +85,7 @@ class Encoding:
         Philox counter ⌊j/4⌋, so the result does not depend on block sizes.
         Raises InputError for a vector that is not finite or a weight outside 0 … W.
         """
-        self._check(vector, weight)
+        self.check(vector, weight)
         encoded = self.field.zeros(len(vector) + EXTRA)
         clipped = 0
         for part in blocks(len(vector)):
@@ -137,7 +137,8 @@ class Encoding:
         """
         return survivors * self.step / weight * _SLACK
 
-    def _check(self, vector: np.ndarray, weight: int) -> None:
+    def check(self, vector: np.ndarray, weight: int) -> None:
+        """Raise InputError for a vector or weight that cannot be encoded (finiteness aside)."""
         if vector.ndim != 1 or vector.dtype not in (np.float32, np.float64):
             given = f"{vector.shape} of {vector.dtype}"
             raise InputError("vector", given, "one dimension of float32 or float64")
