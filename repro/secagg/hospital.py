@@ -1,0 +1,264 @@
+"""A hospital's side of one round: five phases, each once, in order (Bonawitz et al. 2017, fig. 4).
+
+Whatever the server sends, an honest hospital gives out its masked input once, one share of
+each neighbour's secret, and only for the survivors that a quorum has signed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+
+from repro.errors import InputError
+from repro.secagg import messages, shamir
+from repro.secagg.errors import Refused
+from repro.secagg.keys import AgreementKey, Identity, commit, derive, seal, unseal, verify
+from repro.secagg.masks import add_mask, subtract_mask
+from repro.secagg.messages import Advertise, Buffer, Kind
+from repro.secagg.rounds import PHASES, Round
+from repro.secagg.shamir import SHARE_BYTES, Entropy
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _phase(name: str) -> Callable[[Method], Method]:
+    """A method that runs in this phase only, moves on if it succeeds, and aborts if it refuses.
+
+    An envelope that fails (another's signature, another round, another phase) may come from
+    anyone and changes nothing. Behind the server's own signature a bad content means that the
+    server cheats: the hospital forgets its secrets and takes no further part.
+    """
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def guarded(self: Hospital, message: Buffer | None = None, *more: Any) -> bytearray:
+            if self.phase != name:
+                raise Refused(f"a request for phase {name} in phase {self.phase}")
+            received = () if message is None else (self._open(message),)
+            try:
+                answer = method(self, *received, *more)
+            except Refused:
+                self._forget("aborted")
+                raise
+            self.phase = dict(zip(PHASES, (*PHASES[1:], "done"), strict=True))[name]
+            return answer
+
+        return guarded  # type: ignore[return-value]
+
+    return decorate
+
+
+class Hospital:
+    """One hospital in one round.
+
+    round_: the public settings, from a source other than the server. identity: its signing key,
+    kept from round to round. entropy: n -> n secret uniform bytes.
+    """
+
+    def __init__(
+        self,
+        hospital: int,
+        identity: Identity,
+        round_: Round,
+        *,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        if round_.directory.hospitals.get(hospital) != identity.public:
+            raise InputError("hospital", hospital, "one whose identity the directory holds")
+        identity.join(round_.session, round_.number)
+        self.id, self.round, self.phase = hospital, round_, PHASES[0]
+        self._identity, self._entropy = identity, entropy
+        self._mask_key, self._seal_key = (AgreementKey(entropy(32)) for _ in range(2))
+        self._seed = entropy(32)
+        self._neighbours: dict[int, Advertise] = {}  # those that advertised
+        self._held: dict[int, tuple[bytes, bytes]] = {}  # owner -> shares of (seed, mask key)
+        self._sharers: frozenset[int] = frozenset()
+        self._survivors: frozenset[int] = frozenset()
+
+    def advertise_keys(self) -> bytearray:
+        """-> ADVERTISE: the public halves of this round's keys."""
+        return self._advertise()
+
+    def share_keys(self, roster: Buffer) -> bytearray:
+        """ROSTER -> SHARE: shares of both secrets, sealed for each neighbour that advertised."""
+        return self._share(roster)
+
+    def masked_input(self, delivery: Buffer, vector: np.ndarray) -> bytearray:
+        """DELIVERY -> MASKED. vector: (dimension,) reduced field elements; not changed."""
+        if vector.shape != (self.round.dimension,) or vector.dtype != self.round.field.dtype:
+            expected = f"({self.round.dimension},) of {self.round.field.dtype}"
+            raise InputError("vector", f"{vector.shape} of {vector.dtype}", expected)
+        return self._masked(delivery, vector)
+
+    def consistency_check(self, survivors: Buffer) -> bytearray:
+        """SURVIVORS -> CONSISTENCY: the signature under who shared and who survived."""
+        return self._consistency(survivors)
+
+    def unmask(self, confirmation: Buffer) -> bytearray:
+        """CONFIRMATION -> UNMASK: one share of each neighbour's self mask or key."""
+        return self._unmask(confirmation)
+
+    @_phase("advertise")
+    def _advertise(self) -> bytearray:
+        keys = Advertise(self._mask_key.public, self._seal_key.public)
+        return self._wrap(Kind.ADVERTISE, keys.to_bytes())
+
+    @_phase("share")
+    def _share(self, payload: memoryview) -> bytearray:
+        self._neighbours = self._read_roster(messages.Roster.from_bytes(payload))
+        holders = sorted({*self._neighbours, self.id})
+        places = [self.round.place(holder) for holder in holders]
+        threshold = self.round.threshold
+        of_seed = shamir.split(self._seed, threshold, places, self._entropy)
+        of_key = shamir.split(self._mask_key.secret, threshold, places, self._entropy)
+        shares = tuple(
+            self._seal_share(holder, of_seed[place], of_key[place])
+            for holder, place in zip(holders, places, strict=True)
+        )
+        commitment = commit(self.round.context, b"seed", self.id, self._seed)
+        return self._wrap(Kind.SHARE, messages.Share(commitment, shares).to_bytes())
+
+    def _read_roster(self, roster: messages.Roster) -> dict[int, Advertise]:
+        neighbours: dict[int, Advertise] = {}
+        keys = {self._mask_key.public, self._seal_key.public}
+        for advertised in roster.advertised:
+            sender, payload = messages.unwrap(advertised, Kind.ADVERTISE, self.round)
+            if sender not in self.round.graph[self.id] or sender in neighbours:
+                raise Refused(f"a roster with {sender}, no neighbour or named twice")
+            neighbours[sender] = Advertise.from_bytes(payload)
+            keys |= {neighbours[sender].mask_key, neighbours[sender].seal_key}
+        if len(keys) != 2 * (len(neighbours) + 1):
+            raise Refused("a roster in which two keys are the same")
+        self._enough(len(neighbours) + 1, "advertised")
+        return neighbours
+
+    def _seal_share(self, holder: int, of_seed: bytes, of_key: bytes) -> messages.SealedShare:
+        if holder == self.id:
+            self._held[holder] = of_seed, of_key
+            sealed = bytes(messages.SEALED_BYTES)
+        else:
+            key, associated = self._channel(holder, self.id, holder)
+            sealed = seal(key, of_seed + of_key, associated)
+        return messages.SealedShare(
+            holder,
+            share_commitment(self.round, "seed", self.id, holder, of_seed),
+            share_commitment(self.round, "key", self.id, holder, of_key),
+            sealed,
+        )
+
+    def _channel(self, neighbour: int, source: int, target: int) -> tuple[bytes, bytes]:
+        """The key that seals shares from source to target, and the data it is bound to."""
+        public, context = self._neighbours[neighbour].seal_key, self.round.context
+        key = self._seal_key.agree(public, context, "seal", source, target)
+        return key, context + source.to_bytes(8, "little") + target.to_bytes(8, "little")
+
+    @_phase("masked")
+    def _masked(self, payload: memoryview, vector: np.ndarray) -> bytearray:
+        delivery = messages.Delivery.from_bytes(payload, self.round.bitmap_bytes)
+        self._sharers = self.round.from_bitmap(delivery.sharers)
+        owners = [owner for owner, _ in delivery.sealed]
+        if owners != sorted(self._sharers & self.round.graph[self.id]):
+            raise Refused("shares that are not those of the neighbours said to have shared")
+        if self.id not in self._sharers or not set(owners) <= set(self._neighbours):
+            raise Refused("a set of sharers without this hospital, or with keys it never saw")
+        self._enough(len(owners) + 1, "shared")
+        for owner, sealed in delivery.sealed:
+            key, associated = self._channel(owner, owner, self.id)
+            opened = unseal(key, sealed, associated)
+            of_seed, of_key = opened[:SHARE_BYTES], opened[SHARE_BYTES:]
+            self._held[owner] = of_seed, of_key
+        masked = vector.copy()
+        self._add_masks(masked, owners)
+        return self._wrap(Kind.MASKED, messages.masked_to_bytes(masked))
+
+    def _add_masks(self, vector: np.ndarray, neighbours: list[int]) -> None:
+        field, context = self.round.field, self.round.context
+        add_mask(field, vector, self_mask_key(self._seed, context, self.id))
+        for other in neighbours:
+            public = self._neighbours[other].mask_key
+            key = pairwise_mask_key(self._mask_key, public, context, self.id, other)
+            # The same mask with opposite signs at the two ends: it vanishes from the sum.
+            (add_mask if self.id < other else subtract_mask)(field, vector, key)
+
+    @_phase("consistency")
+    def _consistency(self, payload: memoryview) -> bytearray:
+        raw = messages.Survivors.from_bytes(payload, self.round.bitmap_bytes).survivors
+        survivors = self.round.from_bitmap(raw)
+        if self.id not in survivors or not survivors <= self._sharers:
+            raise Refused("survivors without this hospital, or that never shared their keys")
+        shortfall = self.round.shortfall(self._sharers, survivors)
+        if shortfall:
+            raise Refused(f"{len(survivors)} survivors, which leaves less than {shortfall}")
+        self._survivors = survivors
+        statement = survivor_statement(self.round, self._sharers, survivors)
+        signature = self._identity.sign("survivors", statement)
+        return self._wrap(Kind.CONSISTENCY, messages.Consistency(signature).to_bytes())
+
+    @_phase("unmask")
+    def _unmask(self, payload: memoryview) -> bytearray:
+        confirmation = messages.Confirmation.from_bytes(payload)
+        signers = [signer for signer, _ in confirmation.signatures]
+        if len(set(signers)) != len(signers) or not set(signers) <= self._survivors:
+            raise Refused("signatures of strangers, or one hospital's twice")
+        if len(signers) < self.round.quorum:
+            raise Refused(f"{len(signers)} signatures; a quorum is {self.round.quorum}")
+        statement = survivor_statement(self.round, self._sharers, self._survivors)
+        for signer, signature in confirmation.signatures:
+            public = self.round.directory.hospitals[signer]
+            if not verify(public, "survivors", statement, signature):
+                raise Refused(f"hospital {signer} has not signed these survivors")
+        shares = tuple(
+            (owner, held[0] if owner in self._survivors else held[1])
+            for owner, held in sorted(self._held.items())
+        )
+        answer = self._wrap(Kind.UNMASK, messages.Unmask(shares).to_bytes())
+        self._forget("done")
+        return answer
+
+    def _open(self, message: Buffer) -> memoryview:
+        kinds: Mapping[str, Kind] = {
+            "share": Kind.ROSTER,
+            "masked": Kind.DELIVERY,
+            "consistency": Kind.SURVIVORS,
+            "unmask": Kind.CONFIRMATION,
+        }
+        return messages.unwrap(message, kinds[self.phase], self.round)[1]
+
+    def _wrap(self, kind: Kind, payload: Buffer) -> bytearray:
+        return messages.wrap(kind, self.id, self.round, self._identity, payload)
+
+    def _enough(self, holders: int, done: str) -> None:
+        if holders < self.round.threshold:
+            needed = self.round.threshold
+            raise Refused(f"only {holders} share holders have {done}; {needed} are needed")
+
+    def _forget(self, phase: str) -> None:
+        self.phase, self._seed = phase, b""
+        self._held.clear()
+        del self._mask_key, self._seal_key
+
+
+def share_commitment(round_: Round, secret: str, owner: int, holder: int, share: bytes) -> bytes:
+    return commit(round_.context, b"share", secret.encode(), owner, holder, share)
+
+
+def self_mask_key(seed: bytes, context: bytes, hospital: int) -> bytes:
+    return derive(seed, context, "self mask", hospital)
+
+
+def pairwise_mask_key(
+    key: AgreementKey, public: bytes, context: bytes, one: int, other: int
+) -> bytes:
+    """The key of the mask between two hospitals; the same from either end."""
+    return key.agree(public, context, "pairwise mask", min(one, other), max(one, other))
+
+
+def survivor_statement(
+    round_: Round, sharers: frozenset[int], survivors: frozenset[int]
+) -> bytes:
+    """What the consistency check signs."""
+    return round_.context + round_.to_bitmap(sharers) + round_.to_bitmap(survivors)
