@@ -87,7 +87,7 @@ class Ours:
     def __init__(self, split: Split, arguments: argparse.Namespace, device: str) -> None:
         self.data = LabelledImages.from_arrays(split.images, split.labels, device)
         self.batches = torch.arange(len(split), device=device).split(arguments.batch)
-        self.model = _model(arguments).to(device, memory_format=torch.channels_last)
+        self.model = _model(arguments).to(device=device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
 
     def epoch(self) -> list[float]:
