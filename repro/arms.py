@@ -148,7 +148,11 @@ def compose(
         rounds=profile.rounds if rounds is None else rounds,
         model=ModelSettings(width=profile.width),
         partition=PartitionSettings(),
-        local=LocalSettings(epochs=profile.local_epochs, keep_optimizer=arm.scope == "pooled"),
+        local=LocalSettings(
+            epochs=profile.local_epochs,
+            batch_size=profile.batch_size,
+            keep_optimizer=arm.scope == "pooled",
+        ),
         record_privacy=record,
         update_privacy=update,
         secagg=secagg,

@@ -22,6 +22,7 @@ class Profile:
     width: int  # channels of DPResNet's first convolution
     rounds: int
     local_epochs: int
+    batch_size: int  # images of an ordinary local step
     seeds: tuple[int, ...]
     hospitals: tuple[int, ...]
     train_stride: int  # every n-th training image
@@ -41,6 +42,7 @@ PROFILES: dict[str, Profile] = {
             width=4,
             rounds=2,
             local_epochs=1,
+            batch_size=8,
             seeds=(0,),
             hospitals=(10, 20),
             train_stride=16,
@@ -56,6 +58,7 @@ PROFILES: dict[str, Profile] = {
             width=8,
             rounds=5,
             local_epochs=1,
+            batch_size=8,
             seeds=(0, 1, 2),
             hospitals=(10, 20),
             train_stride=4,
@@ -71,6 +74,7 @@ PROFILES: dict[str, Profile] = {
             width=64,
             rounds=50,
             local_epochs=3,
+            batch_size=32,
             seeds=(0, 1, 2),
             hospitals=(10, 20),
             train_stride=1,

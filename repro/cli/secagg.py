@@ -38,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"lose hospital ID before it sends in PHASE ({', '.join(PHASES)}); repeatable",
     )
     add("--seed", type=int, metavar="S", help="seed of vectors and rounding (else entropy)")
-    add("--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)")
+    add(
+        "--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)"
+    )
     add("--max-weight", type=int, default=10_000, metavar="W", help="weights' bound (%(default)s)")
     add("--field-bits", type=int, default=31, choices=(31, 61), help="field (%(default)s)")
 

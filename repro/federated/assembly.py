@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from repro.federated.aggregation import PlainAggregator
+from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.local_training import PlainTrainer
 from repro.federated.ranks import Ranks
 from repro.random import RootSeed
@@ -35,5 +35,15 @@ def assemble_privacy(
     return {
         "trainer": PlainTrainer(settings.local),
         "mechanism": unchanged,
-        "aggregator": PlainAggregator(ranks),
+        "aggregator": _aggregator(settings, weights, seed, ranks),
     }
+
+
+def _aggregator(
+    settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
+) -> Aggregator:
+    if settings.secagg is None:
+        return PlainAggregator(ranks)
+    from repro.federated.secure import SecureAggregation
+
+    return SecureAggregation(settings.secagg, weights, seed)
