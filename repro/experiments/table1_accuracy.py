@@ -58,16 +58,16 @@ def _readings(sources: Sources) -> Table:
                 {"configuration": name, "hospitals": str(hospitals), "paper": "not in the paper",
                  "run": cell, "documented": "–", "hospital": "–", "record": "–"}
             )  # fmt: skip
-        for claim in sources.claims.of_kind("quoted"):
-            if claim.hospitals == hospitals:
-                rows.append(
-                    {
-                        "configuration": claim.configuration,
-                        "hospitals": str(hospitals),
-                        "paper": f"{claim.value:.2f} [{claim.source}]\nnot comparable",
-                        **dict.fromkeys(COLUMNS, "–"),
-                    }
-                )
+        rows += [
+            {
+                "configuration": claim.configuration,
+                "hospitals": str(hospitals),
+                "paper": f"{claim.value:.2f} [{claim.source}]\nnot comparable",
+                **dict.fromkeys(COLUMNS, "–"),
+            }
+            for claim in sources.claims.of_kind("quoted")
+            if claim.hospitals == hospitals
+        ]
     quoted = [
         f"{claim.configuration}: not comparable: {claim.reason}."
         for claim in sources.claims.of_kind("quoted")
@@ -91,7 +91,7 @@ def _readings(sources: Sources) -> Table:
             "round, which is chosen on the test images and therefore optimistic (the authors' "
             "earlier code prints that maximum [code]).",
             "“As most likely run”: updates clipped at 7 and no noise, since Flower before 1.14 "
-            "computed the noise and threw it away [flwr, infer]. “As documented”: that noise added.",
+            "computed the noise and threw it away [flwr, infer]. “As documented”: with that noise.",
             "DP+ / SecAgg− is missing in the paper; ours is record-level DP-SGD in the clear.",
             *quoted,
         ],
