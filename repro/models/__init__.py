@@ -9,7 +9,6 @@ _EXPORTS = {
     "DPResNet": "repro.models.dpresnet",
     "ResNet9": "repro.models.resnet9",
     "build_model": "repro.models.registry",
-    "comparison": "repro.models.compare",
     "resnet18": "repro.models.resnet18",
 }
 

@@ -75,7 +75,7 @@ def _side(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def comparison(
+def compare(
     in_channels: int = 3, num_classes: int = 8, side: int = 28, width: int = 64
 ) -> list[dict[str, Any]]:
     """One row a model: name, normalisation, parameters, multiply_adds, receptive_field, note.

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from repro.errors import InputError
-from repro.models import ResNet9, build_model, comparison
-from repro.models.compare import multiply_adds, receptive_field
+from repro.models import ResNet9, build_model
+from repro.models.compare import compare, multiply_adds, receptive_field
 from repro.random import RootSeed
 from repro.settings import ModelSettings
 
@@ -51,7 +51,7 @@ def test_counts_on_networks_small_enough_to_do_by_hand():
 
 def test_comparison_knows_the_paper_s_numbers():
     """4,802,120 parameters and 0.64 GMAC per 28×28 image: paper.md [code]."""
-    rows = {row["model"]: row for row in comparison()}
+    rows = {row["model"]: row for row in compare()}
     assert rows["dpresnet"]["parameters"] == 4_802_120
     assert rows["dpresnet"]["multiply_adds"] == pytest.approx(0.64e9, rel=0.01)
     assert rows["dpresnet"]["normalisation"] == "GroupNorm"
