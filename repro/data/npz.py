@@ -68,7 +68,7 @@ def read_npz(path: Path, entry: CatalogEntry, field: str) -> tuple[str, dict[str
         except _Unfit as error:
             raise InputError(field, str(path), f"{expected}, but {error}") from error
         except _BROKEN as error:
-            reason = f"it is corrupt or truncated ({error})"
+            reason = f"it is corrupt or truncated ({str(error) or type(error).__name__})"
             raise InputError(field, str(path), f"{expected}, but {reason}") from error
     return md5.hexdigest(), splits
 
