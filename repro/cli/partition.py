@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from repro.cli.output import Outcome
-from repro.data import SCHEMES, Dataset, label_counts, load_dataset, partition
+from repro.data import SCHEMES, Dataset, check_partition, label_counts, load_dataset, partition
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
+    choices = {key: getattr(arguments, key) for key in ("scheme", "seed", "alpha", "exponent")}
+    # Before the data, which may be a download away.
+    check_partition(arguments.hospitals, **choices)
     dataset = load_dataset(arguments.data, arguments.dataset)
-    shares = partition(
-        dataset.train.labels,
-        arguments.hospitals,
-        arguments.scheme,
-        seed=arguments.seed,
-        alpha=arguments.alpha,
-        exponent=arguments.exponent,
-    )
+    shares = partition(dataset.train.labels, arguments.hospitals, **choices)
     labels = dataset.train.labels
     counts = [label_counts(labels[share.records], dataset.num_classes) for share in shares]
     sizes = [len(share.records) for share in shares]
@@ -66,7 +62,7 @@ def _table(
         [size, train, *row] for size, train, row in zip(sizes, train_sizes, counts, strict=True)
     ]
     totals = [sum(column) for column in zip(*columns, strict=True)]
-    names = [*map(str, range(1, len(sizes) + 1)), "all"]
+    names = [*map(str, range(len(sizes))), "all"]
     rows = [header, *([name, *row] for name, row in zip(names, [*columns, totals], strict=True))]
     lines = ["  ".join(f"{word!s:>8}" for word in row) for row in rows]
     classes = ", ".join(f"{c} {name}" for c, name in enumerate(dataset.class_names))

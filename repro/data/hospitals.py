@@ -59,10 +59,7 @@ def partition(
         them (at least one), as ``random_split`` in the authors' code A does with 0.8.
     Each hospital has at least two records. Raises InputError naming the bad argument.
     """
-    if scheme not in SCHEMES:
-        raise InputError("scheme", scheme, "one of " + ", ".join(SCHEMES))
-    if not 0 <= validation_fraction < 1:
-        raise InputError("validation_fraction", validation_fraction, "a number in [0, 1)")
+    check_partition(hospitals, scheme, seed, alpha, exponent, validation_fraction)
     _check_hospitals(len(labels), hospitals)
     root = RootSeed.from_user(seed)
     stream = root.numpy_generator("partition", scheme)
@@ -78,6 +75,28 @@ def partition(
         _hold_out(share, validation_fraction, root.numpy_generator("split", hospital))
         for hospital, share in enumerate(shares)
     ]
+
+
+def check_partition(
+    hospitals: int,
+    scheme: str = "authors",
+    seed: int = 0,
+    alpha: float = 0.5,
+    exponent: float = 1.0,
+    validation_fraction: float = 0.2,
+) -> None:
+    """Raise InputError for arguments of ``partition`` that no data could make right."""
+    if scheme not in SCHEMES:
+        raise InputError("scheme", scheme, "one of " + ", ".join(SCHEMES))
+    if isinstance(hospitals, bool) or not isinstance(hospitals, int) or hospitals < 1:
+        raise InputError("hospitals", hospitals, "an integer of at least 1")
+    RootSeed.from_user(seed)
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise InputError("alpha", alpha, "a finite number above 0")
+    if not (math.isfinite(exponent) and exponent >= 0):
+        raise InputError("exponent", exponent, "a finite number of at least 0")
+    if not 0 <= validation_fraction < 1:
+        raise InputError("validation_fraction", validation_fraction, "a number in [0, 1)")
 
 
 def partition_authors(count: int, hospitals: int) -> list[Indices]:
@@ -114,8 +133,6 @@ def zipf_sizes(count: int, hospitals: int, exponent: float) -> list[int]:
 
     r = 1 … K is the hospital's rank (Zipf's law); rounding is by largest remainder.
     """
-    if not (math.isfinite(exponent) and exponent >= 0):
-        raise InputError("exponent", exponent, "a finite number of at least 0")
     _check_hospitals(count, hospitals)
     weights = np.arange(1, hospitals + 1, dtype=np.float64) ** -exponent
     return [SMALLEST + n for n in _apportion(count - SMALLEST * hospitals, weights)]
@@ -128,7 +145,7 @@ def label_counts(labels: Int64[np.ndarray, " records"], num_classes: int) -> lis
 
 def _check_hospitals(count: int, hospitals: int) -> None:
     most = count // SMALLEST
-    if isinstance(hospitals, bool) or not 1 <= hospitals <= most:
+    if not 1 <= hospitals <= most:
         raise InputError(
             "hospitals", hospitals, f"an integer from 1 to {most} ({count} training records)"
         )
@@ -162,8 +179,6 @@ def _dirichlet(
     Yurochkin et al., *Bayesian nonparametric federated learning*, ICML 2019, section 4. They
     leave small hospitals as they fall; here each lacking records takes them from the largest.
     """
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise InputError("alpha", alpha, "a finite number above 0")
     shares: list[list[int]] = [[] for _ in range(hospitals)]
     for label in np.unique(labels):
         records = stream.permutation(np.flatnonzero(labels == label))

@@ -48,11 +48,12 @@ def medmnist_cache(entry: CatalogEntry) -> Path:
 
 
 def _named_file(entry: CatalogEntry, path: str | os.PathLike[str], field: str) -> Dataset:
-    file = Path(path).expanduser()
-    # Opening a pipe or a device could wait for ever.
-    if not file.is_file():
+    file = Path(os.path.expanduser(path))
+    # Opening a pipe or a device could wait for ever. (os.path, unlike pathlib, answers False
+    # for impossible names instead of raising.)
+    if not os.path.isfile(file):
         what = "a file" if field == ENVIRONMENT else "auto, synthetic, or a file"
-        found = "this is not a regular file" if file.exists() else "there is no such file"
+        found = "this is not a regular file" if os.path.exists(file) else "there is no such file"
         raise InputError(field, os.fspath(path), f"{what} with {entry.title}'s arrays; {found}")
     return _from_file(entry, file, field)
 

@@ -8,10 +8,12 @@ allocation, and pickled objects are never loaded.
 from __future__ import annotations
 
 import hashlib
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -24,11 +26,14 @@ _LARGEST_MEMBER = 2 << 30
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
+    OSError,  # a seek to before the file's beginning, for instance
     EOFError,
     ValueError,
     SyntaxError,
     NotImplementedError,  # a compression this Python lacks
     RuntimeError,  # an encrypted member
+    struct.error,
+    tokenize.TokenError,  # a damaged .npy header
     OverflowError,
     MemoryError,
 )
@@ -48,7 +53,11 @@ def read_npz(path: Path, entry: CatalogEntry, field: str) -> tuple[str, dict[str
     """
     expected = f"a readable .npz file with {entry.title}'s arrays"
     try:
-        with path.open("rb") as file:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(field, str(path), f"{expected}: {error.strerror}") from error
+    with file:
+        try:
             md5 = hashlib.md5(usedforsecurity=False)
             while block := file.read(1 << 20):
                 md5.update(block)
@@ -56,15 +65,11 @@ def read_npz(path: Path, entry: CatalogEntry, field: str) -> tuple[str, dict[str
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
                 splits = {name: _read_split(archive, name, entry) for name in SPLITS}
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(field, str(path), f"{expected}: {reason}") from error
-    except _Unfit as error:
-        raise InputError(field, str(path), f"{expected}, but {error}") from error
-    except _BROKEN as error:
-        raise InputError(
-            field, str(path), f"{expected}, but it is corrupt or truncated ({error})"
-        ) from error
+        except _Unfit as error:
+            raise InputError(field, str(path), f"{expected}, but {error}") from error
+        except _BROKEN as error:
+            reason = f"it is corrupt or truncated ({str(error) or type(error).__name__})"
+            raise InputError(field, str(path), f"{expected}, but {reason}") from error
     return md5.hexdigest(), splits
 
 
@@ -97,25 +102,27 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
         member = archive.getinfo(f"{key}.npy")
     except KeyError:
         raise _Unfit(f"it has no array {key}") from None
-    with archive.open(member) as stream:
-        shape, dtype, header = _header(stream)  # type: ignore[arg-type]
-        if dtype.hasobject:
-            raise _Unfit(f"{key} holds pickled Python objects, which are never loaded")
-        size = int(np.prod([*shape, dtype.itemsize], dtype=object))
-        if size > _LARGEST_MEMBER or header + size != member.file_size:
-            raise _Unfit(f"{key} claims {size} bytes, which the file does not hold")
+    shape, dtype, header = _read_header(archive, member)
+    if dtype.hasobject:
+        raise _Unfit(f"{key} holds pickled Python objects, which are never loaded")
+    size = math.prod([*shape, dtype.itemsize])
+    if size > _LARGEST_MEMBER or header + size != member.file_size:
+        raise _Unfit(f"{key} claims {size} bytes, which is too many or not what the file holds")
     with archive.open(member) as stream:
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 
 
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
+def _read_header(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype and length in bytes of a ``.npy`` header."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f".npy format {version}")
-    return shape, dtype, stream.tell()
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f".npy format {version}")
+        return shape, dtype, stream.tell()
