@@ -32,13 +32,14 @@ def matrix(
 ) -> list[RunSettings]:
     """Every run of the profile's tables, most telling first: all arms at one K and seed."""
     arms = list(arms)
+    counts = list(profile.hospitals if hospitals is None else hospitals)
     return [
         compose(arm, profile, hospitals=count, seed=seed)
         for seed in (profile.seeds if seeds is None else seeds)
-        for count in (profile.hospitals if hospitals is None else hospitals)
+        for count in counts
         for arm in arms
         # Pooled training doesn't depend on K (but for the split's rounding): once is enough.
-        if arm.scope != "pooled" or count == profile.hospitals[0]
+        if arm.scope != "pooled" or count == counts[0]
     ]
 
 
