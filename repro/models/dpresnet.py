@@ -26,7 +26,9 @@ class DPResNet(nn.Module):
     forward: (B, in_channels, H, W) float32 -> (B, num_classes); any H and W (the paper's are
         28). GroupNorm has 32 groups; where 32 does not divide the channels (a narrow ``width``,
         for tests), it has the greatest common divisor: width 8 normalises its first 8 channels
-        in 8 groups. No layer mixes samples, so per-sample gradients exist.
+        in 8 groups. Below width 8 the last GroupNorm has a group per channel, and the pooling
+        behind it then sees constants: such a network cannot learn. No layer mixes samples, so
+        per-sample gradients exist.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 8, width: int = 64) -> None:

@@ -1,0 +1,33 @@
+"""Differential privacy: the noisy step, its noise and sampling, update mechanisms, accounting.
+
+Nothing is imported until a name is used: accounting must run where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "Clipping": "repro.privacy.clipping",
+    "ClipAndNoiseUpdate": "repro.privacy.mechanisms",
+    "ClipUpdate": "repro.privacy.mechanisms",
+    "DPSGD": "repro.privacy.dpsgd",
+    "DPSGDReport": "repro.privacy.dpsgd",
+    "DPSGDSettings": "repro.privacy.dpsgd",
+    "Identity": "repro.privacy.mechanisms",
+    "MechanismReport": "repro.privacy.mechanisms",
+    "NoisySum": "repro.privacy.step",
+    "PoissonSampler": "repro.privacy.sampling",
+    "clipped_noisy_sum": "repro.privacy.step",
+    "local_dp_mod_sigma": "repro.privacy.mechanisms",
+    "per_sample_gradients": "repro.privacy.per_sample",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
