@@ -1,25 +1,41 @@
-"""The differential-privacy core. Names are loaded when used, so accounting needs no torch."""
+"""Differential privacy: the noisy step, its noise and sampling, update mechanisms, accounting.
+
+Nothing is imported until a name is used: accounting must run where torch is not installed.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_WHERE = {
-    "PoissonSampledGaussianEvent": "repro.privacy.accounting",
+_EXPORTS = {
+    "ClipAndNoiseUpdate": "repro.privacy.mechanisms",
+    "ClipUpdate": "repro.privacy.mechanisms",
+    "Clipping": "repro.privacy.clipping",
+    "DPSGD": "repro.privacy.dpsgd",
+    "DPSGDReport": "repro.privacy.dpsgd",
+    "DPSGDSettings": "repro.privacy.dpsgd",
+    "FederatedLedger": "repro.privacy.accounting.ledger",
     "FixedBatchGaussianEvent": "repro.privacy.accounting",
     "GaussianEvent": "repro.privacy.accounting",
+    "Identity": "repro.privacy.mechanisms",
+    "MechanismReport": "repro.privacy.mechanisms",
+    "NoisySum": "repro.privacy.step",
     "NonPrivateEvent": "repro.privacy.accounting",
+    "PoissonSampledGaussianEvent": "repro.privacy.accounting",
+    "PoissonSampler": "repro.privacy.sampling",
     "RDPAccountant": "repro.privacy.accounting",
     "calibrate_noise_multiplier": "repro.privacy.accounting",
+    "clipped_noisy_sum": "repro.privacy.step",
     "gaussian_epsilon": "repro.privacy.accounting",
-    "FederatedLedger": "repro.privacy.accounting.ledger",
+    "local_dp_mod_sigma": "repro.privacy.mechanisms",
+    "per_sample_gradients": "repro.privacy.per_sample",
 }
 
-__all__ = list(_WHERE)
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
