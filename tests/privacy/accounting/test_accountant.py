@@ -40,17 +40,15 @@ def test_anchor():
     assert accountant.epsilon(1e-5, conversion_rule="mironov")[0] == pytest.approx(3.101, abs=5e-4)
 
 
-steps = st.builds(
-    PoissonSampledGaussianEvent,
-    noise_multiplier=st.floats(0.3, 20.0),
-    sample_rate=st.floats(1e-5, 0.9),
-)
+# (noise multiplier, sample rate); the events are made inside the tests.
+steps = st.tuples(st.floats(0.3, 20.0), st.floats(1e-5, 0.9))
 
 
-@given(event=steps, count=st.integers(1, 10**6), delta=st.floats(1e-12, 0.1))
+@given(step=steps, count=st.integers(1, 10**6), delta=st.floats(1e-12, 0.1))
 @settings(max_examples=60)
-def test_epsilon_is_the_best_of_a_fine_grid(event, count, delta):
+def test_epsilon_is_the_best_of_a_fine_grid(step, count, delta):
     """No order of a fine grid beats the order found by more than 1e-6, and that one is valid."""
+    event = PoissonSampledGaussianEvent(*step)
     from repro.privacy.accounting.conversion import epsilon_from_rdp
 
     accountant = RDPAccountant().compose(event, count)
@@ -58,16 +56,17 @@ def test_epsilon_is_the_best_of_a_fine_grid(event, count, delta):
     grid = 1 + np.geomspace(1e-4, 300.0, 600)
     assert best <= epsilon_from_rdp(grid, accountant.rdp(grid), delta).min() * (1 + 1e-6)
     at_order = np.array([order])
-    assert best == epsilon_from_rdp(at_order, accountant.rdp(at_order), delta)[0]
+    assert best == 0 or best == epsilon_from_rdp(at_order, accountant.rdp(at_order), delta)[0]
 
 
-@given(event=steps, count=st.integers(1, 10**5), delta=st.floats(1e-10, 0.05))
+@given(step=steps, count=st.integers(1, 10**5), delta=st.floats(1e-10, 0.05))
 @settings(max_examples=60)
-def test_monotone(event, count, delta):
+def test_monotone(step, count, delta):
     """ε never falls with more steps, a higher rate, less noise or a smaller δ.
 
     The search's optimum is itself accurate to 1e-7, so changes are 1 % and slack is 1e-7.
     """
+    event = PoissonSampledGaussianEvent(*step)
     base = epsilon(event, count, delta) * (1 - 1e-7)
     louder = PoissonSampledGaussianEvent(event.noise_multiplier * 0.99, event.sample_rate)
     denser = PoissonSampledGaussianEvent(event.noise_multiplier, event.sample_rate * 1.01)
@@ -77,10 +76,11 @@ def test_monotone(event, count, delta):
     assert epsilon(event, count, delta * 0.99) >= base
 
 
-@given(event=steps, count=st.integers(1, 10**5), at=st.floats(0.01, 20.0))
+@given(step=steps, count=st.integers(1, 10**5), at=st.floats(0.01, 20.0))
 @settings(max_examples=40)
-def test_delta_and_epsilon_are_inverse(event, count, at):
+def test_delta_and_epsilon_are_inverse(step, count, at):
     """δ(ε) falls with ε, and ε at that δ is not above the ε it came from."""
+    event = PoissonSampledGaussianEvent(*step)
     accountant = RDPAccountant().compose(event, count)
     delta = accountant.delta(at)
     assert 0 < delta <= 1
@@ -98,10 +98,11 @@ def test_order_and_grouping_of_composition_do_not_matter(parts, data):
     """Any permutation, and any split of the counts, gives the same bits."""
     shuffled = data.draw(st.permutations(parts))
     one = RDPAccountant()
-    for event, count in parts:
-        one.compose(event, count)
+    for step, count in parts:
+        one.compose(PoissonSampledGaussianEvent(*step), count)
     other = RDPAccountant()
-    for event, count in shuffled:
+    for step, count in shuffled:
+        event = PoissonSampledGaussianEvent(*step)
         other.compose(RepeatedEvent(event, count // 2)).compose(event, count - count // 2)
     assert one.epsilon(1e-6) == other.epsilon(1e-6)
     assert one.state_dict() == other.state_dict()
@@ -164,12 +165,10 @@ def test_laplace_against_fifty_digits():
 def test_discrete_gaussian_is_bounded_by_the_continuous():
     """The continuous bound covers the divergence of two discrete Gaussians, summed directly."""
     sigma, order = 0.8, 3.5
-    n = np.arange(-60, 61)
+    n = np.arange(-25, 26)
     p, q = (np.exp(-((n - shift) ** 2) / (2 * sigma**2)) for shift in (1, 0))
     p, q = p / p.sum(), q / q.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * (p / q) ** (order - 1), 0)
-    true = np.log(np.nansum(terms)) / (order - 1)
+    true = np.log(np.sum(p * (p / q) ** (order - 1))) / (order - 1)
     bound = RDPAccountant().compose(DiscreteGaussianEvent(sigma)).rdp(np.array([order]))[0]
     assert true <= bound * (1 + 1e-9)
 
@@ -214,7 +213,7 @@ def test_edges():
     assert epsilon(PoissonSampledGaussianEvent(0.0, 0.1)) == math.inf
     assert epsilon(PoissonSampledGaussianEvent(1.0, 0.0), 10**9) == 0
     assert 1e3 < epsilon(ANCHOR, 10**9) < math.inf
-    assert epsilon(ANCHOR, 10**400) == math.inf
+    assert epsilon(ANCHOR, 10**400) == math.inf  # more than a float can count
     assert epsilon(PoissonSampledGaussianEvent(1e-3, 0.1)) > 1e3
     assert epsilon(GaussianEvent(1e6), 1) < 1e-4
 
@@ -226,6 +225,17 @@ def test_the_grid_widens_instead_of_stopping_at_its_edge():
     assert low[1] < 1.001
     assert low[0] == pytest.approx(gaussian_epsilon(1.0, 1.0, 10**9, 1e-5), rel=1e-3)
     assert high[1] > 1000
+
+
+def test_kl_branch():
+    """A δ above the total variation bound needs no ε; one below the true distance needs some."""
+    for sigma in (0.2, 1.0, 100.0):
+        accountant = RDPAccountant().compose(GaussianEvent(sigma))
+        bound = math.sqrt(-math.expm1(-1 / (2 * sigma**2)))
+        assert accountant.epsilon(min(bound * 1.001, 1 - 1e-9))[0] == 0
+        true = math.erf(1 / (sigma * math.sqrt(8)))
+        assert accountant.epsilon(true * 0.999)[0] > 0
+        assert true <= accountant.delta(0.0) <= bound * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, 1.5, -1e-5, math.nan, math.inf])
@@ -245,8 +255,8 @@ def test_bad_count(count):
 def test_state_survives_json_exactly(events):
     """Through JSON and back: equal counts, hence the same bits of ε; composing goes on."""
     accountant = RDPAccountant()
-    for event, count in events:
-        accountant.compose(event, count)
+    for step, count in events:
+        accountant.compose(PoissonSampledGaussianEvent(*step), count)
     restored = RDPAccountant("replace_one", "hospital")
     restored.load_state_dict(json.loads(json.dumps(accountant.state_dict())))
     assert restored.state_dict() == accountant.state_dict()

@@ -47,7 +47,9 @@ def test_the_largest_order_matches_the_binomial_expansion(q, sigma):
     assert_outward(ours(q, sigma, 4096), rdp_integer(q, sigma, 4096))
 
 
-@pytest.mark.parametrize(("q", "sigma"), list(itertools.product([1e-5, 0.01, 0.7], [0.3, 1.0, 7.0, 100])))
+@pytest.mark.parametrize(
+    ("q", "sigma"), list(itertools.product([1e-5, 0.01, 0.7], [0.3, 1.0, 7.0, 100]))
+)
 def test_fractional_orders_match_quadrature(q, sigma):
     """At fractional orders: within 1e-10 above a 50-digit quadrature, never below."""
     for order in (1.01, 1.1, 1.5, 2.5, 7.3, 100.5):

@@ -33,7 +33,9 @@ def bound_by_definition(gamma, sigma, order):
         return float(mpmath.log(total) / (order - 1))
 
 
-@pytest.mark.parametrize(("gamma", "sigma"), list(itertools.product([1e-3, 0.05, 0.4], [0.5, 1, 4, 20])))
+@pytest.mark.parametrize(
+    ("gamma", "sigma"), list(itertools.product([1e-3, 0.05, 0.4], [0.5, 1, 4, 20]))
+)
 def test_integer_orders_match_the_theorems(gamma, sigma):
     """The integrated differences equal the alternating sums of the paper, at orders 2 … 40."""
     for order in (2, 3, 4, 9, 40):
@@ -70,7 +72,7 @@ def test_above_a_pair_it_must_cover():
     With the record's batch fixed in size and all other records contributing 0, the outputs are
     (1−γ)N(0) + γN(±½) in units of the replace-one sensitivity; their divergence is integrated.
     """
-    x = np.linspace(-40, 60, 200_001)
+    x = np.linspace(-30, 30, 60_001)
 
     def mixture(sign, gamma, sigma):
         normal = np.exp(-((x - sign * 0.5) ** 2) / (2 * sigma**2))
@@ -79,7 +81,6 @@ def test_above_a_pair_it_must_cover():
 
     for gamma, sigma, order in [(0.1, 1.0, 2.0), (0.3, 2.0, 5.0), (0.01, 1.0, 8.0)]:
         p, q = mixture(1, gamma, sigma), mixture(-1, gamma, sigma)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            density = np.where(p > 0, np.exp(order * np.log(p) + (1 - order) * np.log(q)), 0)
-        true = np.log(np.trapezoid(np.nan_to_num(density), x)) / (order - 1)
+        density = p * (p / q) ** (order - 1)
+        true = np.log(density.sum() * (x[1] - x[0])) / (order - 1)
         assert rdp_fixed_batch_gaussian(sigma, gamma, np.array([order]))[0] >= true > 0
