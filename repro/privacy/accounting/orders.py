@@ -14,7 +14,7 @@ import numpy as np
 _FIRST, _LAST, _START_POINTS = math.log(0.03), math.log(64.0), 11  # in log(α − 1)
 _LOWEST, _HIGHEST = math.log(1e-12), math.log(1e15)
 _GROWTH_POINTS = 4
-_ROUNDS, _INNER = 3, 6  # each round shrinks the bracket to 2/7
+_ROUNDS, _INNER = 5, 6  # each round shrinks the bracket to 2/7
 
 
 def minimise(objective: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
