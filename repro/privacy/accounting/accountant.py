@@ -21,6 +21,7 @@ from repro.privacy.accounting.events import PrivacyEvent, event_from_dict
 from repro.privacy.accounting.orders import minimise
 
 _UP = 1 + 1e-14  # a sum of a few rounded-up products
+_NEAR_ONE = 1 + 2.0**-20  # where RDP stands in for the KL divergence
 
 
 class RDPAccountant:
@@ -33,7 +34,7 @@ class RDPAccountant:
     |--------------------------|---------------------------------------------------|
     | nothing, or zero counts  | (0, ∞): even D_∞ is 0                             |
     | an event without noise   | (∞, ∞)                                            |
-    | δ ≥ total variation      | (0, an order at which Bretagnolle–Huber shows it) |
+    | δ ≥ total variation      | (0, an order near 1, by the KL branch)            |
     """
 
     def __init__(self, relation: str = ADD_REMOVE, unit: str = RECORD) -> None:
@@ -80,6 +81,8 @@ class RDPAccountant:
         ]
         if not self._counts:
             return 0.0, math.inf
+        if conversion_rule == "tight" and self._total_variation() <= delta:
+            return 0.0, _NEAR_ONE
         return minimise(lambda orders: rule(orders, self.rdp(orders), delta))
 
     def delta(self, epsilon: Number) -> float:
@@ -90,7 +93,11 @@ class RDPAccountant:
         log_delta, _ = minimise(
             lambda orders: _finite(conversion.log_delta_from_rdp(orders, self.rdp(orders), epsilon))
         )
-        return min(1.0, max(math.exp(log_delta) * (1 + 1e-12), 5e-324))
+        at_epsilon = max(math.exp(min(log_delta, 0.0)) * (1 + 1e-12), 5e-324)
+        return min(at_epsilon, self._total_variation())
+
+    def _total_variation(self) -> float:
+        return conversion.total_variation_bound(float(self.rdp(np.array([_NEAR_ONE]))[0]))
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able and exact; ``load_state_dict`` on any accountant gives this one back."""

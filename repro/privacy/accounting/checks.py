@@ -52,10 +52,12 @@ def non_negative(field: str, value: Any) -> float:
 def count(field: str, value: Any, *, least: int = 0) -> int:
     """A whole number ≥ ``least``; whole floats (``1e9``) and numpy integers are accepted."""
     expected = f"a whole number, {least} or above"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value  # exact, however large
     number = real(field, value, lambda x: least <= x < math.inf, expected)
     if number != math.floor(number):
         raise InputError(field, value, expected)
-    return value if isinstance(value, int) else int(value)
+    return int(number)
 
 
 def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:

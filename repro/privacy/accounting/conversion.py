@@ -25,7 +25,7 @@ def epsilon_from_rdp(orders: np.ndarray, rdp: np.ndarray, delta: float) -> np.nd
     tail = -(math.log(delta) + np.log(orders)) / a
     magnitude = rdp + np.abs(shift) + (abs(math.log(delta)) + np.log(orders)) / a
     epsilon = rdp + shift + tail + 4 * _EPS * magnitude
-    return np.where(_total_variation(rdp) <= delta, 0.0, np.maximum(epsilon, 0.0))
+    return np.maximum(epsilon, 0.0)
 
 
 def log_delta_from_rdp(orders: np.ndarray, rdp: np.ndarray, epsilon: float) -> np.ndarray:
@@ -37,8 +37,7 @@ def log_delta_from_rdp(orders: np.ndarray, rdp: np.ndarray, epsilon: float) -> n
     shift = np.log(a / orders)
     magnitude = a * (rdp + epsilon + np.abs(shift)) + np.log(orders)
     log_delta = a * (rdp - epsilon + shift) - np.log(orders) + 8 * _EPS * magnitude
-    with np.errstate(divide="ignore"):
-        return np.minimum(log_delta, np.minimum(np.log(_total_variation(rdp)), 0.0))
+    return np.minimum(log_delta, 0.0)
 
 
 def epsilon_mironov(orders: np.ndarray, rdp: np.ndarray, delta: float) -> np.ndarray:
@@ -46,9 +45,10 @@ def epsilon_mironov(orders: np.ndarray, rdp: np.ndarray, delta: float) -> np.nda
     return rdp - math.log(delta) / (orders - 1)
 
 
-def _total_variation(rdp: np.ndarray) -> np.ndarray:
-    """An upper bound on total variation, which is δ at ε = 0 and bounds δ at every ε.
+def total_variation_bound(rdp: float) -> float:
+    """The KL branch: a bound on total variation, which is δ at ε = 0 and bounds δ at every ε.
 
-    Bretagnolle–Huber: TV ≤ √(1 − e^{−KL}), and KL ≤ D_α for every α > 1.
+    Bretagnolle–Huber: TV ≤ √(1 − e^{−KL}), and KL ≤ D_α = ``rdp`` for every α > 1, so it is
+    best at an order near 1.
     """
-    return np.sqrt(-np.expm1(-rdp)) * (1 + 4 * _EPS)
+    return min(1.0, math.sqrt(-math.expm1(-rdp)) * (1 + 4 * _EPS))

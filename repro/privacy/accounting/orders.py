@@ -14,7 +14,8 @@ import numpy as np
 _FIRST, _LAST, _START_POINTS = math.log(0.03), math.log(64.0), 11  # in log(α − 1)
 _LOWEST, _HIGHEST = math.log(1e-12), math.log(1e15)
 _GROWTH_POINTS = 4
-_ROUNDS, _INNER = 3, 6  # each round shrinks the bracket to 2/7
+_ROUNDS, _INNER = 6, 6  # each round shrinks the bracket to 2/7
+_FLAT = 1e-6  # relative rise to both neighbours at which the search stops
 
 
 def minimise(objective: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
@@ -46,7 +47,10 @@ def _close_in(
     objective: Callable[[np.ndarray], np.ndarray], s: np.ndarray, values: np.ndarray, best: int
 ) -> tuple[float, float]:
     for _ in range(_ROUNDS):
-        low, high = s[max(best - 1, 0)], s[min(best + 1, len(s) - 1)]
+        around = [max(best - 1, 0), min(best + 1, len(s) - 1)]
+        if values[around].max() - values[best] <= _FLAT * abs(values[best]):
+            break
+        low, high = s[around]
         inner = np.linspace(low, high, _INNER + 2)[1:-1]
         s, values = np.concatenate([s, inner]), np.concatenate([values, _at(objective, inner)])
         along = np.argsort(s)
@@ -77,6 +81,8 @@ def _vertex(s: np.ndarray, values: np.ndarray, best: int) -> float | None:
     if not 0 < best < len(s) - 1 or not np.all(np.isfinite(values[best - 1 : best + 2])):
         return None
     left, right = s[best - 1] - s[best], s[best + 1] - s[best]
+    if not left < 0 < right:
+        return None
     slope_left = (values[best - 1] - values[best]) / left
     slope_right = (values[best + 1] - values[best]) / right
     curvature = (slope_right - slope_left) / (right - left)
