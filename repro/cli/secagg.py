@@ -38,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"lose hospital ID before it sends in PHASE ({', '.join(PHASES)}); repeatable",
     )
     add("--seed", type=int, metavar="S", help="seed of vectors and rounding (else entropy)")
-    add("--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)")
+    add(
+        "--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)"
+    )
     add("--max-weight", type=int, default=10_000, metavar="W", help="weights' bound (%(default)s)")
     add("--field-bits", type=int, default=31, choices=(31, 61), help="field (%(default)s)")
 
@@ -93,7 +95,9 @@ def _aggregate(
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
         return Outcome(data, f"below threshold: {failure}", EXIT_BELOW_THRESHOLD)
     decoded = encoding.decode(completed.total, len(completed.survivors))
-    error = float(np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max())
+    error = float(
+        np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
+    )
     data = {
         "ok": bool(error <= decoded.max_error_bound),
         "survivors": list(completed.survivors),

@@ -264,8 +264,6 @@ def pairwise_mask_key(
     return key.agree(public, context, "pairwise mask", min(one, other), max(one, other))
 
 
-def survivor_statement(
-    round_: Round, sharers: frozenset[int], survivors: frozenset[int]
-) -> bytes:
+def survivor_statement(round_: Round, sharers: frozenset[int], survivors: frozenset[int]) -> bytes:
     """What the consistency check signs."""
     return round_.context + round_.to_bitmap(sharers) + round_.to_bitmap(survivors)

@@ -170,9 +170,7 @@ class Server:
 
     def _committed(self, owner: int, holder: int) -> bytes:
         entry = next(one for one in self._shares[owner].shares if one.holder == holder)
-        return (
-            entry.self_mask_commitment if owner in self.survivors else entry.mask_key_commitment
-        )
+        return entry.self_mask_commitment if owner in self.survivors else entry.mask_key_commitment
 
     def _secret(self, owner: int) -> bytes:
         """The owner's seed (it survived) or mask key (it did not), checked against its word."""
@@ -243,11 +241,6 @@ class Server:
     def _wrap(
         self,
         kind: Kind,
-        payload: messages.Roster
-        | messages.Delivery
-        | messages.Survivors
-        | messages.Confirmation,
+        payload: messages.Roster | messages.Delivery | messages.Survivors | messages.Confirmation,
     ) -> bytearray:
-        return messages.wrap(
-            kind, messages.SERVER, self.round, self._identity, payload.to_bytes()
-        )
+        return messages.wrap(kind, messages.SERVER, self.round, self._identity, payload.to_bytes())

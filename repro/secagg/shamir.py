@@ -40,9 +40,9 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
     if len(shares) < threshold:
         raise Refused(f"{len(shares)} shares of a secret that takes {threshold}")
     chosen = {place: parse(shares[place]) for place in sorted(shares)[:threshold]}
-    secret = sum(
-        share * _lagrange_at_zero(place, chosen) for place, share in chosen.items()
-    ) % PRIME
+    secret = (
+        sum(share * _lagrange_at_zero(place, chosen) for place, share in chosen.items()) % PRIME
+    )
     if secret >> (8 * SECRET_BYTES):
         raise Refused("shares that belong to no 32-byte secret")
     return secret.to_bytes(SECRET_BYTES, "big")

@@ -38,9 +38,7 @@ def make_round(
 def field_vectors(round_: Round, seed: int = 0) -> dict[int, np.ndarray]:
     random = np.random.default_rng(seed)
     shape, top = (round_.dimension,), round_.field.modulus
-    return {
-        one: random.integers(0, top, shape).astype(round_.field.dtype) for one in round_.roster
-    }
+    return {one: random.integers(0, top, shape).astype(round_.field.dtype) for one in round_.roster}
 
 
 def field_sum(round_: Round, vectors: dict[int, np.ndarray], members: Iterable[int]) -> np.ndarray:

@@ -263,9 +263,7 @@ def test_alive_and_dead_at_once_cannot_be_asked_for():
     """One share per neighbour leaves a hospital, of the kind its confirmed survivors imply."""
     stage = Stage()
     answers = stage.play("masked")
-    masked = [
-        stage.hospitals[i].masked_input(answers[i], stage.vectors[i]) for i in (0, 1, 2)
-    ]
+    masked = [stage.hospitals[i].masked_input(answers[i], stage.vectors[i]) for i in (0, 1, 2)]
     answers = stage.server.masked_input(masked)
     answers = stage.server.consistency_check(
         stage.hospitals[i].consistency_check(answers[i]) for i in (0, 1, 2)

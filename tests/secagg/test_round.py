@@ -111,8 +111,10 @@ def test_regular_graphs(hospitals, half, seed, lost):
     survivors = sharers & present["masked"]
     last = sharers & present["unmask"]
     if isinstance(result, RoundFailed):
-        assert len(last) < round_.quorum or not has_holders(round_, sharers, last) or (
-            "one piece" in str(result)
+        assert (
+            len(last) < round_.quorum
+            or not has_holders(round_, sharers, last)
+            or ("one piece" in str(result))
         )
     else:
         assert has_holders(round_, sharers, last)
