@@ -20,6 +20,8 @@ from repro.secagg.field import Field, blocks
 EXTRA = 2  # coordinates behind the vector: the weight, the number of clipped values
 # float64 has 53 bits: above this half range its spacing would show in the rounding.
 _MAX_HALF_RANGE = 1 << 44
+_SMALLEST_RANGE = float(np.finfo(np.float32).tiny)
+_LARGEST_RANGE = float(np.finfo(np.float32).max)
 # What float64 arithmetic can add to an error bound made of real numbers, relatively.
 _SLACK = 1 + 2.0**-20
 
@@ -52,7 +54,7 @@ class Encoding:
         if self.hospitals < 1:
             raise InputError("hospitals", self.hospitals, "at least 1")
         # Comparisons are false for NaN.
-        if not np.finfo(np.float32).tiny <= self.clip_range <= np.finfo(np.float32).max:
+        if not _SMALLEST_RANGE <= self.clip_range <= _LARGEST_RANGE:
             raise InputError("clip_range", self.clip_range, "a finite float32 above 0")
         if isinstance(self.max_weight, bool) or self.max_weight != int(self.max_weight):
             raise InputError("max_weight", self.max_weight, "a whole number")

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Union
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES, TAG_BYTES, Identity
 from repro.secagg.rounds import SERVER, Round
 from repro.secagg.shamir import SHARE_BYTES
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = bytes | bytearray | memoryview
 
 MAGIC, VERSION = b"RSAG", 1
 _HEADER = struct.Struct("<4sHHQ32sQ")

@@ -26,6 +26,7 @@ from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.rounds import PHASES, Round
 
+Take = Callable[[int, memoryview, Buffer], None]  # sender, payload, whole message
 Answers = dict[int, bytearray]  # hospital -> the message to send to it
 
 
@@ -198,24 +199,23 @@ class Server:
             # The survivor has added this mask if its id is the lower one, else subtracted it.
             (subtract_mask if other < owner else add_mask)(field, total, shared)
 
-    def _collect(
-        self,
-        phase: str,
-        received: Iterable[Buffer],
-        take: Callable[[int, memoryview, Buffer], None],
-    ) -> None:
+    def _collect(self, phase: str, received: Iterable[Buffer], take: Take) -> None:
         if self.phase != phase:
             raise Refused(f"phase {phase} after phase {self.phase}")
         kind = Kind[phase.upper()]
         for message in received:
-            try:
-                sender, payload = messages.unwrap(message, kind, self.round)
-                if sender not in self.awaited:
-                    raise Refused(f"a message that is late or came twice, from {sender}")
-                take(sender, payload, message)
-                self.awaited.discard(sender)
-            except Refused as reason:
-                self.refusals.append(f"{phase}: {reason}")
+            self._receive(kind, message, take)
+
+    def _receive(self, kind: Kind, message: Buffer, take: Take) -> None:
+        try:
+            sender, payload = messages.unwrap(message, kind, self.round)
+            if sender not in self.awaited:
+                raise Refused(f"a message that is late or came twice, from {sender}")
+            take(sender, payload, message)
+        except Refused as reason:
+            self.refusals.append(f"{self.phase}: {reason}")
+        else:
+            self.awaited.discard(sender)
 
     def _near(self, hospital: int, among: Collection[int]) -> list[int]:
         return sorted(self.round.graph[hospital] & set(among))

@@ -12,54 +12,7 @@ from repro.secagg import Hospital, Identity, Refused, RoundFailed, Server, messa
 from repro.secagg.hospital import seed_commitment
 from repro.secagg.messages import Kind
 from repro.secagg.rounds import SERVER
-from tests.secagg.parties import actors, field_sum, field_vectors, make_round
-
-
-class Stage:
-    """A round of K = 4, t = 3 on the complete graph, played step by step."""
-
-    def __init__(self, hospitals: int = 4, threshold: int = 3, **more) -> None:
-        self.party, self.round = make_round(hospitals, threshold, **more)
-        self.server, self.hospitals = actors(self.party, self.round)
-        self.vectors = field_vectors(self.round)
-        self.sent: dict[str, dict[int, bytearray]] = {}
-
-    def play(self, until: str = "done", tamper=lambda phase, one, message: message):
-        """Run the phases before ``until``; ``tamper`` sees every message to a hospital.
-
-        Returns what the server answers to the last phase played (or the sum)."""
-        answers = dict.fromkeys(self.round.roster, bytearray())
-        steps = {
-            "advertise": (self.server.advertise_keys, lambda h, m: h.advertise_keys()),
-            "share": (self.server.share_keys, lambda h, m: h.share_keys(m)),
-            "masked": (
-                self.server.masked_input,
-                lambda h, m: h.masked_input(m, self.vectors[h.id]),
-            ),
-            "consistency": (self.server.consistency_check, lambda h, m: h.consistency_check(m)),
-            "unmask": (self.server.unmask, lambda h, m: h.unmask(m)),
-        }
-        for phase, (receive, respond) in steps.items():
-            if phase == until:
-                break
-            replies = {}
-            for one, message in answers.items():
-                try:
-                    replies[one] = respond(self.hospitals[one], tamper(phase, one, message))
-                except Refused:
-                    continue
-            self.sent[phase] = replies
-            answers = receive(replies.values())
-        return answers
-
-    def as_server(self, kind: Kind, payload: bytes) -> bytearray:
-        return messages.wrap(kind, SERVER, self.round, self.party.server, payload)
-
-    def as_hospital(self, one: int, kind: Kind, payload: bytes) -> bytearray:
-        return messages.wrap(kind, one, self.round, self.party.hospitals[one], payload)
-
-    def expected(self, members) -> np.ndarray:
-        return field_sum(self.round, self.vectors, members)
+from tests.secagg.parties import Stage, make_round
 
 
 def refused(stage: Stage, hospital: int, call, *arguments, aborts: bool = True) -> None:
