@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterable
 
 import numpy as np
@@ -61,8 +62,9 @@ class Stage:
     """A round of K = 4, t = 3 on the complete graph, played step by step."""
 
     def __init__(self, hospitals: int = 4, threshold: int = 3, **more) -> None:
+        entropy = more.pop("entropy", secrets.token_bytes)
         self.party, self.round = make_round(hospitals, threshold, **more)
-        self.server, self.hospitals = actors(self.party, self.round)
+        self.server, self.hospitals = actors(self.party, self.round, entropy=entropy)
         self.vectors = field_vectors(self.round)
         self.sent: dict[str, dict[int, bytearray]] = {}
 
