@@ -20,6 +20,8 @@ from repro.secagg.field import Field, blocks
 EXTRA = 2  # coordinates behind the vector: the weight, the number of clipped values
 # float64 has 53 bits: above this half range its spacing would show in the rounding.
 _MAX_HALF_RANGE = 1 << 44
+_SMALLEST_RANGE = float(np.finfo(np.float32).tiny)
+_LARGEST_RANGE = float(np.finfo(np.float32).max)
 # What float64 arithmetic can add to an error bound made of real numbers, relatively.
 _SLACK = 1 + 2.0**-20
 
@@ -51,8 +53,9 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.hospitals < 1:
             raise InputError("hospitals", self.hospitals, "at least 1")
-        if not 0 < self.clip_range < float("inf"):
-            raise InputError("clip_range", self.clip_range, "a finite number above 0")
+        # Comparisons are false for NaN.
+        if not _SMALLEST_RANGE <= self.clip_range <= _LARGEST_RANGE:
+            raise InputError("clip_range", self.clip_range, "a finite float32 above 0")
         if isinstance(self.max_weight, bool) or self.max_weight != int(self.max_weight):
             raise InputError("max_weight", self.max_weight, "a whole number")
         if not 1 <= self.max_weight <= self.largest_summand:
@@ -74,9 +77,14 @@ class Encoding:
         return min(self.largest_summand // 2, _MAX_HALF_RANGE)
 
     @property
+    def limit(self) -> float:
+        """R as a float32: then a float32 vector's values at ±R are exactly on the border."""
+        return float(np.float32(self.clip_range))
+
+    @property
     def step(self) -> float:
         """What one unit of a coordinate is worth, in units of n·x."""
-        return self.clip_range * self.max_weight / self.half_range
+        return self.limit * self.max_weight / self.half_range
 
     def encode(self, vector: np.ndarray, weight: int, rounding_key: int) -> np.ndarray:
         """(P,) float32 or float64, its weight n -> (P + 2,) field elements.
@@ -100,12 +108,10 @@ class Encoding:
     ) -> int:
         if not np.isfinite(values).all():
             raise InputError("vector", "a value that is not finite", "finite numbers")
-        # In the values' own precision, so that a value at the range is inside it.
-        limit = values.dtype.type(self.clip_range)
-        clipped = int(np.count_nonzero(np.abs(values) > limit))
+        clipped = int(np.count_nonzero(np.abs(values) > values.dtype.type(self.limit)))
         scaled = values.astype(np.float64)
         if clipped:
-            np.clip(scaled, -limit, limit, out=scaled)
+            np.clip(scaled, -self.limit, self.limit, out=scaled)
         scaled *= weight / self.step
         scaled += uniform
         np.floor(scaled, out=scaled)

@@ -42,24 +42,34 @@ class Field:
 
     def add_into(self, total: np.ndarray, addend: np.ndarray) -> None:
         """``total ← total + addend``. Both (n,) with elements below the modulus."""
+        scratch = np.empty(min(BLOCK, len(total)), self.dtype)
         for part in blocks(len(total)):
-            self._add_block(total[part], addend[part])
+            self.add_block(total[part], addend[part], scratch)
 
     def subtract_into(self, total: np.ndarray, subtrahend: np.ndarray) -> None:
         """``total ← total − subtrahend``. Both (n,) with elements below the modulus."""
+        scratch = np.empty(min(BLOCK, len(total)), self.dtype)
         for part in blocks(len(total)):
-            self._subtract_block(total[part], subtrahend[part])
+            self.subtract_block(total[part], subtrahend[part], scratch)
 
-    def _add_block(self, total: np.ndarray, addend: np.ndarray) -> None:
+    def add_block(self, total: np.ndarray, addend: np.ndarray, scratch: np.ndarray) -> None:
+        """``add_into`` for at most ``len(scratch)`` elements; scratch may be the addend."""
         # Without a branch: where the sum is below p, subtracting p wraps around to something
         # larger, so the smaller of the two is the reduced one either way.
+        reduced = scratch[: len(total)]
         np.add(total, addend, out=total)
-        np.minimum(total, total - self.dtype.type(self.modulus), out=total)
+        np.subtract(total, self.dtype.type(self.modulus), out=reduced)
+        np.minimum(total, reduced, out=total)
 
-    def _subtract_block(self, total: np.ndarray, subtrahend: np.ndarray) -> None:
+    def subtract_block(
+        self, total: np.ndarray, subtrahend: np.ndarray, scratch: np.ndarray
+    ) -> None:
+        """``subtract_into`` for at most ``len(scratch)`` elements; scratch may be subtrahend."""
         # Where the difference is negative it wraps to something huge, and adding p mends it.
+        reduced = scratch[: len(total)]
         np.subtract(total, subtrahend, out=total)
-        np.minimum(total, total + self.dtype.type(self.modulus), out=total)
+        np.add(total, self.dtype.type(self.modulus), out=reduced)
+        np.minimum(total, reduced, out=total)
 
     def check(self, elements: np.ndarray) -> None:
         """Refuse a vector that holds anything but reduced field elements."""

@@ -18,10 +18,7 @@ Graph = Mapping[int, frozenset[int]]
 def regular_graph(roster: Collection[int], degree: int, seed: bytes) -> dict[int, frozenset[int]]:
     """Hospital -> its ``degree`` neighbours. degree: even, or K − 1."""
     count = len(roster)
-    if not 1 <= degree < count:
-        raise InputError("neighbours", degree, f"1 to {count - 1} (hospitals - 1)")
-    if degree % 2 and degree != count - 1:
-        raise InputError("neighbours", degree, f"an even number, or all {count - 1} others")
+    check_degree(degree, count)
     if degree == count - 1:
         return {hospital: frozenset(roster) - {hospital} for hospital in roster}
     ring = sorted(roster, key=lambda hospital: _place(seed, hospital))
@@ -30,6 +27,14 @@ def regular_graph(roster: Collection[int], degree: int, seed: bytes) -> dict[int
         hospital: frozenset(ring[(at + step) % count] for step in reach)
         for at, hospital in enumerate(ring)
     }
+
+
+def check_degree(degree: int, count: int) -> None:
+    """Raise InputError for a number of neighbours that no graph of ``count`` hospitals has."""
+    if not 1 <= degree < count:
+        raise InputError("neighbours", degree, f"1 to {count - 1} (hospitals - 1)")
+    if degree % 2 and degree != count - 1:
+        raise InputError("neighbours", degree, f"an even number, or all {count - 1} others")
 
 
 def viable(graph: Graph, present: Collection[int], threshold: int) -> set[int]:

@@ -119,7 +119,7 @@ class Hospital:
             self._seal_share(holder, of_seed[place], of_key[place])
             for holder, place in zip(holders, places, strict=True)
         )
-        commitment = commit(self.round.context, b"seed", self.id, self._seed)
+        commitment = seed_commitment(self.round, self.id, self._seed)
         return self._wrap(Kind.SHARE, messages.Share(commitment, shares).to_bytes())
 
     def _read_roster(self, roster: messages.Roster) -> dict[int, Advertise]:
@@ -171,9 +171,12 @@ class Hospital:
             opened = unseal(key, sealed, associated)
             of_seed, of_key = opened[:SHARE_BYTES], opened[SHARE_BYTES:]
             self._held[owner] = of_seed, of_key
-        masked = vector.copy()
+        # Masked where it will be sent from: a vector may be as large as the model.
+        message, room = messages.blank(Kind.MASKED, self.id, self.round, vector.nbytes)
+        masked = np.frombuffer(room, dtype=vector.dtype)
+        masked[:] = vector
         self._add_masks(masked, owners)
-        return self._wrap(Kind.MASKED, messages.masked_to_bytes(masked))
+        return messages.sign(message, self._identity)
 
     def _add_masks(self, vector: np.ndarray, neighbours: list[int]) -> None:
         field, context = self.round.field, self.round.context
@@ -228,7 +231,7 @@ class Hospital:
         }
         return messages.unwrap(message, kinds[self.phase], self.round)[1]
 
-    def _wrap(self, kind: Kind, payload: Buffer) -> bytearray:
+    def _wrap(self, kind: Kind, payload: bytes) -> bytearray:
         return messages.wrap(kind, self.id, self.round, self._identity, payload)
 
     def _enough(self, holders: int, done: str) -> None:
@@ -244,6 +247,10 @@ class Hospital:
 
 def share_commitment(round_: Round, secret: str, owner: int, holder: int, share: bytes) -> bytes:
     return commit(round_.context, b"share", secret.encode(), owner, holder, share)
+
+
+def seed_commitment(round_: Round, owner: int, seed: bytes) -> bytes:
+    return commit(round_.context, b"seed", owner, seed)
 
 
 def self_mask_key(seed: bytes, context: bytes, hospital: int) -> bytes:

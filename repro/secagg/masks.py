@@ -9,7 +9,6 @@ The nonce is zero because every key is derived for one mask of one round.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -18,13 +17,11 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from repro.secagg.field import BLOCK, Field
 
 KEY_BYTES = 32
-_ZEROS = bytes(8 * BLOCK)
+_ZEROS = memoryview(bytes(8 * BLOCK))
 
 
-class WordSource(Protocol):
-    """Fills an array of words with the next bytes of a key stream."""
-
-    def __call__(self, words: np.ndarray) -> None: ...
+# Fills an array of words with the next bytes of a key stream.
+WordSource = Callable[[np.ndarray], None]
 
 
 def chacha20_words(key: bytes) -> WordSource:
@@ -39,12 +36,12 @@ def chacha20_words(key: bytes) -> WordSource:
 
 def add_mask(field: Field, total: np.ndarray, key: bytes) -> None:
     """``total ← total + mask(key)``, in place. total: (n,) field elements."""
-    _apply(field, total, chacha20_words(key), field._add_block)
+    _apply(field, total, chacha20_words(key), field.add_block)
 
 
 def subtract_mask(field: Field, total: np.ndarray, key: bytes) -> None:
     """``total ← total − mask(key)``, in place. total: (n,) field elements."""
-    _apply(field, total, chacha20_words(key), field._subtract_block)
+    _apply(field, total, chacha20_words(key), field.subtract_block)
 
 
 def mask(field: Field, key: bytes, length: int) -> np.ndarray:
@@ -58,7 +55,7 @@ def _apply(
     field: Field,
     total: np.ndarray,
     source: WordSource,
-    combine: Callable[[np.ndarray, np.ndarray], None],
+    combine: Callable[[np.ndarray, np.ndarray, np.ndarray], None],
 ) -> None:
     words = np.empty(min(BLOCK, len(total)), dtype=field.dtype)
     low_bits = field.dtype.type(field.modulus)
@@ -69,5 +66,5 @@ def _apply(
         np.bitwise_and(drawn, low_bits, out=drawn)
         if int(drawn.max()) == field.modulus:  # once in 2³¹ (2⁶¹) words
             drawn = drawn[drawn != low_bits]
-        combine(total[done : done + len(drawn)], drawn)
+        combine(total[done : done + len(drawn)], drawn, drawn)
         done += len(drawn)

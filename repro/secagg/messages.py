@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Union
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES, TAG_BYTES, Identity
 from repro.secagg.rounds import SERVER, Round
 from repro.secagg.shamir import SHARE_BYTES
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = bytes | bytearray | memoryview
 
 MAGIC, VERSION = b"RSAG", 1
 _HEADER = struct.Struct("<4sHHQ32sQ")
@@ -46,16 +45,26 @@ class Kind(IntEnum):
     CONFIRMATION = 20
 
 
-def wrap(kind: Kind, sender: int, round_: Round, identity: Identity, payload: Buffer) -> bytearray:
-    """The signed envelope around a payload."""
-    header = _HEADER.pack(MAGIC, VERSION, kind, sender, round_.context, len(payload))
-    message = bytearray(OVERHEAD + len(payload))
-    message[:HEADER_BYTES] = header
-    message[HEADER_BYTES:-SIGNATURE_BYTES] = payload
+def blank(kind: Kind, sender: int, round_: Round, length: int) -> tuple[bytearray, memoryview]:
+    """An unsigned envelope and a view of its payload, ``length`` bytes to be filled in place."""
+    message = bytearray(OVERHEAD + length)
+    _HEADER.pack_into(message, 0, MAGIC, VERSION, kind, sender, round_.context, length)
+    return message, memoryview(message)[HEADER_BYTES:-SIGNATURE_BYTES]
+
+
+def sign(message: bytearray, identity: Identity) -> bytearray:
+    """The same envelope, signed."""
     with memoryview(message) as view:
         signature = identity.sign("envelope", _digest(view[:-SIGNATURE_BYTES]))
     message[-SIGNATURE_BYTES:] = signature
     return message
+
+
+def wrap(kind: Kind, sender: int, round_: Round, identity: Identity, payload: bytes) -> bytearray:
+    """The signed envelope around a payload."""
+    message, view = blank(kind, sender, round_, len(payload))
+    view[:] = payload
+    return sign(message, identity)
 
 
 def unwrap(message: Buffer, kind: Kind, round_: Round) -> tuple[int, memoryview]:
@@ -182,10 +191,6 @@ class Delivery:
     def from_bytes(cls, payload: Buffer, bitmap_bytes: int) -> Delivery:
         sharers, rest = _split(payload, bitmap_bytes)
         return cls(sharers, tuple(_pairs(rest, SEALED_BYTES)))
-
-
-def masked_to_bytes(vector: np.ndarray) -> memoryview:
-    return memoryview(vector).cast("B")
 
 
 def masked_from_bytes(payload: Buffer, field: Field, dimension: int) -> np.ndarray:

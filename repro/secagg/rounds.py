@@ -71,6 +71,7 @@ class Round:
             raise InputError("round", self.number, "0 to 2^64 - 1")
         if not 1 <= self.dimension < 2**32:
             raise InputError("dimension", self.dimension, "1 to 2^32 - 1")
+        graph.check_degree(self.neighbours, count)
         if not self.neighbours < 2 * self.threshold <= 2 * (self.neighbours + 1):
             raise InputError(
                 "threshold",
@@ -83,7 +84,6 @@ class Round:
             object.__setattr__(self, "quorum", least)
         if not least <= self.quorum <= count:
             raise InputError("quorum", self.quorum, f"{least} to {count}")
-        _ = self.graph  # refuses a number of neighbours for which there is no graph
 
     @cached_property
     def roster(self) -> tuple[int, ...]:

@@ -16,15 +16,17 @@ from repro.secagg import graph, messages, shamir
 from repro.secagg.errors import Refused, RoundFailed
 from repro.secagg.hospital import (
     pairwise_mask_key,
+    seed_commitment,
     self_mask_key,
     share_commitment,
     survivor_statement,
 )
-from repro.secagg.keys import AgreementKey, Identity, commit, verify
+from repro.secagg.keys import AgreementKey, Identity, verify
 from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.rounds import PHASES, Round
 
+Take = Callable[[int, memoryview, Buffer], None]  # sender, payload, whole message
 Answers = dict[int, bytearray]  # hospital -> the message to send to it
 
 
@@ -158,12 +160,11 @@ class Server:
         if [owner for owner, _ in shares] != self.round.holders(sender, self._sharers):
             raise Refused("shares of others than its neighbours that shared")
         for owner, share in shares:
-            if share_commitment(
-                self.round, self._kind(owner), owner, sender, share
-            ) != self._committed(owner, sender):
-                raise Refused(f"a share of hospital {owner} that is not the one it gave")
-        for owner, share in shares:
-            self._recovered[owner][self.round.place(sender)] = share
+            commitment = share_commitment(self.round, self._kind(owner), owner, sender, share)
+            if commitment == self._committed(owner, sender):
+                self._recovered[owner][self.round.place(sender)] = share
+            else:  # the holder's lie or the owner's; the holder's other shares are good
+                self.refusals.append(f"unmask: a wrong share of hospital {owner} from {sender}")
 
     def _kind(self, owner: int) -> str:
         return "seed" if owner in self.survivors else "key"
@@ -179,7 +180,7 @@ class Server:
         except Refused:
             secret = b""
         if owner in self.survivors:
-            commitment = commit(self.round.context, b"seed", owner, secret)
+            commitment = seed_commitment(self.round, owner, secret)
             right = commitment == self._shares[owner].seed_commitment
         else:
             right = bool(secret) and AgreementKey(secret).public == self._keys[owner].mask_key
@@ -198,24 +199,23 @@ class Server:
             # The survivor has added this mask if its id is the lower one, else subtracted it.
             (subtract_mask if other < owner else add_mask)(field, total, shared)
 
-    def _collect(
-        self,
-        phase: str,
-        received: Iterable[Buffer],
-        take: Callable[[int, memoryview, Buffer], None],
-    ) -> None:
+    def _collect(self, phase: str, received: Iterable[Buffer], take: Take) -> None:
         if self.phase != phase:
             raise Refused(f"phase {phase} after phase {self.phase}")
         kind = Kind[phase.upper()]
         for message in received:
-            try:
-                sender, payload = messages.unwrap(message, kind, self.round)
-                if sender not in self.awaited:
-                    raise Refused(f"a message that is late or came twice, from {sender}")
-                take(sender, payload, message)
-                self.awaited.discard(sender)
-            except Refused as reason:
-                self.refusals.append(f"{phase}: {reason}")
+            self._receive(kind, message, take)
+
+    def _receive(self, kind: Kind, message: Buffer, take: Take) -> None:
+        try:
+            sender, payload = messages.unwrap(message, kind, self.round)
+            if sender not in self.awaited:
+                raise Refused(f"a message that is late or came twice, from {sender}")
+            take(sender, payload, message)
+        except Refused as reason:
+            self.refusals.append(f"{self.phase}: {reason}")
+        else:
+            self.awaited.discard(sender)
 
     def _near(self, hospital: int, among: Collection[int]) -> list[int]:
         return sorted(self.round.graph[hospital] & set(among))
