@@ -124,6 +124,18 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
     return figure
 
 
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], ncols: int) -> None:
+    """One legend for all panels, between them and the caption."""
+    engine: Any = figure.get_layout_engine()
+    left, bottom, width, height = engine.get()["rect"]
+    rows = -(-len(labels) // ncols)
+    room = (0.19 * rows + 0.12) / figure.get_size_inches()[1]
+    figure.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=ncols, borderpad=0
+    )
+    engine.set(rect=(left, bottom + room, width, height - room))
+
+
 def say_not_run(axes: Axes, text: str = "not run") -> None:
     """An empty panel that says so."""
     axes.grid(False)
