@@ -80,8 +80,8 @@ def _layers(axes: Axes) -> tuple[float, float]:
     _box(axes, x + 1.22, 10, "#ffffff", ["average", "pool"])
     _arrow(axes, x + 1.22, x + 2.44)
     _box(axes, x + 2.44, 10, "#ffffff", ["linear", f"512→{CLASSES}"])
-    for place, text in ((x + 1.22, "512"), (x + 2.44, f"{CLASSES} classes")):
-        axes.text(place, -1.75, text, ha="center", size=7, color=MUTED)
+    for place, below in ((x + 1.22, "512"), (x + 2.44, f"{CLASSES} classes")):
+        axes.text(place, -1.75, below, ha="center", size=7, color=MUTED)
     return leaves, back
 
 

@@ -72,7 +72,12 @@ def _point(
         return
     x = min(x, RIGHT) if math.isfinite(x) else at_infinity
     deviation = 100 * (summary.deviation or 0.0)
-    options = {"linestyle": "none", "capsize": 3, "elinewidth": 1.2, "markersize": 7} | look
+    options: dict[str, Any] = {
+        "linestyle": "none",
+        "capsize": 3,
+        "elinewidth": 1.2,
+        "markersize": 7,
+    } | look
     axes.errorbar([x], [100 * summary.mean], yerr=[deviation], **options)
 
 

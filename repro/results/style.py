@@ -43,7 +43,7 @@ MARKS: tuple[tuple[str, Any, str], ...] = (
     (OKABE_ITO["green"], (0, (9, 3)), "P"),
 )
 
-SETTINGS = {
+SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
     "font.size": 9,
     "axes.titlesize": 10,

@@ -187,7 +187,7 @@ def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verd
     evidence, hospitals = sources.evidence, claim.hospitals or 0
     left = {r.seed: r.final_accuracy for r in evidence.runs(reading["arm"], hospitals)}
     right = {r.seed: r.final_accuracy for r in evidence.runs(reading["minus"], hospitals)}
-    pairs = Summary.of([left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())])
+    pairs = Summary.of([left[seed] - right[seed] for seed in left if seed in right])
     if pairs is None:
         return _verdict(
             claim, reading, NOT_RUN, "", NOT_CHECKABLE, "no seed was run both with and without"
