@@ -7,6 +7,7 @@ Both read run records and side files only; drawing is left to ``draw`` and ``dra
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Item:
     name: str
     title: str
     module: str  # below repro.experiments
+    settles: tuple[str, ...] = ()  # the kinds of claims it gives a verdict on
 
     @property
     def folder(self) -> str:
@@ -36,25 +38,36 @@ class Item:
     def label(self) -> str:
         return f"{self.kind.capitalize()} {self.number}"
 
+    def about(self) -> dict[str, str]:
+        """``Command``, ``Cost and hardware`` and ``Expected``, from the module's docstring."""
+        text = " ".join((self.load().__doc__ or "").split())
+        parts = re.split(r"(?:^|(?<=[.:] ))(Command|Cost and hardware|Expected): ", text)
+        return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+
     def load(self) -> Any:
         return importlib.import_module(f"repro.experiments.{self.module}")
 
 
-def _numbered(kind: str, *items: tuple[str, str, str]) -> tuple[Item, ...]:
+def _numbered(kind: str, *items: tuple[Any, ...]) -> tuple[Item, ...]:
     return tuple(Item(kind, number, *item) for number, item in enumerate(items, start=1))
 
 
 TABLES = _numbered(
     "table",
-    ("table1", "Test accuracy: the paper's claims and ours", "table1_accuracy"),
-    ("table2", "Privacy: what each reading guarantees", "table2_drawn"),
+    (
+        "table1",
+        "Test accuracy: the paper's claims and ours",
+        "table1_accuracy",
+        ("accuracy", "quoted", "difference"),
+    ),
+    ("table2", "Privacy: what each reading guarantees", "table2_drawn", ("epsilon",)),
     ("table3", "Secure aggregation: bytes, time, error", "table3_secagg"),
     ("table4", "DP-SGD engines: time and memory", "table4_engines"),
     ("table5", "Models: size, work, receptive field", "table5_models"),
 )
 FIGURES = _numbered(
     "figure",
-    ("hospitals", "Images per hospital", "figure_hospitals"),
+    ("hospitals", "Images per hospital", "figure_hospitals", ("sizes",)),
     ("labels", "Label mix of the hospitals", "figure_labels"),
     ("accuracy", "Test accuracy against round", "figure_accuracy"),
     ("loss", "Test loss against round", "figure_loss"),
@@ -62,7 +75,7 @@ FIGURES = _numbered(
     ("confusion", "Confusion matrices", "figure_confusion"),
     ("recall", "Per-class recall with and without privacy", "figure_recall"),
     ("epsilon", "ε against round and noise", "figure_epsilon"),
-    ("dpresnet", "DPResNet", "figure_dpresnet"),
+    ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
 )
 ITEMS = TABLES + FIGURES
 

@@ -81,6 +81,8 @@ def build_curves(
                 axes.set_ylim(*limits)
             if log and ends[axes]:
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("{x:g}")
     for axes, lines in ends.items():  # only now are the shared limits known
         _label_ends(axes, lines)
     return figure

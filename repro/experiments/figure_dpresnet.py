@@ -48,14 +48,14 @@ def build(sources: Sources) -> Figure:
         "residual block has a skip; nothing follows its sum, and the last two blocks end without "
         "ReLU. Independent of data, profile and seeds."
     )
-    figure = new_figure(11.4, 4.1, title, caption)
+    figure = new_figure(11.4, 3.8, title, caption)
     axes = figure.subplots()
     axes.set_axis_off()
     axes.grid(False)
     ends = _layers(axes)
     _skip(axes, *ends)
-    axes.set_xlim(-0.2, 12.95)
-    axes.set_ylim(-2.05, 2.5)
+    axes.set_xlim(-0.5, 12.75)
+    axes.set_ylim(-1.95, 2.25)
     return figure
 
 
@@ -80,6 +80,8 @@ def _layers(axes: Axes) -> tuple[float, float]:
     _box(axes, x + 1.22, 10, "#ffffff", ["average", "pool"])
     _arrow(axes, x + 1.22, x + 2.44)
     _box(axes, x + 2.44, 10, "#ffffff", ["linear", f"512→{CLASSES}"])
+    for place, below in ((x + 1.22, "512"), (x + 2.44, f"{CLASSES} classes")):
+        axes.text(place, -1.75, below, ha="center", size=7, color=MUTED)
     return leaves, back
 
 

@@ -22,7 +22,7 @@ def build(sources: Sources) -> Figure:
     counts = sources.evidence.hospital_counts
     partitions = {k: sources.side(f"partition/k{k}") for k in counts}
     figure = new_figure(10.2, 4.4, "Figure 1. Images per hospital", partition_caption(partitions))
-    widths = [max(k, 8) for k in counts]
+    widths = [max(k, 8) + 4 for k in counts]
     panels = figure.subplots(1, len(counts), squeeze=False, width_ratios=widths)[0]
     for axes, (hospitals, partition) in zip(panels, partitions.items(), strict=True):
         axes.set_title(f"{hospitals} hospitals")
@@ -71,11 +71,12 @@ def _bars(axes: Axes, partition: dict[str, Any]) -> None:
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
-            size=6.5 if small else 7.5,
+            size=6.5 if small else 7,
             color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )
     mean = sum(sizes) / len(sizes)
-    axes.axhline(mean, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
+    axes.axhline(mean, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
     axes.text(len(sizes) + 0.6, mean, f" mean {mean:,.0f}", va="center", size=7.5, color=MUTED)
     axes.set_xticks(places, [str(place) for place in places])
     axes.set_xlim(0.3, len(sizes) + 0.7)

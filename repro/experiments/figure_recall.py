@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from repro.results.drawing import Sources
 from repro.results.record import RunRecord
 from repro.results.statistics import Summary
-from repro.results.style import MARKS, MUTED, new_figure, say_not_run
+from repro.results.style import MARKS, MUTED, legend_below, new_figure, say_not_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def build(sources: Sources) -> Figure:
             say_not_run(axes)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(ARMS))
+        legend_below(figure, handles, labels, len(ARMS))
     return figure
 
 
@@ -80,7 +80,7 @@ def _dots(axes: Axes, runs: dict[str, list[RunRecord]], names: list[str]) -> Non
             label=label,
         )
     for place in range(len(order) - 1):
-        axes.axhline(place + 0.5, color=MUTED, linewidth=0.3)
+        axes.axhline(place + 0.5, color=MUTED, linewidth=0.4, alpha=0.5)
     axes.set_yticks(range(len(order)), [f"{names[i]} ({sizes[i]})" for i in order])
     axes.grid(False, axis="y")
     axes.set_xlim(-3, 103)

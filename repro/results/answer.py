@@ -16,6 +16,7 @@ from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
 from repro.results.privacy import epsilon
 from repro.results.statistics import percent
+from repro.results.table import NOT_RUN, Column, Table
 from repro.results.verdicts import (
     NOT_CHECKABLE,
     NOT_COMPARABLE,
@@ -28,6 +29,14 @@ from repro.results.verdicts import (
 
 PRIVATE = "DP+ / SecAgg+"
 PLAIN = "DP− / SecAgg−"
+# What the rows of the answer are, the arm that measures each, and its true ε in words.
+ROWS = (
+    ("as most likely run: clipping, no noise", "clip-secagg", "∞"),
+    ("as documented: that noise added", "documented-secagg", "{documented}\n(hospital)"),
+    ("honest, protecting a record", "dpsgd-eps6-secagg", "6\n(record)"),
+    ("honest, protecting a hospital", "calibrated-secagg", "6\n(hospital)"),
+    ("no privacy: plain FedAvg", "fedavg", "∞"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,18 +51,17 @@ class Finding:
 class Answer:
     claims: str
     found: tuple[Finding, ...]
+    table: Table
     sure: tuple[Finding, ...]
 
 
 def answer(sources: Sources, verdicts: list[Verdict]) -> Answer:
-    found = (
-        _privacy(sources),
-        _reading(sources, "As most likely run", "clip-secagg", "clipping at 7, no noise, SecAgg"),
-        _reading(sources, "As documented", "documented-secagg", "the documented noise, SecAgg"),
-        _honest(sources),
-        _plain(sources),
+    return Answer(
+        claims=_claims(sources),
+        found=(_privacy(sources), _costs(sources)),
+        table=_table(sources),
+        sure=_sure(sources, verdicts),
     )
-    return Answer(_claims(sources), found, _sure(sources, verdicts))
 
 
 def _claims(sources: Sources) -> str:
@@ -64,7 +72,7 @@ def _claims(sources: Sources) -> str:
         if private and plain:
             parts.append(
                 f"{private.value:.2f} % with {hospitals} hospitals "
-                f"({plain.value - private.value:.2f} points below plain federated learning)"
+                f"({plain.value - private.value:.2f} points below the same without either)"
             )
     budget = sources.claims.get("epsilon")
     return (
@@ -74,56 +82,83 @@ def _claims(sources: Sources) -> str:
     )
 
 
-def _privacy(sources: Sources) -> Finding:
+def _documented(sources: Sources) -> float | None:
+    """Total ε of the documented noise for one hospital's update, add/remove."""
     claim = sources.claims.get("epsilon")
-    by_sensitivity = {
-        reading["sensitivity"]: documented_epsilon(claim, reading)
-        for reading in claim.readings
-        if "hospitals" not in reading
-    }
-    documented = by_sensitivity.get(7.0)
+    for reading in claim.readings:
+        if reading["sensitivity"] == 7.0 and "hospitals" not in reading:
+            return documented_epsilon(claim, reading)
+    return None
+
+
+def _privacy(sources: Sources) -> Finding:
+    claim, documented = sources.claims.get("epsilon"), _documented(sources)
     if documented is None:
         return Finding("The privacy budget", "could not be checked: no accountant here.")
     return Finding(
         f"ε = {claim.value:g} does not hold.",
-        f"The documented noise guarantees ε = {epsilon(documented)} for a hospital over "
-        f"{claim['rounds']} rounds [calc]; the noise was very likely never added, which "
-        f"guarantees nothing (ε = {epsilon(math.inf)}) [flwr, infer].",
+        "The noise was very likely never added: then nothing is guaranteed, "
+        f"ε = {epsilon(math.inf)} [flwr, infer]. Had it been added as documented, a hospital would "
+        f"have ε = {epsilon(documented)} after {claim['rounds']} rounds [calc].",
     )
 
 
-def _reading(sources: Sources, lead: str, arm: str, what: str) -> Finding:
-    return Finding(f"{lead}:", f"{what}: {_levels(sources.evidence, arm)}.")
-
-
-def _honest(sources: Sources) -> Finding:
+def _costs(sources: Sources) -> Finding:
+    """What each reading loses against plain FedAvg, in points."""
     evidence = sources.evidence
-    return Finding(
-        "With an honest ε = 6:",
-        f"for a record (DP-SGD in every hospital, SecAgg): {_levels(evidence, 'dpsgd-eps6-secagg')}"
-        f"; for a whole hospital: {_levels(evidence, 'calibrated-secagg')}.",
-    )
-
-
-def _plain(sources: Sources) -> Finding:
-    evidence = sources.evidence
-    return Finding(
-        "Without privacy:",
-        f"FedAvg reaches {_levels(evidence, 'fedavg')}; with secure aggregation "
-        f"{_levels(evidence, 'fedavg-secagg')}.",
-    )
-
-
-def _levels(evidence: Evidence, arm: str) -> str:
-    """``97.12 ± 0.21 % (10 hospitals) and …``, or that it was not run."""
+    counts = evidence.hospital_counts
     parts = []
-    for hospitals in evidence.hospital_counts:
-        final = evidence.final(arm, hospitals)
-        level = "not run" if final is None else f"{percent(final)} %"
-        parts.append(f"{level} ({hospitals} hospitals)")
-    if all(part.startswith("not run") for part in parts):
-        return "not run"
-    return " and ".join(parts)
+    for what, arm in (
+        ("clipping without noise", "clip-secagg"),
+        ("the documented noise", "documented-secagg"),
+        ("an honest ε = 6 for a record", "dpsgd-eps6-secagg"),
+        ("an honest ε = 6 for a hospital", "calibrated-secagg"),
+    ):
+        costs = [_cost(evidence, arm, hospitals) for hospitals in counts]
+        shown = ["not run" if cost is None else f"{cost:.1f}".replace("-", "−") for cost in costs]
+        parts.append(
+            f"{what} {' / '.join(shown if any(cost is not None for cost in costs) else shown[:1])}"
+        )
+    return Finding(
+        "Points of accuracy lost",
+        f"against plain FedAvg, with {' / '.join(map(str, counts))} hospitals: {'; '.join(parts)}.",
+    )
+
+
+def _cost(evidence: Evidence, arm: str, hospitals: int) -> float | None:
+    plain, private = evidence.final("fedavg", hospitals), evidence.final(arm, hospitals)
+    return 100 * (plain.mean - private.mean) if plain and private else None
+
+
+def _table(sources: Sources) -> Table:
+    """The answer's few numbers: true ε and accuracy of each reading."""
+    evidence = sources.evidence
+    counts = evidence.hospital_counts
+    documented = _documented(sources)
+    shown = "?" if documented is None else epsilon(documented)
+    rows = [
+        {"what": "the paper", "epsilon": f"{sources.claims.get('epsilon').value:g}\n(as stated)"}
+    ]
+    for hospitals in counts:
+        claim = sources.claims.accuracy(PRIVATE, hospitals)
+        rows[0][f"k{hospitals}"] = f"{claim.value:.2f} [{claim.source}]" if claim else "–"
+    for what, arm, guarantee in ROWS:
+        row = {"what": what, "epsilon": guarantee.format(documented=shown)}
+        for hospitals in counts:
+            final = evidence.final(arm, hospitals)
+            row[f"k{hospitals}"] = NOT_RUN if final is None else percent(final)
+        rows.append(row)
+    return Table(
+        name="answer-table",
+        title="Test accuracy (%) and true ε",
+        columns=[
+            Column("what", "reading"),
+            Column("epsilon", "ε", number=True),
+            *(Column(f"k{k}", f"{k} hospitals", number=True) for k in counts),
+        ],
+        rows=rows,
+        caption=f"Mean ± standard deviation over seeds, last round. {evidence.caption()}",
+    )
 
 
 def coverage(evidence: Evidence) -> tuple[int, int]:
@@ -149,16 +184,14 @@ def _sure(sources: Sources, verdicts: list[Verdict]) -> tuple[Finding, ...]:
     if not evidence.records:
         accuracy = "no run is finished yet, so nothing is said about accuracies"
     elif why_not:
-        accuracy = f"these runs decide no claim about accuracy: {why_not}"
+        accuracy = f"these runs decide no claim, since {why_not}"
     else:
-        accuracy = "the paper's setting on real images, so the claims about accuracy are decided"
+        accuracy = "measured in the paper's setting on real images, so the claims are decided"
     return (
-        Finding("Privacy:", "certain up to the reading, since it follows from the formula alone."),
-        Finding("Accuracy:", f"{accuracy}. {done} of {wanted} runs are there."),
+        Finding("ε:", "exact for each reading, since it follows from the setting alone; which "
+                "reading the paper's runs were is inferred from the code [infer]."),
+        Finding("Accuracy:", f"{accuracy}. {done} of {wanted} runs are finished."),
+        Finding("The paper:", "its numbers are known from one third-party summary [2nd], its "
+                "settings from the authors' code [code]; its seeds and deviations are unknown."),
         Finding("Verdicts:", f"{tally}."),
-        Finding(
-            "The paper itself:",
-            "its numbers are known from one third-party summary [2nd], its settings from the "
-            "authors' code [code]; no seeds or deviations are known.",
-        ),
-    )
+    )  # fmt: skip

@@ -91,6 +91,7 @@ def _claim(entry: dict[str, Any], sources: dict[str, str]) -> Claim:
         raise InputError("source", fields["source"], "one of " + ", ".join(sources))
     if fields["kind"] not in KINDS:
         raise InputError("kind", fields["kind"], "one of " + ", ".join(KINDS))
+    fields["tolerance"] = float(fields["tolerance"])
     fields["readings"] = tuple(fields.get("readings", ()))
     more = tuple((key, value) for key, value in entry.items() if key not in known)
     return Claim(**fields, details=more)

@@ -62,7 +62,7 @@ def _band(entry: dict[str, Any]) -> Band:
     wanted = set(Band.__dataclass_fields__)
     if set(entry) != wanted:
         raise InputError("band", entry, f"the keys {sorted(wanted)}")
-    band = Band(**entry)
+    band = Band(**{**entry, "low": float(entry["low"]), "high": float(entry["high"])})
     if band.profile not in PROFILES:
         raise InputError("profile", band.profile, "one of " + ", ".join(PROFILES))
     if band.data not in KINDS:

@@ -21,7 +21,7 @@ main { max-width: 72rem; margin: 0 auto; padding: 1.25rem 1rem 4rem; }
 h1 { font-size: clamp(1.35rem, 4vw, 2rem); line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 0 0 .6rem; }
-p, li { max-width: 46rem; overflow-wrap: anywhere; }
+p, li { max-width: 58rem; overflow-wrap: anywhere; }
 ul { padding-left: 1.2rem; margin: .4rem 0; }
 li { margin: .3rem 0; }
 a { color: var(--accent); }
@@ -30,6 +30,10 @@ a { color: var(--accent); }
   padding: .2rem 1.1rem .9rem; margin-top: 1rem; }
 #answer h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; }
 #answer p { margin: .3rem 0; }
+#answer figure { margin: .8rem 0 0; }
+#answer h3 { display: none; }
+#answer th { background: none; }
+#answer table { min-width: min(100%, 44rem); }
 nav { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; margin: 1rem 0 0; }
 figure { margin: 0 0 2.4rem; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
@@ -46,5 +50,12 @@ th.n { text-align: right; }
 .notes { font-size: .875rem; color: var(--muted); }
 figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   overflow-wrap: anywhere; max-width: 60rem; }
+@media (max-width: 40rem) {
+  main { padding: 1rem .75rem 3rem; }
+  #answer { padding: .1rem .8rem .7rem; }
+  th, td { padding: .3rem .45rem; }
+  #answer table { font-size: .8rem; }
+  #answer th, #answer td { padding: .25rem .3rem; }
+}
 @media print { .scroll { overflow: visible; } nav { display: none; } }
 """

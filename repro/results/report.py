@@ -56,18 +56,16 @@ def collect(sources: Sources) -> Content:
         verdicts=verdict_table(sources, verdicts),
         tables=[(item, item.load().build(sources)) for item in TABLES],
         figures=[
-            (item, sources.out / "figures" / f"{item.name}.svg", _sentence(item))
+            (
+                item,
+                sources.out / "figures" / f"{item.name}.svg",
+                item.about().get("Expected", ""),
+            )
             for item in FIGURES
         ],
         methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
-
-
-def _sentence(item: Item) -> str:
-    """The expectation stated in the figure's docstring."""
-    text = " ".join((item.load().__doc__ or "").split())
-    return text.partition("Expected: ")[2]
 
 
 def as_html(content: Content) -> str:
@@ -99,6 +97,7 @@ def _first_screen(content: Content) -> str:
         '<section id="answer">\n<h2>What the paper claims</h2>\n'
         f'<p>{html.escape(content.answer.claims)} (<a href="{PAPER}">the paper</a>)</p>\n'
         f"<h2>What was found</h2>\n<ul>{''.join(map(_finding, content.answer.found))}</ul>\n"
+        f"{html_fragment(content.answer.table)}"
         f"<h2>How sure we are</h2>\n<ul>{''.join(map(_finding, content.answer.sure))}</ul>\n"
         f"</section>\n<nav>{links}</nav>\n"
     )
@@ -138,6 +137,7 @@ def as_markdown(content: Content) -> str:
         f"{content.answer.claims} ([the paper]({PAPER}))",
         "## What was found",
         "\n".join(bullets(content.answer.found)),
+        markdown(content.answer.table, heading=False),
         "## How sure we are",
         "\n".join(bullets(content.answer.sure)),
         "## Verdicts",

@@ -43,7 +43,7 @@ MARKS: tuple[tuple[str, Any, str], ...] = (
     (OKABE_ITO["green"], (0, (9, 3)), "P"),
 )
 
-SETTINGS = {
+SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
     "font.size": 9,
     "axes.titlesize": 10,
@@ -122,6 +122,18 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
         linespacing=1.35,
     )
     return figure
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], ncols: int) -> None:
+    """One legend for all panels, between them and the caption."""
+    engine: Any = figure.get_layout_engine()
+    left, bottom, width, height = engine.get()["rect"]
+    rows = -(-len(labels) // ncols)
+    room = (0.19 * rows + 0.12) / figure.get_size_inches()[1]
+    figure.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, bottom), ncols=ncols, borderpad=0
+    )
+    engine.set(rect=(left, bottom + room, width, height - room))
 
 
 def say_not_run(axes: Axes, text: str = "not run") -> None:

@@ -91,6 +91,20 @@ def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Ta
     )
 
 
+def verdict_lines(verdicts: list[Verdict]) -> list[str]:
+    """One line each, for the end of a terminal session."""
+    lines = []
+    for v in verdicts:
+        where = f", {v.hospitals} hospitals" if v.hospitals is not None else ""
+        reading = f" ({v.reading})" if v.reading else ""
+        measured = " ".join(v.measured.split())
+        lines.append(
+            f"{v.verdict.upper():<15} {v.configuration}{where}{reading}: "
+            f"paper {v.claimed}, measured {measured}; {v.reason}"
+        )
+    return lines
+
+
 def _verdict(
     claim: Claim, reading: dict[str, Any], measured: str, interval: str, verdict: str, reason: str
 ) -> Verdict:
@@ -139,7 +153,7 @@ def _accuracy(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdic
     if final is None or best is None:
         why = f"the arm {arm} was not run with {hospitals} hospitals"
         return _verdict(claim, reading, NOT_RUN, "", NOT_CHECKABLE, why)
-    measured = f"{percent(final)} % (best round {percent(best)} %)"
+    measured = f"{percent(final)} %\n(best round {percent(best)} %)"
     bounds = final.interval()
     shown = percent_interval(bounds)
     why_not = undecidable(evidence)
@@ -173,7 +187,7 @@ def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verd
     evidence, hospitals = sources.evidence, claim.hospitals or 0
     left = {r.seed: r.final_accuracy for r in evidence.runs(reading["arm"], hospitals)}
     right = {r.seed: r.final_accuracy for r in evidence.runs(reading["minus"], hospitals)}
-    pairs = Summary.of([left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())])
+    pairs = Summary.of([left[seed] - right[seed] for seed in left if seed in right])
     if pairs is None:
         return _verdict(
             claim, reading, NOT_RUN, "", NOT_CHECKABLE, "no seed was run both with and without"
