@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from repro.data import Dataset, Split, partition
 from repro.errors import InputError
-from repro.federated.assembly import assemble_privacy
+from repro.federated.assembly import compose_parts
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
 from repro.federated.ranks import Ranks
@@ -125,6 +125,7 @@ def assemble(
         for hospital, positions in share.items()
         if hospital in mine
     }
+    parts = compose_parts(settings, weights, seed, ranks)
     return Federation(
         model=model,
         hospitals=hospitals,
@@ -134,7 +135,11 @@ def assemble(
         seed=seed,
         rounds=settings.rounds,
         ranks=ranks,
-        **assemble_privacy(settings, weights, seed, ranks),
+        trainer=parts.trainer,
+        mechanism=parts.mechanism,
+        aggregator=parts.aggregator,
+        update_event=parts.update_event,
+        ledger=None,
     )
 
 
@@ -180,7 +185,7 @@ def make_record(
         confusion=state.confusion.tolist(),
         privacy=federation.ledger.as_records() if federation.ledger is not None else [],
         secagg=_secagg_summary(state),
-        counts=dict(sorted(state.counts.items())),
+        diagnostics=dict(sorted(state.diagnostics.items())),
         seed_source=federation.seed.source,
         code=code_version(),
         environment=environment(federation.model),

@@ -109,7 +109,7 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
         confusion=confusion,
         privacy=privacy(arm, hospitals),
         secagg={"bytes": {"total": 3_000_000}} if ARMS[arm].aggregator == "secure" else None,
-        update_norms=None,
+        diagnostics={},
         seed_source="user seed",
         code={"version": "0.0", "fingerprint": "fake", "commit": None},
         environment={"device": "cpu", "cores": 2, "torch": "0.0", "python": "3.x"},
