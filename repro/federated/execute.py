@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from repro.data import Dataset, Split, partition
+from repro.data.hospitals import HospitalRecords
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
 from repro.federated.images import LabelledImages
@@ -81,9 +82,9 @@ def _every(split: Split, stride: int) -> Split:
     return Split(split.images[::stride], split.labels[::stride])
 
 
-def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
-    """hospital → positions of its training images in the train split, for this run's scope."""
-    records = partition(
+def hospital_records(settings: RunSettings, labels: np.ndarray) -> list[HospitalRecords]:
+    """Who holds which images of the train split."""
+    return partition(
         labels,
         settings.hospitals,
         settings.partition.scheme,
@@ -92,6 +93,11 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
         exponent=settings.partition.exponent,
         validation_fraction=settings.partition.validation_fraction,
     )
+
+
+def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """hospital → positions of its training images in the train split, for this run's scope."""
+    records = hospital_records(settings, labels)
     training = {hospital: record.train for hospital, record in enumerate(records)}
     if settings.scope == "pooled":
         return {0: np.sort(np.concatenate(list(training.values())))}
@@ -101,6 +107,16 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
     return training
 
 
+def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
+    """The images a run is evaluated on: the test split, or every hospital's validation images."""
+    if settings.evaluate_on == "test":
+        return data["test"]
+    train = data["train"]
+    records = hospital_records(settings, train.labels)
+    held_out = np.sort(np.concatenate([record.validation for record in records]))
+    return Split(train.images[held_out], train.labels[held_out])
+
+
 def assemble(
     settings: RunSettings, data: dict[str, Split], *, device: str | None, ranks: Ranks
 ) -> Federation:
@@ -108,7 +124,7 @@ def assemble(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     seed = RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
     seed = ranks.broadcast(seed)
-    train, test = data["train"], data["test"]
+    train, test = data["train"], judged_on(settings, data)
     num_classes = _classes(train, test)
     model = build_model(
         settings.model,
