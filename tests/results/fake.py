@@ -132,7 +132,6 @@ def store(root: Path, arms=None, profile: str = "quick", kind: str = "synthetic"
 
 SIZES = {
     10: [1093, 1298, 761, 1631, 926, 1466, 1090, 1302, 1125, 1267],
-    # fmt: off
     20: [
         495,
         700,
@@ -155,7 +154,6 @@ SIZES = {
         511,
         685,
     ],
-    # fmt: on
 }
 
 
