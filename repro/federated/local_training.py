@@ -32,7 +32,7 @@ class LocalReport:
 
     loss: float | None  # mean training loss over the round's batches, nats; None: not released
     spent: list[tuple[Any, int]] = field(default_factory=list)  # (privacy event, count)
-    diagnostics: dict[str, float] = field(default_factory=dict)  # for this machine only
+    diagnostics: dict[str, int] = field(default_factory=dict)  # for this machine only
 
 
 @runtime_checkable

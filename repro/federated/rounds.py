@@ -71,7 +71,7 @@ class RunState:
     confusion: Tensor
     seconds: dict[str, float]
     resumed: int = 0
-    diagnostics: dict[str, float] = field(default_factory=dict)  # sums over rounds
+    diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
 
 
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
