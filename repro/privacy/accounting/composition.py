@@ -53,9 +53,12 @@ def summed_multiplier(
     """
     if hospital not in multipliers:
         raise InputError("hospital", hospital, f"a survivor, one of {sorted(multipliers)}")
-    weight = {h: 1.0 if weights is None else float(weights[h]) for h in multipliers}
-    for h, value in weight.items():
-        checks.positive(f"weights[{h}]", value)
+    if weights is not None and not set(multipliers) <= set(weights):
+        raise InputError("weights", sorted(weights), f"one for each of {sorted(multipliers)}")
+    weight = {
+        h: 1.0 if weights is None else checks.positive(f"weights[{h}]", weights[h])
+        for h in multipliers
+    }
     noise = {h: weight[h] * checks.noise_multiplier(z) for h, z in multipliers.items()}
     others = sorted(noise[h] for h in noise if h != hospital)
     trusted = others[: max(0, len(others) - checks.count("colluding", colluding))]

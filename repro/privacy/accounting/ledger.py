@@ -31,9 +31,11 @@ from repro.privacy.accounting.composition import (
     summed_multiplier,
 )
 from repro.privacy.accounting.events import (
+    ComposedEvent,
     GaussianEvent,
     NonPrivateEvent,
     PrivacyEvent,
+    RepeatedEvent,
     event_from_dict,
 )
 
@@ -42,7 +44,7 @@ SECURE = "secure"
 AGGREGATIONS = (PLAIN, SECURE)
 VIEWS = {PLAIN: "server, plain aggregation", SECURE: "server, after secure aggregation"}
 
-SEED_SOURCES = ("os entropy", "user seed")
+SEED_SOURCES = ("operating system entropy", "user seed")
 
 #: What the guarantees take as known to everybody.
 PUBLIC = (
@@ -88,7 +90,7 @@ class FederatedLedger:
     hospital_sizes: hospital → number of training records.
     aggregation: "plain" or "secure".
     clip_norm: turns sensitivities into the data's own scale; None leaves them in clip norms.
-    seed_source: where the noise keys came from, "os entropy" or "user seed".
+    seed_source: where the noise keys came from, "operating system entropy" or "user seed".
     """
 
     def __init__(
@@ -144,22 +146,50 @@ class FederatedLedger:
         rounds = self._rounds[hospital]
         rounds[new] = rounds.get(new, 0) + 1
 
-    def spend_sum(
+    def spend_round(
         self,
-        events: Mapping[int, GaussianEvent],
+        spent: Iterable[tuple[int, PrivacyEvent, Number]],
         *,
+        survivors: Iterable[int] | None = None,
         weights: Mapping[int, Number] | None = None,
         colluding: int = 0,
     ) -> None:
-        """One round of noised updates whose weighted sum is aggregated; the survivors' events.
+        """Record one round of the whole federation, all of it or (on bad input) nothing.
 
-        events: surviving hospital → its Gaussian event (same clip norm everywhere).
-        weights: the sum's weights (default: equal); colluding: see ``summed_multiplier``.
+        spent: (hospital, event, count), any number per hospital; survivors: the hospitals in
+        the aggregate (default: all in ``spent``; the others revealed nothing and spend nothing).
+        weights: of the sum (default: the hospital sizes, as in FedAvg); colluding: see
+        ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all.
         """
-        multipliers = {h: float(event.noise_multiplier) for h, event in events.items()}
-        for hospital, event in events.items():
-            multiplier = summed_multiplier(hospital, multipliers, weights, colluding=colluding)
-            self.spend(hospital, event, in_sum=GaussianEvent(multiplier, unit=event.unit))
+        taken = None if survivors is None else set(survivors)
+        by_hospital: dict[int, list[tuple[PrivacyEvent, int]]] = {}
+        for hospital, event, count in spent:
+            if taken is None or hospital in taken:
+                times = checks.count("count", count)
+                by_hospital.setdefault(hospital, []).append((event, times))
+        multipliers = {
+            h: float(parts[0][0].noise_multiplier)
+            for h, parts in by_hospital.items()
+            if len(parts) == 1 and parts[0][1] == 1 and isinstance(parts[0][0], GaussianEvent)
+        }
+        summed = self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
+        before = {h: dict(rounds) for h, rounds in self._rounds.items()}
+        try:
+            for hospital, parts in by_hospital.items():
+                event, count = parts[0]
+                if len(parts) > 1:
+                    both = tuple(RepeatedEvent(e, n, unit=self.unit) for e, n in parts)
+                    event = ComposedEvent(both, unit=self.unit)
+                    count = 1
+                in_sum = None
+                if summed:
+                    shares = self.hospital_sizes if weights is None else weights
+                    noise = summed_multiplier(hospital, multipliers, shares, colluding=colluding)
+                    in_sum = GaussianEvent(noise, unit=HOSPITAL)
+                self.spend(hospital, event, count, in_sum=in_sum)
+        except InputError:
+            self._rounds = before
+            raise
 
     def _check(self, event: PrivacyEvent) -> None:
         for leaf, _ in event.leaves():
@@ -261,7 +291,7 @@ class FederatedLedger:
             "order": total.order,
             "hospital": total.hospital,
             "rounds": max((sum(r.values()) for r in self._rounds.values()), default=0),
-            "steps": sum(s.count * times for s, times in spent.items()),
+            "steps": sum(n * s.count * t for s, t in spent.items() for _, n in s.event.leaves()),
             "noise_multiplier": getattr(leaf, "noise_multiplier", None),
             "sample_rate": getattr(leaf, "sample_rate", None),
             "sensitivity": self._sensitivity(leaf, relation),

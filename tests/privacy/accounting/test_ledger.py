@@ -64,6 +64,10 @@ def updates(hospitals=10, **more):
     )
 
 
+def noised(multiplier, hospitals):
+    return [(h, GaussianEvent(multiplier, unit="hospital"), 1) for h in hospitals]
+
+
 def steps_of(hospital):
     return PoissonSampledGaussianEvent(1.7, 32 / SIZES[hospital]), 3 * SIZES[hospital] // 32
 
@@ -95,7 +99,7 @@ def test_hospital_epsilon_composes_over_rounds_exactly():
     sigma = 0.698873
     ledger = updates(aggregation="secure")
     for _ in range(50):
-        ledger.spend_sum({h: GaussianEvent(sigma / 7, unit="hospital") for h in range(10)})
+        ledger.spend_round(noised(sigma / 7, range(10)))
     for relation, plain, summed in [("add_remove", 2759, 329), ("replace_one", 10535, 1161)]:
         got = ledger.hospital_epsilon(relation=relation, aggregation="plain").epsilon
         assert got == pytest.approx(plain, abs=0.6)
@@ -109,7 +113,7 @@ def test_rows_say_what_they_hold_for():
     """Every row has every key, survives strict JSON, and names its view, relation and unit."""
     ledger = updates(aggregation="secure")
     for _ in range(2):
-        ledger.spend_sum({h: GaussianEvent(5.0, unit="hospital") for h in range(10)})
+        ledger.spend_round(noised(5.0, range(10)))
     rows = ledger.as_records()
     assert len(json.loads(to_json(rows))) == 6
     assert all(set(row) == KEYS for row in rows)
@@ -119,8 +123,9 @@ def test_rows_say_what_they_hold_for():
     row = next(r for r in rows if r["unit"] == "hospital" and "secure" in r["view"])
     assert row["noise_multiplier"] == pytest.approx(5 * math.sqrt(10))
     assert (row["sensitivity"], row["rounds"], row["steps"]) == (7.0, 2, 2)
-    assert row["epsilon_round"] == gaussian_epsilon(5 * math.sqrt(10), 1, 1, DELTA)
-    assert row["epsilon_total"] == gaussian_epsilon(5 * math.sqrt(10), 1, 2, DELTA)
+    once, twice = (gaussian_epsilon(5 * math.sqrt(10), 1, n, DELTA) for n in (1, 2))
+    assert row["epsilon_round"] == pytest.approx(once, rel=1e-12)
+    assert row["epsilon_total"] == pytest.approx(twice, rel=1e-12)
     assert "hospital sizes (FedAvg weights)" in row["public"]
     assert "really adds its noise" in row["note"]
 
@@ -187,17 +192,66 @@ def test_running_on_adds_to_what_was_spent():
 def test_rounds_with_fewer_survivors_cost_more():
     """A round that loses hospitals has less noise in its sum; it is the worst single round."""
     full, broken = updates(aggregation="secure"), updates(aggregation="secure")
-    events = {h: GaussianEvent(3.0, unit="hospital") for h in range(10)}
+    events = noised(3.0, range(10))
     for _ in range(3):
-        full.spend_sum(events)
-    broken.spend_sum(events)
-    broken.spend_sum({h: events[h] for h in range(4)})
-    broken.spend_sum(events)
+        full.spend_round(events)
+    broken.spend_round(events)
+    broken.spend_round(events, survivors=range(4))
+    broken.spend_round(events)
     assert broken.hospital_epsilon().epsilon > full.hospital_epsilon().epsilon
     row = next(r for r in broken.as_records() if r["unit"] == "hospital" and "secure" in r["view"])
     assert row["epsilon_round"] == gaussian_epsilon(3.0 * 2, 1, 1, DELTA)
     # A hospital that dropped out of that round spent less than the survivors.
     assert row["hospital"] in range(4)
+
+
+def test_a_weighted_sum_protects_the_largest_hospital_least():
+    """FedAvg weights: the ε after secure aggregation is that of the largest hospital."""
+    ledger = FederatedLedger(
+        unit="hospital",
+        mechanism="gaussian update",
+        delta=DELTA,
+        hospital_sizes=SIZES,
+        aggregation="secure",
+    )
+    ledger.spend_round(noised(4.0, SIZES))
+    multiplier = 4.0 * math.hypot(*SIZES.values()) / 1304
+    statement = ledger.hospital_epsilon()
+    assert statement.hospital == 2
+    assert statement.epsilon == gaussian_epsilon(multiplier, 1, 1, DELTA)
+    equal = dict.fromkeys(SIZES, 1)
+    fair = FederatedLedger(
+        unit="hospital",
+        mechanism="gaussian update",
+        delta=DELTA,
+        hospital_sizes=SIZES,
+        aggregation="secure",
+    )
+    fair.spend_round(noised(4.0, SIZES), weights=equal)
+    assert fair.hospital_epsilon().epsilon < statement.epsilon
+
+
+def test_a_round_is_recorded_whole_or_not_at_all():
+    """One bad entry among good ones: nothing of the round is kept."""
+    ledger = updates()
+    ledger.spend_round(noised(4.0, range(3)))
+    before = ledger.state_dict()
+    with pytest.raises(InputError):
+        ledger.spend_round([*noised(4.0, range(3)), (99, GaussianEvent(1.0, unit="hospital"), 1)])
+    with pytest.raises(InputError):
+        ledger.spend_round(noised(4.0, range(3)), weights={0: 1.0})
+    assert ledger.state_dict() == before
+
+
+def test_several_events_of_one_hospital_are_one_round():
+    """DP-SGD and a noised statistic in the same round: composed, and counted as one round."""
+    ledger = dp_sgd()
+    event, count = steps_of(1)
+    ledger.spend_round([(1, event, count), (1, GaussianEvent(5.0), 2)])
+    both = RDPAccountant().compose(event, count).compose(GaussianEvent(5.0), 2)
+    assert ledger.record_epsilon().epsilon == both.epsilon(DELTA)[0]
+    row = ledger.as_records()[0]
+    assert (row["rounds"], row["steps"]) == (1, count + 2)
 
 
 @given(
