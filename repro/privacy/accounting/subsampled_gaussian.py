@@ -36,8 +36,8 @@ _NEGLIGIBLE_NATS = 45.0  # parts of the integrand this far below its peak are sk
 _SHARED_POINTS = 60_000  # largest orders × points table evaluated at once
 _SMALLEST_SIGMA = 0.02  # below, the strip is too narrow to be worth resolving: see _hoelder
 _FARTHEST_PEAK = 1e6  # α/σ beyond this: the unsampled bound is within 2σ²·log(1/q)/α of the truth
-_SERIES_BELOW = 0.1  # |u|·max(α, 1) where g's power series takes over
-_SERIES_TERMS = 15
+_SERIES_BELOW = 0.02  # |u|·max(α, 1) where g's power series takes over
+_SERIES_TERMS = 10
 _LINEAR_LIMIT = 600.0  # exponents above this are handled as logarithms
 
 
