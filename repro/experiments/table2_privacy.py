@@ -155,14 +155,10 @@ def _row(
 
 def _added_up() -> dict[str, Any]:
     """The claimed ε of 6 a round, simply added up over the rounds, with its δ."""
-    row = _row("nominal, budgets added up (basic composition)", "hospital", "add or remove", 1.0, 0)
+    reading = "nominal, budgets added up (basic composition)"
     total, delta = basic_composition(EPSILON, DELTA, ROUNDS)
-    return row | {
-        "sigma": SIGMA,
-        "delta": delta,
-        "epsilon_round": EPSILON,
-        "epsilon_total": total,
-    }
+    claimed = {"delta": delta, "epsilon_round": EPSILON, "epsilon_total": total}
+    return _row(reading, "hospital", "add or remove", 1.0, SIGMA) | claimed
 
 
 def _weighted() -> float:

@@ -21,6 +21,7 @@ from repro.privacy.accounting import (
 )
 from repro.privacy.accounting.composition import summed_multiplier
 from repro.privacy.accounting.ledger import FederatedLedger
+from repro.privacy.accounting.ledger_rows import warnings_of
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}
@@ -282,12 +283,12 @@ def test_warnings_name_the_hospital():
         hospital_sizes={3: 1304, 4: 1000, 5: 608},
         seed_source="user seed",
     )
-    warnings = ledger.warnings("record")
+    warnings = warnings_of(ledger, "record")
     assert [w for w in warnings if w.startswith("hospital 3:")]
     assert [w for w in warnings if w.startswith("hospital 4:")]
     assert not [w for w in warnings if w.startswith("hospital 5:")]
     assert any("user seed" in w for w in warnings)
-    assert dp_sgd().warnings("record") == []
+    assert warnings_of(dp_sgd(), "record") == []
 
 
 @pytest.mark.parametrize(
