@@ -30,7 +30,7 @@ def compose_mu(sigma: Number, sensitivity: Number, rounds: Number) -> float:
     times = checks.count("rounds", rounds)
     if times == 0 or sensitivity == 0:
         return 0.0
-    return math.inf if sigma == 0 else sensitivity / sigma * math.sqrt(times)
+    return math.inf if sigma == 0 else sensitivity / sigma * math.sqrt(checks.as_float(times))
 
 
 def gaussian_epsilon(sigma: Number, sensitivity: Number, rounds: Number, delta: Number) -> float:
@@ -135,7 +135,7 @@ def classical_epsilon(sigma: Number, sensitivity: Number, delta: Number) -> floa
 def basic_composition(epsilon: Number, delta: Number, rounds: Number) -> tuple[float, float]:
     """(T·ε, T·δ): what summing budgets gives (Dwork and Roth 2014, Theorem 3.16)."""
     times = checks.count("rounds", rounds)
-    return times * float(epsilon), times * checks.delta(delta)
+    return times * checks.epsilon(epsilon), times * checks.delta(delta)
 
 
 def _classical(delta: Number) -> float:

@@ -151,13 +151,16 @@ class FederatedLedger:
         survivors: Iterable[int] | None = None,
         weights: Mapping[int, Number] | None = None,
         colluding: int = 0,
+        exact_sum: bool = True,
     ) -> None:
         """Record one round of the whole federation, all of it or (on bad input) nothing.
 
         spent: (hospital, event, count), any number per hospital; survivors: the hospitals in
         the aggregate (default: all in ``spent``; the others revealed nothing and spend nothing).
         weights: of the sum (default: the hospital sizes, as in FedAvg); colluding: see
-        ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all.
+        ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all;
+        exact_sum: False if values were clipped on their way into the sum (its noise then is
+        no Gaussian, and the round is stated as if every update had been seen alone).
         """
         taken = None if survivors is None else set(survivors)
         by_hospital: dict[int, list[tuple[PrivacyEvent, int]]] = {}
@@ -170,7 +173,7 @@ class FederatedLedger:
             for h, parts in by_hospital.items()
             if len(parts) == 1 and parts[0][1] == 1 and isinstance(parts[0][0], GaussianEvent)
         }
-        summed = self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
+        summed = exact_sum and self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
         before = {h: dict(rounds) for h, rounds in self._rounds.items()}
         try:
             for hospital, parts in by_hospital.items():

@@ -80,8 +80,7 @@ def _note(ledger: FederatedLedger, unit: str, aggregation: str) -> str:
     if aggregation == SECURE and ledger.unit == HOSPITAL:
         notes.append(
             "holds against the server if every hospital counted really adds its noise and secure "
-            "aggregation is not broken; clipping to the value range and fixed-point rounding "
-            "before the sum are taken as exact"
+            "aggregation is not broken; fixed-point rounding before the sum is taken as exact"
         )
     return "; ".join(notes)
 

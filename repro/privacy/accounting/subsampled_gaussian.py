@@ -84,8 +84,8 @@ def rdp_gaussian(
 def trapezoidal_step(sigma: float) -> float:
     """A step h, a dyadic number so that grid points are exact, with aliasing below e^−38.
 
-    Solves d²/2 − 2πd/h ≤ −38 at the widest useful strip d = min(πσ, 4π); half the strip's
-    edge is left unused, since the singularity on it is only an integrable power.
+    Solves d²/2 − 2πd/h ≤ −38 for the strip d = min(πσ, 4π). The whole strip counts: on its
+    edge, where 1 + u has its zeros, the integrand still is bounded.
     """
     d = min(math.pi * sigma, 4 * math.pi)
     h = min(0.5, 2 * math.pi * d / (_ALIASING_NATS + d * d / 2))

@@ -232,6 +232,13 @@ def test_a_weighted_sum_protects_the_largest_hospital_least():
     assert fair.hospital_epsilon().epsilon < statement.epsilon
 
 
+def test_a_clipped_sum_gets_no_credit_for_the_others_noise():
+    """Values clipped before the sum: stated as if the update had been seen alone."""
+    ledger = updates(aggregation="secure")
+    ledger.spend_round(noised(4.0, range(10)), exact_sum=False)
+    assert ledger.hospital_epsilon().epsilon == gaussian_epsilon(4.0, 1, 1, DELTA)
+
+
 def test_a_round_is_recorded_whole_or_not_at_all():
     """One bad entry among good ones: nothing of the round is kept."""
     ledger = updates()
