@@ -1,0 +1,41 @@
+"""Differential privacy: the noisy step, its noise and sampling, update mechanisms, accounting.
+
+Nothing is imported until a name is used: accounting must run where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "ClipAndNoiseUpdate": "repro.privacy.mechanisms",
+    "ClipUpdate": "repro.privacy.mechanisms",
+    "Clipping": "repro.privacy.clipping",
+    "DPSGD": "repro.privacy.dpsgd",
+    "DPSGDReport": "repro.privacy.dpsgd",
+    "DPSGDSettings": "repro.privacy.dpsgd",
+    "FederatedLedger": "repro.privacy.accounting.ledger",
+    "FixedBatchGaussianEvent": "repro.privacy.accounting",
+    "GaussianEvent": "repro.privacy.accounting",
+    "Identity": "repro.privacy.mechanisms",
+    "MechanismReport": "repro.privacy.mechanisms",
+    "NoisySum": "repro.privacy.step",
+    "NonPrivateEvent": "repro.privacy.accounting",
+    "PoissonSampledGaussianEvent": "repro.privacy.accounting",
+    "PoissonSampler": "repro.privacy.sampling",
+    "RDPAccountant": "repro.privacy.accounting",
+    "calibrate_noise_multiplier": "repro.privacy.accounting",
+    "clipped_noisy_sum": "repro.privacy.step",
+    "gaussian_epsilon": "repro.privacy.accounting",
+    "local_dp_mod_sigma": "repro.privacy.mechanisms",
+    "per_sample_gradients": "repro.privacy.per_sample",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -1,0 +1,50 @@
+"""What an engine takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from repro.errors import InputError
+from repro.privacy.clipping import Clipping
+from repro.privacy.per_sample import LossFunction
+
+
+class Unsupported(InputError):
+    """This engine cannot do this model; ``auto`` then takes the reference engine."""
+
+
+@dataclass(frozen=True)
+class ClippedSum:
+    """Clipped gradients of one chunk of records, summed; no noise in it, so never release it."""
+
+    total: Tensor  # (P,), flat over the trainable parameters
+    records: int
+    non_finite: int
+    clipped: int
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A way to compute a chunk's clipped sum."""
+
+    name: str
+    default_chunk: int
+
+    def reason_against(self, model: nn.Module) -> str | None:
+        """Why this engine cannot do this model, if that shows without running it."""
+        ...
+
+    def clipped_sum(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        inputs: Tensor,
+        targets: Tensor,
+        clipping: Clipping,
+        views: int,
+    ) -> ClippedSum:
+        """inputs: (B, …), or (B, views, …) if views > 1; B ≥ 1. The model stays as it was."""
+        ...

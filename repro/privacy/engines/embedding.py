@@ -1,0 +1,40 @@
+"""Embeddings: a record's gradient has one row per distinct index, so it is rarely formed.
+
+Ghost norm: ‖g_i‖² = Σ_{t,u} [index_t = index_u] (δ_t · δ_u) (Li et al. 2022, arXiv 2110.05679).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from repro.privacy.engines.layers import Contribution, Deferred, Kept, by_record
+
+
+class EmbeddingRule:
+    def reason_against(self, layer: nn.Embedding) -> str | None:
+        if layer.max_norm is not None:
+            return "max_norm, which rewrites the weight in the forward pass"
+        if layer.scale_grad_by_freq:
+            return "scale_grad_by_freq, which counts indices over the whole batch"
+        return None
+
+    def contributions(
+        self, layer: nn.Embedding, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
+    ) -> dict[str, Contribution]:
+        if layer.padding_idx is not None:  # this row is defined to have no gradient
+            g = g.masked_fill((x == layer.padding_idx).unsqueeze(-1), 0)
+        indices = by_record(x, records).reshape(records, -1)
+        gs = by_record(g, records).reshape(records, -1, g.shape[-1])
+        if wanted["weight"]:
+            rows = gs.new_zeros((records, *layer.weight.shape))
+            rows.scatter_add_(1, indices.unsqueeze(-1).expand_as(gs), gs)
+            return {"weight": Kept(rows)}
+        same = indices.unsqueeze(1) == indices.unsqueeze(2)
+        norms = torch.where(same, gs @ gs.mT, 0).sum(dim=(1, 2))
+        size = layer.weight.shape
+
+        def scatter(x: Tensor, g: Tensor) -> Tensor:
+            return g.new_zeros(size).index_add_(0, x.flatten(), g.reshape(-1, size[1]))
+
+        return {"weight": Deferred(norms, x, g, scatter)}

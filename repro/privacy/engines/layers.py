@@ -1,0 +1,106 @@
+"""What a layer contributes to the clipped sum, given its input and its output's gradient.
+
+Every rule turns (input x, output gradient g) of one call of a layer into, for each parameter,
+either the per-sample gradients themselves (``Kept``) or their norms now and a weighted sum
+later (``Deferred``: ghost norms). The leading dimension of x and g is records × views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@dataclass
+class Kept:
+    """Per-sample gradients, (B, *parameter.shape)."""
+
+    gradients: Tensor
+
+    def squared_norms(self) -> Tensor:
+        return self.gradients.flatten(1).square().sum(dim=1)
+
+    def weighted_sum(self, factors: Tensor, finite: Tensor | None) -> Tensor:
+        rows = self.gradients.flatten(1)
+        if finite is not None:
+            rows = without(rows, finite)
+        return (factors @ rows).view(self.gradients.shape[1:])
+
+
+@dataclass
+class Deferred:
+    """Squared norms (B,), and how to make Σ_i factor_i · g_i from what the layer saved.
+
+    sum_rows(x, g): the layer's ordinary parameter gradient. x and g are the saved tensors.
+    """
+
+    norms: Tensor
+    x: Tensor
+    g: Tensor
+    sum_rows: Callable[[Tensor, Tensor], Tensor]
+
+    def squared_norms(self) -> Tensor:
+        return self.norms
+
+    def weighted_sum(self, factors: Tensor, finite: Tensor | None) -> Tensor:
+        views = len(self.g) // len(factors)
+        x, g = self.x, self.g
+        if finite is not None:  # 0 · NaN is NaN, so such rows leave both tensors
+            rows = finite.repeat_interleave(views)
+            g = without(g, rows)
+            x = without(x, rows) if x.is_floating_point() else x
+        weights = factors.repeat_interleave(views).to(g.dtype)
+        return self.sum_rows(x, g * weights.view(-1, *[1] * (g.ndim - 1)))
+
+
+Contribution = Kept | Deferred
+
+
+@runtime_checkable
+class LayerRule(Protocol):
+    """Per-sample gradients of one type of layer."""
+
+    def reason_against(self, layer: Any) -> str | None:
+        """Why this layer's settings rule it out, else None."""
+        ...
+
+    def contributions(
+        self, layer: Any, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
+    ) -> dict[str, Contribution]:
+        """Contributions of the layer's own parameters.
+
+        wanted: name of each trainable parameter -> whether it must be ``Kept`` (because the
+        parameter is used more than once, and only whole gradients can be added up).
+        """
+        ...
+
+
+def without(values: Tensor, keep: Tensor) -> Tensor:
+    """A copy of ``values`` with rows where not ``keep`` set to zero."""
+    return values.masked_fill(~keep.view(-1, *[1] * (values.ndim - 1)), 0)
+
+
+def by_record(values: Tensor, records: int) -> Tensor:
+    """(records · views, …) -> (records, views, …)."""
+    return values.unflatten(0, (records, len(values) // records))
+
+
+def rules() -> dict[type[nn.Module], LayerRule]:
+    """Exact layer types with a rule. A subclass may compute something else: it has none."""
+    from repro.privacy.engines.conv import ConvRule
+    from repro.privacy.engines.embedding import EmbeddingRule
+    from repro.privacy.engines.linear import LinearRule
+    from repro.privacy.engines.norms import GroupNormRule, LayerNormRule
+
+    return {
+        nn.Conv1d: ConvRule(),
+        nn.Conv2d: ConvRule(),
+        nn.Conv3d: ConvRule(),
+        nn.Linear: LinearRule(),
+        nn.GroupNorm: GroupNormRule(),
+        nn.LayerNorm: LayerNormRule(),
+        nn.Embedding: EmbeddingRule(),
+    }

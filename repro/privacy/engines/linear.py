@@ -1,0 +1,53 @@
+"""Linear layers: g_i = Σ_t δ_t x_tᵀ over the record's T positions (T = 1 for plain vectors).
+
+Ghost norm (Goodfellow 2015, arXiv 1510.01799, for T = 1; Li et al. 2022, arXiv 2110.05679,
+section 4 for sequences): ‖g_i‖² = Σ_{t,u} (x_t · x_u)(δ_t · δ_u), without forming g_i.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from repro.privacy.engines.layers import Contribution, Deferred, Kept, by_record
+
+
+class LinearRule:
+    def reason_against(self, layer: nn.Linear) -> str | None:
+        return None
+
+    def contributions(
+        self, layer: nn.Linear, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
+    ) -> dict[str, Contribution]:
+        xs = by_record(x, records).reshape(records, -1, x.shape[-1])
+        gs = by_record(g, records).reshape(records, -1, g.shape[-1])
+        result: dict[str, Contribution] = {}
+        if "weight" in wanted:
+            if wanted["weight"] or not _ghost_is_cheaper(xs.shape[1], xs.shape[2], gs.shape[2]):
+                result["weight"] = Kept(gs.mT @ xs)
+            else:
+                result["weight"] = Deferred(gram_product(xs, gs), x, g, _weight_gradient)
+        if "bias" in wanted:
+            result["bias"] = Kept(gs.sum(dim=1))
+        return result
+
+
+def gram_product(xs: Tensor, gs: Tensor) -> Tensor:
+    """Σ_{t,u} (x_t · x_u)(g_t · g_u) for (B, T, I) and (B, T, O) -> (B,)."""
+    if xs.shape[1] == 1:
+        return xs.square().sum(dim=(1, 2)) * gs.square().sum(dim=(1, 2))
+    return ((xs @ xs.mT) * (gs @ gs.mT)).sum(dim=(1, 2))
+
+
+def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
+    return g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+
+
+def _ghost_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
+    """Multiply-adds of the Gram matrices and the later sum, against forming the gradients."""
+    ghost = positions**2 * (inputs + outputs) + positions * inputs * outputs
+    return ghost < (positions + MACS_PER_FLOAT) * inputs * outputs
+
+
+# Writing and twice reading one float of a stored per-sample gradient takes as long as about
+# this many multiply-adds of a matrix product (12 bytes at 12 GB/s, 100 GMAC/s).
+MACS_PER_FLOAT = 100

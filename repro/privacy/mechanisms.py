@@ -1,0 +1,134 @@
+"""Update mechanisms: what a hospital does to its whole update before it leaves.
+
+An update is a flat float32 vector (P,): local minus global parameters. The unit protected is
+the hospital, not the record, unless the update came from DP-SGD.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from repro.errors import InputError
+from repro.privacy.noise import add_gaussian_noise
+from repro.privacy.validation import Number, check_not_negative, check_positive
+from repro.random import RootSeed
+from repro.typing import Float
+
+
+@dataclass(frozen=True)
+class MechanismReport:
+    """What a mechanism did. ``norm`` is of the raw update: for diagnostics, never released."""
+
+    norm: float  # L2, before clipping; NaN or Inf for an update that is not finite
+    clipped: bool
+    non_finite: bool  # the update was replaced by zero
+    noise_std: float  # deviation of the noise on every coordinate; 0 for none
+    seed_source: str
+
+
+@runtime_checkable
+class UpdateMechanism(Protocol):
+    """update (P,) -> (what is sent (P,), report); the input is not changed."""
+
+    def __call__(
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+    ) -> tuple[Float[Tensor, " params"], MechanismReport]: ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Send the update as it is, or zero if it is not finite."""
+
+    def __call__(
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+    ) -> tuple[Float[Tensor, " params"], MechanismReport]:
+        return _bounded(update, math.inf, seed)
+
+
+@dataclass(frozen=True)
+class ClipUpdate:
+    """Scale the update to an L2 norm of at most ``clip_norm``. Without noise: no guarantee."""
+
+    clip_norm: Number
+
+    def __post_init__(self) -> None:
+        check_positive("clip_norm", self.clip_norm)
+
+    def sensitivity(self, relation: str = "add_remove") -> float:
+        return _sensitivity(float(self.clip_norm), relation)
+
+    def __call__(
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+    ) -> tuple[Float[Tensor, " params"], MechanismReport]:
+        return _bounded(update, float(self.clip_norm), seed)
+
+
+@dataclass(frozen=True)
+class ClipAndNoiseUpdate:
+    """Clip to ``clip_norm``, then add N(0, noise_std²) to every coordinate.
+
+    noise_std is absolute: ``noise_std / sensitivity(relation)`` is the noise multiplier. A
+    non-finite update becomes zero and is noised like any other.
+    """
+
+    clip_norm: Number
+    noise_std: Number
+
+    def __post_init__(self) -> None:
+        check_positive("clip_norm", self.clip_norm)
+        check_not_negative("noise_std", self.noise_std)
+
+    def sensitivity(self, relation: str = "add_remove") -> float:
+        return _sensitivity(float(self.clip_norm), relation)
+
+    def __call__(
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+    ) -> tuple[Float[Tensor, " params"], MechanismReport]:
+        sent, report = _bounded(update, float(self.clip_norm), seed)
+        key = seed.derive("update-noise", hospital)
+        add_gaussian_noise(sent, std=self.noise_std, seed=key, step=round)
+        return sent, MechanismReport(
+            report.norm, report.clipped, report.non_finite, float(self.noise_std), seed.source
+        )
+
+
+def local_dp_mod_sigma(epsilon: Number, delta: Number, sensitivity: Number) -> float:
+    """Noise deviation of Flower's ``LocalDpMod``: √(2 ln(1.25/δ)) · sensitivity / ε.
+
+    The classic Gaussian mechanism (Dwork and Roth 2014, theorem A.1), proved for ε < 1 only;
+    the paper's setting (6, 1.9e-4, sensitivity 1) gives 0.698873, used outside that range.
+    """
+    check_positive("epsilon", epsilon)
+    check_positive("sensitivity", sensitivity)
+    if not 0 < delta < 1:
+        raise InputError("delta", delta, "a number in (0, 1)")
+    return math.sqrt(2 * math.log(1.25 / delta)) * sensitivity / epsilon
+
+
+def _bounded(update: Tensor, clip_norm: float, seed: RootSeed) -> tuple[Tensor, MechanismReport]:
+    if update.ndim != 1 or update.dtype != torch.float32:
+        raise InputError(
+            "update", f"{update.dtype} {tuple(update.shape)}", "a flat float32 vector (P,)"
+        )
+    # float64: a float32 sum of squares of a finite update can overflow.
+    norm = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    finite = math.isfinite(norm)
+    if not finite:
+        sent = torch.zeros_like(update)
+    elif norm > clip_norm:
+        sent = (update.double() * (clip_norm / norm)).float()
+    else:
+        sent = update.clone()
+    report = MechanismReport(norm, finite and norm > clip_norm, not finite, 0.0, seed.source)
+    return sent, report
+
+
+def _sensitivity(clip_norm: float, relation: str) -> float:
+    if relation not in ("add_remove", "replace_one"):
+        raise InputError("relation", relation, "add_remove or replace_one")
+    return clip_norm if relation == "add_remove" else 2 * clip_norm

@@ -1,0 +1,133 @@
+"""The one path of a private step: clip every record, sum, add noise; nothing in between.
+
+The noise is added here and nowhere else, always, with deviation σC fixed by the same two
+numbers that clipping and the accountant use; there is no flag to skip or rescale it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from repro.privacy.clipping import Clipping
+from repro.privacy.engines import ENGINES, ClippedSum, Engine, Unsupported, choose
+from repro.privacy.noise import add_gaussian_noise
+from repro.privacy.per_sample import LossFunction
+from repro.privacy.validation import (
+    Number,
+    check_batch,
+    check_count,
+    check_not_negative,
+    check_word64,
+    flat_dtype,
+    trainable_parameters,
+)
+
+
+@dataclass(frozen=True)
+class NoisySum:
+    """Σ_i clip(g_i) + N(0, (σC)² I) of one step, and how it was made.
+
+    ``gradient`` alone is covered by the privacy guarantee. The counts were computed from
+    records without noise: for diagnostics on this machine, not for release.
+    """
+
+    gradient: dict[str, Tensor]  # name -> tensor of the parameter's shape and type
+    flat: Tensor  # (P,), the same, float32 (float64 for float64 parameters)
+    engine: str
+    non_finite: int
+    clipped: int
+    records: int
+
+
+def clipped_noisy_sum(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    clip_norm: Number | Clipping,
+    noise_multiplier: Number,
+    seed: int,
+    step: int,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    views: int = 1,
+) -> NoisySum:
+    """One private step's gradient sum (Abadi et al. 2016, Algorithm 1, without its division).
+
+    model, loss_fn, inputs, targets, views: as in ``per_sample_gradients``. The batch may be
+        empty: the sum is then noise alone, and the step must be taken all the same.
+    clip_norm: C (flat clipping), or a ``Clipping``.
+    noise_multiplier: σ ≥ 0; the noise has deviation σC, which hides adding or removing one
+        record (sensitivity C). Divide the result by the public *expected* batch size.
+    seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
+    engine: ``auto``, ``bookkeeping`` or ``vmap``; all give the same sum to rounding.
+    chunk_size: records processed at once (virtual batches); changes memory and speed only.
+
+    The model is left as it was, its ``.grad`` too. Raises InputError before any work.
+    """
+    clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
+    check_not_negative("noise_multiplier", noise_multiplier)
+    check_word64("seed", seed)
+    check_word64("step", step)
+    check_count("views", views)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    parameters = trainable_parameters(model)
+    check_batch(inputs, targets, parameters, views)
+    chosen = choose(engine, model)
+    try:
+        summed, used = _sum(chosen, model, loss_fn, inputs, targets, clipping, views, chunk_size)
+    except Unsupported:
+        if engine != "auto":
+            raise
+        reference = ENGINES["vmap"]
+        summed, used = _sum(reference, model, loss_fn, inputs, targets, clipping, views, chunk_size)
+    std = noise_multiplier * clipping.clip_norm
+    add_gaussian_noise(summed.total, std=std, seed=seed, step=step)
+    return NoisySum(
+        gradient=_unflatten(summed.total, parameters),
+        flat=summed.total,
+        engine=used,
+        non_finite=summed.non_finite,
+        clipped=summed.clipped,
+        records=summed.records,
+    )
+
+
+def _sum(
+    engine: Engine,
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Tensor,
+    targets: Tensor,
+    clipping: Clipping,
+    views: int,
+    chunk_size: int | None,
+) -> tuple[ClippedSum, str]:
+    """The chunks' clipped sums added up, and the engine's name."""
+    parameters = trainable_parameters(model)
+    size = sum(p.numel() for p in parameters.values())
+    device = next(iter(parameters.values())).device
+    total = torch.zeros(size, dtype=flat_dtype(parameters), device=device)
+    records = non_finite = clipped = 0
+    chunk = chunk_size or max(1, engine.default_chunk // views)
+    if len(inputs):
+        for x, y in zip(inputs.split(chunk), targets.split(chunk), strict=True):
+            part = engine.clipped_sum(model, loss_fn, x, y, clipping, views)
+            total += part.total
+            records += part.records
+            non_finite += part.non_finite
+            clipped += part.clipped
+    return ClippedSum(total, records, non_finite, clipped), engine.name
+
+
+def _unflatten(flat: Tensor, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    pieces = flat.split([p.numel() for p in parameters.values()])
+    return {
+        name: piece.view(p.shape).to(p.dtype)
+        for (name, p), piece in zip(parameters.items(), pieces, strict=True)
+    }

@@ -1,0 +1,135 @@
+"""What can be trained with per-sample gradients, and what is refused before anything happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from repro.errors import InputError
+
+# An int is a float to mypy, but not to the run-time type checker of the tests.
+Number = float | int
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that get gradients, in ``named_parameters`` order; shared ones appear once.
+
+    This order, each parameter flattened in C order, is the flat parameter index noise is
+    counted by. Raises InputError where the model cannot have per-sample gradients at all.
+    """
+    check_layers(model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise InputError("model", type(model).__name__, "at least one parameter with gradients")
+    for name, parameter in parameters.items():
+        if not parameter.is_floating_point():
+            raise InputError(f"parameter {name}", parameter.dtype, "a real floating-point type")
+    devices = {p.device for p in model.parameters()}
+    if len(devices) > 1:
+        raise InputError("model", sorted(map(str, devices)), "all parameters on one device")
+    return parameters
+
+
+def check_layers(model: nn.Module) -> None:
+    """Refuse layers whose output for one record depends on the others, or on earlier batches."""
+    for name, layer in model.named_modules():
+        label = f"layer {name or '(the model itself)'}"
+        if isinstance(layer, _BatchNorm):
+            raise InputError(
+                label,
+                type(layer).__name__,
+                "no batch statistics, which mix records: use nn.GroupNorm",
+            )
+        if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+            raise InputError(
+                label,
+                f"{type(layer).__name__} with running statistics",
+                "track_running_stats=False, since running statistics are shared by records",
+            )
+
+
+def check_batch(
+    inputs: Tensor, targets: Tensor, parameters: Mapping[str, Tensor], views: int = 1
+) -> None:
+    """Refuse shapes and devices that do not fit; ``inputs`` is (B, views, …) if views > 1."""
+    if inputs.ndim < 1 or targets.ndim < 1:
+        raise InputError(
+            "inputs and targets",
+            (tuple(inputs.shape), tuple(targets.shape)),
+            "a leading dimension that counts records",
+        )
+    if inputs.shape[0] != targets.shape[0]:
+        raise InputError("targets", f"{targets.shape[0]} records", f"{inputs.shape[0]}, as inputs")
+    if views > 1 and (inputs.ndim < 2 or inputs.shape[1] != views):
+        raise InputError("inputs", tuple(inputs.shape), f"shape (B, {views}, …): {views} views")
+    device = next(iter(parameters.values())).device
+    for name, tensor in [("inputs", inputs), ("targets", targets)]:
+        if tensor.device != device:
+            raise InputError(name, str(tensor.device), f"the model's device, {device}")
+
+
+class FrozenBuffers:
+    """Copies of a model's buffers for one forward pass; notices a layer that writes to them.
+
+    A buffer written in the forward pass carries information from record to record. The copies
+    take the write, so the model is unchanged when it is refused.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self._versions = {name: copy._version for name, copy in self.copies.items()}
+
+    def check(self) -> None:
+        for name, copy in self.copies.items():
+            if copy._version != self._versions[name]:
+                raise InputError(
+                    f"layer {name.rpartition('.')[0] or '(the model itself)'}",
+                    f"a forward pass that writes to its buffer {name!r}",
+                    "no state shared by records: remove it or put the layer in eval mode",
+                )
+
+
+def check_positive(field: str, value: Any) -> float:
+    """``value`` as a float, finite and above 0."""
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+        raise InputError(field, value, "a finite number above 0")
+    return float(value)
+
+
+def check_not_negative(field: str, value: Any) -> float:
+    """``value`` as a float, finite and at least 0."""
+    if not _is_number(value) or not math.isfinite(value) or value < 0:
+        raise InputError(field, value, "a finite number of at least 0")
+    return float(value)
+
+
+def check_word64(field: str, value: Any) -> int:
+    """``value`` as an integer from 0 to 2⁶⁴ − 1 (a noise key, or a step)."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise InputError(field, value, "an integer from 0 to 2^64 - 1")
+    return value
+
+
+def check_count(field: str, value: Any, least: int = 1) -> int:
+    """``value`` as an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(field, value, f"an integer of at least {least}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def flat_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
+    """Type a clipped sum is accumulated in: float32, or float64 for float64 parameters."""
+    dtype = torch.float32
+    for parameter in parameters.values():
+        dtype = torch.promote_types(dtype, parameter.dtype)
+    return dtype

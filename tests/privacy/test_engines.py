@@ -1,0 +1,225 @@
+"""Engines give the clipped sum of float64 loops, for odd layers, chunks and records."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from repro.errors import InputError
+from repro.models import DPResNet
+from repro.privacy import Clipping, clipped_noisy_sum
+from tests.privacy.models import (
+    Bare,
+    Conv,
+    InPlace,
+    Stray,
+    Tokens,
+    Twice,
+    clipped,
+    cross_entropy,
+    looped_gradients,
+)
+
+
+def noiseless(model, x, y, clip_norm, **more):
+    return clipped_noisy_sum(
+        model,
+        cross_entropy,
+        x,
+        y,
+        clip_norm=clip_norm,
+        noise_multiplier=0.0,
+        seed=0,
+        step=0,
+        **more,
+    )
+
+
+def assert_engine_matches_loops(model, x, y, engine="bookkeeping", views=1, tolerance=1e-5):
+    """At a clip norm that clips about half of the records."""
+    rows = looped_gradients(model, cross_entropy, x, y, views)
+    clip_norm = float(rows.norm(dim=1).median()) * 1.0001
+    expected = clipped(rows, clip_norm)
+    result = noiseless(model, x, y, clip_norm, engine=engine, views=views)
+    assert result.engine == engine
+    assert (result.flat.double() - expected).norm() <= tolerance * expected.norm()
+    assert result.clipped == int((rows.norm(dim=1) > clip_norm).sum())
+    assert result.non_finite == 0
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_convolutions_of_any_shape(data):
+    """Conv1d–3d over kernels, strides, paddings, dilations, groups, biases, views and types."""
+    draw = data.draw
+    dims = draw(st.integers(1, 3), "dims")
+    groups = draw(st.sampled_from([1, 2]), "groups")
+    sizes = [draw(st.integers(4, 7), "size") for _ in range(dims)]
+    model = Conv(
+        dims,
+        groups=groups,
+        inputs=groups * draw(st.integers(1, 3), "inputs"),
+        bias=draw(st.booleans(), "bias"),
+        kernel_size=tuple(draw(st.integers(1, 3), "kernel") for _ in range(dims)),
+        stride=draw(st.integers(1, 2), "stride"),
+        padding=draw(st.integers(0, 1), "padding"),
+        dilation=draw(st.integers(1, 2), "dilation") if min(sizes) >= 5 else 1,
+    )
+    torch.manual_seed(draw(st.integers(0, 99), "seed"))
+    records, views = draw(st.integers(1, 5), "records"), draw(st.sampled_from([1, 1, 2]), "views")
+    double = draw(st.booleans(), "double")
+    model = model.double() if double else model
+    shape = (records, *([views] if views > 1 else []), model.conv.in_channels, *sizes)
+    x = torch.randn(shape, dtype=torch.float64 if double else torch.float32)
+    y = torch.randint(0, 3, (records,))
+    assert_engine_matches_loops(model, x, y, views=views, tolerance=1e-10 if double else 1e-5)
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [(Tokens, None), (lambda: Tokens(0), None), (Twice, (6, 3, 4, 4)), (InPlace, (6, 3, 7, 7))],
+    ids=["tokens", "padding", "shared", "in-place"],
+)
+def test_other_layers(build, shape, engine):
+    torch.manual_seed(0)
+    x = torch.randn(shape) if shape else torch.randint(0, 11, (6, 9))
+    assert_engine_matches_loops(build(), x, torch.randint(0, 3, (6,)), engine)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dpresnet(memory_format):
+    torch.manual_seed(0)
+    model = DPResNet(width=16).to(memory_format=memory_format)
+    x = torch.randn(5, 3, 28, 28).to(memory_format=memory_format)
+    assert_engine_matches_loops(model, x, torch.randint(0, 8, (5,)))
+
+
+@pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])
+@pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
+def test_chunk_size_changes_nothing(engine, kind):
+    torch.manual_seed(0)
+    model = DPResNet(width=8)
+    x, y = torch.randn(7, 3, 12, 12), torch.randint(0, 8, (7,))
+    clipping = Clipping(0.5, kind)
+    whole = noiseless(model, x, y, clipping, engine=engine)
+    for chunk_size in (1, 3, 7, 100):
+        part = noiseless(model, x, y, clipping, engine=engine, chunk_size=chunk_size)
+        assert (part.flat - whole.flat).norm() <= 1e-5 * whole.flat.norm()
+        assert (part.clipped, part.records) == (whole.clipped, 7)
+
+
+@pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])
+def test_engines_agree_under_every_clipping(kind):
+    torch.manual_seed(0)
+    model = DPResNet(width=8)
+    x, y = torch.randn(6, 3, 12, 12), torch.randint(0, 8, (6,))
+    one, two = (
+        noiseless(model, x, y, Clipping(0.5, kind), engine=e) for e in ("vmap", "bookkeeping")
+    )
+    assert (one.flat - two.flat).norm() <= 1e-5 * one.flat.norm()
+    assert one.clipped == two.clipped
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+def test_a_non_finite_record_contributes_exactly_zero(engine, poison):
+    torch.manual_seed(0)
+    model = Conv()
+    x, y = torch.randn(5, 4, 6, 6), torch.randint(0, 3, (5,))
+    bad = x.clone()
+    bad[2, 0, 1, 1] = poison
+    result = noiseless(model, bad, y, 0.3, engine=engine)
+    keep = torch.tensor([0, 1, 3, 4])
+    expected = noiseless(model, x[keep], y[keep], 0.3, engine=engine)
+    assert result.non_finite == 1
+    torch.testing.assert_close(result.flat, expected.flat)
+
+
+def test_auto_says_which_and_falls_back():
+    x, y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
+    assert noiseless(nn.Linear(3, 3), x, y, 1.0).engine == "bookkeeping"
+    for model in (Bare(), Stray()):
+        result = noiseless(model, x, y, 1.0)
+        assert result.engine == "vmap"
+        expected = clipped(looped_gradients(model, cross_entropy, x, y), 1.0)
+        torch.testing.assert_close(result.flat.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+class Mangles(nn.Module):
+    """Changes a layer's input in place after the layer has read it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        x = self.first(x) * 1.0
+        y = self.second(x)
+        x.add_(1)
+        return y + x
+
+
+class Reshapes(nn.Module):
+    """Runs a layer on something whose leading dimension is not the records."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x.T).T
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Bare(), "no rule for the layer of parameter scale"),
+        (Stray(), "parameter layer.weight: .*outside its own layer"),
+        (Mangles(), "layer second: .*in place"),
+        (Reshapes(), "layer layer: .*leading dimension"),
+    ],
+)
+def test_what_bookkeeping_cannot_do_is_refused_by_name(model, message):
+    x, y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(InputError, match=message):
+        noiseless(model, x, y, 1.0, engine="bookkeeping")
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
+def test_the_model_is_left_as_it_was(engine):
+    torch.manual_seed(0)
+    model = Conv()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    noiseless(model, torch.randn(4, 4, 6, 6), torch.zeros(4, dtype=torch.int64), 1.0, engine=engine)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_norm": 0.0}, "clip_norm: got 0.0"),
+        ({"clip_norm": float("nan")}, "clip_norm: got nan"),
+        ({"clip_norm": float("inf")}, "clip_norm: got inf"),
+        ({"noise_multiplier": -1.0}, "noise_multiplier: got -1.0"),
+        ({"noise_multiplier": float("nan")}, "noise_multiplier: got nan"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"step": 2**64}, "step: got"),
+        ({"engine": "fastest"}, "engine: got 'fastest'"),
+        ({"chunk_size": 0}, "chunk_size: got 0"),
+    ],
+)
+def test_bad_settings_are_one_line(changes, message):
+    call = {"clip_norm": 1.0, "noise_multiplier": 1.0, "seed": 0, "step": 0, **changes}
+    with pytest.raises(InputError, match=message) as caught:
+        clipped_noisy_sum(
+            nn.Linear(3, 3),
+            cross_entropy,
+            torch.zeros(2, 3),
+            torch.zeros(2, dtype=torch.int64),
+            **call,
+        )
+    assert "\n" not in str(caught.value)
