@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,15 +58,15 @@ class FlowerRound:
     def __init__(
         self,
         flower: SimpleNamespace,
-        nodes: int,
+        nodes: Iterable[int],
         vector: Callable[[int], np.ndarray],
-        weights: dict[int, int],
+        weight: Callable[[int], int],
         *,
         threshold: int,
         lost: Callable[[dict[int, set[int]]], set[int]],
     ) -> None:
-        self.flower, self.vector, self.weights = flower, vector, weights
-        self.ids = list(range(1, nodes + 1))
+        self.flower, self.vector, self.weight = flower, vector, weight
+        self.ids = list(nodes)
         self._choose_lost, self.lost = lost, set[int]()
         self.client_seconds = dict.fromkeys(STAGES, 0.0)
         self.server_seconds = dict.fromkeys(STAGES, 0.0)
@@ -139,7 +139,7 @@ class FlowerRound:
         result = common.FitRes(
             status=common.Status(common.Code.OK, ""),
             parameters=common.ndarrays_to_parameters([self.vector(node)]),
-            num_examples=self.weights[node],
+            num_examples=self.weight(node),
             metrics={},
         )
         content = self.flower.compat.fitres_to_recorddict(result, keep_input=False)
@@ -186,7 +186,7 @@ def _length(value: Any) -> int:
 
 
 @contextlib.contextmanager
-def silenced() -> Any:
+def silenced() -> Iterator[None]:
     """Flower's deprecation warnings are no news here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

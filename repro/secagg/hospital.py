@@ -210,7 +210,8 @@ class Hospital:
 
     def _check_quorum(self, confirmation: messages.Confirmation) -> None:
         signers = [signer for signer, _ in confirmation.signatures]
-        if len(set(signers)) != len(signers) or not set(signers) <= self._survivors:
+        entitled = self._survivors & self.round.confirmers
+        if len(set(signers)) != len(signers) or not set(signers) <= entitled:
             raise Refused("signatures of strangers, or one hospital's twice")
         if len(signers) < self.round.quorum:
             raise Refused(f"{len(signers)} signatures; a quorum is {self.round.quorum}")
