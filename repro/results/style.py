@@ -140,6 +140,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
 def say_not_run(axes: Axes, text: str = "not run") -> None:
     """An empty panel that says so."""
     axes.grid(False)
+    axes.tick_params(length=0, labelleft=False, labelbottom=False)
     axes.text(
         0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED, size=11
     )
