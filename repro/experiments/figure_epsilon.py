@@ -1,136 +1,104 @@
 """Figure 8: ε against round under every reading, and the noise that a total ε needs.
 
-Command: ``repro figure epsilon``. Cost and hardware: seconds; no runs, exact Gaussian accounting
-only. Expected: every reading of the documented noise passes ε = 6 by the second round; a true
-total of 6 over 50 rounds needs σ = 32.8 where the documentation has 0.699 [calc].
+Command: ``repro figure epsilon``. Cost and hardware: seconds; no runs, exact accounting only
+(the curves are computed in ``figure_privacy``). Expected: every reading of the documented noise
+passes ε = 6 by the second round; a true total of 6 over 50 rounds needs σ = 32.8 where the
+documentation has 0.699 [calc].
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from repro.results.claims import Claim
 from repro.results.drawing import Sources
-from repro.results.privacy import epsilon
-from repro.results.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
+from repro.results.style import INK, MUTED, mark, new_figure, say_not_run, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    # (σ, L2 sensitivity, rounds, δ) -> ε
-    Accountant = Callable[[float, float, int, float], float]
-
-# What is drawn: name, L2 sensitivity, hospitals whose noise adds up in the sum.
-READINGS = (
-    ("replace an update", 14.0, 1),
-    ("add/remove an update", 7.0, 1),
-    ("the same, sum of 10", 7.0, 10),
-    ("the same, sum of 20", 7.0, 20),
-    ("pretending sensitivity 1", 1.0, 1),
+PANELS = ("epsilon_against_rounds", "noise_against_epsilon", "multiplier_against_epsilon")
+# In the same look wherever they appear; the secure sums' replace lines stand in Table 2.
+LOOKS = (
+    "add or remove an update",
+    "replace an update",
+    "secure sum of 10, add or remove",
+    "secure sum of 20, add or remove",
+    "nominal (sensitivity 1)",
+    "6 a round, added up",
 )
-NEEDS = (("replace", 14.0), ("add/remove", 7.0), ("pretending sensitivity 1", 1.0))
 
 
 def build(sources: Sources) -> Figure:
-    claim = sources.claims.get("epsilon")
     caption = (
-        f"Exact Gaussian accounting at δ = {claim['delta']:g}, full participation, noise σ on "
-        "every parameter of a hospital's update, clip norm 7; no record-level guarantee beyond "
-        "these. Independent of data, profile and seeds."
+        "Exact Gaussian accounting of a hospital's update (clip norm 7, full participation); "
+        "Rényi accounting of DP-SGD with Poisson sampling. Independent of data, profile and seeds."
     )
     title = "Figure 8. ε against round, and the noise an ε needs"
-    figure = new_figure(11.2, 5.0, title, caption)
-    left, right = figure.subplots(1, 2)
-    accountant = _accountant()
-    if accountant is None:
-        for axes in (left, right):
-            say_not_run(axes, "the accountant is not available here")
+    figure = new_figure(11.4, 8.4, title, caption)
+    axes = figure.subplot_mosaic([[PANELS[0], PANELS[0]], list(PANELS[1:])])
+    try:
+        from repro.experiments.figure_privacy import series
+    except ImportError:
+        for panel in axes.values():
+            say_not_run(panel, "the accountant is not available here")
         return figure
-    _rounds(left, claim, accountant)
-    _noise(right, claim, accountant)
+    panels = series()
+    for name in PANELS:
+        _panel(axes[name], panels[name])
     return figure
 
 
-def _accountant() -> Accountant | None:
-    try:
-        from repro.privacy.accounting import gaussian_epsilon
-    except ImportError:
-        return None
-    return gaussian_epsilon
-
-
-def _rounds(axes: Axes, claim: Claim, accountant: Accountant) -> None:
-    """ε spent after each round with the documented noise."""
-    sigma, delta, last = float(claim["sigma"]), float(claim["delta"]), int(claim["rounds"])
-    axes.set_title(f"the documented noise, σ = {sigma:.3f}")
-    rounds = sorted({1, 2, 3, 4, 5, 7, *range(10, last + 1, 5), last})
+def _panel(axes: Axes, panel: dict[str, Any]) -> None:
+    axes.set_title(panel["title"])
+    axes.set(xlabel=panel["x_label"], ylabel=panel["y_label"])
+    axes.set_xscale(panel.get("x_scale", "linear"))
+    axes.set_yscale(panel.get("y_scale", "linear"))
+    lines = [line for line in panel["lines"] if not _left_to_the_table(line["label"])]
     ends = []
-    for index, (name, sensitivity, hospitals) in enumerate(READINGS):
-        noise = sigma * math.sqrt(hospitals)
-        spent = [accountant(noise, sensitivity, count, delta) for count in rounds]
-        _curve(axes, rounds, spent, mark(index))
-        ends.append((rounds[-1], spent[-1], f"{name}: {epsilon(spent[-1])}", mark(index).color))
-    axes.set(yscale="log", xlim=(0, last), ylim=(3, 3e4), xlabel="round", ylabel="ε spent")
-    _claimed_line(axes, float(claim.value), 0.03)
-    _label(axes, ends, 0.06)
+    for index, line in enumerate(lines):
+        look = mark(LOOKS.index(line["label"]) if line["label"] in LOOKS else index)
+        axes.plot(
+            line["x"],
+            line["y"],
+            color=look.color,
+            linestyle=look.line,
+            marker=look.marker,
+            markevery=max(1, len(line["x"]) // 7),
+            markersize=4,
+        )
+        ends.append((line["x"][-1], line["y"][-1], line["label"], look.color))
+    for reference in panel["references"]:
+        axes.axhline(reference["y"], color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)))
+        ends.append((lines[0]["x"][-1], reference["y"], reference["label"], MUTED))
+    if panel.get("x_scale") == "log":
+        ticks = [tick for tick in (0.5, 1, 3, 6, 10, 20) if tick <= max(lines[0]["x"])]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    axes.set_xlim(min(lines[0]["x"]), max(lines[0]["x"]))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    _label_ends(axes, ends)
 
 
-def _noise(axes: Axes, claim: Claim, accountant: Accountant) -> None:
-    """Total ε against σ, and which σ the claimed ε needs."""
-    delta, rounds, wanted = float(claim["delta"]), int(claim["rounds"]), float(claim.value)
-    axes.set_title(f"after {rounds} rounds, add or replace one update")
-    sigmas = [10 ** (step / 16) for step in range(-8, 36)]
-    ends = []
-    for index, (name, sensitivity) in enumerate(NEEDS):
-        total = [accountant(sigma, sensitivity, rounds, delta) for sigma in sigmas]
-        look = mark((0, 1, 4)[index])
-        _curve(axes, sigmas, total, look)
-        needed = _solve(lambda s, c=sensitivity: accountant(s, c, rounds, delta), wanted)
-        axes.plot([needed], [wanted], marker=look.marker, markersize=9, markerfacecolor="white",
-                  markeredgecolor=look.color, zorder=5)  # fmt: skip
-        ends.append((sigmas[-1], total[-1], f"{name}:\nneeds σ = {needed:.3g}", look.color))
-    documented = float(claim["sigma"])
-    axes.axvline(documented, color=MUTED, linewidth=1, linestyle=(0, (4, 2)))
-    axes.text(documented * 1.08, 0.06, "documented", size=8, color=MUTED, rotation=90, va="bottom")
-    axes.set(xscale="log", yscale="log", xlim=(sigmas[0], sigmas[-1]), ylim=(0.05, 3e4))
-    axes.set(xlabel="σ, noise on every parameter of an update", ylabel="total ε")
-    _claimed_line(axes, wanted, 0.16)
-    _label(axes, ends, 0.1)
+def _left_to_the_table(label: str) -> bool:
+    return "sum" in label and "replace" in label
 
 
-def _curve(axes: Axes, xs: Sequence[int | float], ys: list[float], look: Mark) -> None:
-    axes.plot(
-        xs, ys, color=look.color, linestyle=look.line, marker=look.marker,
-        markevery=max(1, len(xs) // 6), markersize=4,
-    )  # fmt: skip
-
-
-def _claimed_line(axes: Axes, value: float, left: float) -> None:
-    axes.axhline(value, color=INK, linewidth=1)
-    axes.annotate(
-        f"claimed: ε = {value:g}", (left, value), xycoords=axes.get_yaxis_transform(),
-        xytext=(0, -4), textcoords="offset points", va="top", size=8, color=INK,
-    )  # fmt: skip
-
-
-def _label(axes: Axes, ends: list[tuple[int | float, float, str, str]], gap: float) -> None:
+def _label_ends(axes: Axes, ends: list[tuple[Any, Any, str, str]]) -> None:
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = [float(to_axes.transform((x, y))[1]) for x, y, _, _ in ends]
-    for (x, y, name, color), place in zip(ends, spread(heights, gap, 0.03, 0.98), strict=True):
+    for (_, _, name, color), height, place in zip(
+        ends, heights, spread(heights, 0.075, 0.02, 0.98), strict=True
+    ):
         axes.annotate(
-            name, (x, y), xytext=(1.05, place), textcoords="axes fraction", size=8, color=INK,
-            va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 2},
-        )  # fmt: skip
-
-
-def _solve(total: Callable[[float], float], wanted: float) -> float:
-    """The σ with that total ε, which falls as σ grows: bisection in log σ to six digits."""
-    low, high = 1e-2, 1e4
-    while high / low > 1 + 1e-6:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if total(middle) > wanted else (low, middle)
-    return high
+            name,
+            (1.0, height),
+            xycoords="axes fraction",
+            xytext=(1.045, place),
+            textcoords="axes fraction",
+            size=8,
+            color=INK,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 1},
+        )
