@@ -64,7 +64,7 @@ class Sources:
         for record in self.evidence.records:
             state.update(json.dumps(record.stable(), sort_keys=True).encode())
         state.update(self.evidence.profile.encode())
-        files = [PAPER_RESULTS / "claims.toml"]
+        files = [PAPER_RESULTS / "claims.toml", *self.out.glob("models.json")]
         for folder in ("bench", "partition", "ablations"):
             files += sorted((self.out / folder).glob("*.json"))
         for package in ("results", "experiments", "privacy/accounting"):

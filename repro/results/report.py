@@ -33,6 +33,7 @@ class Content:
     verdicts: Table
     tables: list[tuple[Item, list[Table]]]
     figures: list[tuple[Item, Path, str]]  # its SVG, and what it shows in a sentence
+    ablations: list[tuple[str, Path]]  # name and drawing of each that was run
     methods: list[Table]
     caption: str
 
@@ -63,6 +64,7 @@ def collect(sources: Sources) -> Content:
             )
             for item in FIGURES
         ],
+        ablations=[(path.stem, path) for path in sorted((sources.out / "ablations").glob("*.svg"))],
         methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
@@ -74,6 +76,7 @@ def as_html(content: Content) -> str:
         _section("verdicts", "Verdicts", [html_fragment(content.verdicts)]),
         _section("tables", "Tables", [html_fragment(t) for _, ts in content.tables for t in ts]),
         _section("figures", "Figures", map(_figure, content.figures)),
+        *_ablations(content),
         _section("methods", "How it was measured", map(html_fragment, content.methods)),
         _section("limits", "Limits", ["<ul>" + "".join(map(_item, LIMITS)) + "</ul>"]),
     ]
@@ -117,13 +120,29 @@ def _section(anchor: str, heading: str, parts: Iterable[str]) -> str:
 
 def _figure(entry: tuple[Item, Path, str]) -> str:
     item, path, sentence = entry
-    label = f"{item.label}. {item.title}"
+    caption = f"<b>Expected:</b> {html.escape(sentence)}"
+    return _drawing(item.name, f"{item.label}. {item.title}", path, caption)
+
+
+def _drawing(name: str, label: str, path: Path, caption: str) -> str:
+    """A drawing inside the page, on a white card so that it reads in dark too."""
     image = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure class="drawing" id="{item.name}">\n<div class="card scroll" tabindex="0">'
-        f'<img alt="{html.escape(label)}" src="data:image/svg+xml;base64,{image}"></div>\n'
-        f"<figcaption><b>Expected:</b> {html.escape(sentence)}</figcaption>\n</figure>\n"
+        f'<figure class="drawing" id="{html.escape(name)}">\n<div class="card scroll" '
+        f'tabindex="0"><img alt="{html.escape(label)}" src="data:image/svg+xml;base64,{image}">'
+        f"</div>\n<figcaption>{caption}</figcaption>\n</figure>\n"
     )
+
+
+def _ablations(content: Content) -> list[str]:
+    """A section only where an ablation was run."""
+    if not content.ablations:
+        return []
+    drawings = [
+        _drawing(f"ablation-{name}", f"Ablation: {name}", path, html.escape(f"repro ablate {name}"))
+        for name, path in content.ablations
+    ]
+    return [_section("ablations", "Ablations", drawings)]
 
 
 def as_markdown(content: Content) -> str:
@@ -149,6 +168,8 @@ def as_markdown(content: Content) -> str:
             f"![{item.label}. {item.title}](figures/{path.name})\n\n**Expected:** {sentence}"
             for item, path, sentence in content.figures
         ),
+        *(["## Ablations"] if content.ablations else []),
+        *(f"![Ablation: {name}](ablations/{path.name})" for name, path in content.ablations),
         "## How it was measured",
         *map(markdown, content.methods),
         "## Limits",

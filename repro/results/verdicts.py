@@ -15,6 +15,7 @@ from repro.results.claims import Claim
 from repro.results.drawing import Sources
 from repro.results.evidence import REAL, Evidence
 from repro.results.privacy import epsilon
+from repro.results.rows import small
 from repro.results.statistics import Summary, percent, percent_interval
 from repro.results.table import NOT_RUN, Column, Table
 
@@ -225,7 +226,7 @@ def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict
     else:
         reason = (
             f"exact Gaussian accounting of σ = {claim['sigma']:g} over {rounds} rounds "
-            f"at δ = {claim['delta']:g}"
+            f"at δ = {small(claim['delta'])}"
         )
     verdict = REPRODUCED if total <= claim.value + claim.tolerance else NOT_REPRODUCED
     return _verdict(claim, reading, f"{epsilon(total)} in total", "exact", verdict, reason)
