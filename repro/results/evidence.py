@@ -135,6 +135,8 @@ def is_canonical(record: RunRecord) -> bool:
     """
     if record.arm not in ARMS or record.profile not in PROFILES or record.seed is None:
         return False
+    if record.rounds != record.settings["rounds"]:  # it was extended
+        return False
     wanted = compose(
         ARMS[record.arm],
         PROFILES[record.profile],
