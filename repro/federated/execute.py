@@ -52,6 +52,8 @@ def execute(
     if finished is not None and finished.rounds >= rounds:
         _say_if_code_changed(finished)
         return finished
+    data = subset(dataset, settings)
+    shares(settings, data["train"].labels)  # a K that cannot be is refused before a file is made
     with store.working_on(run_id) as folder:
         finished = store.load(run_id)  # another process may have finished it while we waited
         if finished is not None and finished.rounds >= rounds:
@@ -61,7 +63,7 @@ def execute(
         started = _now()
         federation = assemble(
             settings,
-            subset(dataset, settings),
+            data,
             seed=ranks.broadcast(saved_seed(folder) or _new_seed(settings)),
             device=device,
             ranks=ranks,
