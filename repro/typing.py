@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, Num, Shaped
+    from jaxtyping import Bool, Float, Int, Int64, Num, Shaped, UInt8
 else:
     try:
-        from jaxtyping import Bool, Float, Int, Num, Shaped
+        from jaxtyping import Bool, Float, Int, Int64, Num, Shaped, UInt8
     except ImportError:
 
         class _PlainArray:
@@ -21,6 +21,6 @@ else:
             def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
                 return item[0]
 
-        Bool = Float = Int = Num = Shaped = _PlainArray
+        Bool = Float = Int = Int64 = Num = Shaped = UInt8 = _PlainArray
 
-__all__ = ["Bool", "Float", "Int", "Num", "Shaped"]
+__all__ = ["Bool", "Float", "Int", "Int64", "Num", "Shaped", "UInt8"]

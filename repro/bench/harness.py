@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import multiprocessing
 import os
@@ -100,8 +101,17 @@ def peak_memory(call: Callable[[], object]) -> dict[str, float]:
 
 
 def _peak_rss_bytes() -> int:
+    """Highest resident size of this process.
+
+    Linux's ``ru_maxrss`` survives exec, so a small child of a large parent would report the
+    parent's; ``VmHWM`` starts afresh.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
 def environment(packages: Sequence[str] = ("torch", "numpy")) -> dict[str, Any]:

@@ -46,7 +46,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, but a mistake costs one line instead of a page of usage."""
+    """argparse, but a mistake costs one line instead of a page of usage.
+
+    words: what will be parsed, for a command whose options depend on its first word.
+    """
+
+    words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
@@ -67,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.set_defaults(command=name)
+    parser.words = words[1:]
     module.configure(parser)
     arguments = parser.parse_args(words[1:])
     try:

@@ -10,6 +10,7 @@ import argparse
 import importlib
 
 from repro.bench import format_rows
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
@@ -22,18 +23,13 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 }
 
 
-class _Choose(argparse.Action):
-    """Adds the chosen benchmark's own options as soon as its name is read."""
-
-    def __call__(self, parser, namespace, value, option_string=None):
-        setattr(namespace, self.dest, value)
-        importlib.import_module(BENCHMARKS[value][0]).configure(parser)
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
     listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in BENCHMARKS.items())
-    parser.epilog = f"benchmarks:\n{listing}"
-    parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), action=_Choose)
+    parser.epilog = f"benchmarks:\n{listing}\n\n`repro bench NAME --help` shows the options of one."
+    parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), help="see below")
+    for name in BENCHMARKS:
+        if name in parser.words[:2]:  # NAME may follow --json
+            importlib.import_module(BENCHMARKS[name][0]).configure(parser)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:

@@ -7,9 +7,12 @@ from typing import Any
 
 _EXPORTS = {
     "DPResNet": "repro.models.dpresnet",
+    "ResNet9": "repro.models.resnet9",
+    "build_model": "repro.models.registry",
+    "resnet18": "repro.models.resnet18",
 }
 
-__all__ = ["DPResNet"]
+__all__ = list(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

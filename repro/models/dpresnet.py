@@ -24,11 +24,11 @@ class DPResNet(nn.Module):
         convolution (the paper's is 64, which gives 4,802,120 parameters at 3 channels and
         8 classes). The others have 2, 4 and 8 times as many.
     forward: (B, in_channels, H, W) float32 -> (B, num_classes); any H and W (the paper's are
-        28). GroupNorm has 32 groups; where 32 does not divide the channels (a narrow ``width``,
-        for tests), it has the greatest common divisor: width 8 normalises its first 8 channels
-        in 8 groups. Below width 8 the last GroupNorm has a group per channel, and the pooling
-        behind it then sees constants: such a network cannot learn. No layer mixes samples, so
-        per-sample gradients exist.
+        28). GroupNorm has 32 groups throughout, as in the paper; a ``width`` below 64 has
+        width/2, so that groups stay as large as the paper's (2 channels after the first
+        convolution, 16 after the last). With 32 groups of one channel each, the last GroupNorm
+        would fix every channel's mean, and global pooling would have nothing left to pool.
+        No layer mixes samples, so per-sample gradients exist.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 8, width: int = 64) -> None:
@@ -40,11 +40,12 @@ class DPResNet(nn.Module):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(name, value, "an integer of at least 1")
         super().__init__()
-        self.conv1 = _conv_norm(in_channels, width, relu=True)
-        self.conv2 = _conv_norm(width, 2 * width, relu=True)
-        self.res1 = _block(2 * width, 2 * width)
-        self.res2 = _block(2 * width, 4 * width, stride=2)
-        self.res3 = _block(4 * width, 8 * width, stride=2)
+        groups = group_count(width)
+        self.conv1 = _conv_norm(in_channels, width, groups, relu=True)
+        self.conv2 = _conv_norm(width, 2 * width, groups, relu=True)
+        self.res1 = _block(2 * width, 2 * width, groups)
+        self.res2 = _block(2 * width, 4 * width, groups, stride=2)
+        self.res3 = _block(4 * width, 8 * width, groups, stride=2)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(8 * width, num_classes)
 
@@ -55,16 +56,23 @@ class DPResNet(nn.Module):
         return self.classifier(self.pool(features).flatten(1))
 
 
-def _conv_norm(inputs: int, outputs: int, *, stride: int = 1, relu: bool) -> nn.Sequential:
+def group_count(width: int) -> int:
+    """Groups of every GroupNorm: 32 from width 64 on, width/2 below; always a divisor of width."""
+    return math.gcd(min(GROUPS, max(1, width // 2)), width)
+
+
+def _conv_norm(
+    inputs: int, outputs: int, groups: int, *, stride: int = 1, relu: bool
+) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(math.gcd(GROUPS, outputs), outputs),
+        nn.GroupNorm(groups, outputs),
     ]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
-def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, groups: int, *, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        _conv_norm(inputs, outputs, stride=stride, relu=True),
-        _conv_norm(outputs, outputs, relu=False),
+        _conv_norm(inputs, outputs, groups, stride=stride, relu=True),
+        _conv_norm(outputs, outputs, groups, relu=False),
     )

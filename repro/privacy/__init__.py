@@ -9,17 +9,25 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
-    "Clipping": "repro.privacy.clipping",
     "ClipAndNoiseUpdate": "repro.privacy.mechanisms",
     "ClipUpdate": "repro.privacy.mechanisms",
+    "Clipping": "repro.privacy.clipping",
     "DPSGD": "repro.privacy.dpsgd",
     "DPSGDReport": "repro.privacy.dpsgd",
     "DPSGDSettings": "repro.privacy.dpsgd",
+    "FederatedLedger": "repro.privacy.accounting.ledger",
+    "FixedBatchGaussianEvent": "repro.privacy.accounting",
+    "GaussianEvent": "repro.privacy.accounting",
     "Identity": "repro.privacy.mechanisms",
     "MechanismReport": "repro.privacy.mechanisms",
     "NoisySum": "repro.privacy.step",
+    "NonPrivateEvent": "repro.privacy.accounting",
+    "PoissonSampledGaussianEvent": "repro.privacy.accounting",
     "PoissonSampler": "repro.privacy.sampling",
+    "RDPAccountant": "repro.privacy.accounting",
+    "calibrate_noise_multiplier": "repro.privacy.accounting",
     "clipped_noisy_sum": "repro.privacy.step",
+    "gaussian_epsilon": "repro.privacy.accounting",
     "local_dp_mod_sigma": "repro.privacy.mechanisms",
     "per_sample_gradients": "repro.privacy.per_sample",
 }

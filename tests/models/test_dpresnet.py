@@ -30,22 +30,31 @@ def test_forward_is_the_written_out_network():
         return F.group_norm(x, groups, next(p), next(p))
 
     images = torch.randn(3, 3, 28, 28)
-    x = F.relu(conv_norm(images, 1, 8))
-    x = F.relu(conv_norm(x, 1, 16))
-    x = x + conv_norm(F.relu(conv_norm(x, 1, 16)), 1, 16)
-    x = conv_norm(F.relu(conv_norm(x, 2, 32)), 1, 32)
-    x = conv_norm(F.relu(conv_norm(x, 2, 32)), 1, 32)
+    x = F.relu(conv_norm(images, 1, 4))  # width/2 groups below width 64
+    x = F.relu(conv_norm(x, 1, 4))
+    x = x + conv_norm(F.relu(conv_norm(x, 1, 4)), 1, 4)
+    x = conv_norm(F.relu(conv_norm(x, 2, 4)), 1, 4)
+    x = conv_norm(F.relu(conv_norm(x, 2, 4)), 1, 4)
     assert x.shape[2:] == (7, 7)
     expected = F.linear(x.mean((2, 3)), next(p), next(p))
     torch.testing.assert_close(model(images), expected)
 
 
-@pytest.mark.parametrize(("channels", "classes", "width"), [(1, 2, 4), (3, 8, 12), (4, 11, 16)])
+@pytest.mark.parametrize(("channels", "classes", "width"), [(1, 2, 4), (3, 8, 12), (4, 11, 4)])
 def test_other_sizes(channels, classes, width):
     assert DPResNet(channels, classes, width)(torch.zeros(2, channels, 28, 28)).shape == (
         2,
         classes,
     )
+
+
+@pytest.mark.parametrize(
+    ("width", "groups"), [(1, 1), (2, 1), (5, 1), (6, 3), (8, 4), (32, 16), (64, 32), (96, 32)]
+)
+def test_groups_stay_as_large_as_the_paper_s(width, groups):
+    assert {m.num_groups for m in DPResNet(width=width).modules() if hasattr(m, "num_groups")} == {
+        groups
+    }
 
 
 def test_samples_do_not_mix():

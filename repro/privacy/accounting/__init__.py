@@ -1,0 +1,56 @@
+"""Privacy accounting: events, the accountants that turn them into (ε, δ), and the ledger.
+
+Needs numpy only (scipy where a Gaussian tail is evaluated); torch is never imported.
+"""
+
+from repro.privacy.accounting.accountant import RDPAccountant
+from repro.privacy.accounting.calibration import (
+    calibrate_noise_multiplier,
+    calibrate_sample_rate,
+    calibrate_steps,
+)
+from repro.privacy.accounting.curves import rdp
+from repro.privacy.accounting.events import (
+    ComposedEvent,
+    DataDependentRateEvent,
+    DiscreteGaussianEvent,
+    FixedBatchGaussianEvent,
+    GaussianEvent,
+    LaplaceEvent,
+    NonPrivateEvent,
+    PoissonSampledGaussianEvent,
+    PrivacyEvent,
+    RepeatedEvent,
+    ShuffledBatchesEvent,
+    event_from_dict,
+)
+from repro.privacy.accounting.gaussian import (
+    classical_epsilon,
+    classical_sigma,
+    gaussian_epsilon,
+    gaussian_sigma,
+)
+
+__all__ = [
+    "ComposedEvent",
+    "DataDependentRateEvent",
+    "DiscreteGaussianEvent",
+    "FixedBatchGaussianEvent",
+    "GaussianEvent",
+    "LaplaceEvent",
+    "NonPrivateEvent",
+    "PoissonSampledGaussianEvent",
+    "PrivacyEvent",
+    "RDPAccountant",
+    "RepeatedEvent",
+    "ShuffledBatchesEvent",
+    "calibrate_noise_multiplier",
+    "calibrate_sample_rate",
+    "calibrate_steps",
+    "classical_epsilon",
+    "classical_sigma",
+    "event_from_dict",
+    "gaussian_epsilon",
+    "gaussian_sigma",
+    "rdp",
+]

@@ -1,0 +1,173 @@
+"""``repro epsilon``, ``repro rdp``, ``repro noise``, ``repro gaussian``: verify one ε.
+
+Every ε printed is an upper bound, rounded outward; none needs torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from repro.cli.output import Outcome
+from repro.errors import InputError
+
+_DEFINITIONS = """
+  noise multiplier  noise standard deviation ÷ clip norm (what adding one record can change)
+  sample rate       probability that a record joins a step (expected batch ÷ number of records)
+  relation          add_remove: neighbours differ by one record more or less (Poisson sampling);
+                    replace_one: one record is exchanged, which doubles the sensitivity
+"""
+
+_EXAMPLES = {
+    "epsilon": (
+        "repro epsilon --noise-multiplier 1.1 --sample-rate 0.00535 --steps 9342 --delta 1e-5"
+    ),
+    "rdp": "repro rdp --noise-multiplier 1.1 --sample-rate 0.00535 --order 7.88",
+    "noise": "repro noise --epsilon 6 --delta 1.9e-4 --sample-rate 0.03347 --steps 4481",
+    "gaussian": "repro gaussian --sigma 0.698873 --sensitivity 7 --rounds 50 --delta 1.9e-4",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    command = parser.get_default("command")
+    for name in _OPTIONS[command]:
+        parser.add_argument(f"--{name}", **_ARGUMENTS[name])
+    words = "" if command == "gaussian" else _DEFINITIONS
+    parser.epilog = f"{words}\nexample:\n  {_EXAMPLES[command]}"
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    return _COMMANDS[arguments.command](arguments)
+
+
+def _whole(text: str) -> int | float:
+    """``1000``, ``1e9``; anything else is left to the accountant's own one-line refusal."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "noise-multiplier": {"type": float, "required": True, "metavar": "Z", "help": "σ ÷ clip norm"},
+    "sample-rate": {"type": float, "required": True, "metavar": "Q", "help": "from 0 to 1"},
+    "steps": {"type": _whole, "required": True, "metavar": "T", "help": "number of steps"},
+    "delta": {"type": float, "required": True, "metavar": "D", "help": "above 0, below 1"},
+    "order": {"type": float, "required": True, "metavar": "A", "help": "Rényi order above 1"},
+    "epsilon": {"type": float, "required": True, "metavar": "E", "help": "target ε"},
+    "sigma": {
+        "type": float,
+        "required": True,
+        "metavar": "S",
+        "help": "noise standard deviation per coordinate",
+    },
+    "sensitivity": {
+        "type": float,
+        "required": True,
+        "metavar": "C",
+        "help": "L2 sensitivity, in the unit of sigma (clip norm; twice that to replace one)",
+    },
+    "rounds": {"type": _whole, "required": True, "metavar": "R", "help": "number of releases"},
+    "relation": {
+        "choices": ["add_remove", "replace_one"],
+        "default": "add_remove",
+        "help": "which datasets are neighbours (default: %(default)s)",
+    },
+    "sampling": {
+        "choices": ["poisson", "fixed"],
+        "default": "poisson",
+        "help": "poisson, or fixed-size batches without replacement, which is what replace_one "
+        "is proved for (default: %(default)s)",
+    },
+}
+
+_OPTIONS = {
+    "epsilon": ("noise-multiplier", "sample-rate", "steps", "delta", "relation", "sampling"),
+    "rdp": ("noise-multiplier", "sample-rate", "order", "relation", "sampling"),
+    "noise": ("epsilon", "delta", "sample-rate", "steps", "relation", "sampling"),
+    "gaussian": ("sigma", "sensitivity", "rounds", "delta"),
+}
+
+
+def _event(arguments: argparse.Namespace, noise_multiplier: float) -> Any:
+    from repro.privacy.accounting import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
+
+    kind = {"poisson": PoissonSampledGaussianEvent, "fixed": FixedBatchGaussianEvent}
+    event = kind[arguments.sampling](noise_multiplier, arguments.sample_rate)
+    if arguments.relation not in event.proved_for():
+        other = "fixed" if arguments.sampling == "poisson" else "poisson"
+        remedy = f"one that --sampling {arguments.sampling} is proved for, or --sampling {other}"
+        raise InputError("relation", arguments.relation, f"{remedy}: {event.reason}")
+    return event
+
+
+def _epsilon(arguments: argparse.Namespace) -> Outcome:
+    from repro.privacy.accounting import RDPAccountant, checks
+
+    accountant = RDPAccountant(arguments.relation)
+    steps = checks.count("steps", arguments.steps)
+    accountant.compose(_event(arguments, arguments.noise_multiplier), steps)
+    epsilon, order = accountant.epsilon(arguments.delta)
+    data = {
+        "epsilon": epsilon,
+        "order": order,
+        "delta": arguments.delta,
+        "relation": arguments.relation,
+        "sampling": arguments.sampling,
+        "unit": "record",
+    }
+    text = (
+        f"ε = {epsilon:.6g} at δ = {arguments.delta:g}, per record, {arguments.relation}, "
+        f"{arguments.sampling} sampling (best Rényi order {order:.4g})"
+    )
+    return Outcome(data, text)
+
+
+def _rdp(arguments: argparse.Namespace) -> Outcome:
+    from repro.privacy.accounting import rdp
+
+    event = _event(arguments, arguments.noise_multiplier)
+    value = rdp(event, arguments.order, relation=arguments.relation)
+    text = f"RDP = {value:.12g} nats at order {arguments.order:g}, one step, {arguments.relation}"
+    return Outcome({"rdp": value, "order": arguments.order, "relation": arguments.relation}, text)
+
+
+def _noise(arguments: argparse.Namespace) -> Outcome:
+    from repro.privacy.accounting import calibrate_noise_multiplier
+
+    _event(arguments, 1.0)  # refuses a relation without proof before any search
+    multiplier, epsilon = calibrate_noise_multiplier(
+        arguments.epsilon,
+        arguments.delta,
+        arguments.sample_rate,
+        arguments.steps,
+        relation=arguments.relation,
+    )
+    data = {"noise_multiplier": multiplier, "epsilon": epsilon, "relation": arguments.relation}
+    text = (
+        f"noise multiplier = {multiplier!r} gives ε = {epsilon:.9g} ≤ {arguments.epsilon:g} "
+        f"at δ = {arguments.delta:g}, {arguments.relation}"
+    )
+    return Outcome(data, text)
+
+
+def _gaussian(arguments: argparse.Namespace) -> Outcome:
+    from repro.privacy.accounting import gaussian_epsilon
+
+    epsilon = gaussian_epsilon(
+        arguments.sigma, arguments.sensitivity, arguments.rounds, arguments.delta
+    )
+    text = (
+        f"ε = {epsilon:.6g} at δ = {arguments.delta:g}, exact, "
+        f"{arguments.rounds} Gaussian release(s)"
+    )
+    return Outcome({"epsilon": epsilon, "delta": arguments.delta}, text)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
+    "epsilon": _epsilon,
+    "rdp": _rdp,
+    "noise": _noise,
+    "gaussian": _gaussian,
+}

@@ -1,0 +1,29 @@
+"""``repro arms``: the experiment matrix, a line each."""
+
+from __future__ import annotations
+
+import argparse
+
+from repro.arms import ARMS
+from repro.cli.output import Outcome
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "An arm is a local trainer, an update mechanism and an aggregator composed."
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    rows = [
+        {
+            "name": arm.name,
+            "description": arm.description,
+            "trainer": arm.trainer,
+            "mechanism": arm.mechanism,
+            "aggregator": arm.aggregator,
+            "private": arm.private,
+        }
+        for arm in ARMS.values()
+    ]
+    width = max(map(len, ARMS))
+    text = "\n".join(f"{arm.name:<{width}}  {arm.description}" for arm in ARMS.values())
+    return Outcome({"arms": rows}, text)

@@ -1,0 +1,69 @@
+"""``repro partition``: which hospital holds how many records, and of which classes."""
+
+from __future__ import annotations
+
+import argparse
+
+from repro.cli.output import Outcome
+from repro.data import SCHEMES, Dataset, check_partition, label_counts, load_dataset, partition
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    schemes = "\n".join(f"  {name:<10} {summary}" for name, summary in SCHEMES.items())
+    parser.epilog = f"schemes:\n{schemes}"
+    parser.add_argument("--hospitals", metavar="K", type=int, required=True, help="how many")
+    parser.add_argument("--scheme", choices=list(SCHEMES), default="authors", help="see below")
+    parser.add_argument("--alpha", type=float, default=0.5, help="of dirichlet (default 0.5)")
+    parser.add_argument("--exponent", type=float, default=1.0, help="of zipf (default 1)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of shuffles and train/validation splits (default 0)"
+    )
+    parser.add_argument(
+        "--data",
+        default="auto",
+        metavar="auto|synthetic|FILE",
+        help="auto: BLOODMNIST_NPZ, MedMNIST's cache or download, else the synthetic stand-in",
+    )
+    parser.add_argument(
+        "--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (bloodmnist)"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    choices = {key: getattr(arguments, key) for key in ("scheme", "seed", "alpha", "exponent")}
+    # Before the data, which may be a download away.
+    check_partition(arguments.hospitals, **choices)
+    dataset = load_dataset(arguments.data, arguments.dataset)
+    shares = partition(dataset.train.labels, arguments.hospitals, **choices)
+    labels = dataset.train.labels
+    counts = [label_counts(labels[share.records], dataset.num_classes) for share in shares]
+    sizes = [len(share.records) for share in shares]
+    train_sizes = [len(share.train) for share in shares]
+    return Outcome(
+        data={
+            "hospitals": arguments.hospitals,
+            "scheme": arguments.scheme,
+            "seed": arguments.seed,
+            "dataset": dataset.facts(),
+            "class_names": list(dataset.class_names),
+            "sizes": sizes,
+            "train_sizes": train_sizes,
+            "labels": counts,
+        },
+        text=_table(dataset, sizes, train_sizes, counts),
+    )
+
+
+def _table(
+    dataset: Dataset, sizes: list[int], train_sizes: list[int], counts: list[list[int]]
+) -> str:
+    header = ["hospital", "images", "train", *(f"class {c}" for c in range(dataset.num_classes))]
+    columns = [
+        [size, train, *row] for size, train, row in zip(sizes, train_sizes, counts, strict=True)
+    ]
+    totals = [sum(column) for column in zip(*columns, strict=True)]
+    names = [*map(str, range(len(sizes))), "all"]
+    rows = [header, *([name, *row] for name, row in zip(names, [*columns, totals], strict=True))]
+    lines = ["  ".join(f"{word!s:>8}" for word in row) for row in rows]
+    classes = ", ".join(f"{c} {name}" for c, name in enumerate(dataset.class_names))
+    return "\n".join([*lines, "", f"classes: {classes}", dataset.caption()])

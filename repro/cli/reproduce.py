@@ -1,0 +1,121 @@
+"""``repro reproduce``: every run of a profile, every table and figure, the report, the verdicts.
+
+Whatever is finished is kept: only missing runs are trained and only what changed is redrawn.
+Exit status 1: a number of ours left its expected band.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from repro.arms import ARMS, get_arm
+from repro.cli.output import Outcome, to_json
+from repro.cli.run import add_common
+from repro.errors import InputError
+from repro.profiles import Profile, get_profile
+
+EXIT_OUT_OF_BAND = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Finished runs are kept and a killed one goes on, so the same command may be given again\n"
+        "at any time. `make reproduce` is this command inside its own virtual environment."
+    )
+    add_common(parser)
+    parser.add_argument("--arms", metavar="A,B", help="only these arms (default: all)")
+    parser.add_argument("--seeds", metavar="S,T", help="these seeds instead of the profile's")
+    parser.add_argument("--hospitals", metavar="K,L", help="these K instead of 10,20")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    profile = get_profile(arguments.profile)
+    arms = _arms(arguments.arms)
+    seeds = _integers("seeds", arguments.seeds) or profile.seeds
+    hospitals = _integers("hospitals", arguments.hospitals) or profile.hospitals
+    out = Path(arguments.out)
+
+    from repro.data import load_dataset
+    from repro.federated.campaign import matrix, run_all
+    from repro.federated.execute import check_device, check_synthetic
+    from repro.results.store import RunStore
+
+    store = RunStore(out)
+    device = check_device(arguments.device)
+    runs = matrix(profile, arms, hospitals, seeds)
+    dataset = load_dataset(arguments.data, arguments.dataset)
+    check_synthetic(dataset, profile, arguments.data)
+    _say(f"profile {profile.name}: {profile.summary}", dataset.caption())
+    _write_partitions(arguments, profile, out)
+    _write_models(out)
+    run_all(runs, dataset, store, device=device)
+    return _draw(out, profile, dataset.fingerprint)
+
+
+def _arms(text: str | None) -> list:
+    return [get_arm(name) for name in text.split(",")] if text else list(ARMS.values())
+
+
+def _integers(field: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(field, text, "whole numbers with commas between") from None
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _write_partitions(arguments: argparse.Namespace, profile: Profile, out: Path) -> None:
+    """The hospitals of the whole train split, for the figures: ``OUT/partition/kK.json``."""
+    from repro.cli import OneLineParser, partition
+    from repro.results.files import write_whole
+
+    for count in profile.hospitals:
+        parser = OneLineParser()
+        partition.configure(parser)
+        words = ["--hospitals", str(count), "--data", arguments.data]
+        outcome = partition.execute(parser.parse_args([*words, "--dataset", arguments.dataset]))
+        write_whole(out / "partition" / f"k{count}.json", to_json(outcome.data) + "\n")
+
+
+def _write_models(out: Path) -> None:
+    """Table 5 is counted on the modules themselves, once: ``OUT/models.json``."""
+    if (out / "models.json").exists():
+        return
+    from repro.models.compare import compare
+    from repro.results.files import write_whole
+
+    write_whole(out / "models.json", to_json({"rows": compare()}) + "\n")
+
+
+def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
+    from repro.results.drawing import Sources
+    from repro.results.expected import check_expected
+    from repro.results.report import write_report
+    from repro.results.table import markdown
+    from repro.results.verdicts import judge, verdict_table
+
+    _say("drawing tables and figures")
+    sources = Sources.of(out, profile=profile.name, fingerprint=fingerprint)
+    paths = write_report(sources)
+    verdicts = judge(sources)
+    violations = check_expected(sources.evidence)
+    text = "\n".join(
+        [
+            markdown(verdict_table(sources, verdicts)),
+            *(f"LEFT ITS BAND: {violation}" for violation in violations),
+            f"report: {paths[0]}",
+        ]
+    )
+    data = {
+        "path": str(paths[0]),
+        "paths": [str(path) for path in paths],
+        "profile": profile.name,
+        "verdicts": [verdict.__dict__ for verdict in verdicts],
+        "violations": [str(violation) for violation in violations],
+    }
+    return Outcome(data, text, EXIT_OUT_OF_BAND if violations else 0)

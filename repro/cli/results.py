@@ -1,0 +1,69 @@
+"""``repro table``, ``repro figure``, ``repro report``: draw from the run store, train nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from repro.cli.output import Outcome
+
+DEFAULT_OUT = "reproduction"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from repro.experiments import FIGURES, TABLES
+
+    command = parser.get_default("command")
+    if command != "report":
+        items = TABLES if command == "table" else FIGURES
+        listing = "\n".join(f"  {item.number}  {item.name:<11} {item.title}" for item in items)
+        parser.epilog = f"{command}s:\n{listing}"
+        parser.add_argument("item", metavar="N|NAME", help=f"which {command}: see below")
+    else:
+        parser.add_argument(
+            "--update-docs",
+            action="store_true",
+            help="also refresh the generated parts of README.md and REPRODUCE.md",
+        )
+    parser.add_argument(
+        "--out", default=DEFAULT_OUT, metavar="DIR", help=f"where to draw (default {DEFAULT_OUT})"
+    )
+    parser.add_argument(
+        "--runs", metavar="DIR", help="the run store's folder, where it is not --out"
+    )
+    parser.add_argument(
+        "--profile", metavar="P", help="smoke, quick or paper (default: the best there are runs of)"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    from repro.experiments import draw, find
+    from repro.results.drawing import Sources
+
+    item = None
+    if arguments.command != "report":
+        item = find(arguments.command, arguments.item)
+    sources = Sources.of(arguments.out, runs=arguments.runs, profile=arguments.profile)
+    facts: dict[str, Any] = {
+        "profile": sources.evidence.profile,
+        "data": sources.evidence.dataset_caption,
+    }
+    if item is None:
+        paths = _report(sources, update_docs=arguments.update_docs)
+    else:
+        paths = draw(item, sources)
+        facts["number"], facts["name"] = item.number, item.name
+    shown = [str(path) for path in paths]
+    return Outcome({"path": shown[0], "paths": shown, **facts}, "\n".join(shown))
+
+
+def _report(sources: Any, *, update_docs: bool) -> list[Path]:
+    from repro.results.report import write_report
+
+    paths = write_report(sources)
+    if update_docs:
+        from repro.results.documents import update_documents
+
+        paths += update_documents(sources)
+    return paths

@@ -1,0 +1,110 @@
+"""``repro run ARM``: one run, from the arm's name to its record."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from repro.arms import ARMS, compose, get_arm
+from repro.cli.output import Outcome
+from repro.data import load_dataset
+from repro.errors import InputError
+from repro.profiles import PROFILES, get_profile
+from repro.results.record import RunRecord
+from repro.results.store import RunStore
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    width = max(map(len, ARMS))
+    arms = "\n".join(f"  {arm.name:<{width}}  {arm.description}" for arm in ARMS.values())
+    profiles = "\n".join(f"  {p.name:<{width}}  {p.summary}" for p in PROFILES.values())
+    parser.epilog = (
+        f"arms:\n{arms}\n\nprofiles:\n{profiles}\n\n"
+        "A killed run goes on where it was when the same command is given again; a finished one\n"
+        "is not repeated. Accuracies are fractions of the official test split.\n\n"
+        "example: repro run fedavg --hospitals 10 --seed 0 --profile quick"
+    )
+    parser.add_argument("arm", metavar="ARM", help="see below")
+    parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
+    parser.add_argument(
+        "--seed",
+        metavar="S",
+        type=int,
+        default=None,
+        help="reproducible, NOT private noise; without it keys come from the operating system",
+    )
+    add_common(parser)
+    parser.add_argument("--rounds", metavar="R", type=int, help="default: the profile's")
+    parser.add_argument(
+        "--extend",
+        metavar="R",
+        type=int,
+        default=0,
+        help="go on R rounds after a finished run, at the same noise: ε grows and is restated",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options that every training command shares."""
+    parser.add_argument(
+        "--profile",
+        metavar="P",
+        help="smoke, quick or paper (default: paper where CUDA is at hand, else quick)",
+    )
+    parser.add_argument(
+        "--data",
+        default="auto",
+        metavar="auto|synthetic|FILE",
+        help="auto: BLOODMNIST_NPZ, MedMNIST's cache or download, else the synthetic stand-in",
+    )
+    parser.add_argument(
+        "--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (bloodmnist)"
+    )
+    parser.add_argument(
+        "--out", default="reproduction", metavar="DIR", help="run store (default: reproduction)"
+    )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    profile = get_profile(arguments.profile)
+    settings = compose(
+        get_arm(arguments.arm),
+        profile,
+        hospitals=arguments.hospitals,
+        seed=arguments.seed,
+        rounds=arguments.rounds,
+    )
+    if not 0 <= arguments.extend <= 1_000_000:
+        raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
+    store = RunStore(arguments.out)
+    from repro.federated import execute as run_module
+
+    device = run_module.check_device(arguments.device)
+    dataset = load_dataset(arguments.data, arguments.dataset)
+    run_module.check_synthetic(dataset, profile, arguments.data)
+    quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
+    record = run_module.execute(
+        settings, dataset, store, device=device, quiet=quiet, extend=arguments.extend
+    )
+    return Outcome(record.as_dict(), describe(record, Path(arguments.out)))
+
+
+def describe(record: RunRecord, out: Path) -> str:
+    """A finished run in a few lines."""
+    lines = [
+        f"{record.arm}, {record.hospitals} hospitals, seed {record.seed}, {record.profile}:",
+        f"  last round  {100 * record.final_accuracy:6.2f} %  (round {record.rounds})",
+        f"  best round  {100 * record.best_accuracy:6.2f} %  (round {record.best_round})",
+    ]
+    lines += [
+        f"  ε = {entry['epsilon_total']:.4g} at δ = {entry['delta']:g} per {entry['unit']}, "
+        f"{entry['relation']}, {entry['view']}"
+        for entry in record.privacy
+    ]
+    if record.privacy and record.seed_source == "user seed":
+        lines.append("  noise keys come from the given seed: reproducible, but not private")
+    lines += [f"  {record.dataset['caption']}", f"  record: {out / 'runs' / record.run_id}"]
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""``repro secagg``: one secure aggregation of random vectors, with drop-outs where one says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from repro.cli.output import Outcome
+from repro.errors import InputError
+from repro.random import RootSeed
+
+EXIT_BELOW_THRESHOLD = 3
+PHASES = ("advertise", "share", "masked", "consistency", "unmask")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
+        "when too few hospitals are left: then nothing is unmasked and ok is false.\n\n"
+        "examples:\n"
+        "  repro secagg --hospitals 10 --dimension 1000 --threshold 4 --neighbours 4\n"
+        "  repro secagg --hospitals 5 --dimension 1000 --threshold 3 --neighbours 4 "
+        "--drop masked:1 --drop unmask:3"
+    )
+    add = parser.add_argument
+    add("--hospitals", type=int, default=10, metavar="K", help="hospitals, 2 or more (%(default)s)")
+    add("--dimension", type=int, default=1000, metavar="N", help="vector length (%(default)s)")
+    add("--threshold", type=int, default=4, metavar="T", help="shares needed (%(default)s)")
+    add("--neighbours", type=int, default=4, metavar="k", help="even, or K-1 (%(default)s)")
+    add(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="PHASE:ID",
+        help=f"lose hospital ID before it sends in PHASE ({', '.join(PHASES)}); repeatable",
+    )
+    add("--seed", type=int, metavar="S", help="seed of vectors and rounding (else entropy)")
+    add(
+        "--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)"
+    )
+    add("--max-weight", type=int, default=10_000, metavar="W", help="weights' bound (%(default)s)")
+    add("--field-bits", type=int, default=31, choices=(31, 61), help="field (%(default)s)")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    drop = parse_drops(arguments.drop, arguments.hospitals)
+    for name, least in (("hospitals", 2), ("dimension", 1)):
+        if getattr(arguments, name) < least:
+            raise InputError(name, getattr(arguments, name), f"at least {least}")
+    if arguments.seed is None:
+        seed = RootSeed.from_entropy()
+    else:
+        seed = RootSeed.from_user(arguments.seed)
+    return _aggregate(arguments, drop, seed)
+
+
+def _aggregate(
+    arguments: argparse.Namespace, drop: Mapping[str, set[int]], seed: RootSeed
+) -> Outcome:
+    from repro.secagg import Field, Round, RoundFailed, Traffic, run_round
+    from repro.secagg.encoding import EXTRA, Encoding
+    from repro.secagg.simulation import Party
+
+    count = arguments.hospitals
+    field = Field(arguments.field_bits)
+    encoding = Encoding(field, count, arguments.clip_range, arguments.max_weight)
+    party = Party(range(count))
+    round_ = Round(
+        directory=party.directory,
+        session=party.session,
+        number=1,
+        threshold=arguments.threshold,
+        neighbours=arguments.neighbours,
+        dimension=arguments.dimension + EXTRA,
+        field=field,
+    )
+    truth = _Truth(arguments, seed)
+    lost = sorted(set().union(*drop.values()))
+    traffic = Traffic()
+    try:
+        completed = run_round(
+            party,
+            round_,
+            lambda one: encoding.encode(
+                truth.vector(one), truth.weight(one), seed.derive("secagg rounding", one, 1)
+            ),
+            drop=drop,
+            traffic=traffic,
+        )
+    except RoundFailed as failure:
+        data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
+        data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
+        return Outcome(data, f"below threshold: {failure}", EXIT_BELOW_THRESHOLD)
+    decoded = encoding.decode(completed.total, len(completed.survivors))
+    error = float(
+        np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
+    )
+    data = {
+        "ok": bool(error <= decoded.max_error_bound),
+        "survivors": list(completed.survivors),
+        "dropped": lost,
+        "max_error": error,
+        "error_bound": decoded.max_error_bound,
+        "clipped": decoded.clipped_count,
+        "weight": decoded.weight,
+        **_costs(traffic),
+    }
+    return Outcome(data, _text(data))
+
+
+class _Truth:
+    """The hospitals' vectors and weights, made again when they are needed."""
+
+    def __init__(self, arguments: argparse.Namespace, seed: RootSeed) -> None:
+        self._seed, self._dimension = seed, arguments.dimension
+        self._max_weight = arguments.max_weight
+
+    def vector(self, hospital: int) -> np.ndarray:
+        normal = self._seed.numpy_generator("secagg demonstration vector", hospital)
+        return (0.1 * normal.standard_normal(self._dimension)).astype(np.float32)
+
+    def weight(self, hospital: int) -> int:
+        uniform = self._seed.numpy_generator("secagg demonstration weight", hospital)
+        return int(uniform.integers(1, min(2000, self._max_weight) + 1))
+
+    def mean(self, survivors: tuple[int, ...], limit: float) -> np.ndarray:
+        """Σ n·x / Σ n of the vectors clipped at ± limit, in float64."""
+        total = np.zeros(self._dimension)
+        for one in survivors:
+            clipped = np.clip(self.vector(one), -np.float32(limit), np.float32(limit))
+            total += self.weight(one) * clipped.astype(np.float64)
+        return total / sum(self.weight(one) for one in survivors)
+
+
+def parse_drops(drops: list[str], hospitals: int) -> dict[str, set[int]]:
+    """``PHASE:ID`` … -> phase -> ids. Raises InputError for anything else."""
+    lost: dict[str, set[int]] = {phase: set() for phase in PHASES}
+    for drop in drops:
+        phase, _, number = drop.partition(":")
+        if phase not in PHASES or not (number.isascii() and number.isdigit()):
+            raise InputError("drop", drop, f"PHASE:ID with a phase of {', '.join(PHASES)}")
+        if int(number) >= hospitals:
+            raise InputError("drop", drop, f"an id from 0 to {hospitals - 1}")
+        lost[phase].add(int(number))
+    return lost
+
+
+def _costs(traffic: Any) -> dict[str, Any]:
+    return {
+        "bytes": {"up": traffic.up_bytes, "down": traffic.down_bytes},
+        "seconds": {"hospitals": traffic.hospital_seconds, "server": traffic.server_seconds},
+    }
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    up = sum(data["bytes"]["up"].values())
+    lines = [
+        f"survivors    {len(data['survivors'])}: {' '.join(map(str, data['survivors']))}",
+        f"dropped      {' '.join(map(str, data['dropped'])) or 'none'}",
+        f"max error    {data['max_error']:.3g} (bound {data['error_bound']:.3g})",
+        f"clipped      {data['clipped']} values",
+        f"sent up      {up} bytes by all hospitals together",
+        "",
+        f"{'phase':<12} {'hospitals, ms':>14} {'server, ms':>11}",
+    ]
+    seconds = data["seconds"]
+    lines += [
+        f"{phase:<12} {1e3 * seconds['hospitals'][phase]:>14.2f} "
+        f"{1e3 * seconds['server'][phase]:>11.2f}"
+        for phase in PHASES
+    ]
+    return "\n".join(lines)

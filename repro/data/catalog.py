@@ -1,0 +1,119 @@
+"""What MedMNIST says about its data sets: classes, channels, split sizes, md5, address.
+
+BloodMNIST's entry is written out here, so the paper's main job needs no ``medmnist``.
+Every other entry is read from MedMNIST's own table when it is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.errors import InputError, MissingDependency
+
+SPLITS = ("train", "val", "test")
+SIDE = 28  # pixels; MedMNIST's standard size
+# MedMNIST tasks in which an image has exactly one label.
+_SINGLE_LABEL = ("multi-class", "binary-class", "ordinal-regression")
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One MedMNIST data set of 28×28 images with one label each.
+
+    ``sizes`` holds the number of images of train, val and test; ``md5`` is the official file's.
+    """
+
+    name: str
+    title: str
+    channels: int
+    class_names: tuple[str, ...]
+    sizes: tuple[int, int, int]
+    md5: str
+    url: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+# Source: medmnist 3.0.2, INFO["bloodmnist"]; class 3 is "immature granulocytes(myelocytes,
+# metamyelocytes and promyelocytes)" there, too long for a figure's legend.
+BLOODMNIST = CatalogEntry(
+    name="bloodmnist",
+    title="BloodMNIST",
+    channels=3,
+    class_names=(
+        "basophil",
+        "eosinophil",
+        "erythroblast",
+        "immature granulocyte",
+        "lymphocyte",
+        "monocyte",
+        "neutrophil",
+        "platelet",
+    ),
+    sizes=(11_959, 1_712, 3_421),
+    md5="7053d0359d879ad8a5505303e11de1dc",
+    url="https://zenodo.org/records/10519652/files/bloodmnist.npz?download=1",
+)
+
+
+def catalog_entry(name: str = "bloodmnist") -> CatalogEntry:
+    """The entry called ``name`` (MedMNIST's lower-case flag, e.g. ``"pathmnist"``).
+
+    Raises InputError for an unknown name, a 3D set and a multi-label set, each named, and
+    MissingDependency where another set than BloodMNIST is asked for without ``medmnist``.
+    """
+    if name == BLOODMNIST.name:
+        return BLOODMNIST
+    table = _medmnist_table(name)
+    if name not in table:
+        usable = ", ".join(key for key, row in table.items() if _refusal(key, row) is None)
+        raise InputError("dataset", name, f"one of MedMNIST's 2D single-label sets: {usable}")
+    row = table[name]
+    refusal = _refusal(name, row)
+    if refusal is not None:
+        raise InputError("dataset", name, f"a 2D set with one label per image, but {refusal}")
+    return CatalogEntry(
+        name=name,
+        title=row["python_class"],
+        channels=int(row["n_channels"]),
+        class_names=tuple(row["label"][str(i)] for i in range(len(row["label"]))),
+        sizes=tuple(int(row["n_samples"][split]) for split in SPLITS),  # type: ignore[arg-type]
+        md5=row["MD5"],
+        url=row["url"],
+    )
+
+
+def _refusal(name: str, row: dict[str, Any]) -> str | None:
+    """Why a set of MedMNIST's table cannot be used, or None."""
+    if name.endswith("3d"):
+        return f"{row['python_class']} holds 3D volumes"
+    if row["task"] not in _SINGLE_LABEL:
+        return f"{row['python_class']} is {row['task']}"
+    return None
+
+
+def _medmnist_table(name: str) -> dict[str, dict[str, Any]]:
+    """``medmnist.INFO``, without importing ``medmnist``.
+
+    Importing it would load torchvision and make a directory in the user's home, all for one
+    literal; so the literal is read from its source file instead.
+    """
+    spec = importlib.util.find_spec("medmnist")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        source = Path(folder, "info.py")
+        if source.is_file():
+            for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+                if isinstance(statement, ast.Assign) and _assigns(statement, "INFO"):
+                    table: dict[str, dict[str, Any]] = ast.literal_eval(statement.value)
+                    return table
+    raise MissingDependency("medmnist", f"data set {name!r}", "pip install 'medmnist>=3.0'")
+
+
+def _assigns(statement: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in statement.targets)

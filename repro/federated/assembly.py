@@ -1,0 +1,113 @@
+"""Composes an arm's three parts from its settings: local trainer, mechanism, aggregator.
+
+This is the one place where ``repro.privacy`` and ``repro.secagg`` meet the federation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from repro.federated.aggregation import Aggregator, PlainAggregator
+from repro.federated.local_training import LocalTrainer, PlainTrainer
+from repro.federated.private_training import PrivateTrainer
+from repro.federated.ranks import Ranks
+from repro.privacy.accounting import (
+    GaussianEvent,
+    NonPrivateEvent,
+    PrivacyEvent,
+    gaussian_sigma,
+)
+from repro.privacy.accounting.ledger import FederatedLedger
+from repro.privacy.mechanisms import (
+    ClipAndNoiseUpdate,
+    ClipUpdate,
+    Identity,
+    UpdateMechanism,
+    local_dp_mod_sigma,
+)
+from repro.random import RootSeed
+from repro.settings import RunSettings, UpdatePrivacy
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an arm is made of."""
+
+    trainer: LocalTrainer
+    mechanism: UpdateMechanism
+    aggregator: Aggregator
+    update_event: PrivacyEvent | None  # what each round costs a hospital whose update is clipped
+    ledger: FederatedLedger | None
+
+
+def compose_parts(
+    settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
+) -> Parts:
+    mechanism = _mechanism(settings.update_privacy, settings.rounds)
+    return Parts(
+        trainer=_trainer(settings, weights),
+        mechanism=mechanism,
+        aggregator=_aggregator(settings, weights, seed, ranks),
+        update_event=_update_event(mechanism),
+        ledger=_ledger(settings, weights, seed),
+    )
+
+
+def _update_event(mechanism: UpdateMechanism) -> PrivacyEvent | None:
+    if isinstance(mechanism, ClipAndNoiseUpdate):
+        multiplier = mechanism.noise_std / mechanism.clip_norm
+        return GaussianEvent(multiplier, unit="hospital")
+    if isinstance(mechanism, ClipUpdate):
+        return NonPrivateEvent(unit="hospital")
+    return None
+
+
+def _ledger(
+    settings: RunSettings, weights: dict[int, int], seed: RootSeed
+) -> FederatedLedger | None:
+    """For every arm that is private, or was called so; plain arms claim nothing."""
+    claims = settings.record_privacy or settings.update_privacy
+    if claims is None:
+        return None
+    by_record = settings.record_privacy is not None
+    noiseless = not by_record and settings.mechanism == "clip"
+    return FederatedLedger(
+        unit="record" if by_record else "hospital",
+        mechanism="dp-sgd" if by_record else "clipping only" if noiseless else "gaussian update",
+        delta=claims.delta,
+        hospital_sizes=weights,
+        aggregation="secure" if settings.secagg is not None else "plain",
+        clip_norm=claims.clip_norm,
+        seed_source=seed.source,
+    )
+
+
+def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
+    if settings.record_privacy is None:
+        return PlainTrainer(settings.local)
+    return PrivateTrainer(
+        settings.record_privacy, weights, epochs=settings.local.epochs, rounds=settings.rounds
+    )
+
+
+def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+    if settings is None:
+        return Identity()
+    if settings.noise == "none":
+        return ClipUpdate(settings.clip_norm)
+    if settings.noise == "documented":
+        sigma = local_dp_mod_sigma(settings.epsilon, settings.delta, settings.sensitivity)
+    else:
+        # Exact Gaussian accounting of all rounds, adding or removing a hospital's update.
+        sigma = gaussian_sigma(settings.epsilon, settings.clip_norm, rounds, settings.delta)
+    return ClipAndNoiseUpdate(settings.clip_norm, sigma)
+
+
+def _aggregator(
+    settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
+) -> Aggregator:
+    if settings.secagg is None:
+        return PlainAggregator(ranks)
+    from repro.federated.secure import SecureAggregation
+
+    return SecureAggregation(settings.secagg, weights, seed)

@@ -1,0 +1,320 @@
+"""One run from settings to record: the only way a run is made, by command line or by script."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from repro.data import Dataset, Split, partition
+from repro.data.hospitals import HospitalRecords
+from repro.errors import InputError
+from repro.federated.assembly import compose_parts
+from repro.federated.checkpoint import forget_seed, saved_seed
+from repro.federated.images import LabelledImages
+from repro.federated.local_training import HospitalData
+from repro.federated.ranks import Ranks
+from repro.federated.rounds import Federation, RunState, run_rounds
+from repro.models.registry import build_model
+from repro.profiles import Profile
+from repro.provenance import code_version
+from repro.random import RootSeed
+from repro.results.record import RunRecord, best_round
+from repro.results.store import RunStore
+from repro.settings import RunSettings
+
+
+def execute(
+    settings: RunSettings,
+    dataset: Dataset,
+    store: RunStore,
+    *,
+    device: str | None = None,
+    quiet: bool = False,
+    ranks: Ranks | None = None,
+    extend: int = 0,
+) -> RunRecord:
+    """Train, or take up again, or simply return the finished run of these settings and data.
+
+    extend: rounds beyond ``settings.rounds``, after the run has finished. Noise stays what it
+        was calibrated to, so the ledger goes on adding and ε passes its target.
+    """
+    ranks = ranks or Ranks()
+    run_id = settings.run_id(dataset.fingerprint)
+    rounds = settings.rounds + extend
+    finished = store.load(run_id)
+    if finished is not None and finished.rounds >= rounds:
+        _say_if_code_changed(finished)
+        return finished
+    with store.working_on(run_id) as folder:
+        finished = store.load(run_id)  # another process may have finished it while we waited
+        if finished is not None and finished.rounds >= rounds:
+            return finished
+        if extend and finished is None:
+            raise InputError("extend", extend, "a finished run (give the command without it first)")
+        started = _now()
+        federation = assemble(
+            settings,
+            subset(dataset, settings),
+            seed=ranks.broadcast(saved_seed(folder) or _new_seed(settings)),
+            device=device,
+            ranks=ranks,
+        )
+        federation.rounds = rounds
+        with cpu_threads(settings.threads), _Bar(settings, rounds, ranks, quiet) as bar:
+            state = run_rounds(federation, folder, bar)
+        record = make_record(run_id, settings, dataset, federation, state, started)
+        store.save(record)
+        forget_seed(folder)
+    return record
+
+
+def _new_seed(settings: RunSettings) -> RootSeed:
+    return RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
+
+
+def _say_if_code_changed(record: RunRecord) -> None:
+    """A finished run is not repeated when the code changes, but nobody should be surprised."""
+    if record.code["fingerprint"] != code_version()["fingerprint"]:
+        print(
+            f"repro: {record.run_id} was made by other code ({record.code['fingerprint']}); "
+            "delete its folder to run it again",
+            file=sys.stderr,
+        )
+
+
+def subset(dataset: Dataset, settings: RunSettings) -> dict[str, Split]:
+    """The train and test images the profile asks for: every n-th, in stored order."""
+    return {
+        "train": _every(dataset.train, settings.train_stride),
+        "test": _every(dataset.test, settings.test_stride),
+    }
+
+
+def _every(split: Split, stride: int) -> Split:
+    return Split(split.images[::stride], split.labels[::stride])
+
+
+def hospital_records(settings: RunSettings, labels: np.ndarray) -> list[HospitalRecords]:
+    """Who holds which images of the train split."""
+    return partition(
+        labels,
+        settings.hospitals,
+        settings.partition.scheme,
+        seed=settings.seed or 0,
+        alpha=settings.partition.alpha,
+        exponent=settings.partition.exponent,
+        validation_fraction=settings.partition.validation_fraction,
+    )
+
+
+def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """hospital → positions of its training images in the train split, for this run's scope."""
+    records = hospital_records(settings, labels)
+    training = {hospital: record.train for hospital, record in enumerate(records)}
+    if settings.scope == "pooled":
+        return {0: np.sort(np.concatenate(list(training.values())))}
+    if settings.scope == "single":
+        alone = (settings.seed or 0) % settings.hospitals
+        return {alone: training[alone]}
+    return training
+
+
+def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
+    """The images a run is evaluated on: the test split, or every hospital's validation images."""
+    if settings.evaluate_on == "test":
+        return data["test"]
+    train = data["train"]
+    records = hospital_records(settings, train.labels)
+    held_out = np.sort(np.concatenate([record.validation for record in records]))
+    return Split(train.images[held_out], train.labels[held_out])
+
+
+def assemble(
+    settings: RunSettings,
+    data: dict[str, Split],
+    *,
+    seed: RootSeed,
+    device: str | None,
+    ranks: Ranks,
+) -> Federation:
+    """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any)."""
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    train, test = data["train"], judged_on(settings, data)
+    num_classes = _classes(train, test)
+    model = build_model(
+        settings.model,
+        in_channels=train.images.shape[-1],
+        num_classes=num_classes,
+        seed=seed,
+    ).to(where)
+    share = shares(settings, train.labels)
+    weights = {hospital: len(positions) for hospital, positions in share.items()}
+    images = LabelledImages.from_arrays(train.images, train.labels, where)
+    mine = set(ranks.share(weights))
+    hospitals = {
+        hospital: HospitalData(hospital, images.take(positions))
+        for hospital, positions in share.items()
+        if hospital in mine
+    }
+    parts = compose_parts(settings, weights, seed, ranks)
+    return Federation(
+        model=model,
+        hospitals=hospitals,
+        weights=weights,
+        test=LabelledImages.from_arrays(test.images, test.labels, where),
+        num_classes=num_classes,
+        seed=seed,
+        rounds=settings.rounds,
+        ranks=ranks,
+        trainer=parts.trainer,
+        mechanism=parts.mechanism,
+        aggregator=parts.aggregator,
+        update_event=parts.update_event,
+        ledger=parts.ledger,
+    )
+
+
+def _classes(train: Split, test: Split) -> int:
+    return int(max(train.labels.max(), test.labels.max())) + 1
+
+
+def make_record(
+    run_id: str,
+    settings: RunSettings,
+    dataset: Dataset,
+    federation: Federation,
+    state: RunState,
+    started: str,
+) -> RunRecord:
+    best, when = best_round(state.history)
+    last = state.history[-1]
+    return RunRecord(
+        run_id=run_id,
+        arm=settings.arm,
+        hospitals=settings.hospitals,
+        seed=settings.seed,
+        profile=settings.profile,
+        rounds=state.round,
+        dataset=dataset.facts()
+        | {
+            "caption": dataset.caption(),
+            "class_names": list(dataset.class_names),
+            "train_images": sum(federation.weights.values()),
+            "test_images": len(federation.test),
+        },
+        settings=settings.as_dict(),
+        model={
+            "name": settings.model.name,
+            "width": settings.model.width,
+            "parameters": sum(p.numel() for p in federation.model.parameters()),
+        },
+        history=state.history,
+        final_accuracy=last["accuracy"],
+        final_loss=last["loss"],
+        best_accuracy=best,
+        best_round=when,
+        confusion=state.confusion.tolist(),
+        privacy=federation.ledger.as_records() if federation.ledger is not None else [],
+        secagg=_secagg_summary(state),
+        diagnostics=dict(sorted(state.diagnostics.items())),
+        seed_source=federation.seed.source,
+        code=code_version(),
+        environment=environment(federation.model),
+        timings=dict(sorted(state.seconds.items())),
+        started=started,
+        finished=_now(),
+        wall_seconds=sum(state.seconds.values()),
+        resumed=state.resumed,
+    )
+
+
+def _secagg_summary(state: RunState) -> dict[str, Any] | None:
+    rounds = [entry["secagg"] for entry in state.history if "secagg" in entry]
+    if not rounds:
+        return None
+    failed = sum("failed" in entry for entry in rounds)
+    return {"rounds": len(rounds), "failed": failed, "last": rounds[-1]}
+
+
+def environment(model: nn.Module) -> dict[str, Any]:
+    from repro.bench import environment as machine
+
+    device = next(model.parameters()).device
+    return {"device": device.type, **machine(("torch", "numpy"))}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+class cpu_threads:
+    """Run with this many CPU threads (0: as many as there are), then restore."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.count or os.cpu_count() or 1)
+
+    def __exit__(self, *exception: object) -> None:
+        torch.set_num_threads(self.before)
+
+
+class _Bar:
+    """Progress on stderr: hospitals trained, round, accuracy, time left."""
+
+    def __init__(self, settings: RunSettings, rounds: int, ranks: Ranks, quiet: bool) -> None:
+        self.bar: Any = tqdm(
+            total=rounds,
+            desc=f"{settings.arm} K={settings.hospitals} seed {settings.seed}",
+            unit="round",
+            disable=quiet or not ranks.first,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __call__(self, round_number: int, hospital: int | None, accuracy: float | None) -> None:
+        if accuracy is None:
+            self.bar.set_postfix_str(self._text(f"hospital {hospital}"))
+            return
+        self.last = accuracy
+        self.bar.update(round_number - self.bar.n)
+        self.bar.set_postfix_str(self._text(""))
+
+    def _text(self, now: str) -> str:
+        accuracy = f"accuracy {100 * self.last:.2f} %" if hasattr(self, "last") else ""
+        return ", ".join(part for part in (accuracy, now) if part)
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+
+def check_synthetic(dataset: Dataset, profile: Profile, asked: str) -> None:
+    """The paper profile takes the synthetic stand-in only when it was asked for by name."""
+    if dataset.synthetic and not profile.synthetic_by_default and asked != "synthetic":
+        raise InputError(
+            "data",
+            asked,
+            f"real images for profile {profile.name} (set BLOODMNIST_NPZ, or --data synthetic)",
+        )
+
+
+def check_device(name: str | None) -> str | None:
+    """A device that exists, or one clear line."""
+    if name is None:
+        return None
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        raise InputError("device", name, "cpu, or a CUDA device of this machine") from problem
+    return name

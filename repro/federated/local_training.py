@@ -1,0 +1,90 @@
+"""Local trainers: global model + hospital → update.
+
+A trainer changes the model it is given; the caller takes the difference. ``PlainTrainer`` is
+the authors' local training; ``repro.federated.private_training`` holds DP-SGD's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repro.federated.images import LabelledImages
+from repro.random import RootSeed
+from repro.settings import LocalSettings
+
+
+@dataclass(frozen=True)
+class HospitalData:
+    """One hospital's side of the federation."""
+
+    hospital: int
+    train: LabelledImages
+
+
+@dataclass(frozen=True)
+class LocalReport:
+    """What a trainer says of one hospital's round."""
+
+    loss: float | None  # mean training loss over the round's batches, nats; None: not released
+    spent: list[tuple[Any, int]] = field(default_factory=list)  # (privacy event, count)
+    diagnostics: dict[str, int] = field(default_factory=dict)  # for this machine only
+
+
+@runtime_checkable
+class LocalTrainer(Protocol):
+    """Trains ``model`` in place on one hospital's data."""
+
+    def train(
+        self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> LocalReport: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class PlainTrainer:
+    """Cross-entropy and Adam over shuffled batches, the last one possibly smaller [code].
+
+    keep_optimizer: False re-creates Adam every round, as the authors do; True keeps its moments
+        (central training), and then they are part of the checkpoint.
+    """
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self.settings = settings
+        self._kept: dict[int, dict[str, Any]] = {}
+
+    def train(
+        self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> LocalReport:
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.settings.learning_rate, fused=True)
+        if self.settings.keep_optimizer and data.hospital in self._kept:
+            optimizer.load_state_dict(self._kept[data.hospital])
+        order = seed.torch_generator("batch order", data.hospital, round_number)
+        device = data.train.labels.device
+        total = torch.zeros((), device=device)
+        batches = 0
+        model.train()
+        for _ in range(self.settings.epochs):
+            shuffled = torch.randperm(len(data.train), generator=order).to(device)
+            for batch in shuffled.split(self.settings.batch_size):
+                optimizer.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(model(data.train.inputs(batch)), data.train.labels[batch])
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+                batches += 1
+        if self.settings.keep_optimizer:
+            self._kept[data.hospital] = optimizer.state_dict()
+        return LocalReport(loss=float(total) / max(batches, 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._kept = dict(state["kept"])

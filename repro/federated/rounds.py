@@ -1,0 +1,211 @@
+"""The federation's loop: the same for every arm, and for one process or many.
+
+Each round, every hospital trains the global model on its own images (local trainer), its update
+passes the update mechanism, the aggregator forms the weighted mean, the server adds it and
+evaluates on the test split. The state after each round is on disk before the next begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.federated.aggregation import Aggregator
+from repro.federated.checkpoint import load_checkpoint, save_checkpoint
+from repro.federated.evaluation import evaluate
+from repro.federated.images import LabelledImages
+from repro.federated.local_training import HospitalData, LocalTrainer
+from repro.federated.ranks import Ranks
+from repro.federated.vector import load_vector, to_vector
+from repro.privacy.accounting import PrivacyEvent
+from repro.privacy.accounting.ledger import FederatedLedger
+from repro.privacy.mechanisms import UpdateMechanism
+from repro.random import RootSeed
+
+
+@dataclass
+class Federation:
+    """Everything a run consists of."""
+
+    model: nn.Module  # scratch space: its weights are overwritten by each hospital
+    hospitals: dict[int, HospitalData]  # all of them, or only this rank's
+    weights: dict[int, int]  # training images of every hospital, on any rank
+    test: LabelledImages
+    num_classes: int
+    trainer: LocalTrainer
+    mechanism: UpdateMechanism
+    aggregator: Aggregator
+    seed: RootSeed
+    rounds: int
+    ledger: FederatedLedger | None = None  # of arms that claim, or are said to have, privacy
+    update_event: PrivacyEvent | None = None  # what a clipped update costs each round
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+@dataclass
+class RunState:
+    """What a checkpoint holds: the run after ``round``."""
+
+    round: int
+    vector: Tensor
+    history: list[dict[str, Any]]
+    confusion: Tensor
+    seconds: dict[str, float]
+    resumed: int = 0
+    diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
+
+
+Spent = tuple[int, PrivacyEvent, int]  # hospital, event, how often
+Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
+
+
+def run_rounds(federation: Federation, folder: Path, progress: Progress) -> RunState:
+    """Run to the last round, from the checkpoint in ``folder`` if there is one."""
+    state = _restore(federation, folder) or _begin(federation)
+    for number in range(state.round + 1, federation.rounds + 1):
+        _one_round(federation, state, number, progress)
+        if federation.ranks.first:
+            save_checkpoint(folder, _as_saved(federation, state))
+    return state
+
+
+def _begin(federation: Federation) -> RunState:
+    started = time.perf_counter()
+    vector = federation.ranks.broadcast(to_vector(federation.model))
+    load_vector(federation.model, vector)
+    result = evaluate(federation.model, federation.test, federation.num_classes)
+    return RunState(
+        round=0,
+        vector=vector,
+        history=[{"round": 0, "loss": result.loss, "accuracy": result.accuracy}],
+        confusion=result.confusion,
+        seconds={"evaluation": time.perf_counter() - started},
+    )
+
+
+def _one_round(federation: Federation, state: RunState, number: int, progress: Progress) -> None:
+    clock = _Clock(state.seconds)
+    aggregator = federation.aggregator
+    aggregator.start(number, federation.weights, state.vector)
+    losses: dict[int, float | None] = {}
+    spent: list[Spent] = []
+    noted: Counter[str] = Counter()
+    for hospital in federation.ranks.share(federation.weights):
+        progress(number, hospital, None)
+        load_vector(federation.model, state.vector)
+        report = federation.trainer.train(
+            federation.model,
+            federation.hospitals[hospital],
+            seed=federation.seed,
+            round_number=number,
+        )
+        update = to_vector(federation.model).sub_(state.vector)
+        clock.lap("training")
+        update, sent = federation.mechanism(
+            update, seed=federation.seed, hospital=hospital, round=number
+        )
+        aggregator.add(hospital, update)
+        clock.lap("aggregation")
+        losses[hospital] = report.loss
+        spent += [(hospital, event, count) for event, count in report.spent]
+        if federation.update_event is not None:
+            spent.append((hospital, federation.update_event, 1))
+        noted.update(report.diagnostics)
+        noted.update(updates=1, updates_clipped=sent.clipped, updates_non_finite=sent.non_finite)
+    combined = aggregator.finish()
+    state.vector = state.vector + combined.mean
+    clock.lap("aggregation")
+    _account(federation, spent, combined.survivors)
+    load_vector(federation.model, state.vector)
+    result = evaluate(federation.model, federation.test, federation.num_classes)
+    clock.lap("evaluation")
+    for gathered in federation.ranks.gather(dict(noted)):
+        for name, value in gathered.items():
+            state.diagnostics[name] = state.diagnostics.get(name, 0) + value
+    state.round = number
+    state.confusion = result.confusion
+    state.history.append(
+        {
+            "round": number,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "train_loss": _weighted_mean(federation, losses),
+            **combined.facts,
+        }
+    )
+    progress(number, None, result.accuracy)
+
+
+def _account(federation: Federation, spent: list[Spent], survivors: tuple[int, ...]) -> None:
+    """Every rank keeps the whole ledger, so whichever writes the checkpoint has it.
+
+    A hospital that was lost is still charged for a record's privacy only if its update arrived;
+    what never left the hospital reveals nothing.
+    """
+    if federation.ledger is None:
+        return
+    everything = [entry for part in federation.ranks.gather(spent) for entry in part]
+    federation.ledger.spend_round(everything, survivors=survivors, weights=federation.weights)
+
+
+def _weighted_mean(federation: Federation, losses: dict[int, float | None]) -> float | None:
+    """Mean over hospitals, by images; None where trainers report no loss (DP-SGD)."""
+    everyone = {h: loss for part in federation.ranks.gather(losses) for h, loss in part.items()}
+    weights = federation.weights
+    known = [(weights[h], loss) for h, loss in sorted(everyone.items()) if loss is not None]
+    return sum(w * loss for w, loss in known) / sum(w for w, _ in known) if known else None
+
+
+def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
+    return {
+        "round": state.round,
+        "vector": state.vector.cpu(),
+        "history": state.history,
+        "confusion": state.confusion,
+        "seconds": state.seconds,
+        "resumed": state.resumed,
+        "diagnostics": state.diagnostics,
+        "trainer": federation.trainer.state_dict(),
+        "ledger": federation.ledger.state_dict() if federation.ledger is not None else None,
+        # Needed to go on with the same bits; a private one is removed when the run has finished.
+        "seed": {"root": federation.seed.root, "source": federation.seed.source},
+    }
+
+
+def _restore(federation: Federation, folder: Path) -> RunState | None:
+    saved = federation.ranks.broadcast(load_checkpoint(folder) if federation.ranks.first else None)
+    if saved is None:
+        return None
+    federation.trainer.load_state_dict(saved["trainer"])
+    if federation.ledger is not None:
+        federation.ledger.load_state_dict(saved["ledger"])
+    return RunState(
+        round=saved["round"],
+        vector=saved["vector"].to(next(federation.model.parameters()).device),
+        history=saved["history"],
+        confusion=saved["confusion"],
+        seconds=saved["seconds"],
+        resumed=saved["resumed"] + (saved["round"] < federation.rounds),
+        diagnostics=saved["diagnostics"],
+    )
+
+
+class _Clock:
+    """Adds the time since the last lap to a named part."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.last = seconds, time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        self.last = now

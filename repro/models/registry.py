@@ -1,0 +1,46 @@
+"""Models by name, initialised by a keyed seed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from repro.errors import InputError
+from repro.random import RootSeed
+from repro.settings import ModelSettings
+
+# name -> (module, class or factory taking in_channels, num_classes, width)
+MODELS: dict[str, tuple[str, str]] = {
+    "dpresnet": ("repro.models.dpresnet", "DPResNet"),
+    "resnet9": ("repro.models.resnet9", "ResNet9"),
+    "resnet18": ("repro.models.resnet18", "resnet18"),
+}
+
+
+def build_model(
+    settings: ModelSettings,
+    *,
+    in_channels: int,
+    num_classes: int,
+    seed: RootSeed | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The model of ``settings``, PyTorch's default initialisation [code], channels-last.
+
+    seed: initial weights are a function of it alone, and torch's global generator is left as it
+        was; None uses that generator.
+    """
+    if settings.name not in MODELS:
+        raise InputError("model", settings.name, "one of " + ", ".join(MODELS))
+    module, attribute = MODELS[settings.name]
+    factory = getattr(importlib.import_module(module), attribute)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed.derive("initial weights") >> 1)
+        model = factory(
+            in_channels=in_channels, num_classes=num_classes, width=settings.width, **options
+        )
+    return model.to(memory_format=torch.channels_last)

@@ -1,0 +1,85 @@
+"""Validation shared by the accountant: one clear line for every number that cannot be right."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from repro.errors import InputError
+
+# A whole number is as good as a float wherever a real quantity is meant.
+Number = float | int
+
+ADD_REMOVE = "add_remove"
+REPLACE_ONE = "replace_one"
+RELATIONS = (ADD_REMOVE, REPLACE_ONE)
+
+RECORD = "record"
+HOSPITAL = "hospital"
+UNITS = (RECORD, HOSPITAL)
+
+
+def delta(value: Any) -> float:
+    return real("delta", value, lambda x: 0 < x < 1, "a number above 0 and below 1")
+
+
+def epsilon(value: Any) -> float:
+    return real("epsilon", value, lambda x: 0 <= x < math.inf, "a finite number, 0 or above")
+
+
+def noise_multiplier(value: Any) -> float:
+    return real(
+        "noise_multiplier", value, lambda x: 0 <= x < math.inf, "a finite number, 0 or above"
+    )
+
+
+def sample_rate(value: Any) -> float:
+    return real("sample_rate", value, lambda x: 0 <= x <= 1, "a probability, from 0 to 1")
+
+
+def order(value: Any) -> float:
+    return real("order", value, lambda x: 1 < x < math.inf, "a finite number above 1")
+
+
+def positive(field: str, value: Any) -> float:
+    return real(field, value, lambda x: 0 < x < math.inf, "a finite number above 0")
+
+
+def non_negative(field: str, value: Any) -> float:
+    return real(field, value, lambda x: 0 <= x < math.inf, "a finite number, 0 or above")
+
+
+def count(field: str, value: Any, *, least: int = 0) -> int:
+    """A whole number ≥ ``least``; whole floats (``1e9``) and numpy integers are accepted."""
+    expected = f"a whole number, {least} or above"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value  # exact, however large
+    number = real(field, value, lambda x: least <= x < math.inf, expected)
+    if number != math.floor(number):
+        raise InputError(field, value, expected)
+    return int(number)
+
+
+def as_float(whole: int) -> float:
+    """The float nearest to a count, ∞ beyond the largest."""
+    try:
+        return float(whole)
+    except OverflowError:
+        return math.inf
+
+
+def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InputError(field, value, " or ".join(choices))
+    return str(value)
+
+
+def real(field: str, value: Any, holds: Any, expected: str) -> float:
+    """``value`` as a float if ``holds`` says so; NaN fails every comparison, hence every check."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(field, value, expected) from None
+    if isinstance(value, (str, bytes, bool)) or not holds(number):
+        raise InputError(field, value, expected)
+    return number

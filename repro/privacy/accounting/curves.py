@@ -1,0 +1,125 @@
+"""Which proof gives the Rényi divergence of which event, under which relation.
+
+``rdp_of(event, relation, orders)`` is the only place where an event meets a formula. An event
+without a proof for the relation is refused here, whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from repro.errors import InputError
+from repro.privacy.accounting import checks, events
+from repro.privacy.accounting.events import PrivacyEvent
+from repro.privacy.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
+from repro.privacy.accounting.without_replacement import rdp_fixed_batch_gaussian
+from repro.typing import Float
+
+_UP = 1 + 1e-12
+
+
+def check_proved(event: PrivacyEvent, relation: str, unit: str) -> None:
+    """Raise ``InputError`` unless every leaf is proved for ``relation`` and has ``unit``."""
+    for leaf, _ in event.leaves():
+        name = type(leaf).__name__
+        if leaf.unit != unit:
+            raise InputError("event", f"{name} of unit {leaf.unit}", f"an event of unit {unit}")
+        if type(leaf) not in _CURVES or relation not in leaf.proved_for():
+            why = leaf.reason or "an event with a proof"
+            raise InputError("event", f"{name} under {relation}", f"a proved combination: {why}")
+
+
+def rdp_of(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    """RDP of one elementary event; orders (m,) float64 in (1, ∞) → (m,) float64, rounded up."""
+    check_proved(event, relation, event.unit)
+    return _CURVES[type(event)](event, relation, orders)
+
+
+def rdp_laplace(
+    noise_multiplier: float, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    """RDP of the Laplace mechanism with scale = noise_multiplier × sensitivity, rounded up.
+
+    Mironov 2017 (arXiv 1702.07476), Proposition 6, with y = 1/noise_multiplier:
+    (α−1)·RDP = log[(α·e^{(α−1)y} + (α−1)·e^{−αy})/(2α−1)]. orders (m,) → (m,), nats.
+    """
+    orders = np.asarray(orders, dtype=np.float64)
+    if noise_multiplier == 0:
+        return np.full_like(orders, np.inf)
+    y = 1 / np.float64(noise_multiplier)
+    a = orders - 1
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        grown = orders * np.expm1(a * y) + a * np.expm1(-orders * y)
+        small = np.where(orders * y < 0.1, _laplace_series(orders, y), grown) / (orders + a)
+        # e^{(α−1)y} dominates when it is large: take it out of the logarithm.
+        large = a * y + np.log((orders + a * np.exp(-(orders + a) * y)) / (orders + a))
+        moment = np.where(a * y > 30, large, np.log1p(small))
+    # Pure DP caps every order: D_α ≤ D_∞ = y.
+    return np.maximum(np.minimum(moment / a, y) * _UP, 5e-324)
+
+
+def _laplace_series(orders: Float[np.ndarray, " orders"], y: float) -> Float[np.ndarray, " orders"]:
+    """α(e^{(α−1)y} − 1) + (α−1)(e^{−αy} − 1), whose first-order terms cancel, for αy < 0.1."""
+    a = orders - 1
+    total = np.zeros_like(orders)
+    power = np.ones_like(orders)
+    for k in range(1, 16):
+        power = power * (y / k)
+        if k > 1:
+            total = total + power * (orders * a**k + a * (-orders) ** k)
+    return total
+
+
+def _gaussian(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    # The discrete Gaussian's divergence is at most the continuous one's: Canonne, Kamath,
+    # Steinke 2020 (arXiv 2004.00010), Proposition 5.
+    assert isinstance(event, (events.GaussianEvent, events.DiscreteGaussianEvent))
+    return rdp_gaussian(event.effective_multiplier(relation), orders)
+
+
+def _laplace(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    assert isinstance(event, events.LaplaceEvent)
+    return rdp_laplace(event.effective_multiplier(relation), orders)
+
+
+def _poisson(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    assert isinstance(event, events.PoissonSampledGaussianEvent)
+    return rdp_poisson_gaussian(event.effective_multiplier(relation), event.sample_rate, orders)
+
+
+def _fixed_batch(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    assert isinstance(event, events.FixedBatchGaussianEvent)
+    return rdp_fixed_batch_gaussian(event.effective_multiplier(relation), event.sample_rate, orders)
+
+
+def _none(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    return np.full_like(orders, np.inf)
+
+
+_CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.ndarray]] = {
+    events.NonPrivateEvent: _none,
+    events.GaussianEvent: _gaussian,
+    events.DiscreteGaussianEvent: _gaussian,
+    events.LaplaceEvent: _laplace,
+    events.PoissonSampledGaussianEvent: _poisson,
+    events.FixedBatchGaussianEvent: _fixed_batch,
+}
+
+
+def rdp(event: PrivacyEvent, order: checks.Number, *, relation: str = checks.ADD_REMOVE) -> float:
+    """RDP of one event at one order, in nats."""
+    return float(rdp_of(event, relation, np.array([checks.order(order)]))[0])

@@ -1,0 +1,242 @@
+"""Privacy events: what a mechanism did to the data, apart from any way of accounting for it.
+
+An event says how often and how strongly the data was touched, for which *unit* (one record, or
+one hospital's whole update) and under which *neighbouring relations* a proof covers it. It
+computes no ε: that is an accountant's work, and an accountant refuses what has no proof.
+
+Noise multipliers are relative to the **clip norm**, the largest norm one unit can contribute:
+noise standard deviation ÷ clip norm. Adding or removing a unit moves a clipped sum by at most
+one clip norm, replacing one by at most two, so ``sensitivity(relation)`` is 1 or 2 clip norms,
+and it is always asked of the event, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from repro.errors import InputError
+from repro.privacy.accounting import checks
+from repro.privacy.accounting.checks import ADD_REMOVE, RECORD, RELATIONS, REPLACE_ONE, Number
+
+_BOTH = RELATIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyEvent:
+    """One access to the data. ``unit``: whom the event protects, "record" or "hospital"."""
+
+    unit: str = RECORD
+
+    #: Why no relation, or only one, is proved; shown when an accountant refuses.
+    reason: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        checks.one_of("unit", self.unit, checks.UNITS)
+
+    def proved_for(self) -> tuple[str, ...]:
+        """The neighbouring relations the event's privacy is proved for."""
+        return _BOTH
+
+    def sensitivity(self, relation: str) -> float:
+        """L2 (Laplace: L1) sensitivity under ``relation``, in clip norms: 1 or 2."""
+        return {ADD_REMOVE: 1.0, REPLACE_ONE: 2.0}[checks.one_of("relation", relation, RELATIONS)]
+
+    def leaves(self) -> Iterator[tuple[PrivacyEvent, int]]:
+        """The elementary events inside, each with how often it happened."""
+        yield self, 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able and exact: ``event_from_dict`` gives the equal event back."""
+        return {"type": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class NonPrivateEvent(PrivacyEvent):
+    """The data was used without any noise: ε = ∞."""
+
+
+@dataclass(frozen=True)
+class _NoiseEvent(PrivacyEvent):
+    noise_multiplier: Number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "noise_multiplier", checks.noise_multiplier(self.noise_multiplier))
+
+    def effective_multiplier(self, relation: str) -> float:
+        """Noise standard deviation ÷ sensitivity under ``relation``."""
+        return float(self.noise_multiplier) / self.sensitivity(relation)
+
+
+@dataclass(frozen=True)
+class GaussianEvent(_NoiseEvent):
+    """One Gaussian release on all the data: clipped sum + N(0, (noise_multiplier·clip norm)²)."""
+
+
+@dataclass(frozen=True)
+class DiscreteGaussianEvent(_NoiseEvent):
+    """One release of integers with discrete Gaussian noise N_Z(0, σ²), σ = multiplier × clip norm.
+
+    The query must be integer-valued. A *sum* of discrete Gaussians is not a discrete Gaussian,
+    so this event does not cover noise added by several parties (Kairouz, Liu, Steinke 2021 do).
+    """
+
+
+@dataclass(frozen=True)
+class LaplaceEvent(_NoiseEvent):
+    """One Laplace release: L1-clipped sum + Laplace(scale = noise_multiplier × L1 clip norm)."""
+
+
+@dataclass(frozen=True)
+class PoissonSampledGaussianEvent(_NoiseEvent):
+    """One DP-SGD step: every unit joins independently with a public ``sample_rate``.
+
+    Proved under add/remove (Mironov, Talwar, Zhang 2019, Theorem 4). Under replace-one no tight
+    pair of distributions is known to dominate; only at rate 1, where there is no sampling, both
+    relations are proved.
+    """
+
+    sample_rate: Number
+
+    reason: ClassVar[str] = (
+        "Poisson sampling is accounted for under add_remove (for replace_one draw fixed-size "
+        "batches without replacement)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sample_rate", checks.sample_rate(self.sample_rate))
+
+    def proved_for(self) -> tuple[str, ...]:
+        return _BOTH if self.sample_rate == 1 else (ADD_REMOVE,)
+
+
+@dataclass(frozen=True)
+class FixedBatchGaussianEvent(_NoiseEvent):
+    """One step on a uniformly random subset of fixed size, drawn without replacement.
+
+    sample_rate: batch size ÷ number of units, both public. Proved under replace-one only
+    (Wang, Balle, Kasiviswanathan 2019, Theorem 9): under add/remove the batch size would have
+    to change with the neighbour.
+    """
+
+    sample_rate: Number
+
+    reason: ClassVar[str] = (
+        "fixed-size batches drawn without replacement are accounted for under replace_one "
+        "(for add_remove use Poisson sampling)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sample_rate", checks.sample_rate(self.sample_rate))
+
+    def proved_for(self) -> tuple[str, ...]:
+        return (REPLACE_ONE,)
+
+
+@dataclass(frozen=True)
+class ShuffledBatchesEvent(_NoiseEvent):
+    """A pass over shuffled data in fixed batches, what most data loaders do. Never accounted for.
+
+    Its privacy can be far worse than Poisson sampling's at the same batch size (Chua et al.
+    2024, "How private are DP-SGD implementations?").
+    """
+
+    batch_size: int
+
+    reason: ClassVar[str] = "shuffled batches get no amplification here; use Poisson sampling"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("batch_size", self.batch_size, least=1)
+
+    def proved_for(self) -> tuple[str, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class DataDependentRateEvent(_NoiseEvent):
+    """Sampling whose rate was computed from the private data. Never accounted for."""
+
+    reason: ClassVar[str] = (
+        "a sample rate computed from private data is itself a release; fix the rate in advance"
+    )
+
+    def proved_for(self) -> tuple[str, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class ComposedEvent(PrivacyEvent):
+    """Several events on the same data, one after another (each may depend on earlier outputs)."""
+
+    events: Sequence[PrivacyEvent]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "events", tuple(self.events))
+
+    def leaves(self) -> Iterator[tuple[PrivacyEvent, int]]:
+        for event in self.events:
+            yield from event.leaves()
+
+    def as_dict(self) -> dict[str, Any]:
+        inner = [event.as_dict() for event in self.events]
+        return {"type": "ComposedEvent", "unit": self.unit, "events": inner}
+
+
+@dataclass(frozen=True)
+class RepeatedEvent(PrivacyEvent):
+    """The same event ``count`` times."""
+
+    event: PrivacyEvent
+    count: Number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "count", checks.count("count", self.count))
+
+    def leaves(self) -> Iterator[tuple[PrivacyEvent, int]]:
+        for event, times in self.event.leaves():
+            yield event, times * int(self.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "type": "RepeatedEvent",
+            "unit": self.unit,
+            "event": self.event.as_dict(),
+            "count": self.count,
+        }
+
+
+_TYPES: dict[str, type[PrivacyEvent]] = {
+    kind.__name__: kind
+    for kind in (
+        NonPrivateEvent,
+        GaussianEvent,
+        DiscreteGaussianEvent,
+        LaplaceEvent,
+        PoissonSampledGaussianEvent,
+        FixedBatchGaussianEvent,
+        ShuffledBatchesEvent,
+        DataDependentRateEvent,
+        ComposedEvent,
+        RepeatedEvent,
+    )
+}
+
+
+def event_from_dict(data: dict[str, Any]) -> PrivacyEvent:
+    """The event whose ``as_dict()`` is ``data``; unknown types and fields are refused."""
+    values = dict(data)
+    kind = _TYPES.get(str(values.pop("type", None)))
+    if kind is None or set(values) != {field.name for field in fields(kind)}:
+        raise InputError("event", data, f"a type of {sorted(_TYPES)} with exactly its fields")
+    if kind is ComposedEvent:
+        values["events"] = tuple(event_from_dict(inner) for inner in values["events"])
+    if kind is RepeatedEvent:
+        values["event"] = event_from_dict(values["event"])
+    return kind(**values)

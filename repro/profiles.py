@@ -1,0 +1,108 @@
+"""Profiles: how much of the paper's setting a run takes on.
+
+``smoke`` proves the plumbing, ``quick`` draws every table and figure on a laptop, ``paper`` is
+the setting of arXiv 2412.00687. What a profile changes is exactly the fields below;
+REPRODUCE.md prints them as one table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from repro.errors import InputError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The differences between profiles, and nothing else."""
+
+    name: str
+    summary: str
+    width: int  # channels of DPResNet's first convolution
+    rounds: int
+    local_epochs: int
+    batch_size: int  # images of an ordinary local step
+    seeds: tuple[int, ...]
+    hospitals: tuple[int, ...]
+    train_stride: int  # every n-th training image
+    test_stride: int  # every n-th test image
+    threads: int  # of one run; 0: all. With 1, `repro reproduce` runs one run per core
+    dpsgd_expected_batch: int  # images a Poisson step draws on average
+    dpsgd_learning_rate: float
+    synthetic_by_default: bool  # may "auto" data fall back to the synthetic stand-in?
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="smoke",
+            summary="a minute on 2 cores: proves that everything runs, no number means anything",
+            width=4,
+            rounds=2,
+            local_epochs=1,
+            batch_size=8,
+            seeds=(0,),
+            hospitals=(10, 20),
+            train_stride=16,
+            test_stride=16,
+            threads=1,
+            dpsgd_expected_batch=16,
+            dpsgd_learning_rate=2e-3,
+            synthetic_by_default=True,
+        ),
+        Profile(
+            name="quick",
+            summary="every table and figure in minutes on 2 cores: shapes and orders, not levels",
+            width=8,
+            rounds=5,
+            local_epochs=1,
+            batch_size=8,
+            seeds=(0, 1, 2),
+            hospitals=(10, 20),
+            train_stride=4,
+            test_stride=4,
+            threads=1,
+            dpsgd_expected_batch=32,
+            dpsgd_learning_rate=2e-3,
+            synthetic_by_default=True,
+        ),
+        Profile(
+            name="paper",
+            summary="the paper's setting: full width, all images, 50 rounds of 3 local epochs",
+            width=64,
+            rounds=50,
+            local_epochs=3,
+            batch_size=32,
+            seeds=(0, 1, 2),
+            hospitals=(10, 20),
+            train_stride=1,
+            test_stride=1,
+            threads=0,
+            dpsgd_expected_batch=128,
+            dpsgd_learning_rate=1e-3,
+            synthetic_by_default=False,
+        ),
+    )
+}
+
+
+def get_profile(name: str | None) -> Profile:
+    """The profile of that name; None picks "paper" where CUDA is at hand, else "quick"."""
+    if name is None:
+        import torch
+
+        name = "paper" if torch.cuda.is_available() else "quick"
+    if name not in PROFILES:
+        raise InputError("profile", name, "one of " + ", ".join(PROFILES))
+    return PROFILES[name]
+
+
+def profile_table() -> list[dict[str, Any]]:
+    """One row per field that differs, one column per profile (for REPRODUCE.md)."""
+    return [
+        {"field": f.name, **{p.name: getattr(p, f.name) for p in PROFILES.values()}}
+        for f in fields(Profile)
+        if f.name != "name"
+    ]

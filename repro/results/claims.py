@@ -1,0 +1,97 @@
+"""The paper's claims, each with the tag of its source (``paper_results/claims.toml``)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PAPER_RESULTS = Path(__file__).resolve().parents[2] / "paper_results"
+KINDS = ("accuracy", "quoted", "difference", "epsilon", "parameters", "sizes")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of the paper.
+
+    value: per cent for accuracies, percentage points for differences, ε, or a count.
+    readings: the ways in which it can be meant, each measured apart.
+    """
+
+    id: str
+    kind: str
+    configuration: str
+    value: Any
+    tolerance: float
+    source: str
+    hospitals: int | None = None
+    comparable: bool = True
+    reason: str = ""
+    readings: tuple[dict[str, Any], ...] = ()
+    details: tuple[tuple[str, Any], ...] = ()  # further keys, e.g. sigma
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.details)[key]
+
+
+@dataclass(frozen=True)
+class Claims:
+    paper: str
+    sources: dict[str, str]
+    claims: tuple[Claim, ...]
+
+    def of_kind(self, *kinds: str) -> list[Claim]:
+        return [claim for claim in self.claims if claim.kind in kinds]
+
+    def get(self, claim_id: str) -> Claim:
+        return next(claim for claim in self.claims if claim.id == claim_id)
+
+    def accuracy(self, configuration: str, hospitals: int) -> Claim | None:
+        """The claimed (or quoted) accuracy of a configuration, where the paper has one."""
+        for claim in self.of_kind("accuracy", "quoted"):
+            if (claim.configuration, claim.hospitals) == (configuration, hospitals):
+                return claim
+        return None
+
+
+def load_claims(path: Path | None = None) -> Claims:
+    """Read and check ``claims.toml``: every claim has a known kind and a known source tag."""
+    path = path or PAPER_RESULTS / "claims.toml"
+    data = read_toml(path)
+    sources = data.get("sources", {})
+    claims = tuple(_claim(entry, sources) for entry in data.get("claim", []))
+    names = [claim.id for claim in claims]
+    if len(set(names)) != len(names):
+        raise InputError("claims.toml", sorted(names), "every id once")
+    return Claims(paper=str(data["paper"]), sources=dict(sources), claims=claims)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as problem:
+        raise InputError(path.name, str(path), f"a readable TOML file ({problem})") from problem
+
+
+def _claim(entry: dict[str, Any], sources: dict[str, str]) -> Claim:
+    known = {f for f in Claim.__dataclass_fields__ if f != "details"}
+    fields = {key: value for key, value in entry.items() if key in known}
+    missing = {"id", "kind", "configuration", "value", "tolerance", "source"} - fields.keys()
+    if missing:
+        raise InputError("claim", entry.get("id"), f"the keys {sorted(missing)} too")
+    if fields["source"] not in sources:
+        raise InputError("source", fields["source"], "one of " + ", ".join(sources))
+    if fields["kind"] not in KINDS:
+        raise InputError("kind", fields["kind"], "one of " + ", ".join(KINDS))
+    fields["tolerance"] = float(fields["tolerance"])
+    fields["readings"] = tuple(fields.get("readings", ()))
+    more = tuple((key, value) for key, value in entry.items() if key not in known)
+    return Claim(**fields, details=more)

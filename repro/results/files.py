@@ -1,0 +1,63 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro.errors import InputError
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Replace ``path`` by ``content`` atomically, surviving a crash at any moment.
+
+    The temporary file lies beside the target (a rename across file systems is a copy), and both
+    it and the folder are flushed before the function returns.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``; a second process waits. The system frees it if we die."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def writable_folder(field: str, path: Path) -> Path:
+    """``path`` as a folder that can be written to, or one clear line. Creates nothing."""
+    for existing in [path, *path.parents]:
+        if existing.exists():
+            if not existing.is_dir() or not os.access(existing, os.W_OK):
+                raise InputError(field, str(path), "a folder that can be created and written to")
+            break
+    return path

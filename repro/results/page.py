@@ -1,0 +1,61 @@
+"""The report's style sheet: light and dark, wide and narrow, and paper."""
+
+STYLE = """\
+:root {
+  --ink: #1a1a1a; --muted: #585858; --ground: #ffffff; --raised: #f4f5f7; --line: #d5d8dd;
+  --accent: #00568a; --missing: #8a4b00;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ink: #e9e9e9; --muted: #adb1b8; --ground: #15171a; --raised: #1f2226; --line: #3a3f46;
+    --accent: #7cc4f5; --missing: #f0b35a;
+  }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body {
+  margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+}
+main { max-width: 72rem; margin: 0 auto; padding: 1.25rem 1rem 4rem; }
+h1 { font-size: clamp(1.35rem, 4vw, 2rem); line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 0 0 .6rem; }
+p, li { max-width: 58rem; overflow-wrap: anywhere; }
+ul { padding-left: 1.2rem; margin: .4rem 0; }
+li { margin: .3rem 0; }
+a { color: var(--accent); }
+.data { color: var(--muted); margin: 0; font-size: .9rem; }
+#answer { background: var(--raised); border: 1px solid var(--line); border-radius: .6rem;
+  padding: .2rem 1.1rem .9rem; margin-top: 1rem; }
+#answer h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; }
+#answer p { margin: .3rem 0; }
+#answer figure { margin: .8rem 0 0; }
+#answer h3 { display: none; }
+#answer th { background: none; }
+#answer table { min-width: min(100%, 44rem); }
+nav { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; margin: 1rem 0 0; }
+figure { margin: 0 0 2.4rem; }
+.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+.card { background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; padding: .4rem; }
+.card img { display: block; width: 100%; min-width: 40rem; height: auto; }
+table { border-collapse: collapse; font-size: .875rem; min-width: 100%; }
+th, td { padding: .35rem .7rem; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+th { background: var(--raised); font-weight: 600; white-space: normal; vertical-align: bottom; }
+td { max-width: 26rem; }
+td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th.n { text-align: right; }
+.missing { color: var(--missing); font-style: italic; }
+.notes { font-size: .875rem; color: var(--muted); }
+figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
+  overflow-wrap: anywhere; max-width: 60rem; }
+@media (max-width: 40rem) {
+  main { padding: 1rem .75rem 3rem; }
+  #answer { padding: .1rem .8rem .7rem; }
+  th, td { padding: .3rem .45rem; }
+  #answer table { font-size: .8rem; }
+  #answer th, #answer td { padding: .25rem .3rem; }
+}
+@media print { .scroll { overflow: visible; } nav { display: none; } }
+"""

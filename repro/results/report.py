@@ -1,0 +1,178 @@
+"""The report: one self-contained HTML file, and the same content as Markdown.
+
+Everything in it comes from the run store, the claims and the files drawn from them. It loads
+nothing: style and figures are inside, so it opens from a file without a network.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.experiments import FIGURES, TABLES, Item, draw_all
+from repro.results.answer import Answer, Finding, answer
+from repro.results.drawing import Sources
+from repro.results.files import write_whole
+from repro.results.methods import LIMITS, measured_table, profile_columns
+from repro.results.page import STYLE
+from repro.results.table import Table, html_fragment, markdown, write_table
+from repro.results.verdicts import judge, verdict_table
+
+TITLE = "Does “DP+ / SecAgg+” hold? arXiv 2412.00687, reproduced"
+PAPER = "https://arxiv.org/abs/2412.00687"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What both renderings show."""
+
+    answer: Answer
+    verdicts: Table
+    tables: list[tuple[Item, list[Table]]]
+    figures: list[tuple[Item, Path, str]]  # its SVG, and what it shows in a sentence
+    ablations: list[tuple[str, Path]]  # name and drawing of each that was run
+    methods: list[Table]
+    caption: str
+
+
+def write_report(sources: Sources) -> list[Path]:
+    """``report.html`` and ``report.md`` in the sources' folder, drawing what is missing first."""
+    for _ in draw_all(sources):
+        pass
+    content = collect(sources)
+    write_table(content.verdicts, sources.out / "tables")
+    paths = [sources.out / "report.html", sources.out / "report.md"]
+    write_whole(paths[0], as_html(content))
+    write_whole(paths[1], as_markdown(content))
+    return paths
+
+
+def collect(sources: Sources) -> Content:
+    verdicts = judge(sources)
+    return Content(
+        answer=answer(sources, verdicts),
+        verdicts=verdict_table(sources, verdicts),
+        tables=[(item, item.load().build(sources)) for item in TABLES],
+        figures=[
+            (
+                item,
+                sources.out / "figures" / f"{item.name}.svg",
+                item.about().get("Expected", ""),
+            )
+            for item in FIGURES
+        ],
+        ablations=[(path.stem, path) for path in sorted((sources.out / "ablations").glob("*.svg"))],
+        methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
+        caption=sources.evidence.caption(),
+    )
+
+
+def as_html(content: Content) -> str:
+    sections = [
+        _first_screen(content),
+        _section("verdicts", "Verdicts", [html_fragment(content.verdicts)]),
+        _section("tables", "Tables", [html_fragment(t) for _, ts in content.tables for t in ts]),
+        _section("figures", "Figures", map(_figure, content.figures)),
+        *_ablations(content),
+        _section("methods", "How it was measured", map(html_fragment, content.methods)),
+        _section("limits", "Limits", ["<ul>" + "".join(map(_item, LIMITS)) + "</ul>"]),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{html.escape(TITLE)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
+        f"<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _first_screen(content: Content) -> str:
+    links = "".join(
+        f'<a href="#{anchor}">{anchor.capitalize()}</a>'
+        for anchor in ("verdicts", "tables", "figures", "methods", "limits")
+    )
+    return (
+        f"<header>\n<h1>{html.escape(TITLE)}</h1>\n"
+        f'<p class="data">{html.escape(content.caption)}</p>\n</header>\n'
+        '<section id="answer">\n<h2>What the paper claims</h2>\n'
+        f'<p>{html.escape(content.answer.claims)} (<a href="{PAPER}">the paper</a>)</p>\n'
+        f"<h2>What was found</h2>\n<ul>{''.join(map(_finding, content.answer.found))}</ul>\n"
+        f"{html_fragment(content.answer.table)}"
+        f"<h2>How sure we are</h2>\n<ul>{''.join(map(_finding, content.answer.sure))}</ul>\n"
+        f"</section>\n<nav>{links}</nav>\n"
+    )
+
+
+def _finding(finding: Finding) -> str:
+    return f"<li><b>{html.escape(finding.lead)}</b> {html.escape(finding.text)}</li>"
+
+
+def _item(text: str) -> str:
+    return f"<li>{html.escape(text)}</li>"
+
+
+def _section(anchor: str, heading: str, parts: Iterable[str]) -> str:
+    return f'<section id="{anchor}">\n<h2>{heading}</h2>\n{"".join(parts)}</section>\n'
+
+
+def _figure(entry: tuple[Item, Path, str]) -> str:
+    item, path, sentence = entry
+    caption = f"<b>Expected:</b> {html.escape(sentence)}"
+    return _drawing(item.name, f"{item.label}. {item.title}", path, caption)
+
+
+def _drawing(name: str, label: str, path: Path, caption: str) -> str:
+    """A drawing inside the page, on a white card so that it reads in dark too."""
+    image = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure class="drawing" id="{html.escape(name)}">\n<div class="card scroll" '
+        f'tabindex="0"><img alt="{html.escape(label)}" src="data:image/svg+xml;base64,{image}">'
+        f"</div>\n<figcaption>{caption}</figcaption>\n</figure>\n"
+    )
+
+
+def _ablations(content: Content) -> list[str]:
+    """A section only where an ablation was run."""
+    if not content.ablations:
+        return []
+    drawings = [
+        _drawing(f"ablation-{name}", f"Ablation: {name}", path, html.escape(f"repro ablate {name}"))
+        for name, path in content.ablations
+    ]
+    return [_section("ablations", "Ablations", drawings)]
+
+
+def as_markdown(content: Content) -> str:
+    def bullets(findings: Iterable[Finding]) -> list[str]:
+        return [f"- **{finding.lead}** {finding.text}" for finding in findings]
+
+    parts = [
+        f"# {TITLE}",
+        f"*{content.caption}*",
+        "## What the paper claims",
+        f"{content.answer.claims} ([the paper]({PAPER}))",
+        "## What was found",
+        "\n".join(bullets(content.answer.found)),
+        markdown(content.answer.table, heading=False),
+        "## How sure we are",
+        "\n".join(bullets(content.answer.sure)),
+        "## Verdicts",
+        markdown(content.verdicts, heading=False),
+        "## Tables",
+        *(markdown(table) for _, tables in content.tables for table in tables),
+        "## Figures",
+        *(
+            f"![{item.label}. {item.title}](figures/{path.name})\n\n**Expected:** {sentence}"
+            for item, path, sentence in content.figures
+        ),
+        *(["## Ablations"] if content.ablations else []),
+        *(f"![Ablation: {name}](ablations/{path.name})" for name, path in content.ablations),
+        "## How it was measured",
+        *map(markdown, content.methods),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in LIMITS),
+    ]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"

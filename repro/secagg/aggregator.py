@@ -1,0 +1,177 @@
+"""Secure aggregation as the federation's aggregator: updates and weights in, weighted mean out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from repro.errors import InputError
+from repro.random import RootSeed
+from repro.secagg.encoding import EXTRA, Encoding
+from repro.secagg.errors import RoundFailed
+from repro.secagg.field import Field
+from repro.secagg.rounds import PHASES, Round
+from repro.secagg.simulation import Drop, Party, Traffic, run_round
+
+
+@dataclass(frozen=True)
+class SecAggSettings:
+    """threshold and neighbours: the paper's 5 shares (the hospital and 4 neighbours), 4 needed
+    [code A]; with fewer hospitals than 5, all of them are neighbours and a majority is needed.
+
+    clip_range: values of an update beyond ± this are clipped and counted (Flower's default).
+    max_weight: a public bound on every n_i [code A: 10000]; the closer, the finer the steps.
+    field_bits: 31 (4 bytes a coordinate) or 61 (8 bytes).
+    """
+
+    threshold: int = 4
+    neighbours: int = 4
+    clip_range: float = 8.0
+    max_weight: int = 10_000
+    field_bits: int = 31
+
+    def for_hospitals(self, count: int) -> tuple[int, int]:
+        """(threshold, neighbours) in a federation of ``count``."""
+        if count > self.neighbours:
+            return self.threshold, self.neighbours
+        return min(self.threshold, count // 2 + 1), count - 1
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """One round's result and record.
+
+    mean: (P,) float64, Σ n_i·x_i / Σ n_i over ``survivors``; no coordinate is off by more than
+    ``max_error_bound`` from that mean of the clipped updates. dropped: hospitals lost in any
+    phase (one lost after its masked input arrived is a survivor too). clipped_count: values
+    clipped, over all survivors. up_bytes, down_bytes, hospital_seconds and server_seconds: by
+    phase; hospital figures are summed over the hospitals.
+    """
+
+    mean: np.ndarray
+    survivors: tuple[int, ...]
+    dropped: tuple[int, ...]
+    weight: int
+    max_error_bound: float
+    clipped_count: int
+    refusals: tuple[str, ...]
+    up_bytes: dict[str, int]
+    down_bytes: dict[str, int]
+    hospital_seconds: dict[str, float]
+    server_seconds: dict[str, float]
+    encoding_seconds: float
+
+
+class SecureAggregator:
+    """Runs the protocol between its own identities, round after round, in this process.
+
+    hospitals: ids, ascending or not. Identities and session are fresh from the operating
+    system in every instance, and every call is a new round with fresh keys, so a federation
+    that resumes never meets an old mask; the result depends on none of them.
+    """
+
+    def __init__(self, settings: SecAggSettings, hospitals: Sequence[int]) -> None:
+        self.settings = settings
+        self._party = Party(hospitals)
+        self._field = Field(settings.field_bits)
+        self.encoding = Encoding(
+            self._field, len(hospitals), settings.clip_range, settings.max_weight
+        )
+        self._rounds_held = 0
+        self._round(1)  # bad thresholds are found here, not in the first round
+
+    def aggregate(
+        self,
+        updates: Mapping[int, np.ndarray] | Iterable[tuple[int, np.ndarray]],
+        weights: Mapping[int, int | float],
+        *,
+        round: int,
+        seed: RootSeed,
+        drop: Drop | None = None,
+    ) -> Aggregated:
+        """The weighted mean of the survivors' updates.
+
+        updates: hospital -> (P,) float32 or float64, as a mapping or as pairs; a hospital
+        without one is taken as lost before its masked input. weights: hospital -> n_i, whole
+        numbers up to ``max_weight``. round: number of the federation's round; it and ``seed``
+        key the stochastic rounding. drop: phase -> hospitals lost before they send in it.
+        Raises RoundFailed when too few are left (the next round is unharmed), InputError for
+        vectors of different lengths, values that are not finite or weights out of range.
+        """
+        vectors = dict(updates)
+        dimension = self._common_length(vectors, weights)
+        lost = {phase: set((drop or {}).get(phase, ())) for phase in PHASES}
+        lost.update({phase: set(gone) for phase, gone in (drop or {}).items()})
+        lost["masked"] |= set(self._party.hospitals) - set(vectors)
+        encoding_seconds = 0.0
+
+        def encoded(hospital: int) -> np.ndarray:
+            nonlocal encoding_seconds
+            started = time.perf_counter()
+            key = seed.derive("secagg rounding", hospital, round)
+            vector = self.encoding.encode(vectors[hospital], _whole(weights[hospital]), key)
+            encoding_seconds += time.perf_counter() - started
+            return vector
+
+        traffic = Traffic()
+        completed = run_round(
+            self._party, self._round(dimension), encoded, drop=lost, traffic=traffic
+        )
+        started = time.perf_counter()
+        decoded = self.encoding.decode(completed.total, len(completed.survivors))
+        traffic.server_seconds["unmask"] += time.perf_counter() - started
+        return Aggregated(
+            mean=decoded.mean,
+            survivors=completed.survivors,
+            dropped=tuple(sorted(set().union(*lost.values()))),
+            weight=decoded.weight,
+            max_error_bound=decoded.max_error_bound,
+            clipped_count=decoded.clipped_count,
+            refusals=completed.refusals,
+            up_bytes=traffic.up_bytes,
+            down_bytes=traffic.down_bytes,
+            hospital_seconds=traffic.hospital_seconds,
+            server_seconds=traffic.server_seconds,
+            encoding_seconds=encoding_seconds,
+        )
+
+    def _round(self, dimension: int) -> Round:
+        threshold, neighbours = self.settings.for_hospitals(len(self._party.hospitals))
+        self._rounds_held += 1
+        return Round(
+            directory=self._party.directory,
+            session=self._party.session,
+            number=self._rounds_held,
+            threshold=threshold,
+            neighbours=neighbours,
+            dimension=dimension + EXTRA,
+            field=self._field,
+        )
+
+    def _common_length(
+        self, vectors: Mapping[int, np.ndarray], weights: Mapping[int, int | float]
+    ) -> int:
+        strangers = sorted(set(vectors) - set(self._party.hospitals))
+        if strangers:
+            raise InputError("updates", strangers, "ids of the aggregator's hospitals")
+        without = sorted(set(vectors) - set(weights))
+        if without:
+            raise InputError("weights", without, "a weight for every update")
+        shapes = sorted({vector.shape for vector in vectors.values()})
+        if not shapes:
+            raise RoundFailed("masked", [], "an update")
+        if len(shapes) != 1 or len(shapes[0]) != 1:
+            raise InputError("updates", shapes, "vectors of one length")
+        for hospital, vector in vectors.items():
+            _whole(weights[hospital])
+            self.encoding.check(vector, _whole(weights[hospital]))
+        return int(shapes[0][0])
+
+
+def _whole(weight: int | float) -> int:
+    if isinstance(weight, bool) or weight != int(weight):
+        raise InputError("weight", weight, "a whole number (of training examples)")
+    return int(weight)

@@ -1,0 +1,166 @@
+"""Fixed-point encoding of a weighted vector into field elements, with a stated error bound.
+
+Coordinate j of hospital i becomes the integer closest to n_i·x_ij·h/(R·W), where R is the
+clip range, W the largest weight allowed and h the half range, stochastically rounded and moved
+to [0, 2h]. With h = ⌊(p − 1)/(2K)⌋ the sum over K hospitals is at most K·2h < p: overflow is
+impossible by arithmetic. Two more coordinates carry n_i and how many values were clipped, so
+that neither is ever seen of one hospital.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from repro.errors import InputError
+from repro.random import philox4x32
+from repro.secagg.field import Field, blocks
+
+EXTRA = 2  # coordinates behind the vector: the weight, the number of clipped values
+# float64 has 53 bits: above this half range its spacing would show in the rounding.
+_MAX_HALF_RANGE = 1 << 44
+_SMALLEST_RANGE = float(np.finfo(np.float32).tiny)
+_LARGEST_RANGE = float(np.finfo(np.float32).max)
+# What float64 arithmetic can add to an error bound made of real numbers, relatively.
+_SLACK = 1 + 2.0**-20
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a sum of encoded vectors says. mean: (P,) float64, Σ n_i·x_i / Σ n_i."""
+
+    mean: np.ndarray
+    weight: int
+    clipped_count: int
+    max_error_bound: float
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How vectors become field elements.
+
+    hospitals: the most that can be summed. clip_range: R; values beyond ±R are clipped and
+    counted. max_weight: W; a larger weight is an error, so choose a public bound, and choose it
+    close: the step of a coordinate is proportional to it.
+    """
+
+    field: Field
+    hospitals: int
+    clip_range: float = 8.0
+    max_weight: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.hospitals < 1:
+            raise InputError("hospitals", self.hospitals, "at least 1")
+        # Comparisons are false for NaN.
+        if not _SMALLEST_RANGE <= self.clip_range <= _LARGEST_RANGE:
+            raise InputError("clip_range", self.clip_range, "a finite float32 above 0")
+        if isinstance(self.max_weight, bool) or self.max_weight != int(self.max_weight):
+            raise InputError("max_weight", self.max_weight, "a whole number")
+        if not 1 <= self.max_weight <= self.largest_summand:
+            raise InputError(
+                "max_weight",
+                self.max_weight,
+                f"1 to {self.largest_summand}, so that {self.hospitals} weights sum up in the "
+                f"{self.field.bits}-bit field",
+            )
+
+    @property
+    def largest_summand(self) -> int:
+        """Of any coordinate: K of these sum up below the modulus."""
+        return (self.field.modulus - 1) // self.hospitals
+
+    @property
+    def half_range(self) -> int:
+        """h: coordinates are encoded in [0, 2h], zero at h."""
+        return min(self.largest_summand // 2, _MAX_HALF_RANGE)
+
+    @property
+    def limit(self) -> float:
+        """R as a float32: then a float32 vector's values at ±R are exactly on the border."""
+        return float(np.float32(self.clip_range))
+
+    @property
+    def step(self) -> float:
+        """What one unit of a coordinate is worth, in units of n·x."""
+        return self.limit * self.max_weight / self.half_range
+
+    def encode(self, vector: np.ndarray, weight: int, rounding_key: int) -> np.ndarray:
+        """(P,) float32 or float64, its weight n -> (P + 2,) field elements.
+
+        rounding_key: 64 bits, one for each (hospital, round); coordinate j uses word j mod 4 of
+        Philox counter ⌊j/4⌋, so the result does not depend on block sizes.
+        Raises InputError for a vector that is not finite or a weight outside 0 … W.
+        """
+        self.check(vector, weight)
+        encoded = self.field.zeros(len(vector) + EXTRA)
+        clipped = 0
+        for part in blocks(len(vector)):
+            uniform = _uniform(rounding_key, part.start, part.stop)
+            clipped += self._encode_block(vector[part], weight, uniform, encoded[part])
+        encoded[-2] = weight
+        encoded[-1] = min(clipped, self.largest_summand)
+        return encoded
+
+    def _encode_block(
+        self, values: np.ndarray, weight: int, uniform: np.ndarray, out: np.ndarray
+    ) -> int:
+        if not np.isfinite(values).all():
+            raise InputError("vector", "a value that is not finite", "finite numbers")
+        clipped = int(np.count_nonzero(np.abs(values) > values.dtype.type(self.limit)))
+        scaled = values.astype(np.float64)
+        if clipped:
+            np.clip(scaled, -self.limit, self.limit, out=scaled)
+        scaled *= weight / self.step
+        scaled += uniform
+        np.floor(scaled, out=scaled)
+        # x + u may round up to the next integer in float64; beyond ±h it would not be ours.
+        np.clip(scaled, -self.half_range, self.half_range, out=scaled)
+        scaled += self.half_range
+        np.copyto(out, scaled, casting="unsafe")
+        return clipped
+
+    def decode(self, total: np.ndarray, survivors: int) -> Decoded:
+        """The weighted mean of ``survivors`` encoded vectors from their field sum, (P + 2,).
+
+        Raises InputError if the survivors' weights sum up to zero, where no mean exists.
+        """
+        weight, clipped = int(total[-2]), int(total[-1])
+        if weight == 0:
+            raise InputError("weights", 0, "survivors whose weights do not sum up to zero")
+        mean = total[:-EXTRA].astype(np.float64)
+        mean -= survivors * self.half_range
+        mean *= self.step / weight
+        return Decoded(mean, weight, clipped, self.error_bound(survivors, weight))
+
+    def error_bound(self, survivors: int, weight: int) -> float:
+        """Largest |decoded mean − weighted mean of the clipped vectors|, in any coordinate.
+
+        Stochastic rounding moves each summand by less than one step, so the sum by less than S
+        steps: S·R·W / (h·Σn). For S = K, with h ≈ p/2K and n̄ = Σn/K: 2·K·R·(W/n̄)/p.
+        The error is unbiased, with a standard deviation of at most √S/2 steps over Σn.
+        """
+        return survivors * self.step / weight * _SLACK
+
+    def check(self, vector: np.ndarray, weight: int) -> None:
+        """Raise InputError for a vector or weight that cannot be encoded (finiteness aside)."""
+        if vector.ndim != 1 or vector.dtype not in (np.float32, np.float64):
+            given = f"{vector.shape} of {vector.dtype}"
+            raise InputError("vector", given, "one dimension of float32 or float64")
+        if isinstance(weight, bool) or weight != int(weight) or not 0 <= weight <= self.max_weight:
+            raise InputError("weight", weight, f"a whole number from 0 to {self.max_weight}")
+
+
+def _uniform(key: int, start: int, stop: int) -> np.ndarray:
+    """Uniforms in [0, 1), float64, for coordinates start … stop − 1; start a multiple of 4."""
+    first, last = start // 4, (stop + 3) // 4
+    counter = np.arange(first, last, dtype=np.uint64)
+    zero = np.zeros_like(counter)
+    key_words = (key & 0xFFFFFFFF, key >> 32)
+    words = philox4x32((counter, zero, zero, zero), key_words)
+    uniform = np.empty((len(counter), 4))
+    for column, word in enumerate(words):
+        uniform[:, column] = word
+    uniform *= 2.0**-32
+    return uniform.reshape(-1)[: stop - start]

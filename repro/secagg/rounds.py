@@ -1,0 +1,178 @@
+"""What everybody knows before a round: who takes part, the thresholds, the field, the length."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from repro.errors import InputError
+from repro.secagg import graph
+from repro.secagg.errors import Refused
+from repro.secagg.field import Field
+from repro.secagg.keys import PUBLIC_BYTES
+
+PHASES = ("advertise", "share", "masked", "consistency", "unmask")
+SERVER = 2**64 - 1  # the server's id in a message; hospitals' ids are below
+MAX_HOSPITALS = 2**16
+COMMITTEE = 96  # signatures are the cost that grows with K: 53 of them take 5 ms to verify
+SESSION_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Who is who: everybody's Ed25519 public key, 32 bytes, known to all beforehand.
+
+    That this list is right is the one thing the protocol has to assume (Bonawitz et al. 2017,
+    section 6.2, call it the PKI): a server that could write it would play every neighbour itself.
+    """
+
+    server: bytes
+    hospitals: Mapping[int, bytes]
+
+    def __post_init__(self) -> None:
+        keys = [self.server, *self.hospitals.values()]
+        if any(len(key) != PUBLIC_BYTES for key in keys) or len(set(keys)) != len(keys):
+            raise InputError("directory", f"{len(keys)} keys", "distinct public keys of 32 bytes")
+        if any(not 0 <= one < SERVER for one in self.hospitals):
+            raise InputError("directory", sorted(self.hospitals), "ids from 0 to 2^64 - 2")
+        if not 2 <= len(self.hospitals) <= MAX_HOSPITALS:
+            raise InputError("hospitals", len(self.hospitals), f"2 to {MAX_HOSPITALS}")
+
+
+@dataclass(frozen=True)
+class Round:
+    """The public settings of one round. Everybody holds an equal one, or nothing verifies.
+
+    directory: everybody's identity; session: 32 bytes that name the federation's run, not
+        chosen by the server alone (they fix who neighbours whom); number: the round in it.
+    threshold: shares that reveal a secret, t; neighbours: k, each hospital's secrets are shared
+        among itself and its k neighbours. k/2 < t ≤ k + 1: no two disjoint sets of t neighbours,
+        so a hospital's two secrets need not both come out.
+    dimension: field elements in a vector; field: the field they are in.
+    quorum: confirmers (below) whose signature a survivor set needs, more than half of them: two
+        different sets are both confirmed only if 2·quorum − confirmers of them sign twice.
+        0 means as many as any round that can be unmasked has anyway, see ``_usual_quorum``.
+    """
+
+    directory: Directory
+    session: bytes
+    number: int
+    threshold: int
+    neighbours: int
+    dimension: int
+    field: Field
+    quorum: int = 0
+
+    def __post_init__(self) -> None:
+        count = len(self.directory.hospitals)
+        if len(self.session) != SESSION_BYTES:
+            raise InputError("session", f"{len(self.session)} bytes", f"{SESSION_BYTES} bytes")
+        if not 0 <= self.number < 2**64:
+            raise InputError("round", self.number, "0 to 2^64 - 1")
+        if not 1 <= self.dimension < 2**32:
+            raise InputError("dimension", self.dimension, "1 to 2^32 - 1")
+        graph.check_degree(self.neighbours, count)
+        if not self.neighbours < 2 * self.threshold <= 2 * (self.neighbours + 1):
+            raise InputError(
+                "threshold",
+                self.threshold,
+                f"more than half of the {self.neighbours} neighbours and at most "
+                f"{self.neighbours + 1} (they and the hospital itself)",
+            )
+        confirmers = self._confirmer_count
+        if self.quorum == 0:
+            object.__setattr__(self, "quorum", self._usual_quorum)
+        if not confirmers < 2 * self.quorum <= 2 * confirmers:
+            raise InputError("quorum", self.quorum, f"{confirmers // 2 + 1} to {confirmers}")
+
+    @cached_property
+    def roster(self) -> tuple[int, ...]:
+        """All hospitals, ascending."""
+        return tuple(sorted(self.directory.hospitals))
+
+    @cached_property
+    def context(self) -> bytes:
+        """SHA-256 of everything above: what every key, signature and message is bound to."""
+        numbers = (self.number, self.threshold, self.neighbours, self.dimension, self.field.bits)
+        digest = hashlib.sha256(b"repro secagg round v1" + self.session)
+        for value in (*numbers, self.quorum, len(self.roster)):
+            digest.update(value.to_bytes(8, "little"))
+        digest.update(self.directory.server)
+        for one in self.roster:
+            digest.update(one.to_bytes(8, "little") + self.directory.hospitals[one])
+        return digest.digest()
+
+    @cached_property
+    def graph(self) -> dict[int, frozenset[int]]:
+        """Hospital -> its neighbours."""
+        return graph.regular_graph(self.roster, self.neighbours, self.context)
+
+    @cached_property
+    def confirmers(self) -> frozenset[int]:
+        """Whose signatures count in the consistency check: everybody's, or, on a sparse graph
+        of more than ``COMMITTEE`` hospitals, a committee's that the context's hash picks."""
+        seed = b"repro secagg committee v1" + self.context
+        ranked = sorted(self.roster, key=lambda one: graph.hashed(seed, one))
+        return frozenset(ranked[: self._confirmer_count])
+
+    @property
+    def _confirmer_count(self) -> int:
+        count = len(self.roster)
+        sparse = self.neighbours < count - 1
+        return min(count, COMMITTEE) if sparse else count
+
+    @property
+    def _usual_quorum(self) -> int:
+        """If all K share, each of the K neighbourhoods of k + 1 needs t that are left, and each
+        hospital is in k + 1 of them: K·t/(k + 1) hospitals are left in any round that can be
+        unmasked. A committee is a sample, and needs some room for chance: 55 %."""
+        count = self._confirmer_count
+        if count < len(self.roster):
+            return 55 * count // 100 + 1
+        return max(-(-count * self.threshold // (self.neighbours + 1)), count // 2 + 1)
+
+    def place(self, hospital: int) -> int:
+        """The hospital's evaluation point in Shamir's scheme: its rank in the roster, from 1."""
+        return self._places[hospital]
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {hospital: rank for rank, hospital in enumerate(self.roster, start=1)}
+
+    def holders(self, hospital: int, among: Collection[int]) -> list[int]:
+        """Who of ``among`` holds shares of the hospital's secrets, itself included; ascending."""
+        return sorted((self.graph[hospital] | {hospital}) & set(among))
+
+    def shortfall(self, sharers: Collection[int], survivors: Collection[int]) -> str:
+        """Why the survivors' sum cannot or must not be unmasked; empty if it can.
+
+        sharers: the hospitals whose shares were delivered; survivors: those of them whose
+        masked input is in the sum. The server and each hospital apply the same test.
+        """
+        alive = set(survivors)
+        if len(alive & self.confirmers) < self.quorum:
+            return f"{self.quorum} of the {len(self.confirmers)} that confirm survivors"
+        for one in sharers:
+            if len(self.graph[one] & alive) + (one in alive) < self.threshold:
+                return f"{self.threshold} holders of the shares of hospital {one}"
+        if not graph.connected(self.graph, survivors):
+            # Every piece of the graph would unmask on its own, and show its own sum.
+            return "neighbours that keep the survivors in one piece"
+        return ""
+
+    def to_bitmap(self, hospitals: Collection[int]) -> bytes:
+        """One bit for each of the roster, lowest first; unused bits are zero."""
+        bits = sum(1 << (self._places[one] - 1) for one in hospitals)
+        return bits.to_bytes(self.bitmap_bytes, "little")
+
+    def from_bitmap(self, bitmap: bytes) -> frozenset[int]:
+        bits = int.from_bytes(bitmap, "little")
+        if len(bitmap) != self.bitmap_bytes or bits >> len(self.roster):
+            raise Refused("a set of hospitals that names strangers")
+        return frozenset(one for rank, one in enumerate(self.roster) if bits >> rank & 1)
+
+    @property
+    def bitmap_bytes(self) -> int:
+        return (len(self.roster) + 7) // 8

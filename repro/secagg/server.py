@@ -1,0 +1,247 @@
+"""The server's side of one round: one method a phase, each fed with the messages that came.
+
+A message that is late, double, malformed or foreign is refused, noted in ``refusals`` and
+forgotten; the round goes on with the hospitals that are left. The masked inputs are added up as
+they arrive, so the server holds one vector, the shares, and one message at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+import numpy as np
+
+from repro.errors import InputError
+from repro.secagg import graph, messages, shamir
+from repro.secagg.errors import Refused, RoundFailed
+from repro.secagg.hospital import (
+    pairwise_mask_key,
+    seed_commitment,
+    self_mask_key,
+    share_commitment,
+    survivor_statement,
+)
+from repro.secagg.keys import AgreementKey, Identity, verify
+from repro.secagg.masks import add_mask, subtract_mask
+from repro.secagg.messages import Advertise, Buffer, Kind
+from repro.secagg.rounds import PHASES, Round
+
+Take = Callable[[int, memoryview, Buffer], None]  # sender, payload, whole message
+Answers = dict[int, bytearray]  # hospital -> the message to send to it
+
+
+class Server:
+    """The server in one round.
+
+    After the round: ``survivors`` are the hospitals whose input is in the sum, ``refusals`` one
+    line for each message that was not accepted. While a phase runs, ``awaited`` are the
+    hospitals that may still answer, so that whoever feeds the messages knows when to stop.
+    """
+
+    def __init__(self, identity: Identity, round_: Round) -> None:
+        if round_.directory.server != identity.public:
+            raise InputError("identity", "a key", "the one the directory has for the server")
+        self.round, self._identity = round_, identity
+        self.phase = PHASES[0]
+        self.awaited: set[int] = set(round_.roster)
+        self.refusals: list[str] = []
+        self.survivors: frozenset[int] = frozenset()
+        self._sharers: frozenset[int] = frozenset()
+        self._advertised: dict[int, bytes] = {}
+        self._keys: dict[int, Advertise] = {}
+        self._shares: dict[int, messages.Share] = {}
+        self._sum: np.ndarray | None = None
+        self._signatures: dict[int, bytes] = {}
+        self._recovered: dict[int, dict[int, bytes]] = {}  # owner -> place -> share
+
+    def advertise_keys(self, received: Iterable[Buffer]) -> Answers:
+        """ADVERTISE from all -> ROSTER for each: its neighbours' keys."""
+        self._collect("advertise", received, self._take_keys)
+        present = self._viable(self._keys)
+        self._advance("share", present)
+        return {
+            one: self._wrap(
+                Kind.ROSTER,
+                messages.Roster(tuple(self._advertised[n] for n in self._near(one, present))),
+            )
+            for one in sorted(present)
+        }
+
+    def share_keys(self, received: Iterable[Buffer]) -> Answers:
+        """SHARE from those -> DELIVERY for each: the shares its neighbours sealed for it."""
+        expected = frozenset(self.awaited)
+        self._collect("share", received, lambda *got: self._take_shares(expected, *got))
+        self._sharers = frozenset(self._viable(self._shares))
+        self._advance("masked", self._sharers)
+        sealed = {
+            (owner, share.holder): share.sealed
+            for owner in self._sharers
+            for share in self._shares[owner].shares
+        }
+        bitmap = self.round.to_bitmap(self._sharers)
+        answers = {}
+        for one in sorted(self._sharers):
+            entries = tuple((n, sealed[n, one]) for n in self._near(one, self._sharers))
+            answers[one] = self._wrap(Kind.DELIVERY, messages.Delivery(bitmap, entries))
+        return answers
+
+    def masked_input(self, received: Iterable[Buffer]) -> Answers:
+        """MASKED from those, added up as they come -> SURVIVORS for each."""
+        self._sum = self.round.field.zeros(self.round.dimension)
+        expected = frozenset(self.awaited)
+        self._collect("masked", received, self._take_masked)
+        self.survivors = expected - self.awaited
+        shortfall = self.round.shortfall(self._sharers, self.survivors)
+        if shortfall:
+            raise self._failed(self.survivors, shortfall)
+        self._advance("consistency", self.survivors)
+        survivors = messages.Survivors(self.round.to_bitmap(self.survivors))
+        return {one: self._wrap(Kind.SURVIVORS, survivors) for one in sorted(self.survivors)}
+
+    def consistency_check(self, received: Iterable[Buffer]) -> Answers:
+        """CONSISTENCY from those -> CONFIRMATION for each that answered: a quorum's signatures."""
+        self._collect("consistency", received, self._take_signature)
+        signers = sorted(self._signatures)
+        shortfall = self.round.shortfall(self._sharers, signers)
+        if shortfall:
+            raise self._failed(signers, shortfall)
+        self._advance("unmask", signers)
+        counted = [one for one in signers if one in self.round.confirmers]
+        quorum = tuple((one, self._signatures[one]) for one in counted[: self.round.quorum])
+        confirmation = messages.Confirmation(quorum)
+        return {one: self._wrap(Kind.CONFIRMATION, confirmation) for one in signers}
+
+    def unmask(self, received: Iterable[Buffer]) -> np.ndarray:
+        """UNMASK from those -> the survivors' sum, (dimension,) field elements."""
+        self._recovered = {owner: {} for owner in self._sharers}
+        expected = frozenset(self.awaited)
+        self._collect("unmask", received, self._take_unmask)
+        needed = self.round.threshold
+        for owner, shares in self._recovered.items():
+            if len(shares) < needed:
+                shortfall = f"{needed} shares of hospital {owner}'s secret"
+                raise self._failed(expected - self.awaited, shortfall)
+        secrets = {owner: self._secret(owner) for owner in sorted(self._sharers)}
+        total = self._sum
+        assert total is not None
+        for owner, secret in secrets.items():
+            self._remove_masks(total, owner, secret)
+        self._advance("done", ())
+        self._sum = None
+        return total
+
+    def _take_keys(self, sender: int, payload: memoryview, message: Buffer) -> None:
+        keys = Advertise.from_bytes(payload)
+        self._keys[sender], self._advertised[sender] = keys, bytes(message)
+
+    def _take_shares(
+        self, present: Collection[int], sender: int, payload: memoryview, _: Buffer
+    ) -> None:
+        share = messages.Share.from_bytes(payload)
+        holders = [entry.holder for entry in share.shares]
+        if holders != self.round.holders(sender, present):
+            raise Refused("shares for others than the neighbours that advertised")
+        self._shares[sender] = share
+
+    def _take_masked(self, sender: int, payload: memoryview, _: Buffer) -> None:
+        vector = messages.masked_from_bytes(payload, self.round.field, self.round.dimension)
+        assert self._sum is not None
+        self.round.field.add_into(self._sum, vector)
+
+    def _take_signature(self, sender: int, payload: memoryview, _: Buffer) -> None:
+        signature = messages.Consistency.from_bytes(payload).signature
+        statement = survivor_statement(self.round, self._sharers, self.survivors)
+        public = self.round.directory.hospitals[sender]
+        if not verify(public, "survivors", statement, signature):
+            raise Refused("a signature under other survivors")
+        self._signatures[sender] = signature
+
+    def _take_unmask(self, sender: int, payload: memoryview, _: Buffer) -> None:
+        shares = messages.Unmask.from_bytes(payload).shares
+        if [owner for owner, _ in shares] != self.round.holders(sender, self._sharers):
+            raise Refused("shares of others than its neighbours that shared")
+        for owner, share in shares:
+            commitment = share_commitment(self.round, self._kind(owner), owner, sender, share)
+            if commitment == self._committed(owner, sender):
+                self._recovered[owner][self.round.place(sender)] = share
+            else:  # the holder's lie or the owner's; the holder's other shares are good
+                self.refusals.append(f"unmask: a wrong share of hospital {owner} from {sender}")
+
+    def _kind(self, owner: int) -> str:
+        return "seed" if owner in self.survivors else "key"
+
+    def _committed(self, owner: int, holder: int) -> bytes:
+        entry = next(one for one in self._shares[owner].shares if one.holder == holder)
+        return entry.self_mask_commitment if owner in self.survivors else entry.mask_key_commitment
+
+    def _secret(self, owner: int) -> bytes:
+        """The owner's seed (it survived) or mask key (it did not), checked against its word."""
+        try:
+            secret = shamir.combine(self._recovered[owner], self.round.threshold)
+        except Refused:
+            secret = b""
+        if owner in self.survivors:
+            commitment = seed_commitment(self.round, owner, secret)
+            right = commitment == self._shares[owner].seed_commitment
+        else:
+            right = bool(secret) and AgreementKey(secret).public == self._keys[owner].mask_key
+        if not right:
+            raise self._failed(self.survivors, f"hospital {owner} to have shared what it used")
+        return secret
+
+    def _remove_masks(self, total: np.ndarray, owner: int, secret: bytes) -> None:
+        field, context = self.round.field, self.round.context
+        if owner in self.survivors:
+            subtract_mask(field, total, self_mask_key(secret, context, owner))
+            return
+        key = AgreementKey(secret)
+        for other in self._near(owner, self.survivors):
+            shared = pairwise_mask_key(key, self._keys[other].mask_key, context, owner, other)
+            # The survivor has added this mask if its id is the lower one, else subtracted it.
+            (subtract_mask if other < owner else add_mask)(field, total, shared)
+
+    def _collect(self, phase: str, received: Iterable[Buffer], take: Take) -> None:
+        if self.phase != phase:
+            raise Refused(f"phase {phase} after phase {self.phase}")
+        kind = Kind[phase.upper()]
+        for message in received:
+            self._receive(kind, message, take)
+
+    def _receive(self, kind: Kind, message: Buffer, take: Take) -> None:
+        try:
+            sender, payload = messages.unwrap(message, kind, self.round)
+            if sender not in self.awaited:
+                raise Refused(f"a message that is late or came twice, from {sender}")
+            take(sender, payload, message)
+        except Refused as reason:
+            self.refusals.append(f"{self.phase}: {reason}")
+        else:
+            self.awaited.discard(sender)
+
+    def _near(self, hospital: int, among: Collection[int]) -> list[int]:
+        return sorted(self.round.graph[hospital] & set(among))
+
+    def _viable(self, present: Collection[int]) -> set[int]:
+        left = graph.viable(self.round.graph, present, self.round.threshold)
+        shortfall = self.round.shortfall(left, left)
+        if shortfall:
+            raise self._failed(present, shortfall)
+        return left
+
+    def _advance(self, phase: str, awaited: Iterable[int]) -> None:
+        self.phase, self.awaited = phase, set(awaited)
+
+    def _failed(self, remaining: Collection[int], needed: str) -> RoundFailed:
+        failure = RoundFailed(self.phase, remaining, needed)
+        self._advance("failed", ())
+        self.survivors = frozenset()
+        self._sum = None
+        self._recovered.clear()
+        return failure
+
+    def _wrap(
+        self,
+        kind: Kind,
+        payload: messages.Roster | messages.Delivery | messages.Survivors | messages.Confirmation,
+    ) -> bytearray:
+        return messages.wrap(kind, messages.SERVER, self.round, self._identity, payload.to_bytes())

@@ -1,0 +1,35 @@
+"""``repro reproduce`` in the smoke profile: runs, side files, tables, figures, report, verdicts."""
+
+import json
+
+from repro.cli import main
+from repro.experiments import FIGURES, TABLES
+
+
+def test_reproduce_leaves_everything_and_repeats_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["reproduce", "--profile", "smoke", "--data", "synthetic", "--out", str(out)]
+    words += ["--arms", "fedavg,fedavg-secagg,single", "--device", "cpu", "--json"]
+    assert main(words) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["verdicts"]
+    for table in TABLES:
+        assert list((out / "tables").glob(f"{table.name}*.md")), table
+    for figure in FIGURES:
+        assert (out / "figures" / f"{figure.name}.svg").exists(), figure
+        assert (out / "figures" / f"{figure.name}.png").exists(), figure
+    html = (out / "report.html").read_text()
+    assert "synthetic stand-in" in html
+    assert {path.name for path in out.iterdir()} >= {"runs", "partition", "models.json"}
+
+    drawn = {path: path.stat().st_mtime_ns for path in (out / "figures").glob("*.svg")}
+    records = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/record.json")}
+    assert len(records) == 6
+    removed = out / "figures" / "accuracy.svg"
+    content = removed.read_bytes()
+    removed.unlink()
+    assert main(words) == 0
+    assert removed.read_bytes() == content
+    for path, when in {**drawn, **records}.items():
+        if path != removed:
+            assert path.stat().st_mtime_ns == when, path

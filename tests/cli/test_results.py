@@ -1,0 +1,68 @@
+"""``repro table``, ``repro figure``, ``repro report``: paths, bad input, light imports."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro.cli import main
+from tests.results import fake
+
+
+@pytest.fixture
+def out(tmp_path):
+    fake.store(tmp_path, ["fedavg"])
+    return tmp_path
+
+
+@pytest.mark.parametrize(("kind", "item"), [("table", "1"), ("figure", "recall"), ("figure", "9")])
+def test_json_gives_the_paths_that_were_written(out, capsys, kind, item):
+    assert main([kind, item, "--out", str(out), "--json"]) == 0
+    given = json.loads(capsys.readouterr().out)
+    assert given["path"] == given["paths"][0]
+    assert all(Path(path).is_file() for path in given["paths"])
+    assert given["profile"] == "quick"
+
+
+def test_runs_may_lie_elsewhere(out, tmp_path, capsys):
+    there = tmp_path / "there"
+    assert main(["table", "1", "--out", str(there), "--runs", str(out), "--json"]) == 0
+    assert "FAKE" in (there / "tables" / "table1.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["table", "99"],
+        ["table", "accuracy"],
+        ["figure", "nothing"],
+        ["figure", "0"],
+        ["table", "1", "--profile", "huge"],
+        ["report", "--profile", "huge"],
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_leaves_nothing(tmp_path, capsys, words):
+    out = tmp_path / "new"
+    assert main([*words, "--out", str(out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_broken_record_is_named(out, capsys):
+    record = next((out / "runs").glob("*/record.json"))
+    record.write_text("{")
+    assert main(["table", "1", "--out", str(out)]) == 2
+    assert record.parent.name in capsys.readouterr().err
+
+
+def test_drawing_imports_no_torch(out):
+    """Everything but Table 5, which counts on the models themselves."""
+    code = (
+        "import sys; from repro.cli import main\n"
+        f"assert main(['table', '1', '--out', {str(out)!r}]) == 0\n"
+        f"assert main(['figure', 'accuracy', '--out', {str(out)!r}]) == 0\n"
+        "assert not {'torch', 'torchvision', 'medmnist', 'triton'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,61 @@
+"""``repro run`` and ``repro arms``: the JSON contract, and one line for every mistake."""
+
+import json
+
+import pytest
+
+from repro.cli import main
+
+KEYS = {
+    *("arm", "hospitals", "seed", "dataset", "rounds", "final_accuracy", "best_accuracy"),
+    *("best_round", "privacy", "history"),
+}
+
+
+def test_arms_are_listed(capsys):
+    assert main(["arms", "--json"]) == 0
+    arms = json.loads(capsys.readouterr().out)["arms"]
+    assert {"name", "description"} <= arms[0].keys()
+    assert "fedavg" in [arm["name"] for arm in arms]
+
+
+def test_run_keeps_the_contract(tmp_path, capsys):
+    words = "run fedavg --hospitals 3 --seed 0 --profile smoke --data synthetic --rounds 1"
+    assert main([*words.split(), "--out", str(tmp_path), "--json", "--quiet"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record.keys() >= KEYS
+    assert record["dataset"].keys() >= {"name", "source", "official", "md5"}
+    assert record["dataset"]["official"] is False
+    assert [set(entry) >= {"round", "loss", "accuracy"} for entry in record["history"]] == [
+        True
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ("run fedavgg", "arm"),
+        ("run fedavg --profile huge", "profile"),
+        ("run fedavg --hospitals 0", "hospitals"),
+        ("run fedavg --hospitals 100000 --data synthetic", "hospitals"),
+        ("run fedavg --hospitals ten", "--hospitals"),
+        ("run fedavg --seed 1.5", "--seed"),
+        ("run fedavg --seed -1", "seed"),
+        ("run fedavg --rounds 0", "rounds"),
+        ("run fedavg --data nowhere.npz", "nowhere.npz"),
+        ("run fedavg --dataset chestmnist", "chestmnist"),
+        ("run fedavg --device tpu", "device"),
+    ],
+)
+def test_mistakes_cost_one_line_and_leave_nothing(words, field, tmp_path, capsys):
+    out = tmp_path / "out"
+    try:
+        status = main([*words.split(), *("--profile smoke" * ("--profile" not in words)).split(),
+                       "--out", str(out)])  # fmt: skip
+    except SystemExit as stop:
+        status = stop.code
+    said = capsys.readouterr().err
+    assert status == 2
+    assert said.count("\n") == 1
+    assert field in said
+    assert not out.exists()

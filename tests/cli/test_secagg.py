@@ -1,0 +1,98 @@
+"""``repro secagg``: its contract, as a script sees it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from repro.cli import main
+
+SMALL = ["secagg", "--hospitals", "5", "--dimension", "50", "--threshold", "3"]
+SMALL += ["--neighbours", "4", "--seed", "7", "--json"]
+
+
+def run(capsys, *more):
+    status = main([*SMALL, *more])
+    captured = capsys.readouterr()
+    return status, (json.loads(captured.out) if captured.out else None), captured.err
+
+
+def test_full_attendance(capsys):
+    status, data, _ = run(capsys)
+    assert status == 0
+    assert data["ok"] is True
+    assert data["survivors"] == [0, 1, 2, 3, 4]
+    assert data["dropped"] == []
+    assert 0 < data["max_error"] <= data["error_bound"]
+    phases = ["advertise", "share", "masked", "consistency", "unmask"]
+    assert list(data["bytes"]["up"]) == phases
+    assert list(data["seconds"]["server"]) == phases
+
+
+@pytest.mark.parametrize(
+    ("phase", "in_sum"),
+    [
+        ("advertise", False),
+        ("share", False),
+        ("masked", False),
+        ("consistency", True),
+        ("unmask", True),
+    ],
+)
+def test_a_loss_in_each_phase(capsys, phase, in_sum):
+    """Lost before its masked input: not in the sum. Lost later: still in it."""
+    status, data, _ = run(capsys, "--drop", f"{phase}:2")
+    assert status == 0
+    assert data["ok"] is True
+    assert data["dropped"] == [2]
+    assert (2 in data["survivors"]) == in_sum
+    assert data["max_error"] <= data["error_bound"]
+
+
+@pytest.mark.parametrize("phase", ["advertise", "share", "masked", "consistency", "unmask"])
+def test_below_threshold_is_exit_3_and_reveals_nothing(capsys, phase):
+    drops = [word for one in (0, 1, 2) for word in ("--drop", f"{phase}:{one}")]
+    status, data, _ = run(capsys, *drops)
+    assert status == 3
+    assert data["ok"] is False
+    assert data["survivors"] == []
+    assert data["dropped"] == [0, 1, 2]
+    assert data["max_error"] is None
+    assert data["phase"] == phase
+
+
+def test_same_seed_same_error(capsys):
+    assert run(capsys)[1]["max_error"] == run(capsys)[1]["max_error"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--drop", "masked"],
+        ["--drop", "lunch:1"],
+        ["--drop", "masked:5"],
+        ["--drop", "masked:-1"],
+        ["--drop", "masked:one"],
+        ["--threshold", "2"],
+        ["--threshold", "6"],
+        ["--neighbours", "5"],
+        ["--neighbours", "3"],
+        ["--hospitals", "1"],
+        ["--hospitals", "0"],
+        ["--dimension", "0"],
+        ["--seed", "-1"],
+        ["--clip-range", "0"],
+        ["--max-weight", "0"],
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(capsys, words):
+    status, data, err = run(capsys, *words)
+    assert status == 2
+    assert data is None
+    assert err.count("\n") == 1
+
+
+def test_text_for_people(capsys):
+    assert main([word for word in SMALL if word != "--json"]) == 0
+    assert "survivors    5: 0 1 2 3 4" in capsys.readouterr().out

@@ -1,0 +1,33 @@
+"""Campaigns: every run once, spread over processes or not, only what is missing repeated."""
+
+import shutil
+
+from repro.arms import get_arm
+from repro.federated.campaign import matrix, run_all
+from repro.profiles import PROFILES
+from repro.results.store import RunStore
+from tests.federated.small import small_dataset
+
+ARMS = [get_arm("fedavg"), get_arm("central")]
+
+
+def test_matrix_is_every_arm_once_and_central_only_once_a_seed():
+    runs = matrix(PROFILES["quick"], ARMS)
+    assert len(runs) == 3 * (2 + 1)
+    assert len({run.run_id("data") for run in runs}) == len(runs)
+    # The first runs already hold every arm: a campaign that is cut short shows something.
+    assert {run.arm for run in runs[:2]} == {"fedavg", "central"}
+
+
+def test_processes_change_nothing_and_only_the_missing_is_repeated(tmp_path):
+    dataset = small_dataset()
+    runs = matrix(PROFILES["smoke"], ARMS, hospitals=[3])
+    spread = run_all(runs, dataset, RunStore(tmp_path / "spread"), device="cpu")
+    alone = [run_all([run], dataset, RunStore(tmp_path / "alone"), device="cpu")[0] for run in runs]
+    assert [record.stable() for record in spread] == [record.stable() for record in alone]
+
+    store = RunStore(tmp_path / "spread")
+    shutil.rmtree(store.folder(spread[0].run_id))
+    again = run_all(runs, dataset, store, device="cpu")
+    assert again[1] == spread[1]  # its times too: it was not run again
+    assert again[0].stable() == spread[0].stable()

@@ -1,0 +1,134 @@
+"""Runs: deterministic, resumable, never repeated, safe to share a store."""
+
+import multiprocessing
+
+import pytest
+import torch
+
+from repro.errors import InputError
+from repro.federated import checkpoint, rounds
+from repro.federated.execute import check_synthetic, execute, shares
+from repro.profiles import PROFILES
+from repro.results.store import RunStore
+from tests.federated.small import small_dataset, small_settings
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return small_dataset()
+
+
+def run(settings, dataset, folder):
+    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True)
+
+
+def test_same_settings_same_record_in_another_store(dataset, tmp_path):
+    one = run(small_settings(), dataset, tmp_path / "one")
+    two = run(small_settings(), dataset, tmp_path / "two")
+    assert one.stable() == two.stable()
+    assert [entry["round"] for entry in one.history] == [0, 1, 2]
+
+
+def test_another_seed_is_another_run(dataset, tmp_path):
+    one = run(small_settings(seed=0), dataset, tmp_path)
+    two = run(small_settings(seed=1), dataset, tmp_path)
+    assert one.run_id != two.run_id
+    assert one.history != two.history
+
+
+def test_finished_run_is_not_repeated(dataset, tmp_path, monkeypatch):
+    first = run(small_settings(), dataset, tmp_path)
+    monkeypatch.setattr(rounds, "run_rounds", lambda *_: pytest.fail("trained again"))
+    assert run(small_settings(), dataset, tmp_path) == first
+
+
+@pytest.mark.parametrize("arm", ["fedavg", "central", "single"])
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_stopped_run_goes_on_bit_for_bit(arm, stop_after, dataset, tmp_path, monkeypatch):
+    """Stopped right after a checkpoint, with Adam's moments kept over rounds in "central"."""
+    settings = small_settings(arm, rounds=3)
+    whole = run(settings, dataset, tmp_path / "whole")
+    save, saved = checkpoint.save_checkpoint, []
+
+    def stopping(folder, state):
+        save(folder, state)
+        saved.append(state["round"])
+        if state["round"] == stop_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "save_checkpoint", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, dataset, tmp_path / "cut")
+    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    resumed = run(settings, dataset, tmp_path / "cut")
+    assert resumed.stable() == whole.stable()
+    assert (whole.resumed, resumed.resumed) == (0, 1)
+
+
+def test_damaged_checkpoint_is_named_and_the_run_starts_over(dataset, tmp_path, capsys):
+    settings = small_settings()
+    whole = run(settings, dataset, tmp_path / "whole")
+    store = RunStore(tmp_path / "damaged")
+    folder = store.folder(settings.run_id(dataset.fingerprint))
+    checkpoint.save_checkpoint(folder, {"round": 1})
+    damaged = bytearray((folder / "checkpoint.pt").read_bytes())
+    damaged[-10] ^= 1
+    (folder / "checkpoint.pt").write_bytes(damaged)
+    assert execute(settings, dataset, store, device="cpu", quiet=True).stable() == whole.stable()
+    assert "damaged" in capsys.readouterr().err
+
+
+def _child(folder, queue):
+    record = execute(small_settings(), small_dataset(), RunStore(folder), device="cpu", quiet=True)
+    queue.put(record.as_dict())
+
+
+def test_two_processes_share_a_store(tmp_path):
+    """Both ask for the same run at once: one trains, the other waits and gets its record."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    children = [context.Process(target=_child, args=(tmp_path, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    records = [queue.get(timeout=120) for _ in children]
+    for child in children:
+        child.join()
+    queue.close()
+    queue.join_thread()
+    assert records[0] == records[1]  # times included: it was one run
+    assert len(RunStore(tmp_path).all()) == 1
+
+
+def test_reproducible_and_private_seeds_are_told_apart(dataset, tmp_path):
+    known = run(small_settings(seed=0), dataset, tmp_path)
+    private = run(small_settings(seed=None), dataset, tmp_path)
+    assert known.seed_source == "user seed"
+    assert private.seed_source == "operating system entropy"
+    # A private root seed is in the checkpoint while the run lasts, and nowhere afterwards.
+    folders = [RunStore(tmp_path).folder(record.run_id) for record in (known, private)]
+    assert checkpoint.saved_seed(folders[0]) is not None
+    assert checkpoint.saved_seed(folders[1]) is None
+
+
+def test_scopes_hold_the_images_they_should(dataset):
+    labels = dataset.train.labels[::16]
+    federated = shares(small_settings("fedavg", seed=7), labels)
+    pooled = shares(small_settings("central", seed=7), labels)
+    alone = shares(small_settings("single", seed=7), labels)
+    assert sorted(i for share in federated.values() for i in share) == list(pooled[0])
+    assert list(alone) == [7 % 5]
+    assert list(alone[2]) == list(federated[2])
+
+
+def test_paper_profile_wants_real_images_unless_told(dataset):
+    check_synthetic(dataset, PROFILES["quick"], "auto")
+    check_synthetic(dataset, PROFILES["paper"], "synthetic")
+    with pytest.raises(InputError, match="real images for profile paper"):
+        check_synthetic(dataset, PROFILES["paper"], "auto")
+
+
+def test_training_learns(dataset, tmp_path):
+    """Central training on noisy stripes beats chance by far."""
+    record = run(small_settings("central", rounds=12), dataset, tmp_path)
+    assert record.final_accuracy > 0.6  # chance is 0.25
+    assert torch.tensor(record.confusion).sum().item() == 48

@@ -1,0 +1,65 @@
+"""Independent, slow, 50-digit values to hold the accountant against (mpmath)."""
+
+from __future__ import annotations
+
+import mpmath
+
+DIGITS = 50
+
+
+def rdp_integer(q: float, sigma: float, order: int) -> mpmath.mpf:
+    """RDP by the binomial expansion: exact at integer orders, all terms positive."""
+    with mpmath.workdps(DIGITS):
+        q, sigma = mpmath.mpf(q), mpmath.mpf(sigma)
+        term = (1 - q) ** order  # k = 0; the next binomial term is a ratio away
+        total = term
+        for k in range(order):
+            term *= (order - k) * q / ((k + 1) * (1 - q))
+            total += term * mpmath.exp(mpmath.mpf(k * (k + 1)) / (2 * sigma**2))
+        return mpmath.log(total) / (order - 1)
+
+
+def rdp_quadrature(q: float, sigma: float, order: float, *, swapped: bool = False) -> mpmath.mpf:
+    """RDP from the defining integral by Gauss–Legendre panels, at any order.
+
+    swapped: the other direction, D_α(N(0, σ²) ‖ mixture).
+    """
+    with mpmath.workdps(DIGITS):
+        q, sigma, order = mpmath.mpf(q), mpmath.mpf(sigma), mpmath.mpf(order)
+
+        def integrand(x: mpmath.mpf) -> mpmath.mpf:
+            ratio = 1 - q + q * mpmath.exp(x / sigma - 1 / (2 * sigma**2))
+            power = ratio ** (1 - order) if swapped else ratio**order
+            return mpmath.npdf(x) * power
+
+        # The mass sits around 0, around the crossing, and around the last peak.
+        peak = order / sigma
+        crossing = max(sigma * mpmath.log((1 - q) / q) + 1 / (2 * sigma), 0)
+        joined = max(mpmath.mpf(0), min(peak, crossing + 4))
+        panels = [(-17, joined + 17)]
+        if not swapped:
+            panels = (
+                [(-17, peak + 17)]
+                if peak < joined + 34
+                else [(-17, joined + 17), (peak - 17, peak + 17)]
+            )
+        total = mpmath.mpf(0)
+        for low, high in panels:
+            edges = mpmath.linspace(low, high, int(high - low) // 2 + 2)
+            total += mpmath.quad(integrand, edges, method="gauss-legendre", maxdegree=6)
+        return mpmath.log(total) / (order - 1)
+
+
+def gaussian_log_delta(mu: float, epsilon: float) -> mpmath.mpf:
+    """log δ of μ-Gaussian DP from the two normal tails (Balle and Wang 2018, Theorem 8)."""
+    # The two terms agree in up to log10(e)·ε²/(2μ²) digits; keep that many more.
+    with mpmath.workdps(DIGITS + 60):
+        mu, epsilon = mpmath.mpf(mu), mpmath.mpf(epsilon)
+        first = mpmath.ncdf(mu / 2 - epsilon / mu)
+        return mpmath.log(first - mpmath.exp(epsilon) * mpmath.ncdf(-mu / 2 - epsilon / mu))
+
+
+def relative(value: float, truth: mpmath.mpf) -> float:
+    """(value − truth)/truth, computed in 50 digits."""
+    with mpmath.workdps(DIGITS):
+        return float(mpmath.mpf(value) / truth - 1)

@@ -1,0 +1,22 @@
+"""One fake store, drawn once, for every test that only looks at what was drawn."""
+
+import pytest
+
+from repro.results.drawing import Sources
+from repro.results.report import write_report
+from tests.results import fake
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """A folder with fake quick runs of all arms, partitions, and everything drawn from them."""
+    out = tmp_path_factory.mktemp("drawn")
+    fake.store(out)
+    fake.partitions(out)
+    write_report(Sources.of(out))
+    return out
+
+
+@pytest.fixture
+def sources(drawn):
+    return Sources.of(drawn)

@@ -1,0 +1,188 @@
+"""The report: well-formed, self-contained, and honest on its first screen; in a real browser."""
+
+import html.parser
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from repro.experiments import FIGURES, ITEMS
+from repro.results.documents import DOCUMENTS, refreshed, update_documents
+from repro.results.drawing import Sources
+from repro.results.report import write_report
+from tests.results import fake
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects what is loaded and linked, and insists on matching tags and unique ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.links, self.ids, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        assert tag not in ("script", "iframe", "object", "embed", "link")
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if "src" in attributes:
+            self.sources.append(attributes["src"])
+        if "href" in attributes:
+            self.links.append(attributes["href"])
+        if tag == "img":
+            assert attributes["alt"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(drawn):
+    checker = Checker()
+    checker.feed((drawn / "report.html").read_text())
+    assert checker.open == []
+    return checker
+
+
+def test_the_page_is_well_formed_and_loads_nothing(page, drawn):
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert len(page.sources) == len(FIGURES)
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert all(link.startswith("https://arxiv.org/") for link in outside)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    style = re.search(r"<style>(.*?)</style>", (drawn / "report.html").read_text(), re.S).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_first_screen_answers_the_three_questions(drawn):
+    text = (drawn / "report.html").read_text()
+    first = text[: text.index("<nav>")]
+    for question in ("What the paper claims", "What was found", "How sure we are"):
+        assert question in first
+    assert "97.78 %" in first
+    assert "19.50 ± 0.40" in first
+    assert "synthetic stand-in" in first
+    assert "87 of 87 runs" in first
+
+
+def test_markdown_has_the_same_tables_and_verdicts(drawn):
+    text = (drawn / "report.md").read_text()
+    assert "DP+ / SecAgg+" in text
+    assert "not checkable" in text
+    for item in FIGURES:
+        assert f"figures/{item.name}.svg" in text
+
+
+def test_the_same_store_gives_the_same_report(drawn, tmp_path):
+    fake.store(tmp_path)
+    fake.partitions(tmp_path)
+    for path in write_report(Sources.of(tmp_path)):
+        assert path.read_bytes() == (drawn / path.name).read_bytes()
+
+
+def test_an_empty_store_reports_that_nothing_was_run(tmp_path):
+    page = write_report(Sources.of(tmp_path))[0].read_text()
+    first = page[: page.index("<nav>")]
+    assert "no run is finished yet" in first
+    assert "0 of 87 runs" in first
+
+
+def test_every_table_and_figure_explains_itself():
+    for item in ITEMS:
+        assert set(item.about()) == {"Command", "Cost and hardware", "Expected"}, item.name
+        assert f"repro {item.kind} " in item.about()["Command"]
+
+
+def test_documents_keep_their_words_and_get_their_numbers(sources, tmp_path):
+    for name in DOCUMENTS:
+        (tmp_path / name).write_text(
+            "before\n<!-- generated:answer -->\nold\n<!-- end -->\nafter\n"
+            "<!-- generated:items -->\n<!-- end -->\n"
+        )
+    update_documents(sources, tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n<!-- generated:answer -->\n**The paper claims:**")
+    assert "old" not in text.split("after")[0].split("claims:**")[0]
+    assert "### Figure 9: DPResNet" in text
+    assert refreshed(text, sources) == text
+
+
+def test_the_repositorys_documents_have_only_known_parts(sources):
+    from repro.results.claims import PAPER_RESULTS
+
+    for name in DOCUMENTS:
+        refreshed((PAPER_RESULTS.parent / name).read_text(), sources)
+
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
+     if (path := shutil.which(name))),
+    None,
+)  # fmt: skip
+PROBE = """<script>addEventListener('load', () => {
+  const wide = [...document.querySelectorAll('main *')].filter(
+    e => !e.closest('.scroll') && e.getBoundingClientRect().right > innerWidth + 1);
+  const broken = [...document.images].filter(i => !i.complete || i.naturalWidth === 0);
+  document.body.dataset.probe = [document.documentElement.scrollWidth, innerWidth,
+    wide.length, broken.length, document.images.length,
+    getComputedStyle(document.body).backgroundColor].join(';');
+});</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine's PATH")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_real_browser_nothing_overflows_and_every_figure_shows(drawn, tmp_path, width, dark):
+    """A frame of the asked width holds the page, since headless windows have a minimum width."""
+    inner = tmp_path / "inner.html"
+    text = (drawn / "report.html").read_text().replace("</body>", PROBE + "</body>")
+    if dark:  # what the browser does itself when its user prefers dark
+        text = text.replace("(prefers-color-scheme: dark)", "all")
+    inner.write_text(text)
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f'<iframe src="inner.html" style="width:{width}px;height:900px;border:0"></iframe>'
+        "<script>addEventListener('load', () => setTimeout(() => { document.title = "
+        "frames[0].document.body.dataset.probe; }, 50));</script>"
+    )
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1400,1000",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            outer.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr[-500:]
+    scroll, inside, wide, broken, images, ground = title.group(1).split(";")
+    assert int(inside) == width
+    assert int(scroll) <= width
+    assert int(wide) == 0
+    assert int(broken) == 0
+    assert int(images) == len(FIGURES)
+    assert (ground != "rgb(255, 255, 255)") == dark

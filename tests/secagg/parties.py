@@ -1,0 +1,117 @@
+"""Small rounds for the tests: identities, settings, random field vectors, the expected sum."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable
+
+import numpy as np
+
+from repro.random import RootSeed
+from repro.secagg import Field, Hospital, Party, Refused, Round, Server, messages
+from repro.secagg.messages import Kind
+from repro.secagg.rounds import SERVER
+
+FIELD = Field(31)
+
+
+def counted_entropy(name: str):
+    """A deterministic n -> n bytes, for frozen vectors and repeatable rounds. Never for use."""
+    seed, calls = RootSeed.from_user(5), iter(range(10**9))
+    return lambda size: seed.derive_bytes(name, next(calls), size=size)
+
+
+def make_round(
+    hospitals: int, threshold: int, neighbours: int | None = None, dimension: int = 6, **more
+) -> tuple[Party, Round]:
+    """A party and a round of it; complete graph unless ``neighbours`` is given."""
+    party = more.pop("party", None) or Party(range(hospitals))
+    settings = {
+        "directory": party.directory,
+        "session": party.session,
+        "number": 1,
+        "threshold": threshold,
+        "neighbours": hospitals - 1 if neighbours is None else neighbours,
+        "dimension": dimension,
+        "field": FIELD,
+    }
+    return party, Round(**{**settings, **more})
+
+
+def field_vectors(round_: Round, seed: int = 0) -> dict[int, np.ndarray]:
+    random = np.random.default_rng(seed)
+    shape, top = (round_.dimension,), round_.field.modulus
+    return {one: random.integers(0, top, shape).astype(round_.field.dtype) for one in round_.roster}
+
+
+def field_sum(round_: Round, vectors: dict[int, np.ndarray], members: Iterable[int]) -> np.ndarray:
+    """The sum in Python integers: an oracle that shares nothing with the package."""
+    columns = zip(*(vectors[one].tolist() for one in members), strict=True)
+    return np.array([sum(column) % round_.field.modulus for column in columns])
+
+
+def actors(party: Party, round_: Round, **more) -> tuple[Server, dict[int, Hospital]]:
+    hospitals = {
+        one: Hospital(one, identity, round_, **more) for one, identity in party.hospitals.items()
+    }
+    return Server(party.server, round_), hospitals
+
+
+class Stage:
+    """A round of K = 4, t = 3 on the complete graph, played step by step."""
+
+    def __init__(self, hospitals: int = 4, threshold: int = 3, **more) -> None:
+        entropy = more.pop("entropy", secrets.token_bytes)
+        self.party, self.round = make_round(hospitals, threshold, **more)
+        self.server, self.hospitals = actors(self.party, self.round, entropy=entropy)
+        self.vectors = field_vectors(self.round)
+        self.sent: dict[str, dict[int, bytearray]] = {}
+
+    def respond(self, phase: str, one: int, message: bytearray) -> bytearray:
+        """What hospital ``one`` answers in this phase."""
+        hospital = self.hospitals[one]
+        if phase == "advertise":
+            return hospital.advertise_keys()
+        if phase == "masked":
+            return hospital.masked_input(message, self.vectors[one])
+        names = {"share": "share_keys", "consistency": "consistency_check", "unmask": "unmask"}
+        return getattr(hospital, names[phase])(message)
+
+    def play(
+        self,
+        until: str = "done",
+        tamper=lambda phase, one, message: message,
+        forge=lambda phase, one, reply: reply,
+    ):
+        """Run the phases before ``until``; ``tamper`` sees every message to a hospital and
+        ``forge`` every one from it. Returns what the server answers to the last phase played
+        (or the sum)."""
+        server = self.server
+        receivers = {
+            "advertise": server.advertise_keys,
+            "share": server.share_keys,
+            "masked": server.masked_input,
+            "consistency": server.consistency_check,
+            "unmask": server.unmask,
+        }
+        answers = dict.fromkeys(self.round.roster, bytearray())
+        for phase, receive in receivers.items():
+            if phase == until:
+                break
+            replies = self.sent[phase] = {}
+            for one, message in answers.items():
+                with contextlib.suppress(Refused):
+                    reply = self.respond(phase, one, tamper(phase, one, message))
+                    replies[one] = forge(phase, one, reply)
+            answers = receive(replies.values())
+        return answers
+
+    def as_server(self, kind: Kind, payload: bytes) -> bytearray:
+        return messages.wrap(kind, SERVER, self.round, self.party.server, payload)
+
+    def as_hospital(self, one: int, kind: Kind, payload: bytes) -> bytearray:
+        return messages.wrap(kind, one, self.round, self.party.hospitals[one], payload)
+
+    def expected(self, members) -> np.ndarray:
+        return field_sum(self.round, self.vectors, members)
