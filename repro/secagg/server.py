@@ -19,6 +19,7 @@ from repro.secagg.hospital import (
     seed_commitment,
     self_mask_key,
     share_commitment,
+    sharer_statement,
     survivor_statement,
 )
 from repro.secagg.keys import AgreementKey, Identity, verify
@@ -51,7 +52,8 @@ class Server:
         self._keys: dict[int, Advertise] = {}
         self._shares: dict[int, messages.Share] = {}
         self._sum: np.ndarray | None = None
-        self._signatures: dict[int, bytes] = {}
+        self._masked_with: dict[int, bytes] = {}  # signatures under who shared
+        self._signatures: dict[int, bytes] = {}  # signatures under who survived
         self._recovered: dict[int, dict[int, bytes]] = {}  # owner -> place -> share
 
     def advertise_keys(self, received: Iterable[Buffer]) -> Answers:
@@ -95,8 +97,11 @@ class Server:
         if shortfall:
             raise self._failed(self.survivors, shortfall)
         self._advance("consistency", self.survivors)
-        survivors = messages.Survivors(self.round.to_bitmap(self.survivors))
-        return {one: self._wrap(Kind.SURVIVORS, survivors) for one in sorted(self.survivors)}
+        bitmap, answers = self.round.to_bitmap(self.survivors), {}
+        for one in sorted(self.survivors):
+            near = tuple((n, self._masked_with[n]) for n in self._near(one, self.survivors))
+            answers[one] = self._wrap(Kind.SURVIVORS, messages.Survivors(bitmap, near))
+        return answers
 
     def consistency_check(self, received: Iterable[Buffer]) -> Answers:
         """CONSISTENCY from those -> CONFIRMATION for each that answered: a quorum's signatures."""
@@ -144,9 +149,14 @@ class Server:
         self._shares[sender] = share
 
     def _take_masked(self, sender: int, payload: memoryview, _: Buffer) -> None:
-        vector = messages.masked_from_bytes(payload, self.round.field, self.round.dimension)
+        masked = messages.Masked.from_bytes(payload, self.round.field, self.round.dimension)
+        statement = sharer_statement(self.round, self._sharers)
+        public = self.round.directory.hospitals[sender]
+        if not verify(public, "sharers", statement, masked.signature):
+            raise Refused("an input masked with others than those that shared")
         assert self._sum is not None
-        self.round.field.add_into(self._sum, vector)
+        self.round.field.add_into(self._sum, masked.vector)
+        self._masked_with[sender] = masked.signature
 
     def _take_signature(self, sender: int, payload: memoryview, _: Buffer) -> None:
         signature = messages.Consistency.from_bytes(payload).signature

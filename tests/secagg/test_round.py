@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -192,6 +193,30 @@ def test_impossible_drop_outs_are_bad_input(drop):
     party, round_ = make_round(3, 2)
     with pytest.raises(InputError):
         run_round(party, round_, field_vectors(round_).__getitem__, drop=drop)
+
+
+@pytest.mark.parametrize("hospitals", [6, 12])
+def test_memory_is_one_vector_and_one_message(hospitals):
+    """Peak of the masked and unmask phases, hospital and server together: below 4 vectors (sum,
+    message, the speaking hospital's own), whatever K is."""
+    party, round_ = make_round(hospitals, 4, 4, dimension=1_000_000)
+    server, clients = actors(party, round_)
+    vector = np.ones(round_.dimension, dtype=np.uint32)
+    answers = server.advertise_keys(h.advertise_keys() for h in clients.values())
+    answers = server.share_keys(clients[i].share_keys(m) for i, m in answers.items())
+    tracemalloc.start()
+    try:
+        answers = server.masked_input(
+            clients[i].masked_input(m, vector) for i, m in answers.items()
+        )
+        answers = server.consistency_check(
+            clients[i].consistency_check(m) for i, m in answers.items()
+        )
+        total = server.unmask(clients[i].unmask(m) for i, m in answers.items())
+        assert tracemalloc.get_traced_memory()[1] < 4 * vector.nbytes
+    finally:
+        tracemalloc.stop()
+    assert (total == hospitals).all()
 
 
 def test_confirmers_are_everybody_or_a_committee():
