@@ -7,6 +7,8 @@ setting names; the documented noise gives 2,759 for a hospital's update over 50 
 
 from __future__ import annotations
 
+import functools
+
 from repro.results.drawing import Sources
 from repro.results.rows import empty_table, table_of_rows
 from repro.results.table import Table
@@ -23,17 +25,22 @@ LABELS = {
 
 
 def build(sources: Sources) -> list[Table]:
+    return list(_tables())
+
+
+@functools.cache  # they depend on nothing
+def _tables() -> tuple[Table, ...]:
     try:
         from repro.experiments import table2_privacy as numbers
     except ImportError:
         how = "the accountant is not available in this installation"
-        return [empty_table("table2", TITLE, caption=CAPTION, how=how)]
+        return (empty_table("table2", TITLE, caption=CAPTION, how=how),)
     needs = (
         ("b", "updates", "σ on an update seen alone", numbers.noise_for_updates),
         ("c", "sums", "σ of each hospital where only the sum is seen", numbers.noise_for_sums),
         ("d", "records", "noise multiplier of record-level DP-SGD", numbers.noise_for_records),
     )
-    return [
+    return (
         table_of_rows(
             "table2", TITLE, numbers.rows(), caption=CAPTION, notes=numbers.notes(), labels=LABELS
         ),
@@ -47,4 +54,4 @@ def build(sources: Sources) -> list[Table]:
             )
             for letter, name, what, rows in needs
         ),
-    ]
+    )
