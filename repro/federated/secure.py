@@ -30,6 +30,7 @@ class SecureAggregation:
                 neighbours=settings.neighbours,
                 clip_range=settings.value_range,
                 max_weight=public_bound(weights),
+                levels=settings.levels,
             ),
             sorted(weights),
         )
