@@ -11,6 +11,7 @@ import argparse
 import functools
 import itertools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -164,9 +165,11 @@ def _opacus(
 
     def step() -> None:
         drawn = next(batches)
-        optimizer.zero_grad()
-        criterion(wrapped(images[drawn]), labels[drawn]).backward()
-        optimizer.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its own backward hooks, at every step
+            optimizer.zero_grad()
+            criterion(wrapped(images[drawn]), labels[drawn]).backward()
+            optimizer.step()
 
     return step
 

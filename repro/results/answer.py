@@ -78,7 +78,7 @@ def _claims(sources: Sources) -> str:
     return (
         "Hospitals that train a classifier of blood cells together, with differential privacy "
         f"(ε = {budget.value:g} [{budget.source}]) and secure aggregation, reach a test accuracy "
-        f"of {' and '.join(parts)} [2nd]: privacy at almost no cost."
+        f"of {' and '.join(parts)} [2nd], so privacy would cost almost nothing."
     )
 
 

@@ -65,7 +65,7 @@ class Sources:
             state.update(json.dumps(record.stable(), sort_keys=True).encode())
         state.update(self.evidence.profile.encode())
         files = [PAPER_RESULTS / "claims.toml", *self.out.glob("models.json")]
-        for folder in ("bench", "partition", "ablations"):
+        for folder in ("bench", "partition"):
             files += sorted((self.out / folder).glob("*.json"))
         for package in ("results", "experiments", "privacy/accounting"):
             files += sorted((PACKAGE / package).rglob("*.py"))

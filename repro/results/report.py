@@ -33,7 +33,7 @@ class Content:
     verdicts: Table
     tables: list[tuple[Item, list[Table]]]
     figures: list[tuple[Item, Path, str]]  # its SVG, and what it shows in a sentence
-    ablations: list[tuple[str, Path]]  # name and drawing of each that was run
+    ablations: dict[str, list[Path]]  # what each that was run left: table, drawing
     methods: list[Table]
     caption: str
 
@@ -64,7 +64,7 @@ def collect(sources: Sources) -> Content:
             )
             for item in FIGURES
         ],
-        ablations=[(path.stem, path) for path in sorted((sources.out / "ablations").glob("*.svg"))],
+        ablations=_found_ablations(sources.out / "ablations"),
         methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
@@ -134,15 +134,36 @@ def _drawing(name: str, label: str, path: Path, caption: str) -> str:
     )
 
 
+def _found_ablations(folder: Path) -> dict[str, list[Path]]:
+    paths = sorted([*folder.glob("*.html"), *folder.glob("*.svg")])
+    found: dict[str, list[Path]] = {path.stem: [] for path in paths}
+    for path in paths:
+        found[path.stem].append(path)
+    return found
+
+
 def _ablations(content: Content) -> list[str]:
     """A section only where an ablation was run."""
-    if not content.ablations:
-        return []
-    drawings = [
-        _drawing(f"ablation-{name}", f"Ablation: {name}", path, html.escape(f"repro ablate {name}"))
-        for name, path in content.ablations
-    ]
-    return [_section("ablations", "Ablations", drawings)]
+    parts = []
+    for name, paths in content.ablations.items():
+        for path in paths:
+            if path.suffix == ".svg":
+                caption = f"repro ablate {html.escape(name)}"
+                parts.append(_drawing(f"ablation-{name}", f"Ablation: {name}", path, caption))
+            else:
+                parts.append(path.read_text(encoding="utf-8"))
+    return [_section("ablations", "Ablations", parts)] if parts else []
+
+
+def _markdown_ablations(content: Content) -> list[str]:
+    parts = []
+    for name, paths in content.ablations.items():
+        for path in paths:
+            if path.suffix == ".svg":
+                parts.append(f"![Ablation: {name}](ablations/{path.name})")
+            else:
+                parts.append(path.with_suffix(".md").read_text(encoding="utf-8"))
+    return ["## Ablations", *parts] if parts else []
 
 
 def as_markdown(content: Content) -> str:
@@ -168,8 +189,7 @@ def as_markdown(content: Content) -> str:
             f"![{item.label}. {item.title}](figures/{path.name})\n\n**Expected:** {sentence}"
             for item, path, sentence in content.figures
         ),
-        *(["## Ablations"] if content.ablations else []),
-        *(f"![Ablation: {name}](ablations/{path.name})" for name, path in content.ablations),
+        *_markdown_ablations(content),
         "## How it was measured",
         *map(markdown, content.methods),
         "## Limits",

@@ -10,6 +10,7 @@ from repro.arms import ARMS, compose
 from repro.profiles import PROFILES
 from repro.results import RunRecord, RunStore
 from repro.results.record import FORMAT
+from repro.results.table import Column, Table, write_table
 
 PLAIN = "server, plain aggregation"
 SECURE = "server, after secure aggregation"
@@ -184,8 +185,8 @@ SIZES = {
 }
 
 
-def partitions(out: Path) -> None:
-    """The side files ``repro partition --json`` gives, with labels that are made up."""
+def side_files(out: Path) -> None:
+    """What ``repro partition --json`` gives, with made-up labels, and one made-up ablation."""
     for hospitals, sizes in SIZES.items():
         labels = [[size // 8 + (size % 8 if c == 0 else 0) for c in range(8)] for size in sizes]
         facts = {
@@ -201,3 +202,9 @@ def partitions(out: Path) -> None:
         path = out / "partition" / f"k{hospitals}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(facts))
+    table = Table(
+        "clip", "Ablation: clip", [Column("a", "a")], [{"a": "FAKE CELL"}], caption="FAKE"
+    )
+    write_table(table, out / "ablations")
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
+    (out / "ablations" / "clip.svg").write_text(drawing)

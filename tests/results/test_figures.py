@@ -55,7 +55,7 @@ def test_every_figure_says_its_data_profile_and_seeds(sources, item):
 def test_equal_runs_give_equal_bytes(drawn, tmp_path):
     """Both formats of one figure; all figures' SVGs stand in the report, which is compared too."""
     fake.store(tmp_path)
-    fake.partitions(tmp_path)
+    fake.side_files(tmp_path)
     for path in draw(find("figure", "confusion"), Sources.of(tmp_path)):
         assert path.read_bytes() == (drawn / "figures" / path.name).read_bytes()
 
