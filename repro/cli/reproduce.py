@@ -96,8 +96,7 @@ def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
     from repro.results.drawing import Sources
     from repro.results.expected import check_expected
     from repro.results.report import write_report
-    from repro.results.table import markdown
-    from repro.results.verdicts import judge, verdict_table
+    from repro.results.verdicts import judge, verdict_lines
 
     _say("drawing tables and figures")
     sources = Sources.of(out, profile=profile.name, fingerprint=fingerprint)
@@ -106,7 +105,7 @@ def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
     violations = check_expected(sources.evidence)
     text = "\n".join(
         [
-            markdown(verdict_table(sources, verdicts)),
+            *verdict_lines(verdicts),
             *(f"LEFT ITS BAND: {violation}" for violation in violations),
             f"report: {paths[0]}",
         ]
