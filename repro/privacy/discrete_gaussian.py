@@ -12,8 +12,11 @@ of a parameter does not depend on chunks or on how often its neighbours were rej
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from repro.errors import InputError
 from repro.privacy.validation import check_count, check_word64
@@ -153,3 +156,32 @@ def _bernoulli_exp_below_one(
         odd[running[~true]] = k % 2 == 1
         running, k = running[true], k + 1
     return odd
+
+
+def add_discrete_gaussian(
+    values: Tensor, *, noise_multiplier: float, clip_norm: float, seed: int, step: int
+) -> None:
+    """Round ``values`` (P,), a sum of sensitivity ``clip_norm``, to the grid; add noise, in place.
+
+    Rounding moves each coordinate by at most half a grid step h, so neighbouring sums are at most
+    C + h√P apart, and the deviation is σ(C + h√P) with h = deviation / 2²⁰:
+    deviation = σC / (1 − σ√P / 2²⁰), 0.2 % above σC at σ = 1 and 4.8 million parameters.
+    Theorem 14 of the paper: the same concentrated privacy as the Gaussian with this multiplier.
+    Its amplification by Poisson sampling is taken to be the Gaussian's as well.
+    """
+    slack = noise_multiplier * math.sqrt(values.numel()) / 2**LOG2_SIGMA
+    if slack >= 0.5:
+        raise InputError(
+            "noise_multiplier",
+            noise_multiplier,
+            f"less than {noise_multiplier * 0.5 / slack:.4g} for discrete noise on "
+            f"{values.numel()} parameters: its grid would be too coarse",
+        )
+    grid = noise_multiplier * clip_norm / (1 - slack) / 2**LOG2_SIGMA
+    if grid == 0:
+        return
+    noise = torch.from_numpy(discrete_gaussian(values.numel(), seed=seed, step=step))
+    # float64 holds the integers exactly; only the final conversion rounds, which is
+    # post-processing of a grid point.
+    steps = values.double().div_(grid).round_().add_(noise.to(values.device))
+    values.copy_(steps.mul_(grid))

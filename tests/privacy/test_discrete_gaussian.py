@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from repro.errors import InputError
@@ -66,3 +67,22 @@ def test_uniform_below():
 def test_bad_input_is_one_line(bad):
     with pytest.raises(InputError, match="got"):
         discrete_gaussian(4, **{"seed": 0, "step": 0, **bad})
+
+
+def test_the_noisy_sum_lies_on_the_stated_grid_with_the_stated_deviation():
+    """20,000 coordinates: deviation within 5 standard errors; every value a grid point."""
+    values = torch.linspace(-3, 3, 20_000, dtype=torch.float64)
+    noisy = values.clone()
+    module.add_discrete_gaussian(noisy, noise_multiplier=1.5, clip_norm=2.0, seed=1, step=1)
+    std = 1.5 * 2.0 / (1 - 1.5 * 20_000**0.5 / 2**20)
+    steps = noisy / (std / 2**20)
+    assert float((steps - steps.round()).abs().max()) < 1e-6
+    measured = float((noisy - values).std())
+    assert abs(measured / std - 1) < 5 / (2 * 20_000) ** 0.5
+
+
+def test_a_grid_too_coarse_is_refused():
+    with pytest.raises(InputError, match="noise_multiplier: got 6000"):
+        module.add_discrete_gaussian(
+            torch.zeros(10_000), noise_multiplier=6000.0, clip_norm=1.0, seed=0, step=0
+        )

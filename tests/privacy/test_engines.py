@@ -229,6 +229,7 @@ def test_the_model_is_left_as_it_was(engine):
         ({"noise_multiplier": float("nan")}, "noise_multiplier: got nan"),
         ({"seed": -1}, "seed: got -1"),
         ({"step": 2**64}, "step: got"),
+        ({"noise": "laplace"}, "noise: got 'laplace'"),
         ({"engine": "fastest"}, "engine: got 'fastest'"),
         ({"chunk_size": 0}, "chunk_size: got 0"),
     ],
