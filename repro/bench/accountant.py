@@ -126,7 +126,7 @@ def _dp_accounting() -> tuple[Callable[[], float], Callable[[], float]]:
     # It logs every order that does not converge; the text would drown the table.
     logging.getLogger("absl").setLevel(logging.ERROR)
 
-    def event(sigma: float) -> Any:
+    def event(sigma: float | int) -> Any:
         step = dp_accounting.PoissonSampledDpEvent(_RATE, dp_accounting.GaussianDpEvent(sigma))
         return dp_accounting.SelfComposedDpEvent(step, _STEPS)
 
