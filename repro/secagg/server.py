@@ -22,7 +22,7 @@ from repro.secagg.hospital import (
     sharer_statement,
     survivor_statement,
 )
-from repro.secagg.keys import AgreementKey, Identity, verify
+from repro.secagg.keys import AgreementKey, Identity, check_public, verify
 from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.rounds import PHASES, Round
@@ -50,6 +50,7 @@ class Server:
         self._sharers: frozenset[int] = frozenset()
         self._advertised: dict[int, bytes] = {}
         self._keys: dict[int, Advertise] = {}
+        self._taken: set[bytes] = set()  # all keys advertised
         self._shares: dict[int, messages.Share] = {}
         self._sum: np.ndarray | None = None
         self._masked_with: dict[int, bytes] = {}  # signatures under who shared
@@ -58,7 +59,8 @@ class Server:
 
     def advertise_keys(self, received: Iterable[Buffer]) -> Answers:
         """ADVERTISE from all -> ROSTER for each: its neighbours' keys."""
-        self._collect("advertise", received, self._take_keys)
+        self._expect("advertise")
+        self._collect(received, self._take_keys)
         present = self._viable(self._keys)
         self._advance("share", present)
         return {
@@ -71,8 +73,9 @@ class Server:
 
     def share_keys(self, received: Iterable[Buffer]) -> Answers:
         """SHARE from those -> DELIVERY for each: the shares its neighbours sealed for it."""
+        self._expect("share")
         expected = frozenset(self.awaited)
-        self._collect("share", received, lambda *got: self._take_shares(expected, *got))
+        self._collect(received, lambda *got: self._take_shares(expected, *got))
         self._sharers = frozenset(self._viable(self._shares))
         self._advance("masked", self._sharers)
         sealed = {
@@ -89,9 +92,10 @@ class Server:
 
     def masked_input(self, received: Iterable[Buffer]) -> Answers:
         """MASKED from those, added up as they come -> SURVIVORS for each."""
+        self._expect("masked")
         self._sum = self.round.field.zeros(self.round.dimension)
         expected = frozenset(self.awaited)
-        self._collect("masked", received, self._take_masked)
+        self._collect(received, self._take_masked)
         self.survivors = expected - self.awaited
         shortfall = self.round.shortfall(self._sharers, self.survivors)
         if shortfall:
@@ -105,9 +109,10 @@ class Server:
 
     def consistency_check(self, received: Iterable[Buffer]) -> Answers:
         """CONSISTENCY from those -> CONFIRMATION for each that answered: a quorum's signatures."""
-        self._collect("consistency", received, self._take_signature)
+        self._expect("consistency")
+        self._collect(received, self._take_signature)
         signers = sorted(self._signatures)
-        shortfall = self.round.shortfall(self._sharers, signers)
+        shortfall = self.round.holders_missing(self._sharers, signers)
         if shortfall:
             raise self._failed(signers, shortfall)
         self._advance("unmask", signers)
@@ -118,9 +123,10 @@ class Server:
 
     def unmask(self, received: Iterable[Buffer]) -> np.ndarray:
         """UNMASK from those -> the survivors' sum, (dimension,) field elements."""
+        self._expect("unmask")
         self._recovered = {owner: {} for owner in self._sharers}
         expected = frozenset(self.awaited)
-        self._collect("unmask", received, self._take_unmask)
+        self._collect(received, self._take_unmask)
         needed = self.round.threshold
         for owner, shares in self._recovered.items():
             if len(shares) < needed:
@@ -137,6 +143,12 @@ class Server:
 
     def _take_keys(self, sender: int, payload: memoryview, message: Buffer) -> None:
         keys = Advertise.from_bytes(payload)
+        both = {keys.mask_key, keys.seal_key}
+        if len(both) < 2 or both & self._taken:
+            raise Refused("a key that is there already")
+        for key in both:  # the neighbours would refuse it, and leave
+            check_public(key)
+        self._taken |= both
         self._keys[sender], self._advertised[sender] = keys, bytes(message)
 
     def _take_shares(
@@ -210,14 +222,16 @@ class Server:
             # The survivor has added this mask if its id is the lower one, else subtracted it.
             (subtract_mask if other < owner else add_mask)(field, total, shared)
 
-    def _collect(self, phase: str, received: Iterable[Buffer], take: Take) -> None:
+    def _expect(self, phase: str) -> None:
         if self.phase != phase:
             raise Refused(f"phase {phase} after phase {self.phase}")
-        kind = Kind[phase.upper()]
-        for message in received:
-            self._receive(kind, message, take)
 
-    def _receive(self, kind: Kind, message: Buffer, take: Take) -> None:
+    def _collect(self, received: Iterable[Buffer], take: Take) -> None:
+        for message in received:
+            self._receive(message, take)
+
+    def _receive(self, message: Buffer, take: Take) -> None:
+        kind = Kind[self.phase.upper()]
         try:
             sender, payload = messages.unwrap(message, kind, self.round)
             if sender not in self.awaited:

@@ -376,6 +376,37 @@ def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monke
         stage.server.unmask(stage.hospitals[i].unmask(m) for i, m in answers.items())
 
 
+@pytest.mark.parametrize("lie", ["small order", "another's", "one key twice"])
+def test_keys_that_neighbours_would_refuse_lose_only_their_owner(lie):
+    """The server refuses them first, so that nobody else leaves because of them."""
+    stage = Stage()
+    good = {i: h.advertise_keys() for i, h in stage.hospitals.items()}
+    keys = {
+        "small order": bytes(32) + bytes(range(32)),
+        "another's": bytes(good[0][56:88]) + bytes(range(32)),
+        "one key twice": 2 * bytes(range(32)),
+    }[lie]
+    good[2] = stage.as_hospital(2, Kind.ADVERTISE, keys)
+    answers = stage.server.advertise_keys(good.values())
+    assert sorted(answers) == [0, 1, 3]
+    assert len(stage.server.refusals) == 1
+
+
+def test_a_phase_called_twice_does_not_touch_the_sum():
+    stage = Stage()
+    answers = stage.play("consistency")
+    with pytest.raises(Refused):
+        stage.server.masked_input([])
+    for phase in ("consistency", "unmask"):
+        replies = [stage.respond(phase, one, message) for one, message in answers.items()]
+        with pytest.raises(Refused):
+            stage.server.unmask([]) if phase == "consistency" else stage.server.masked_input([])
+        server = stage.server
+        receive = server.consistency_check if phase == "consistency" else server.unmask
+        answers = receive(replies)
+    np.testing.assert_array_equal(answers, stage.expected(range(4)))
+
+
 def test_shares_for_the_wrong_holders_lose_only_their_owner():
     stage = Stage()
     answers = stage.play("share")
