@@ -7,7 +7,7 @@ the matrix') and draws ``OUT/ablations/NAME.*``.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repro.errors import InputError
 
@@ -46,5 +46,5 @@ def about(name: str) -> dict[str, str]:
     return docstring_parts(_module(name).__doc__)
 
 
-def _module(name: str) -> object:
+def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
