@@ -30,7 +30,7 @@ test: $(STAMP) ## prove it: lint, types, then every test (about 15 minutes on 2 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP) ## style and common mistakes
 	$(BIN)/ruff check .
