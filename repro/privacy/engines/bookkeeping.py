@@ -33,7 +33,9 @@ class BookKeeping:
     """One backward pass; ghost norms or kept gradients per layer, whichever is cheaper."""
 
     name = "bookkeeping"
-    default_chunk = 32
+    # A Poisson batch of 64 expected records almost always fits in one: chunks of 32 take 7 %
+    # longer, and save a third of the memory (DPResNet, 2 CPU cores).
+    default_chunk = 80
 
     def reason_against(self, model: nn.Module) -> str | None:
         owners = _owners(model)
