@@ -9,6 +9,7 @@ from pathlib import Path
 from repro.arms import ARMS, compose, get_arm
 from repro.cli.output import Outcome
 from repro.data import load_dataset
+from repro.errors import InputError
 from repro.profiles import PROFILES, get_profile
 from repro.results.record import RunRecord
 from repro.results.store import RunStore
@@ -35,6 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_common(parser)
     parser.add_argument("--rounds", metavar="R", type=int, help="default: the profile's")
+    parser.add_argument(
+        "--extend",
+        metavar="R",
+        type=int,
+        default=0,
+        help="go on R rounds after a finished run, at the same noise: ε grows and is restated",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -69,6 +77,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         seed=arguments.seed,
         rounds=arguments.rounds,
     )
+    if not 0 <= arguments.extend <= 1_000_000:
+        raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
     store = RunStore(arguments.out)
     from repro.federated import execute as run_module
 
@@ -76,7 +86,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     dataset = load_dataset(arguments.data, arguments.dataset)
     run_module.check_synthetic(dataset, profile, arguments.data)
     quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
-    record = run_module.execute(settings, dataset, store, device=device, quiet=quiet)
+    record = run_module.execute(
+        settings, dataset, store, device=device, quiet=quiet, extend=arguments.extend
+    )
     return Outcome(record.as_dict(), describe(record, Path(arguments.out)))
 
 
@@ -92,5 +104,7 @@ def describe(record: RunRecord, out: Path) -> str:
         f"{entry['relation']}, {entry['view']}"
         for entry in record.privacy
     ]
+    if record.privacy and record.seed_source == "user seed":
+        lines.append("  noise keys come from the given seed: reproducible, but not private")
     lines += [f"  {record.dataset['caption']}", f"  record: {out / 'runs' / record.run_id}"]
     return "\n".join(lines)

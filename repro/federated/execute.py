@@ -16,6 +16,7 @@ from repro.data import Dataset, Split, partition
 from repro.data.hospitals import HospitalRecords
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
+from repro.federated.checkpoint import forget_seed, saved_seed
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
 from repro.federated.ranks import Ranks
@@ -37,27 +38,47 @@ def execute(
     device: str | None = None,
     quiet: bool = False,
     ranks: Ranks | None = None,
+    extend: int = 0,
 ) -> RunRecord:
-    """Train, or take up again, or simply return the finished run of these settings and data."""
+    """Train, or take up again, or simply return the finished run of these settings and data.
+
+    extend: rounds beyond ``settings.rounds``, after the run has finished. Noise stays what it
+        was calibrated to, so the ledger goes on adding and ε passes its target.
+    """
     ranks = ranks or Ranks()
     run_id = settings.run_id(dataset.fingerprint)
+    rounds = settings.rounds + extend
     finished = store.load(run_id)
-    if finished is not None:
+    if finished is not None and finished.rounds >= rounds:
         _say_if_code_changed(finished)
         return finished
     data = subset(dataset, settings)
-    federation = assemble(settings, data, device=device, ranks=ranks)
+    shares(settings, data["train"].labels)  # a K that cannot be is refused before a file is made
     with store.working_on(run_id) as folder:
         finished = store.load(run_id)  # another process may have finished it while we waited
-        if finished is not None:
+        if finished is not None and finished.rounds >= rounds:
             return finished
+        if extend and finished is None:
+            raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
-        with _threads(settings.threads), _Bar(settings, ranks, quiet) as bar:
+        federation = assemble(
+            settings,
+            data,
+            seed=ranks.broadcast(saved_seed(folder) or _new_seed(settings)),
+            device=device,
+            ranks=ranks,
+        )
+        federation.rounds = rounds
+        with cpu_threads(settings.threads), _Bar(settings, rounds, ranks, quiet) as bar:
             state = run_rounds(federation, folder, bar)
         record = make_record(run_id, settings, dataset, federation, state, started)
         store.save(record)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        forget_seed(folder)
     return record
+
+
+def _new_seed(settings: RunSettings) -> RootSeed:
+    return RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
 
 
 def _say_if_code_changed(record: RunRecord) -> None:
@@ -108,22 +129,29 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
-    """The images a run is evaluated on: the test split, or every hospital's validation images."""
+    """The images a run is evaluated on: the test split, or every hospital's validation images.
+
+    Of either, every ``test_stride``-th; of the validation images in the order they are stored.
+    """
     if settings.evaluate_on == "test":
         return data["test"]
     train = data["train"]
     records = hospital_records(settings, train.labels)
     held_out = np.sort(np.concatenate([record.validation for record in records]))
+    held_out = held_out[:: settings.test_stride]
     return Split(train.images[held_out], train.labels[held_out])
 
 
 def assemble(
-    settings: RunSettings, data: dict[str, Split], *, device: str | None, ranks: Ranks
+    settings: RunSettings,
+    data: dict[str, Split],
+    *,
+    seed: RootSeed,
+    device: str | None,
+    ranks: Ranks,
 ) -> Federation:
     """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any)."""
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    seed = RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
-    seed = ranks.broadcast(seed)
     train, test = data["train"], judged_on(settings, data)
     num_classes = _classes(train, test)
     model = build_model(
@@ -155,7 +183,7 @@ def assemble(
         mechanism=parts.mechanism,
         aggregator=parts.aggregator,
         update_event=parts.update_event,
-        ledger=None,
+        ledger=parts.ledger,
     )
 
 
@@ -179,7 +207,7 @@ def make_record(
         hospitals=settings.hospitals,
         seed=settings.seed,
         profile=settings.profile,
-        rounds=settings.rounds,
+        rounds=state.round,
         dataset=dataset.facts()
         | {
             "caption": dataset.caption(),
@@ -215,7 +243,10 @@ def make_record(
 
 def _secagg_summary(state: RunState) -> dict[str, Any] | None:
     rounds = [entry["secagg"] for entry in state.history if "secagg" in entry]
-    return {"rounds": len(rounds), "last": rounds[-1]} if rounds else None
+    if not rounds:
+        return None
+    failed = sum("failed" in entry for entry in rounds)
+    return {"rounds": len(rounds), "failed": failed, "last": rounds[-1]}
 
 
 def environment(model: nn.Module) -> dict[str, Any]:
@@ -229,7 +260,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-class _threads:
+class cpu_threads:
     """Run with this many CPU threads (0: as many as there are), then restore."""
 
     def __init__(self, count: int) -> None:
@@ -246,10 +277,9 @@ class _threads:
 class _Bar:
     """Progress on stderr: hospitals trained, round, accuracy, time left."""
 
-    def __init__(self, settings: RunSettings, ranks: Ranks, quiet: bool) -> None:
-        self.rounds = settings.rounds
+    def __init__(self, settings: RunSettings, rounds: int, ranks: Ranks, quiet: bool) -> None:
         self.bar: Any = tqdm(
-            total=settings.rounds,
+            total=rounds,
             desc=f"{settings.arm} K={settings.hospitals} seed {settings.seed}",
             unit="round",
             disable=quiet or not ranks.first,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from repro.federated.aggregation import Aggregated
 from repro.random import RootSeed
-from repro.secagg import SecAggSettings, SecureAggregator
+from repro.secagg import RoundFailed, SecAggSettings, SecureAggregator
 from repro.settings import SecAggParameters
 from repro.typing import Float
 
@@ -28,26 +30,32 @@ class SecureAggregation:
                 neighbours=settings.neighbours,
                 clip_range=settings.value_range,
                 max_weight=public_bound(weights),
+                levels=settings.levels,
             ),
             sorted(weights),
         )
 
     def start(self, round_number: int, weights: dict[int, int], like: Tensor) -> None:
-        self._round, self._weights, self._device = round_number, weights, like.device
+        self._round, self._weights, self._like = round_number, weights, like
         self._updates: dict[int, np.ndarray] = {}
 
     def add(self, hospital: int, update: Float[Tensor, " size"]) -> None:
         self._updates[hospital] = update.cpu().numpy()
 
     def finish(self) -> Aggregated:
-        result = self.protocol.aggregate(
-            self._updates,
-            self._weights,
-            round=self._round,
-            seed=self.seed,
-            drop={"masked": self._lost()},
-        )
-        self._updates = {}
+        """The mean; or, where too few hospitals were left, no change: nothing was unmasked."""
+        updates, self._updates = self._updates, {}
+        try:
+            result = self.protocol.aggregate(
+                updates,
+                self._weights,
+                round=self._round,
+                seed=self.seed,
+                drop={"masked": self._lost()},
+            )
+        except RoundFailed as failure:
+            facts: dict[str, Any] = {"survivors": 0, "failed": str(failure)}
+            return Aggregated(torch.zeros_like(self._like), (), {"secagg": facts})
         facts = {
             "survivors": len(result.survivors),
             "dropped": list(result.dropped),
@@ -56,9 +64,8 @@ class SecureAggregation:
             "up_bytes": dict(result.up_bytes),
             "down_bytes": dict(result.down_bytes),
         }
-        return Aggregated(
-            torch.from_numpy(result.mean.astype(np.float32)).to(self._device), {"secagg": facts}
-        )
+        mean = torch.from_numpy(result.mean.astype(np.float32)).to(self._like.device)
+        return Aggregated(mean, result.survivors, {"secagg": facts})
 
     def _lost(self) -> set[int]:
         count = int(self.settings.drop_rate * len(self._weights))
