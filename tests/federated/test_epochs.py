@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.arms import compose, get_arm
@@ -54,16 +54,17 @@ def test_a_fraction_takes_other_images_each_round():
     assert losses[0] == losses[1] != losses[2]
 
 
+@settings(max_examples=25)
 @given(st.integers(40, 1500), st.sampled_from([0.01, 0.05, 0.3, 1, 3]), st.integers(1, 30))
 def test_the_plan_spends_the_whole_epsilon_whatever_the_fraction(images, epochs, rounds):
     """The accountant confirms ε of all steps together, from the plan's numbers alone."""
-    settings = RecordPrivacy(epsilon=6.0, expected_batch=16)
-    made = plan(settings, images, epochs, rounds)
+    privacy = RecordPrivacy(epsilon=6.0, expected_batch=16)
+    made = plan(privacy, images, epochs, rounds)
     assert made.steps_per_round >= 1
     accountant = RDPAccountant("add_remove")
     event = PoissonSampledGaussianEvent(made.noise_multiplier, made.sampler.sample_rate)
     accountant.compose(event, made.steps_per_round * rounds)
-    assert 5.9 < accountant.epsilon(settings.delta)[0] <= 6
+    assert 5.9 < accountant.epsilon(privacy.delta)[0] <= 6
 
 
 def test_private_arms_take_their_own_number_of_local_epochs():
