@@ -15,6 +15,7 @@ from repro.errors import InputError
 from repro.experiments import table1_accuracy
 from repro.experiments.ablations import NAMES, about, dpsgd_tuning, get_ablation
 from repro.experiments.ablations.base import Ablation, Cell, base, change
+from repro.experiments.ablations.measures import late_accuracy
 from repro.experiments.ablations.running import draw_ablation, run_ablation
 from repro.federated.campaign import run_all
 from repro.profiles import PROFILES
@@ -65,7 +66,8 @@ def test_every_ablation_explains_itself(name):
     assert set(said) == {"Command", "Cost and hardware", "Expected"}
     assert f"repro ablate {name}`" in said["Command"]
     question = get_ablation(name).question
-    assert question.endswith("?") and len(question.split()) <= WORD_LIMIT
+    assert question.endswith("?")
+    assert len(question.split()) <= WORD_LIMIT
 
 
 def test_list_explains_every_ablation(capsys):
@@ -149,7 +151,7 @@ def test_tuning_reads_validation_images_not_test_images(tmp_path, one_process):
 def _tune(dataset, store):
     ablation = dataclasses.replace(
         dpsgd_tuning.ABLATION,
-        variants=lambda profile, hospitals: dpsgd_tuning.variants(profile, hospitals)[1::8],
+        variants=lambda profile, hospitals: dpsgd_tuning.variants(profile, hospitals)[1::6],
     )
     cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=3, device="cpu")
     assert conclusion is not None
@@ -203,3 +205,13 @@ def test_levels_take_effect_on_the_error_and_on_nothing_else():
     assert bounds[0] < bounds[1] / 1000
     with pytest.raises(InputError, match="levels"):
         SecureAggregator(SecAggSettings(levels=2), [0, 1, 2, 3, 4])
+
+
+def test_late_accuracy_is_the_mean_of_the_last_quarter_of_the_rounds():
+    """Of 20 rounds the last 5; of 2 rounds the last one."""
+    for rounds, counted in ((20, 5), (2, 1)):
+        history = [{"round": r, "accuracy": r / 100} for r in range(rounds + 1)]
+        record = dataclasses.replace(fake.record("fedavg", 10, 0), rounds=rounds, history=history)
+        cell = Cell("", base("fedavg", SMOKE, 10), [record, record])
+        expected = np.mean([r / 100 for r in range(rounds + 1 - counted, rounds + 1)])
+        assert late_accuracy(cell) == pytest.approx(expected)
