@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,25 +39,33 @@ def execute(
     quiet: bool = False,
     ranks: Ranks | None = None,
 ) -> RunRecord:
-    """Train, or take up again, or simply return the finished run of these settings and data."""
+    """Train, or take up again, or simply return the finished run of these settings and data.
+
+    With several ranks, all of them call this; rank 0 alone reads and writes the store.
+    """
     ranks = ranks or Ranks()
     run_id = settings.run_id(dataset.fingerprint)
-    finished = store.load(run_id)
+    finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
     if finished is not None:
-        _say_if_code_changed(finished)
+        if ranks.first:
+            _say_if_code_changed(finished)
         return finished
     data = subset(dataset, settings)
     federation = assemble(settings, data, device=device, ranks=ranks)
-    with store.working_on(run_id) as folder:
-        finished = store.load(run_id)  # another process may have finished it while we waited
+    with store.working_on(run_id) if ranks.first else nullcontext(Path()) as folder:
+        # Another process may have finished it while we waited.
+        finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
         if finished is not None:
             return finished
         started = _now()
-        with _threads(settings.threads), _Bar(settings, ranks, quiet) as bar:
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
+        with _threads(threads), _Bar(settings, ranks, quiet) as bar:
             state = run_rounds(federation, folder, bar)
         record = make_record(run_id, settings, dataset, federation, state, started)
-        store.save(record)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if ranks.first:
+            store.save(record)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record
 
 
@@ -209,14 +219,14 @@ def _now() -> str:
 
 
 class _threads:
-    """Run with this many CPU threads (0: as many as there are), then restore."""
+    """Run with this many CPU threads, then restore."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def __enter__(self) -> None:
         self.before = torch.get_num_threads()
-        torch.set_num_threads(self.count or os.cpu_count() or 1)
+        torch.set_num_threads(self.count)
 
     def __exit__(self, *exception: object) -> None:
         torch.set_num_threads(self.before)
@@ -261,6 +271,15 @@ def check_synthetic(dataset: Dataset, profile: Profile, asked: str) -> None:
             "data",
             asked,
             f"real images for profile {profile.name} (set BLOODMNIST_NPZ, or --data synthetic)",
+        )
+
+
+def check_ranks(settings: RunSettings, ranks: Ranks) -> None:
+    """A rank without a hospital would have nothing to do: refuse it."""
+    training = settings.hospitals if settings.scope == "federated" else 1
+    if ranks.size > training:
+        raise InputError(
+            "ranks", ranks.size, f"at most {training}, the hospitals that train in this arm"
         )
 
 
