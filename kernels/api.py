@@ -72,7 +72,7 @@ def clip_and_noise(
     check_word64("step", step)
     rows = _as_rows(per_sample)
     if _chosen(backend, rows[0]) == "triton":
-        from kernels.clip_and_noise import fused_clip_and_noise
+        from kernels.fused import fused_clip_and_noise
 
         total, report = fused_clip_and_noise(
             rows, rule, noise_multiplier=noise_multiplier, seed=seed, step=step

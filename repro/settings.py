@@ -102,6 +102,7 @@ class RunSettings:
     secagg: SecAggParameters | None = None
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
+    evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
 
     def as_dict(self) -> dict[str, Any]:

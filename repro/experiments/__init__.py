@@ -41,7 +41,7 @@ class Item:
     def about(self) -> dict[str, str]:
         """``Command``, ``Cost and hardware`` and ``Expected``, from the module's docstring."""
         text = " ".join((self.load().__doc__ or "").split())
-        parts = re.split(r"(?:^|(?<=[.:] ))(Command|Cost and hardware|Expected): ", text)
+        parts = re.split(r"(?:^|(?<=[.:?] ))(Command|Cost and hardware|Expected): ", text)
         return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
 
     def load(self) -> Any:

@@ -43,7 +43,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ),
 )
 REFERENCE = Mark("#9a9a9a", "-", "")
-End = tuple[float, float, str, str]  # x, y, name, colour
+End = tuple[int | float, int | float, str, str]  # x, y, name, colour
 
 
 def build_curves(

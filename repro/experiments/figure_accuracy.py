@@ -23,5 +23,5 @@ def build(sources: Sources) -> Figure:
         title="Figure 3. Test accuracy against round",
         label="test accuracy (%)",
         scale=100.0,
-        limits=(0, 100),
+        limits=(0.0, 100.0),
     )

@@ -44,9 +44,9 @@ def _runs(sources: Sources) -> Table:
     return table_of_rows("table3", TITLE, rows, caption=evidence.caption(used), notes=notes)
 
 
-def flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, int | float]:
     """The numbers of nested dictionaries, by their path in words; lists count their length."""
-    flat: dict[str, float] = {}
+    flat: dict[str, int | float] = {}
     for key, value in facts.items():
         name = f"{prefix} {key}".strip().replace("_", " ")
         if isinstance(value, dict):
@@ -58,7 +58,7 @@ def flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return flat
 
 
-def _mean(values: list[float | None]) -> float | int | None:
+def _mean(values: list[int | float | None]) -> float | int | None:
     known = Summary.of([value for value in values if value is not None])
     if known is None:
         return None

@@ -6,37 +6,68 @@ This is the one place where ``repro.privacy`` and ``repro.secagg`` meet the fede
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from repro.federated.aggregation import Aggregator, PlainAggregator
-from repro.federated.local_training import PlainTrainer
+from repro.federated.local_training import LocalTrainer, PlainTrainer
+from repro.federated.private_training import PrivateTrainer
 from repro.federated.ranks import Ranks
+from repro.privacy.accounting import GaussianEvent, gaussian_sigma
+from repro.privacy.mechanisms import (
+    ClipAndNoiseUpdate,
+    ClipUpdate,
+    Identity,
+    UpdateMechanism,
+    local_dp_mod_sigma,
+)
 from repro.random import RootSeed
-from repro.settings import RunSettings
+from repro.settings import RunSettings, UpdatePrivacy
 
 
 @dataclass(frozen=True)
-class Noted:
-    """What a mechanism says of one update."""
+class Parts:
+    """What an arm is made of."""
 
-    counts: dict[str, float]
+    trainer: LocalTrainer
+    mechanism: UpdateMechanism
+    aggregator: Aggregator
+    update_event: GaussianEvent | None  # what each round costs a hospital, where noise is added
 
 
-def unchanged(update: Tensor, *, seed: RootSeed, hospital: int, round: int) -> tuple[Tensor, Noted]:
-    return update, Noted({})
-
-
-def assemble_privacy(
+def compose_parts(
     settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
-) -> dict[str, Any]:
-    """The parts of ``Federation`` that differ between arms, as keyword arguments."""
-    return {
-        "trainer": PlainTrainer(settings.local),
-        "mechanism": unchanged,
-        "aggregator": _aggregator(settings, weights, seed, ranks),
-    }
+) -> Parts:
+    mechanism = _mechanism(settings.update_privacy, settings.rounds)
+    event = None
+    if isinstance(mechanism, ClipAndNoiseUpdate):
+        multiplier = mechanism.noise_std / mechanism.clip_norm
+        event = GaussianEvent(multiplier, unit="hospital")
+    return Parts(
+        trainer=_trainer(settings, weights),
+        mechanism=mechanism,
+        aggregator=_aggregator(settings, weights, seed, ranks),
+        update_event=event,
+    )
+
+
+def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
+    if settings.record_privacy is None:
+        return PlainTrainer(settings.local)
+    return PrivateTrainer(
+        settings.record_privacy, weights, epochs=settings.local.epochs, rounds=settings.rounds
+    )
+
+
+def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+    if settings is None:
+        return Identity()
+    if settings.noise == "none":
+        return ClipUpdate(settings.clip_norm)
+    if settings.noise == "documented":
+        sigma = local_dp_mod_sigma(settings.epsilon, settings.delta, settings.sensitivity)
+    else:
+        # Exact Gaussian accounting of all rounds, adding or removing a hospital's update.
+        sigma = gaussian_sigma(settings.epsilon, settings.clip_norm, rounds, settings.delta)
+    return ClipAndNoiseUpdate(settings.clip_norm, sigma)
 
 
 def _aggregator(

@@ -15,8 +15,9 @@ from torch import nn
 from tqdm import tqdm
 
 from repro.data import Dataset, Split, partition
+from repro.data.hospitals import HospitalRecords
 from repro.errors import InputError
-from repro.federated.assembly import assemble_privacy
+from repro.federated.assembly import compose_parts
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
 from repro.federated.ranks import Ranks
@@ -91,9 +92,9 @@ def _every(split: Split, stride: int) -> Split:
     return Split(split.images[::stride], split.labels[::stride])
 
 
-def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
-    """hospital → positions of its training images in the train split, for this run's scope."""
-    records = partition(
+def hospital_records(settings: RunSettings, labels: np.ndarray) -> list[HospitalRecords]:
+    """Who holds which images of the train split."""
+    return partition(
         labels,
         settings.hospitals,
         settings.partition.scheme,
@@ -102,6 +103,11 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
         exponent=settings.partition.exponent,
         validation_fraction=settings.partition.validation_fraction,
     )
+
+
+def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """hospital → positions of its training images in the train split, for this run's scope."""
+    records = hospital_records(settings, labels)
     training = {hospital: record.train for hospital, record in enumerate(records)}
     if settings.scope == "pooled":
         return {0: np.sort(np.concatenate(list(training.values())))}
@@ -111,6 +117,16 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
     return training
 
 
+def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
+    """The images a run is evaluated on: the test split, or every hospital's validation images."""
+    if settings.evaluate_on == "test":
+        return data["test"]
+    train = data["train"]
+    records = hospital_records(settings, train.labels)
+    held_out = np.sort(np.concatenate([record.validation for record in records]))
+    return Split(train.images[held_out], train.labels[held_out])
+
+
 def assemble(
     settings: RunSettings, data: dict[str, Split], *, device: str | None, ranks: Ranks
 ) -> Federation:
@@ -118,7 +134,7 @@ def assemble(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     seed = RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
     seed = ranks.broadcast(seed)
-    train, test = data["train"], data["test"]
+    train, test = data["train"], judged_on(settings, data)
     num_classes = _classes(train, test)
     model = build_model(
         settings.model,
@@ -135,6 +151,7 @@ def assemble(
         for hospital, positions in share.items()
         if hospital in mine
     }
+    parts = compose_parts(settings, weights, seed, ranks)
     return Federation(
         model=model,
         hospitals=hospitals,
@@ -144,7 +161,11 @@ def assemble(
         seed=seed,
         rounds=settings.rounds,
         ranks=ranks,
-        **assemble_privacy(settings, weights, seed, ranks),
+        trainer=parts.trainer,
+        mechanism=parts.mechanism,
+        aggregator=parts.aggregator,
+        update_event=parts.update_event,
+        ledger=None,
     )
 
 
@@ -190,7 +211,7 @@ def make_record(
         confusion=state.confusion.tolist(),
         privacy=federation.ledger.as_records() if federation.ledger is not None else [],
         secagg=_secagg_summary(state),
-        counts=dict(sorted(state.counts.items())),
+        diagnostics=dict(sorted(state.diagnostics.items())),
         seed_source=federation.seed.source,
         code=code_version(),
         environment=environment(federation.model),

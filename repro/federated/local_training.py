@@ -30,8 +30,9 @@ class HospitalData:
 class LocalReport:
     """What a trainer says of one hospital's round."""
 
-    loss: float  # mean training loss over the round's batches, nats
+    loss: float | None  # mean training loss over the round's batches, nats; None: not released
     spent: list[tuple[Any, int]] = field(default_factory=list)  # (privacy event, count)
+    diagnostics: dict[str, int] = field(default_factory=dict)  # for this machine only
 
 
 @runtime_checkable

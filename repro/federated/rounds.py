@@ -24,17 +24,9 @@ from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData, LocalTrainer
 from repro.federated.ranks import Ranks
 from repro.federated.vector import load_vector, to_vector
+from repro.privacy.mechanisms import UpdateMechanism
 from repro.random import RootSeed
 from repro.random.streams import Source
-
-
-@runtime_checkable
-class Mechanism(Protocol):
-    """Update → update. See ``repro.privacy.mechanisms``."""
-
-    def __call__(
-        self, update: Tensor, *, seed: RootSeed, hospital: int, round: int
-    ) -> tuple[Tensor, Any]: ...
 
 
 @runtime_checkable
@@ -60,7 +52,7 @@ class Federation:
     test: LabelledImages
     num_classes: int
     trainer: LocalTrainer
-    mechanism: Mechanism
+    mechanism: UpdateMechanism
     aggregator: Aggregator
     seed: RootSeed
     rounds: int
@@ -79,7 +71,7 @@ class RunState:
     confusion: Tensor
     seconds: dict[str, float]
     resumed: int = 0
-    counts: dict[str, float] = field(default_factory=dict)  # sums over rounds, for the record
+    diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
 
 
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
@@ -113,9 +105,9 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     clock = _Clock(state.seconds)
     aggregator = federation.aggregator
     aggregator.start(number, federation.weights, state.vector)
-    losses: dict[int, float] = {}
+    losses: dict[int, float | None] = {}
     spent: list[tuple[int, Any, int]] = []
-    counts: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
     for hospital in federation.ranks.share(federation.weights):
         progress(number, hospital, None)
         load_vector(federation.model, state.vector)
@@ -127,7 +119,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
         )
         update = to_vector(federation.model).sub_(state.vector)
         clock.lap("training")
-        update, noted = federation.mechanism(
+        update, sent = federation.mechanism(
             update, seed=federation.seed, hospital=hospital, round=number
         )
         aggregator.add(hospital, update)
@@ -136,7 +128,8 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
         spent += [(hospital, event, count) for event, count in report.spent]
         if federation.update_event is not None:
             spent.append((hospital, federation.update_event, 1))
-        counts.update(noted.counts)
+        noted.update(report.diagnostics)
+        noted.update(updates=1, updates_clipped=sent.clipped, updates_non_finite=sent.non_finite)
     combined = aggregator.finish()
     state.vector = state.vector + combined.mean
     clock.lap("aggregation")
@@ -144,9 +137,9 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     load_vector(federation.model, state.vector)
     result = evaluate(federation.model, federation.test, federation.num_classes)
     clock.lap("evaluation")
-    for gathered in federation.ranks.gather(dict(counts)):
+    for gathered in federation.ranks.gather(dict(noted)):
         for name, value in gathered.items():
-            state.counts[name] = state.counts.get(name, 0) + value
+            state.diagnostics[name] = state.diagnostics.get(name, 0) + value
     state.round = number
     state.confusion = result.confusion
     state.history.append(
@@ -170,11 +163,12 @@ def _account(federation: Federation, spent: list[tuple[int, Any, int]]) -> None:
             federation.ledger.spend(hospital, event, count)
 
 
-def _weighted_mean(federation: Federation, losses: dict[int, float]) -> float:
+def _weighted_mean(federation: Federation, losses: dict[int, float | None]) -> float | None:
+    """Mean over hospitals, by images; None where trainers report no loss (DP-SGD)."""
     everyone = {h: loss for part in federation.ranks.gather(losses) for h, loss in part.items()}
     weights = federation.weights
-    total = sum(weights[h] * everyone[h] for h in sorted(everyone))
-    return total / sum(weights[h] for h in everyone)
+    known = [(weights[h], loss) for h, loss in sorted(everyone.items()) if loss is not None]
+    return sum(w * loss for w, loss in known) / sum(w for w, _ in known) if known else None
 
 
 def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
@@ -185,7 +179,7 @@ def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
         "confusion": state.confusion,
         "seconds": state.seconds,
         "resumed": state.resumed,
-        "counts": state.counts,
+        "diagnostics": state.diagnostics,
         "trainer": federation.trainer.state_dict(),
         "ledger": federation.ledger.state_dict() if federation.ledger is not None else None,
         # Needed to go on with the same bits; the store removes it when the run has finished.
@@ -209,7 +203,7 @@ def _restore(federation: Federation, folder: Path) -> RunState | None:
         confusion=saved["confusion"],
         seconds=saved["seconds"],
         resumed=saved["resumed"] + (saved["round"] < federation.rounds),
-        counts=saved["counts"],
+        diagnostics=saved["diagnostics"],
     )
 
 

@@ -149,7 +149,7 @@ def _table(sources: Sources) -> Table:
             row[f"k{hospitals}"] = NOT_RUN if final is None else percent(final)
         rows.append(row)
     return Table(
-        name="answer-table",
+        name="answer",
         title="Test accuracy (%) and true ε",
         columns=[
             Column("what", "reading"),

@@ -18,7 +18,7 @@ class Summary:
     n: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Summary | None:
+    def of(cls, values: Sequence[int | float]) -> Summary | None:
         """None without values. Two-pass in float64; divisor n − 1."""
         if not values:
             return None

@@ -1,7 +1,8 @@
 """How figures look: colours that colour-blind readers and grey printers can tell apart.
 
-Colours are Okabe & Ito's (2008), ordered so that neighbours differ in luminance; every series
-also has its own marker and line style, so colour is never the only mark.
+Colours are Okabe & Ito's (2008); the four that may share a panel are at least 10 steps of
+lightness (CIE L*) apart. Every series also has its own marker and line style, so colour is never
+the only mark.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ MARKS: tuple[tuple[str, Any, str], ...] = (
     (OKABE_ITO["black"], "-", "o"),
     (OKABE_ITO["orange"], (0, (6, 1.5)), "s"),
     (OKABE_ITO["blue"], (0, (3, 1, 1, 1)), "^"),
-    (OKABE_ITO["sky"], (0, (1, 1)), "D"),
+    (OKABE_ITO["green"], (0, (1, 1)), "D"),
     (OKABE_ITO["vermilion"], (0, (6, 1.5, 1, 1.5, 1, 1.5)), "v"),
-    (OKABE_ITO["green"], (0, (9, 3)), "P"),
+    (OKABE_ITO["purple"], (0, (9, 3)), "P"),
 )
 
 SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name

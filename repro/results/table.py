@@ -121,7 +121,7 @@ def html_fragment(table: Table) -> str:
     )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     return (
-        f'<figure class="table" id="{html.escape(table.name)}">\n'
+        f'<figure class="table" id="{html.escape(table.name)}-table">\n'
         f"<h3>{html.escape(table.title)}</h3>\n"
         f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"

@@ -21,7 +21,7 @@ def regular_graph(roster: Collection[int], degree: int, seed: bytes) -> dict[int
     check_degree(degree, count)
     if degree == count - 1:
         return {hospital: frozenset(roster) - {hospital} for hospital in roster}
-    ring = sorted(roster, key=lambda hospital: _place(seed, hospital))
+    ring = sorted(roster, key=lambda hospital: hashed(b"repro secagg ring v1" + seed, hospital))
     reach = [step for step in range(-(degree // 2), degree // 2 + 1) if step]
     return {
         hospital: frozenset(ring[(at + step) % count] for step in reach)
@@ -57,5 +57,6 @@ def connected(graph: Graph, members: Collection[int]) -> bool:
     return not unseen
 
 
-def _place(seed: bytes, hospital: int) -> bytes:
-    return hashlib.sha256(b"repro secagg ring v1" + seed + hospital.to_bytes(8, "little")).digest()
+def hashed(seed: bytes, hospital: int) -> bytes:
+    """SHA-256 of both: sorting by it is a permutation nobody can steer without the seed."""
+    return hashlib.sha256(seed + hospital.to_bytes(8, "little")).digest()

@@ -7,9 +7,8 @@ each neighbour's secret, and only for the survivors that a quorum has signed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -21,35 +20,6 @@ from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.rounds import PHASES, Round
 from repro.secagg.shamir import SHARE_BYTES, Entropy
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _phase(name: str) -> Callable[[Method], Method]:
-    """A method that runs in this phase only, moves on if it succeeds, and aborts if it refuses.
-
-    An envelope that fails (another's signature, another round, another phase) may come from
-    anyone and changes nothing. Behind the server's own signature a bad content means that the
-    server cheats: the hospital forgets its secrets and takes no further part.
-    """
-
-    def decorate(method: Method) -> Method:
-        @wraps(method)
-        def guarded(self: Hospital, message: Buffer | None = None, *more: Any) -> bytearray:
-            if self.phase != name:
-                raise Refused(f"a request for phase {name} in phase {self.phase}")
-            received = () if message is None else (self._open(message),)
-            try:
-                answer = method(self, *received, *more)
-            except Refused:
-                self._forget("aborted")
-                raise
-            self.phase = dict(zip(PHASES, (*PHASES[1:], "done"), strict=True))[name]
-            return answer
-
-        return guarded  # type: ignore[return-value]
-
-    return decorate
 
 
 class Hospital:
@@ -81,46 +51,94 @@ class Hospital:
 
     def advertise_keys(self) -> bytearray:
         """-> ADVERTISE: the public halves of this round's keys."""
-        return self._advertise()
+        self._expect("advertise")
+        with self._moving_on("share"):
+            keys = Advertise(self._mask_key.public, self._seal_key.public)
+            return self._wrap(Kind.ADVERTISE, keys.to_bytes())
 
     def share_keys(self, roster: Buffer) -> bytearray:
         """ROSTER -> SHARE: shares of both secrets, sealed for each neighbour that advertised."""
-        return self._share(roster)
+        payload = self._open("share", Kind.ROSTER, roster)
+        with self._moving_on("masked"):
+            self._neighbours = self._read_roster(messages.Roster.from_bytes(payload))
+            shares = self._split_secrets(sorted({*self._neighbours, self.id}))
+            commitment = seed_commitment(self.round, self.id, self._seed)
+            return self._wrap(Kind.SHARE, messages.Share(commitment, shares).to_bytes())
 
     def masked_input(self, delivery: Buffer, vector: np.ndarray) -> bytearray:
         """DELIVERY -> MASKED. vector: (dimension,) reduced field elements; not changed."""
         if vector.shape != (self.round.dimension,) or vector.dtype != self.round.field.dtype:
             expected = f"({self.round.dimension},) of {self.round.field.dtype}"
             raise InputError("vector", f"{vector.shape} of {vector.dtype}", expected)
-        return self._masked(delivery, vector)
+        payload = self._open("masked", Kind.DELIVERY, delivery)
+        with self._moving_on("consistency"):
+            shared = messages.Delivery.from_bytes(payload, self.round.bitmap_bytes)
+            neighbours = self._read_delivery(shared)
+            # Masked where it will be sent from: a vector may be as large as the model.
+            message, room = messages.blank(Kind.MASKED, self.id, self.round, vector.nbytes)
+            masked = np.frombuffer(room, dtype=vector.dtype)
+            masked[:] = vector
+            self._add_masks(masked, neighbours)
+            return messages.sign(message, self._identity)
 
     def consistency_check(self, survivors: Buffer) -> bytearray:
         """SURVIVORS -> CONSISTENCY: the signature under who shared and who survived."""
-        return self._consistency(survivors)
+        payload = self._open("consistency", Kind.SURVIVORS, survivors)
+        with self._moving_on("unmask"):
+            self._survivors = self._read_survivors(payload)
+            statement = survivor_statement(self.round, self._sharers, self._survivors)
+            signature = self._identity.sign("survivors", statement)
+            return self._wrap(Kind.CONSISTENCY, messages.Consistency(signature).to_bytes())
 
     def unmask(self, confirmation: Buffer) -> bytearray:
         """CONFIRMATION -> UNMASK: one share of each neighbour's self mask or key."""
-        return self._unmask(confirmation)
+        payload = self._open("unmask", Kind.CONFIRMATION, confirmation)
+        with self._moving_on("done"):
+            self._check_quorum(messages.Confirmation.from_bytes(payload))
+            shares = tuple(
+                (owner, of_seed if owner in self._survivors else of_key)
+                for owner, (of_seed, of_key) in sorted(self._held.items())
+            )
+            self._forget()
+            return self._wrap(Kind.UNMASK, messages.Unmask(shares).to_bytes())
 
-    @_phase("advertise")
-    def _advertise(self) -> bytearray:
-        keys = Advertise(self._mask_key.public, self._seal_key.public)
-        return self._wrap(Kind.ADVERTISE, keys.to_bytes())
+    def _expect(self, phase: str) -> None:
+        if self.phase != phase:
+            raise Refused(f"a request for phase {phase} in phase {self.phase}")
 
-    @_phase("share")
-    def _share(self, payload: memoryview) -> bytearray:
-        self._neighbours = self._read_roster(messages.Roster.from_bytes(payload))
-        holders = sorted({*self._neighbours, self.id})
+    def _open(self, phase: str, kind: Kind, message: Buffer) -> memoryview:
+        """The payload of the server's message. A refusal here changes nothing: a message that
+        is not the server's, or not for this round and phase, may come from anyone."""
+        self._expect(phase)
+        return messages.unwrap(message, kind, self.round)[1]
+
+    @contextmanager
+    def _moving_on(self, phase: str) -> Iterator[None]:
+        """Into the next phase if the block succeeds. A refusal in it is final: what it refused
+        bore the server's signature, so the server cheats, and gets nothing more."""
+        try:
+            yield
+        except Refused:
+            self._forget()
+            self.phase = "aborted"
+            raise
+        self.phase = phase
+
+    def _forget(self) -> None:
+        self._seed = b""
+        self._held.clear()
+        del self._mask_key, self._seal_key
+
+    def _split_secrets(self, holders: list[int]) -> tuple[messages.SealedShare, ...]:
         places = [self.round.place(holder) for holder in holders]
-        threshold = self.round.threshold
-        of_seed = shamir.split(self._seed, threshold, places, self._entropy)
-        of_key = shamir.split(self._mask_key.secret, threshold, places, self._entropy)
-        shares = tuple(
+        of_seed, of_key = (
+            shamir.split(secret, self.round.threshold, places, self._entropy)
+            for secret in (self._seed, self._mask_key.secret)
+        )
+        return tuple(
             self._seal_share(holder, of_seed[place], of_key[place])
             for holder, place in zip(holders, places, strict=True)
         )
-        commitment = seed_commitment(self.round, self.id, self._seed)
-        return self._wrap(Kind.SHARE, messages.Share(commitment, shares).to_bytes())
 
     def _read_roster(self, roster: messages.Roster) -> dict[int, Advertise]:
         neighbours: dict[int, Advertise] = {}
@@ -156,9 +174,8 @@ class Hospital:
         key = self._seal_key.agree(public, context, "seal", source, target)
         return key, context + source.to_bytes(8, "little") + target.to_bytes(8, "little")
 
-    @_phase("masked")
-    def _masked(self, payload: memoryview, vector: np.ndarray) -> bytearray:
-        delivery = messages.Delivery.from_bytes(payload, self.round.bitmap_bytes)
+    def _read_delivery(self, delivery: messages.Delivery) -> list[int]:
+        """Keeps the neighbours' shares; returns the neighbours that shared, ascending."""
         self._sharers = self.round.from_bitmap(delivery.sharers)
         owners = [owner for owner, _ in delivery.sealed]
         if owners != sorted(self._sharers & self.round.graph[self.id]):
@@ -169,14 +186,8 @@ class Hospital:
         for owner, sealed in delivery.sealed:
             key, associated = self._channel(owner, owner, self.id)
             opened = unseal(key, sealed, associated)
-            of_seed, of_key = opened[:SHARE_BYTES], opened[SHARE_BYTES:]
-            self._held[owner] = of_seed, of_key
-        # Masked where it will be sent from: a vector may be as large as the model.
-        message, room = messages.blank(Kind.MASKED, self.id, self.round, vector.nbytes)
-        masked = np.frombuffer(room, dtype=vector.dtype)
-        masked[:] = vector
-        self._add_masks(masked, owners)
-        return messages.sign(message, self._identity)
+            self._held[owner] = opened[:SHARE_BYTES], opened[SHARE_BYTES:]
+        return owners
 
     def _add_masks(self, vector: np.ndarray, neighbours: list[int]) -> None:
         field, context = self.round.field, self.round.context
@@ -187,8 +198,7 @@ class Hospital:
             # The same mask with opposite signs at the two ends: it vanishes from the sum.
             (add_mask if self.id < other else subtract_mask)(field, vector, key)
 
-    @_phase("consistency")
-    def _consistency(self, payload: memoryview) -> bytearray:
+    def _read_survivors(self, payload: memoryview) -> frozenset[int]:
         raw = messages.Survivors.from_bytes(payload, self.round.bitmap_bytes).survivors
         survivors = self.round.from_bitmap(raw)
         if self.id not in survivors or not survivors <= self._sharers:
@@ -196,16 +206,12 @@ class Hospital:
         shortfall = self.round.shortfall(self._sharers, survivors)
         if shortfall:
             raise Refused(f"{len(survivors)} survivors, which leaves less than {shortfall}")
-        self._survivors = survivors
-        statement = survivor_statement(self.round, self._sharers, survivors)
-        signature = self._identity.sign("survivors", statement)
-        return self._wrap(Kind.CONSISTENCY, messages.Consistency(signature).to_bytes())
+        return survivors
 
-    @_phase("unmask")
-    def _unmask(self, payload: memoryview) -> bytearray:
-        confirmation = messages.Confirmation.from_bytes(payload)
+    def _check_quorum(self, confirmation: messages.Confirmation) -> None:
         signers = [signer for signer, _ in confirmation.signatures]
-        if len(set(signers)) != len(signers) or not set(signers) <= self._survivors:
+        entitled = self._survivors & self.round.confirmers
+        if len(set(signers)) != len(signers) or not set(signers) <= entitled:
             raise Refused("signatures of strangers, or one hospital's twice")
         if len(signers) < self.round.quorum:
             raise Refused(f"{len(signers)} signatures; a quorum is {self.round.quorum}")
@@ -214,22 +220,6 @@ class Hospital:
             public = self.round.directory.hospitals[signer]
             if not verify(public, "survivors", statement, signature):
                 raise Refused(f"hospital {signer} has not signed these survivors")
-        shares = tuple(
-            (owner, held[0] if owner in self._survivors else held[1])
-            for owner, held in sorted(self._held.items())
-        )
-        answer = self._wrap(Kind.UNMASK, messages.Unmask(shares).to_bytes())
-        self._forget("done")
-        return answer
-
-    def _open(self, message: Buffer) -> memoryview:
-        kinds: Mapping[str, Kind] = {
-            "share": Kind.ROSTER,
-            "masked": Kind.DELIVERY,
-            "consistency": Kind.SURVIVORS,
-            "unmask": Kind.CONFIRMATION,
-        }
-        return messages.unwrap(message, kinds[self.phase], self.round)[1]
 
     def _wrap(self, kind: Kind, payload: bytes) -> bytearray:
         return messages.wrap(kind, self.id, self.round, self._identity, payload)
@@ -238,11 +228,6 @@ class Hospital:
         if holders < self.round.threshold:
             needed = self.round.threshold
             raise Refused(f"only {holders} share holders have {done}; {needed} are needed")
-
-    def _forget(self, phase: str) -> None:
-        self.phase, self._seed = phase, b""
-        self._held.clear()
-        del self._mask_key, self._seal_key
 
 
 def share_commitment(round_: Round, secret: str, owner: int, holder: int, share: bytes) -> bytes:

@@ -29,7 +29,8 @@ class Identity:
     """A long-term Ed25519 signing key, and the memory of which rounds it has joined."""
 
     def __init__(self, entropy: Entropy = secrets.token_bytes) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(entropy(32))
+        self.secret = entropy(32)
+        self._key = Ed25519PrivateKey.from_private_bytes(self.secret)
         self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self._last_round: dict[bytes, int] = {}
 

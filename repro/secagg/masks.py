@@ -29,7 +29,7 @@ def chacha20_words(key: bytes) -> WordSource:
     stream = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
 
     def fill(words: np.ndarray) -> None:
-        stream.update_into(_ZEROS[: words.nbytes], memoryview(words).cast("B"))
+        stream.update_into(_ZEROS[: words.nbytes], words.data.cast("B"))
 
     return fill
 

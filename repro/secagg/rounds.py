@@ -16,6 +16,7 @@ from repro.secagg.keys import PUBLIC_BYTES
 PHASES = ("advertise", "share", "masked", "consistency", "unmask")
 SERVER = 2**64 - 1  # the server's id in a message; hospitals' ids are below
 MAX_HOSPITALS = 2**16
+COMMITTEE = 96  # signatures are the cost that grows with K: 53 of them take 5 ms to verify
 SESSION_BYTES = 32
 
 
@@ -50,8 +51,9 @@ class Round:
         among itself and its k neighbours. k/2 < t ≤ k + 1: no two disjoint sets of t neighbours,
         so a hospital's two secrets need not both come out.
     dimension: field elements in a vector; field: the field they are in.
-    quorum: hospitals whose signature a survivor set needs; 0 means max(t, ⌊K/2⌋ + 1): two
-        different sets cannot both be confirmed unless 2·quorum − K hospitals sign both.
+    quorum: confirmers (below) whose signature a survivor set needs, more than half of them: two
+        different sets are both confirmed only if 2·quorum − confirmers of them sign twice.
+        0 means as many as any round that can be unmasked has anyway, see ``_usual_quorum``.
     """
 
     directory: Directory
@@ -79,11 +81,11 @@ class Round:
                 f"more than half of the {self.neighbours} neighbours and at most "
                 f"{self.neighbours + 1} (they and the hospital itself)",
             )
-        least = max(self.threshold, count // 2 + 1)
+        confirmers = self._confirmer_count
         if self.quorum == 0:
-            object.__setattr__(self, "quorum", least)
-        if not least <= self.quorum <= count:
-            raise InputError("quorum", self.quorum, f"{least} to {count}")
+            object.__setattr__(self, "quorum", self._usual_quorum)
+        if not confirmers < 2 * self.quorum <= 2 * confirmers:
+            raise InputError("quorum", self.quorum, f"{confirmers // 2 + 1} to {confirmers}")
 
     @cached_property
     def roster(self) -> tuple[int, ...]:
@@ -107,6 +109,30 @@ class Round:
         """Hospital -> its neighbours."""
         return graph.regular_graph(self.roster, self.neighbours, self.context)
 
+    @cached_property
+    def confirmers(self) -> frozenset[int]:
+        """Whose signatures count in the consistency check: everybody's, or, on a sparse graph
+        of more than ``COMMITTEE`` hospitals, a committee's that the context's hash picks."""
+        seed = b"repro secagg committee v1" + self.context
+        ranked = sorted(self.roster, key=lambda one: graph.hashed(seed, one))
+        return frozenset(ranked[: self._confirmer_count])
+
+    @property
+    def _confirmer_count(self) -> int:
+        count = len(self.roster)
+        sparse = self.neighbours < count - 1
+        return min(count, COMMITTEE) if sparse else count
+
+    @property
+    def _usual_quorum(self) -> int:
+        """If all K share, each of the K neighbourhoods of k + 1 needs t that are left, and each
+        hospital is in k + 1 of them: K·t/(k + 1) hospitals are left in any round that can be
+        unmasked. A committee is a sample, and needs some room for chance: 55 %."""
+        count = self._confirmer_count
+        if count < len(self.roster):
+            return 55 * count // 100 + 1
+        return max(-(-count * self.threshold // (self.neighbours + 1)), count // 2 + 1)
+
     def place(self, hospital: int) -> int:
         """The hospital's evaluation point in Shamir's scheme: its rank in the roster, from 1."""
         return self._places[hospital]
@@ -125,9 +151,9 @@ class Round:
         sharers: the hospitals whose shares were delivered; survivors: those of them whose
         masked input is in the sum. The server and each hospital apply the same test.
         """
-        if len(survivors) < self.quorum:
-            return f"at least {self.quorum} of all {len(self.roster)}"
         alive = set(survivors)
+        if len(alive & self.confirmers) < self.quorum:
+            return f"{self.quorum} of the {len(self.confirmers)} that confirm survivors"
         for one in sharers:
             if len(self.graph[one] & alive) + (one in alive) < self.threshold:
                 return f"{self.threshold} holders of the shares of hospital {one}"

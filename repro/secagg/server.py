@@ -106,7 +106,8 @@ class Server:
         if shortfall:
             raise self._failed(signers, shortfall)
         self._advance("unmask", signers)
-        quorum = tuple((one, self._signatures[one]) for one in signers[: self.round.quorum])
+        counted = [one for one in signers if one in self.round.confirmers]
+        quorum = tuple((one, self._signatures[one]) for one in counted[: self.round.quorum])
         confirmation = messages.Confirmation(quorum)
         return {one: self._wrap(Kind.CONFIRMATION, confirmation) for one in signers}
 

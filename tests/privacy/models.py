@@ -105,12 +105,13 @@ class Stray(nn.Module):
 
 
 class Bare(nn.Module):
-    """A parameter that belongs to no known layer."""
+    """Parameters that belong to no known layer, one of them a scalar."""
 
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(3))
+        self.shift = nn.Parameter(torch.tensor(0.5))
         self.layer = nn.Linear(3, 3)
 
     def forward(self, x):
-        return self.layer(x * self.scale)
+        return self.layer(x * self.scale + self.shift)

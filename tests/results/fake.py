@@ -109,7 +109,7 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
         confusion=confusion,
         privacy=privacy(arm, hospitals),
         secagg={"bytes": {"total": 3_000_000}} if ARMS[arm].aggregator == "secure" else None,
-        update_norms=None,
+        diagnostics={},
         seed_source="user seed",
         code={"version": "0.0", "fingerprint": "fake", "commit": None},
         environment={"device": "cpu", "cores": 2, "torch": "0.0", "python": "3.x"},
@@ -132,7 +132,6 @@ def store(root: Path, arms=None, profile: str = "quick", kind: str = "synthetic"
 
 SIZES = {
     10: [1093, 1298, 761, 1631, 926, 1466, 1090, 1302, 1125, 1267],
-    # fmt: off
     20: [
         495,
         700,
@@ -155,7 +154,6 @@ SIZES = {
         511,
         685,
     ],
-    # fmt: on
 }
 
 

@@ -112,7 +112,7 @@ def test_regular_graphs(hospitals, half, seed, lost):
     last = sharers & present["unmask"]
     if isinstance(result, RoundFailed):
         assert (
-            len(last) < round_.quorum
+            len(last & round_.confirmers) < round_.quorum
             or not has_holders(round_, sharers, last)
             or ("one piece" in str(result))
         )
@@ -192,3 +192,20 @@ def test_impossible_drop_outs_are_bad_input(drop):
     party, round_ = make_round(3, 2)
     with pytest.raises(InputError):
         run_round(party, round_, field_vectors(round_).__getitem__, drop=drop)
+
+
+def test_confirmers_are_everybody_or_a_committee():
+    """Small or complete: everybody, with the quorum any round that can be unmasked has anyway.
+    Large and sparse: 96 that the context picks; every quorum is more than half."""
+    _, paper = make_round(10, 4, 4)
+    assert (paper.confirmers, paper.quorum) == (frozenset(range(10)), 8)
+    _, complete = make_round(100, 60, 99)
+    assert (len(complete.confirmers), complete.quorum) == (100, 60)
+    party, large = make_round(150, 4, 4)
+    assert (len(large.confirmers), large.quorum) == (96, 53)
+    _, other = make_round(150, 4, 4, party=party, number=2)
+    assert other.confirmers != large.confirmers
+    vectors = field_vectors(large)
+    result = run_round(party, large, vectors.__getitem__, drop={"masked": {17}, "unmask": {99}})
+    survivors = [one for one in range(150) if one != 17]
+    np.testing.assert_array_equal(result.total, field_sum(large, vectors, survivors))

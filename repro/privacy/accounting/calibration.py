@@ -58,7 +58,7 @@ def calibrate_noise_multiplier(
 
     def excess(log_sigma: float) -> float:
         event = subsampled_event(math.exp(log_sigma), rate, relation)
-        return spent(event, steps, delta, relation) - target
+        return _log_ratio(spent(event, steps, delta, relation), target)
 
     low, high = _bracket(excess, start=0.0, field="epsilon", value=epsilon)
     log_sigma = _smallest_holding(excess, low, high)
@@ -80,10 +80,10 @@ def calibrate_sample_rate(
 
     def excess(minus_log_rate: float) -> float:
         event = subsampled_event(sigma, math.exp(-minus_log_rate), relation)
-        return spent(event, steps, delta, relation) - target
+        return _log_ratio(spent(event, steps, delta, relation), target)
 
     if excess(0.0) <= 0:
-        return 1.0, excess(0.0) + target
+        return 1.0, spent(subsampled_event(sigma, 1.0, relation), steps, delta, relation)
     high = 1.0
     while excess(high) > 0:
         high *= 2
@@ -145,25 +145,34 @@ def _bracket(
     return misses, holds
 
 
+def _log_ratio(epsilon: float, target: float) -> float:
+    """log(ε/target), positive only where ε is truly above the target. Near linear in log σ."""
+    if epsilon == 0:
+        return -math.inf
+    ratio = math.log(epsilon) - math.log(target)
+    return max(ratio, 5e-324) if epsilon > target else min(ratio, 0.0)
+
+
 def _smallest_holding(excess: Callable[[float], float], misses: float, holds: float) -> float:
     """The smallest argument, to the tolerance, whose decreasing ``excess`` is ≤ 0.
 
-    Regula falsi after Illinois (a retained end's value is halved), on a function near linear
-    here; every fourth step halves the bracket, so it always ends. Only points at which
-    ``excess`` was found to be ≤ 0 are ever returned.
+    Regula falsi after Illinois (a retained end's value is halved), and a halving of the bracket
+    whenever three turns have not shrunk it to a quarter, so it always ends. Only points at
+    which ``excess`` was found to be ≤ 0 are ever returned.
     """
     above, below = excess(misses), excess(holds)
-    side = 0
-    for turn in range(200):
+    side, widths = 0, [math.inf] * 3
+    while holds - misses > _TOLERANCE:
         width = holds - misses
-        if width <= _TOLERANCE:
-            break
-        if turn % 4 == 3 or not math.isfinite(above) or above <= below:
+        slow = width > widths[-3] / 4
+        if slow or not (math.isfinite(above) and math.isfinite(below)) or above <= below:
             point = misses + width / 2
+            widths = [math.inf] * 3
         else:
             point = misses + width * above / (above - below)
             # Stay a little inside, so that the far end moves too once this one has converged.
             point = min(max(point, misses + _TOLERANCE / 2), holds - _TOLERANCE / 2)
+            widths.append(width)
         value = excess(point)
         if value <= 0:
             holds, below = point, value

@@ -11,10 +11,14 @@ import math
 
 import numpy as np
 
+from repro.typing import Float
+
 _EPS = 2.0**-52
 
 
-def epsilon_from_rdp(orders: np.ndarray, rdp: np.ndarray, delta: float) -> np.ndarray:
+def epsilon_from_rdp(
+    orders: Float[np.ndarray, " orders"], rdp: Float[np.ndarray, " orders"], delta: float
+) -> Float[np.ndarray, " orders"]:
     """ε at which the mechanism is (ε, δ)-DP, for each order on its own.
 
     orders (m,) in (1, ∞), rdp (m,) ≥ 0 in nats, 0 < δ < 1 → (m,) ε ≥ 0.
@@ -28,7 +32,9 @@ def epsilon_from_rdp(orders: np.ndarray, rdp: np.ndarray, delta: float) -> np.nd
     return np.maximum(epsilon, 0.0)
 
 
-def log_delta_from_rdp(orders: np.ndarray, rdp: np.ndarray, epsilon: float) -> np.ndarray:
+def log_delta_from_rdp(
+    orders: Float[np.ndarray, " orders"], rdp: Float[np.ndarray, " orders"], epsilon: float
+) -> Float[np.ndarray, " orders"]:
     """log δ at which the mechanism is (ε, δ)-DP, for each order on its own; at most 0.
 
     The same proposition solved for δ: (α−1)(ρ − ε + log(1 − 1/α)) − log α.
@@ -40,7 +46,9 @@ def log_delta_from_rdp(orders: np.ndarray, rdp: np.ndarray, epsilon: float) -> n
     return np.minimum(log_delta, 0.0)
 
 
-def epsilon_mironov(orders: np.ndarray, rdp: np.ndarray, delta: float) -> np.ndarray:
+def epsilon_mironov(
+    orders: Float[np.ndarray, " orders"], rdp: Float[np.ndarray, " orders"], delta: float
+) -> Float[np.ndarray, " orders"]:
     """Mironov 2017, Proposition 3: ε = ρ + log(1/δ)/(α − 1). Shapes as above."""
     return rdp - math.log(delta) / (orders - 1)
 

@@ -15,6 +15,7 @@ from repro.privacy.accounting import checks, events
 from repro.privacy.accounting.events import PrivacyEvent
 from repro.privacy.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.privacy.accounting.without_replacement import rdp_fixed_batch_gaussian
+from repro.typing import Float
 
 _UP = 1 + 1e-12
 
@@ -30,13 +31,17 @@ def check_proved(event: PrivacyEvent, relation: str, unit: str) -> None:
             raise InputError("event", f"{name} under {relation}", f"a proved combination: {why}")
 
 
-def rdp_of(event: PrivacyEvent, relation: str, orders: np.ndarray) -> np.ndarray:
+def rdp_of(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """RDP of one elementary event; orders (m,) float64 in (1, ∞) → (m,) float64, rounded up."""
     check_proved(event, relation, event.unit)
     return _CURVES[type(event)](event, relation, orders)
 
 
-def rdp_laplace(noise_multiplier: float, orders: np.ndarray) -> np.ndarray:
+def rdp_laplace(
+    noise_multiplier: float, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """RDP of the Laplace mechanism with scale = noise_multiplier × sensitivity, rounded up.
 
     Mironov 2017 (arXiv 1702.07476), Proposition 6, with y = 1/noise_multiplier:
@@ -57,7 +62,7 @@ def rdp_laplace(noise_multiplier: float, orders: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(moment / a, y) * _UP, 5e-324)
 
 
-def _laplace_series(orders: np.ndarray, y: float) -> np.ndarray:
+def _laplace_series(orders: Float[np.ndarray, " orders"], y: float) -> Float[np.ndarray, " orders"]:
     """α(e^{(α−1)y} − 1) + (α−1)(e^{−αy} − 1), whose first-order terms cancel, for αy < 0.1."""
     a = orders - 1
     total = np.zeros_like(orders)
@@ -69,29 +74,39 @@ def _laplace_series(orders: np.ndarray, y: float) -> np.ndarray:
     return total
 
 
-def _gaussian(event: PrivacyEvent, relation: str, orders: np.ndarray) -> np.ndarray:
+def _gaussian(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     # The discrete Gaussian's divergence is at most the continuous one's: Canonne, Kamath,
     # Steinke 2020 (arXiv 2004.00010), Proposition 5.
     assert isinstance(event, (events.GaussianEvent, events.DiscreteGaussianEvent))
     return rdp_gaussian(event.effective_multiplier(relation), orders)
 
 
-def _laplace(event: PrivacyEvent, relation: str, orders: np.ndarray) -> np.ndarray:
+def _laplace(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     assert isinstance(event, events.LaplaceEvent)
     return rdp_laplace(event.effective_multiplier(relation), orders)
 
 
-def _poisson(event: PrivacyEvent, relation: str, orders: np.ndarray) -> np.ndarray:
+def _poisson(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     assert isinstance(event, events.PoissonSampledGaussianEvent)
     return rdp_poisson_gaussian(event.effective_multiplier(relation), event.sample_rate, orders)
 
 
-def _fixed_batch(event: PrivacyEvent, relation: str, orders: np.ndarray) -> np.ndarray:
+def _fixed_batch(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     assert isinstance(event, events.FixedBatchGaussianEvent)
     return rdp_fixed_batch_gaussian(event.effective_multiplier(relation), event.sample_rate, orders)
 
 
-def _none(event: PrivacyEvent, relation: str, orders: np.ndarray) -> np.ndarray:
+def _none(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     return np.full_like(orders, np.inf)
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from repro.privacy.accounting import checks
 from repro.privacy.accounting.checks import Number
+from repro.typing import Float
 
 _EPS = 2.0**-52
 _BASE_ALLOWANCE = 5e-12  # rounding of some hundred sums, exponentials and logarithms
@@ -41,8 +42,8 @@ _LINEAR_LIMIT = 600.0  # exponents above this are handled as logarithms
 
 
 def rdp_poisson_gaussian(
-    noise_multiplier: Number, sample_rate: Number, orders: np.ndarray
-) -> np.ndarray:
+    noise_multiplier: Number, sample_rate: Number, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """RDP of one Poisson-subsampled Gaussian release under add/remove.
 
     noise_multiplier: σ ÷ sensitivity, ≥ 0. sample_rate: q in [0, 1].
@@ -70,7 +71,9 @@ def rdp_poisson_gaussian(
     return np.maximum(np.minimum(result, unsampled), 5e-324)
 
 
-def rdp_gaussian(noise_multiplier: float, orders: np.ndarray) -> np.ndarray:
+def rdp_gaussian(
+    noise_multiplier: float, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """RDP of an unsampled Gaussian release, α/(2σ²) (Mironov 2017, Corollary 3), rounded up."""
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         # Dividing twice keeps σ² from overflowing or underflowing on its own.
@@ -89,7 +92,9 @@ def trapezoidal_step(sigma: float) -> float:
     return math.floor(h * 4096) / 4096
 
 
-def _log_moments(sigma: float, q: float, orders: np.ndarray) -> np.ndarray:
+def _log_moments(
+    sigma: float, q: float, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """log A_α for each order, rounded outward."""
     step = trapezoidal_step(sigma)
     # g's mass lies between the peak of φ near 0 and that of φ·e^{αt} at α/σ (2/σ below order 2).
@@ -110,8 +115,12 @@ def _log_moments(sigma: float, q: float, orders: np.ndarray) -> np.ndarray:
 
 
 def _moments_on(
-    sigma: float, q: float, orders: np.ndarray, x: np.ndarray, step: float
-) -> np.ndarray:
+    sigma: float,
+    q: float,
+    orders: Float[np.ndarray, " orders"],
+    x: Float[np.ndarray, " points"],
+    step: float,
+) -> Float[np.ndarray, " orders"]:
     """log A_α by the trapezoidal rule on the points ``x`` (n,), for ``orders`` (m,)."""
     alpha = orders[:, None]
     t, u, log1pu = _likelihood(sigma, q, x)
@@ -135,7 +144,11 @@ def _moments_on(
         return np.where(shift > 0, (shift + np.log(mean)) * (1 + 4 * _EPS), np.log1p(mean))
 
 
-def _likelihood(sigma: float, q: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _likelihood(
+    sigma: float, q: float, x: Float[np.ndarray, " points"]
+) -> tuple[
+    Float[np.ndarray, " points"], Float[np.ndarray, " points"], Float[np.ndarray, " points"]
+]:
     """t, u = q(e^t − 1) (clipped where e^t overflows) and log(1 + u), at the points x."""
     t = x / sigma - 0.5 / sigma / sigma
     u = q * np.expm1(np.minimum(t, 700.0))
@@ -145,7 +158,11 @@ def _likelihood(sigma: float, q: float, x: np.ndarray) -> tuple[np.ndarray, np.n
     return t, u, np.where(t > 30, late, np.log1p(u))
 
 
-def _excess(alpha: np.ndarray, u: np.ndarray, log1pu: np.ndarray) -> np.ndarray:
+def _excess(
+    alpha: Float[np.ndarray, "orders 1"],
+    u: Float[np.ndarray, " points"],
+    log1pu: Float[np.ndarray, " points"],
+) -> Float[np.ndarray, "orders points"]:
     """g(u) = (1+u)^α − 1 − αu without cancellation; alpha (m, 1), u and log1pu (n,) → (m, n)."""
     a = alpha - 1
     with np.errstate(over="ignore", invalid="ignore"):
@@ -183,7 +200,9 @@ def _worthwhile(
     return (cells[keep][:, None] + np.arange(stride)).ravel()
 
 
-def _hoelder(sigma: float, q: float, orders: np.ndarray) -> np.ndarray:
+def _hoelder(
+    sigma: float, q: float, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """An upper bound on the RDP for tiny σ, exact at integer orders.
 
     log A_α is convex in α (Hölder), so between integers n < α < n+1 it is at most the chord of

@@ -22,6 +22,7 @@ import numpy as np
 from repro.privacy.accounting import checks
 from repro.privacy.accounting.checks import Number
 from repro.privacy.accounting.subsampled_gaussian import rdp_gaussian
+from repro.typing import Float
 
 _UP = 1 + 1e-10
 _LARGEST_ORDER = 2048  # the sum is O(α); beyond, the unsampled bound is used
@@ -30,8 +31,8 @@ _STEP = 0.25
 
 
 def rdp_fixed_batch_gaussian(
-    noise_multiplier: Number, sample_rate: Number, orders: np.ndarray
-) -> np.ndarray:
+    noise_multiplier: Number, sample_rate: Number, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
     """Upper bound on the RDP of one step under replace-one.
 
     noise_multiplier: σ ÷ replace-one sensitivity, ≥ 0. sample_rate: batch ÷ units, in [0, 1].

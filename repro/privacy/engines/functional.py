@@ -29,6 +29,6 @@ class Functional:
         views: int,
     ) -> ClippedSum:
         gradients = per_sample_gradients(model, loss_fn, inputs, targets, views=views)
-        rows = [gradient.flatten(1) for gradient in gradients.values()]
+        rows = [g.reshape(len(g), g.shape[1:].numel()) for g in gradients.values()]
         total, report = clipped_sum(rows, clipping)
         return ClippedSum(total, report.records, report.non_finite, report.clipped)

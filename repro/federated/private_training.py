@@ -1,0 +1,106 @@
+"""DP-SGD as a hospital's local trainer, its noise calibrated to a total ε over the whole run.
+
+Each hospital has its own sample rate (expected batch ÷ its images) and number of steps, hence
+its own noise multiplier: all of them spend the same ε. Images, sizes, steps and the expected
+batch are what the guarantee takes as public; see the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.federated.local_training import HospitalData, LocalReport
+from repro.privacy.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
+from repro.privacy.dpsgd import DPSGD, DPSGDSettings
+from repro.privacy.sampling import PoissonSampler
+from repro.random import RootSeed
+from repro.settings import RecordPrivacy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One hospital's DP-SGD, fixed before training from public numbers alone."""
+
+    sampler: PoissonSampler
+    steps_per_round: int
+    noise_multiplier: float
+
+
+def plan(settings: RecordPrivacy, images: int, epochs: int, rounds: int) -> Plan:
+    """The smallest noise that keeps ``rounds`` rounds of ``epochs`` local epochs within ε.
+
+    A hospital with fewer images than the expected batch takes all of them at every step.
+    """
+    sampler = PoissonSampler.with_expected_batch(images, min(settings.expected_batch, images))
+    steps = epochs * sampler.steps_per_epoch()
+    noise, _ = calibrate_noise_multiplier(
+        settings.epsilon, settings.delta, sampler.sample_rate, steps * rounds
+    )
+    return Plan(sampler, steps, noise)
+
+
+class PrivateTrainer:
+    """A ``LocalTrainer``. Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
+
+    def __init__(
+        self, settings: RecordPrivacy, weights: dict[int, int], *, epochs: int, rounds: int
+    ) -> None:
+        self.settings = settings
+        # Hospitals of one size share a plan: thousands of them cost a handful of calibrations.
+        by_size = {size: plan(settings, size, epochs, rounds) for size in set(weights.values())}
+        self.plans = {hospital: by_size[size] for hospital, size in weights.items()}
+
+    def train(
+        self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> LocalReport:
+        """No training loss is reported: computed on records, it would itself need noise."""
+        mine = self.plans[data.hospital]
+        report = DPSGD(self._dpsgd(mine)).train(
+            model,
+            _cross_entropy,
+            data.train.inputs(),
+            data.train.labels,
+            seed=seed,
+            hospital=data.hospital,
+            round=round_number,
+            steps=mine.steps_per_round,
+        )
+        event = PoissonSampledGaussianEvent(report.noise_multiplier, report.sample_rate)
+        noted = report.diagnostics
+        return LocalReport(
+            loss=None,
+            spent=[(event, report.steps)],
+            diagnostics={
+                "gradients": noted.drawn,
+                "gradients_clipped": noted.clipped,
+                "gradients_non_finite": noted.non_finite,
+            },
+        )
+
+    def _dpsgd(self, mine: Plan) -> DPSGDSettings:
+        settings = self.settings
+        return DPSGDSettings(
+            clip_norm=settings.clip_norm,
+            noise_multiplier=mine.noise_multiplier,
+            expected_batch=round(mine.sampler.expected_batch),
+            learning_rate=settings.learning_rate,
+            optimizer="adam" if settings.optimizer == "adam" else "sgd",
+            momentum=settings.momentum if settings.optimizer == "sgd" else 0.0,
+            clipping=settings.clipping,
+            engine=settings.engine,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One loss a record, (B,)."""
+    return F.cross_entropy(outputs, targets, reduction="none")

@@ -1,0 +1,374 @@
+"""The ledger of a federated run: who spent what, what it adds up to, and what it rests on.
+
+Every private run writes this into its record. Each hospital spends its own events, once a
+round; the ledger composes them over steps, rounds and resumes and states ε
+
+- per **record**: hospitals hold disjoint records, so a record is touched by one hospital's
+  spend only and the run's ε is the *maximum* over hospitals (parallel composition);
+- per **hospital**: the hospital's whole update is what changes, composed over the rounds;
+
+each after one round and in total, as seen by a server that aggregates in the clear, and after
+secure aggregation, where only the sum is seen and the survivors' independent noise adds up in
+variance.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repro.errors import InputError
+from repro.privacy.accounting import checks
+from repro.privacy.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE, Number
+from repro.privacy.accounting.composition import (
+    EXACT,
+    NO_ACCOUNTANT,
+    common_relations,
+    compose_epsilon,
+    summed_multiplier,
+)
+from repro.privacy.accounting.events import (
+    ComposedEvent,
+    GaussianEvent,
+    NonPrivateEvent,
+    PrivacyEvent,
+    RepeatedEvent,
+    event_from_dict,
+)
+
+PLAIN = "plain"
+SECURE = "secure"
+AGGREGATIONS = (PLAIN, SECURE)
+VIEWS = {PLAIN: "server, plain aggregation", SECURE: "server, after secure aggregation"}
+
+SEED_SOURCES = ("operating system entropy", "user seed")
+
+#: What the guarantees take as known to everybody.
+PUBLIC = (
+    "hospital sizes (FedAvg weights)",
+    "expected batch size",
+    "number of steps and rounds",
+    "clip norm",
+    "which hospitals took part in a round",
+)
+
+
+@dataclass(frozen=True)
+class RoundSpend:
+    """What one hospital did in one round: ``event`` × ``count``, and how the sum showed it."""
+
+    event: PrivacyEvent
+    count: int
+    in_sum: PrivacyEvent  # what is left of the event after secure aggregation
+
+    def seen(self, aggregation: str) -> PrivacyEvent:
+        return self.event if aggregation == PLAIN else self.in_sum
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One ε with where it comes from. ``hospital`` is the one that attains the maximum."""
+
+    epsilon: float
+    order: float | None  # Rényi order; None where the accounting is exact
+    hospital: int | None
+    accountant: str
+
+
+_NO_GUARANTEE = Statement(math.inf, None, None, NO_ACCOUNTANT)
+
+
+class FederatedLedger:
+    """Privacy spent in a federated run.
+
+    unit: "record" (DP-SGD inside each hospital) or "hospital" (clipped and noised updates).
+    mechanism: what was done, in the words of the arm ("dp-sgd", "gaussian update", "none", …).
+    delta: the δ every ε is stated at, in (0, 1).
+    hospital_sizes: hospital → number of training records.
+    aggregation: "plain" or "secure".
+    clip_norm: turns sensitivities into the data's own scale; None leaves them in clip norms.
+    seed_source: where the noise keys came from, "operating system entropy" or "user seed".
+    """
+
+    def __init__(
+        self,
+        *,
+        unit: str,
+        mechanism: str,
+        delta: Number,
+        hospital_sizes: Mapping[int, int],
+        aggregation: str = PLAIN,
+        clip_norm: Number | None = None,
+        seed_source: str = SEED_SOURCES[0],
+        public: Iterable[str] = PUBLIC,
+    ) -> None:
+        self.unit = checks.one_of("unit", unit, checks.UNITS)
+        self.mechanism = mechanism
+        self.delta = checks.delta(delta)
+        self.hospital_sizes = {
+            hospital: checks.count(f"hospital_sizes[{hospital}]", size, least=1)
+            for hospital, size in hospital_sizes.items()
+        }
+        self.aggregation = checks.one_of("aggregation", aggregation, AGGREGATIONS)
+        self.clip_norm = None if clip_norm is None else checks.positive("clip_norm", clip_norm)
+        self.seed_source = checks.one_of("seed_source", seed_source, SEED_SOURCES)
+        self.public = tuple(public)
+        self._rounds: dict[int, dict[RoundSpend, int]] = {h: {} for h in self.hospital_sizes}
+
+    # Spending
+
+    def spend(
+        self,
+        hospital: int,
+        event: PrivacyEvent,
+        count: Number = 1,
+        *,
+        in_sum: PrivacyEvent | None = None,
+    ) -> None:
+        """Record one round of one hospital: ``event`` happened ``count`` times.
+
+        in_sum: what a secure sum reveals of it; without it the sum is taken to reveal as much
+        as the update itself (right for DP-SGD, whose noise is inside the training).
+        Raises ``InputError``, recording nothing, for an unknown hospital, another unit, or an
+        event that no accountant here has a proof for.
+        """
+        if hospital not in self._rounds:
+            raise InputError("hospital", hospital, f"one of {sorted(self._rounds)}")
+        new = RoundSpend(event, checks.count("count", count), event if in_sum is None else in_sum)
+        already = [spend.event for spent in self._rounds.values() for spend in spent]
+        for part in (new.event, new.in_sum):
+            self._check(part)
+            if not common_relations([part, *already]):
+                raise InputError("event", part, "one proved for a relation the others are too")
+        rounds = self._rounds[hospital]
+        rounds[new] = rounds.get(new, 0) + 1
+
+    def spend_round(
+        self,
+        spent: Iterable[tuple[int, PrivacyEvent, Number]],
+        *,
+        survivors: Iterable[int] | None = None,
+        weights: Mapping[int, Number] | None = None,
+        colluding: int = 0,
+    ) -> None:
+        """Record one round of the whole federation, all of it or (on bad input) nothing.
+
+        spent: (hospital, event, count), any number per hospital; survivors: the hospitals in
+        the aggregate (default: all in ``spent``; the others revealed nothing and spend nothing).
+        weights: of the sum (default: the hospital sizes, as in FedAvg); colluding: see
+        ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all.
+        """
+        taken = None if survivors is None else set(survivors)
+        by_hospital: dict[int, list[tuple[PrivacyEvent, int]]] = {}
+        for hospital, event, count in spent:
+            if taken is None or hospital in taken:
+                times = checks.count("count", count)
+                by_hospital.setdefault(hospital, []).append((event, times))
+        multipliers = {
+            h: float(parts[0][0].noise_multiplier)
+            for h, parts in by_hospital.items()
+            if len(parts) == 1 and parts[0][1] == 1 and isinstance(parts[0][0], GaussianEvent)
+        }
+        summed = self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
+        before = {h: dict(rounds) for h, rounds in self._rounds.items()}
+        try:
+            for hospital, parts in by_hospital.items():
+                event, count = parts[0]
+                if len(parts) > 1:
+                    both = tuple(RepeatedEvent(e, n, unit=self.unit) for e, n in parts)
+                    event = ComposedEvent(both, unit=self.unit)
+                    count = 1
+                in_sum = None
+                if summed:
+                    shares = self.hospital_sizes if weights is None else weights
+                    noise = summed_multiplier(hospital, multipliers, shares, colluding=colluding)
+                    in_sum = GaussianEvent(noise, unit=HOSPITAL)
+                self.spend(hospital, event, count, in_sum=in_sum)
+        except InputError:
+            self._rounds = before
+            raise
+
+    def _check(self, event: PrivacyEvent) -> None:
+        for leaf, _ in event.leaves():
+            if leaf.unit != self.unit:
+                raise InputError("event", leaf, f"an event of unit {self.unit}")
+            if not leaf.proved_for():
+                raise InputError("event", leaf, f"an event with a proof: {leaf.reason}")
+
+    # Statements
+
+    def relations(self) -> tuple[str, ...]:
+        """The relations for which everything spent so far is proved."""
+        return common_relations(
+            part for spent in self._rounds.values() for s in spent for part in (s.event, s.in_sum)
+        )
+
+    def record_epsilon(
+        self, delta: Number | None = None, *, aggregation: str | None = None
+    ) -> Statement:
+        """Total ε per record, under the relation it is proved for: the maximum over hospitals.
+
+        For noised updates: the ε of replacing the hospital's whole update, which covers every
+        change to one record (no record is clipped, so nothing better is proved).
+        """
+        relation = REPLACE_ONE if self.unit == HOSPITAL else self.relations()[0]
+        return self._total(relation, delta, aggregation)
+
+    def hospital_epsilon(
+        self,
+        delta: Number | None = None,
+        *,
+        relation: str = ADD_REMOVE,
+        aggregation: str | None = None,
+    ) -> Statement:
+        """Total ε per hospital; ∞ when only single records are protected.
+
+        (Group privacy would multiply a record's ε by the hospital's size, which says nothing.)
+        """
+        return self._total(relation, delta, aggregation) if self.unit == HOSPITAL else _NO_GUARANTEE
+
+    def _total(self, relation: str, delta: Number | None, aggregation: str | None) -> Statement:
+        view = self.aggregation if aggregation is None else aggregation
+        return self._worst(relation, self.delta if delta is None else checks.delta(delta), view)
+
+    def _worst(
+        self, relation: str, delta: float, aggregation: str, *, one_round: bool = False
+    ) -> Statement:
+        """The largest ε over hospitals, of all rounds together or of the worst single round."""
+        worst = Statement(0.0, None, None, EXACT)
+        for hospital, spent in self._rounds.items():
+            whole = [{s: 1} for s in spent] if one_round else [spent] if spent else []
+            for rounds in whole:
+                counts: dict[PrivacyEvent, int] = {}
+                for s, times in rounds.items():
+                    event = s.seen(aggregation)
+                    counts[event] = counts.get(event, 0) + s.count * times
+                epsilon, order, accountant = compose_epsilon(counts, relation, self.unit, delta)
+                if worst.hospital is None or epsilon > worst.epsilon:
+                    worst = Statement(epsilon, order, hospital, accountant)
+        return worst
+
+    # Writing down
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """JSON-able rows for a run's ``privacy`` key: unit × relation × view.
+
+        ε is a float and may be ``inf``. Nothing spent yet gives ε = 0.
+        """
+        views = [PLAIN] if self.aggregation == PLAIN else [PLAIN, SECURE]
+        rows = []
+        for aggregation in views:
+            if self.unit == RECORD:
+                rows += [self._row(RECORD, r, aggregation) for r in self.relations()]
+                rows.append(self._row(HOSPITAL, ADD_REMOVE, aggregation))
+            else:
+                rows.append(self._row(RECORD, REPLACE_ONE, aggregation))
+                rows += [self._row(HOSPITAL, r, aggregation) for r in self.relations()]
+        return rows
+
+    def _row(self, unit: str, relation: str, aggregation: str) -> dict[str, Any]:
+        guaranteed = unit == RECORD or self.unit == HOSPITAL
+        total = self._worst(relation, self.delta, aggregation) if guaranteed else _NO_GUARANTEE
+        once = (
+            self._worst(relation, self.delta, aggregation, one_round=True)
+            if guaranteed
+            else _NO_GUARANTEE
+        )
+        spent = self._rounds.get(total.hospital, {}) if total.hospital is not None else {}
+        leaves = {leaf for s in spent for leaf, _ in s.seen(aggregation).leaves()}
+        leaf = leaves.pop() if len(leaves) == 1 else None
+        return {
+            "unit": unit,
+            "relation": relation,
+            "mechanism": self.mechanism,
+            "view": VIEWS[aggregation],
+            "delta": self.delta,
+            "epsilon_round": once.epsilon,
+            "epsilon_total": total.epsilon,
+            "order": total.order,
+            "hospital": total.hospital,
+            "rounds": max((sum(r.values()) for r in self._rounds.values()), default=0),
+            "steps": sum(n * s.count * t for s, t in spent.items() for _, n in s.event.leaves()),
+            "noise_multiplier": getattr(leaf, "noise_multiplier", None),
+            "sample_rate": getattr(leaf, "sample_rate", None),
+            "sensitivity": self._sensitivity(leaf, relation),
+            "accountant": total.accountant,
+            "seed_source": self.seed_source,
+            "public": list(self.public),
+            "note": self._note(unit, aggregation),
+            "warnings": self.warnings(unit),
+        }
+
+    def _sensitivity(self, leaf: PrivacyEvent | None, relation: str) -> float | None:
+        """L2 sensitivity of the maximising hospital's event; None where there is no one event."""
+        if leaf is None or isinstance(leaf, NonPrivateEvent):
+            return None
+        return leaf.sensitivity(relation) * (1.0 if self.clip_norm is None else self.clip_norm)
+
+    def _note(self, unit: str, aggregation: str) -> str:
+        if any(isinstance(s.event, NonPrivateEvent) for r in self._rounds.values() for s in r):
+            return "no noise was added: there is no guarantee"
+        if unit == HOSPITAL and self.unit == RECORD:
+            return "single records are protected; a whole hospital is not"
+        note = ""
+        if unit == RECORD and self.unit == HOSPITAL:
+            note = "no record is clipped: a record is protected as part of its hospital's update. "
+        if aggregation == SECURE and self.unit == HOSPITAL:
+            note += (
+                "holds against the server if every hospital counted really adds its noise and "
+                "secure aggregation is not broken; fixed-point rounding is taken as exact. "
+            )
+        return note.strip()
+
+    def warnings(self, unit: str) -> list[str]:
+        """What weakens the statement: δ too large for somebody, noise keys someone knows."""
+        found = []
+        if unit == RECORD:
+            found = [
+                f"hospital {hospital}: δ = {self.delta:g} is not below 1/{size} (its number of "
+                "records): publishing one random record would satisfy the guarantee"
+                for hospital, size in self.hospital_sizes.items()
+                if self.delta * size >= 1
+            ]
+        elif self.delta * len(self.hospital_sizes) >= 1:
+            found = [f"δ = {self.delta:g} is not below 1/{len(self.hospital_sizes)} hospitals"]
+        if self.seed_source == "user seed":
+            found.append("noise keys come from a user seed: whoever knows it can remove the noise")
+        return found
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole spend, JSON-able and exact."""
+        spent = [
+            {
+                "hospital": hospital,
+                "event": spend.event.as_dict(),
+                "count": spend.count,
+                "in_sum": spend.in_sum.as_dict(),
+                "rounds": times,
+            }
+            for hospital, rounds in self._rounds.items()
+            for spend, times in rounds.items()
+        ]
+        spent.sort(key=lambda entry: json.dumps(entry, sort_keys=True))
+        return {"unit": self.unit, "mechanism": self.mechanism, "spent": spent}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a spend; refuses another unit or mechanism, or hospitals it does not know."""
+        for key in ("unit", "mechanism"):
+            if state.get(key) != getattr(self, key):
+                raise InputError(key, state.get(key), f"the ledger's own: {getattr(self, key)}")
+        restored: dict[int, dict[RoundSpend, int]] = {h: {} for h in self.hospital_sizes}
+        for entry in state["spent"]:
+            if entry["hospital"] not in restored:
+                raise InputError("hospital", entry["hospital"], f"one of {sorted(restored)}")
+            event, in_sum = event_from_dict(entry["event"]), event_from_dict(entry["in_sum"])
+            self._check(event)
+            self._check(in_sum)
+            spend = RoundSpend(event, checks.count("count", entry["count"]), in_sum)
+            restored[entry["hospital"]][spend] = checks.count("rounds", entry["rounds"])
+        self._rounds = restored

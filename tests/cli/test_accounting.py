@@ -1,0 +1,177 @@
+"""``repro epsilon``, ``rdp``, ``noise``, ``gaussian``: keys, values, and one line for mistakes."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from repro.cli import main
+from repro.privacy.accounting import RDPAccountant, gaussian_epsilon
+from repro.privacy.accounting.events import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
+
+EPSILON = {"noise-multiplier": 1.1, "sample-rate": 64 / 11959, "steps": 9342, "delta": 1e-5}
+RDP = {"noise-multiplier": 1.1, "sample-rate": 0.01, "order": 7.5}
+NOISE = {"epsilon": 6, "delta": 1.9e-4, "sample-rate": 32 / 956, "steps": 4481}
+GAUSSIAN = {"sigma": 0.698873, "sensitivity": 7, "rounds": 50, "delta": 1.9e-4}
+
+
+def words(command, options, **changes):
+    merged = {**options, **{key.replace("_", "-"): value for key, value in changes.items()}}
+    return [command, *(f"--{key}={value}" for key, value in merged.items())]
+
+
+def ask(capsys, command, options, **changes):
+    assert main([*words(command, options, **changes), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_epsilon(capsys):
+    """The anchor: 2.679 at an order of about 7.88."""
+    got = ask(capsys, "epsilon", EPSILON)
+    assert got["epsilon"] == pytest.approx(2.679, abs=5e-4)
+    assert got["order"] == pytest.approx(7.88, abs=0.01)
+
+
+def test_epsilon_of_fixed_batches_under_replace_one(capsys):
+    """--sampling fixed is accounted for under replace_one, at twice the sensitivity."""
+    got = ask(capsys, "epsilon", EPSILON, relation="replace_one", sampling="fixed")
+    event = FixedBatchGaussianEvent(1.1, 64 / 11959)
+    ours = RDPAccountant("replace_one").compose(event, 9342).epsilon(1e-5)
+    assert (got["epsilon"], got["order"]) == ours
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"steps": 0}, 0.0),
+        ({"noise_multiplier": 0}, "inf"),
+        ({"noise_multiplier": 1e-200}, "inf"),
+        ({"sample_rate": 0}, 0.0),
+    ],
+)
+def test_epsilon_at_the_edges(capsys, changes, expected):
+    """T = 0 and q = 0 → 0, σ → 0 → "inf" (JSON has no ∞)."""
+    assert ask(capsys, "epsilon", EPSILON, **changes)["epsilon"] == expected
+
+
+def test_epsilon_of_a_billion_steps_and_of_rate_one(capsys):
+    """T = 10⁹ in any notation; q = 1 is a plain Gaussian, close above the exact value."""
+    billion = ask(capsys, "epsilon", EPSILON, steps="1e9")["epsilon"]
+    assert billion == ask(capsys, "epsilon", EPSILON, steps=10**9)["epsilon"] > 1e3
+    whole = ask(capsys, "epsilon", EPSILON, sample_rate=1, noise_multiplier=100, steps=100)
+    exact = gaussian_epsilon(100, 1, 100, 1e-5)
+    assert exact <= whole["epsilon"] <= 1.15 * exact
+
+
+def test_rdp(capsys):
+    """One step's divergence, and α/(2σ²) at rate 1 under either relation."""
+    assert ask(capsys, "rdp", RDP)["rdp"] == pytest.approx(
+        float(
+            RDPAccountant().compose(PoissonSampledGaussianEvent(1.1, 0.01)).rdp(np.array([7.5]))[0]
+        )
+    )
+    plain = ask(capsys, "rdp", RDP, sample_rate=1)["rdp"]
+    assert plain == pytest.approx(7.5 / 2 / 1.1**2)
+    assert ask(capsys, "rdp", RDP, sample_rate=1, relation="replace_one")["rdp"] == pytest.approx(
+        4 * plain
+    )
+
+
+def test_noise(capsys):
+    """The smallest multiplier whose ε does not exceed the target."""
+    got = ask(capsys, "noise", NOISE)
+    assert got["noise_multiplier"] == pytest.approx(1.76, abs=0.01)
+    assert 6 - 1e-6 < got["epsilon"] <= 6
+
+
+def test_gaussian(capsys):
+    """The paper's setting over 50 rounds: 2,759."""
+    assert ask(capsys, "gaussian", GAUSSIAN)["epsilon"] == pytest.approx(2759, abs=0.5)
+    assert ask(capsys, "gaussian", GAUSSIAN, sigma=0)["epsilon"] == "inf"
+    assert ask(capsys, "gaussian", GAUSSIAN, rounds=0)["epsilon"] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("epsilon", EPSILON), ("rdp", RDP), ("noise", NOISE), ("gaussian", GAUSSIAN)],
+)
+def test_text_for_people(capsys, command, options):
+    """Without --json: one line that says what the number is."""
+    assert main(words(command, options)) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "field", "value"),
+    [
+        ("epsilon", EPSILON, "noise-multiplier", -1),
+        ("epsilon", EPSILON, "noise-multiplier", "nan"),
+        ("epsilon", EPSILON, "noise-multiplier", "inf"),
+        ("epsilon", EPSILON, "sample-rate", 1.1),
+        ("epsilon", EPSILON, "sample-rate", "nan"),
+        ("epsilon", EPSILON, "steps", -1),
+        ("epsilon", EPSILON, "steps", 2.5),
+        ("epsilon", EPSILON, "steps", "nan"),
+        ("epsilon", EPSILON, "delta", 0),
+        ("epsilon", EPSILON, "delta", 1),
+        ("epsilon", EPSILON, "delta", "nan"),
+        ("epsilon", EPSILON, "relation", "replace_one"),
+        ("rdp", RDP, "order", 1),
+        ("rdp", RDP, "order", "inf"),
+        ("noise", NOISE, "epsilon", 0),
+        ("noise", NOISE, "epsilon", "nan"),
+        ("noise", NOISE, "delta", 2),
+        ("noise", NOISE, "relation", "replace_one"),
+        ("gaussian", GAUSSIAN, "sigma", -1),
+        ("gaussian", GAUSSIAN, "rounds", 0.5),
+        ("gaussian", GAUSSIAN, "delta", 1),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(capsys, command, options, field, value):
+    """Exit 2, nothing on stdout, one line on stderr with the field's name."""
+    assert main([*words(command, options, **{field: value}), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert field.replace("-", "_") in printed.err
+
+
+@pytest.mark.parametrize("text", ["abc", "1e", ""])
+def test_what_is_no_number_is_one_line(capsys, text):
+    """argparse's own refusals are one line and exit 2 as well."""
+    for field in ("steps", "delta"):
+        with pytest.raises(SystemExit) as stop:
+            main(words("epsilon", EPSILON, **{field: text}))
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_accounting_needs_no_torch():
+    """Neither torch nor the libraries used as oracles are imported to account."""
+    code = (
+        "import sys; from repro.cli import main\n"
+        f"assert main({words('epsilon', EPSILON)!r}) == 0\n"
+        f"assert main({words('gaussian', GAUSSIAN)!r}) == 0\n"
+        "banned = {'torch', 'opacus', 'dp_accounting', 'mpmath', 'matplotlib'}\n"
+        "assert not banned & set(sys.modules), banned & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_import_loads_numpy_alone():
+    """Importing the accountant loads neither scipy nor torch (0.1 s instead of seconds)."""
+    code = (
+        "import sys, repro.privacy.accounting, repro.privacy\n"
+        "repro.privacy.RDPAccountant\n"
+        "assert not {'torch', 'scipy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_epsilon_is_never_finite_below_the_truth_for_tiny_noise(capsys):
+    """σ = 1e-3 at rate 0.5: at least the loss of seeing the record outright in its step."""
+    got = ask(capsys, "epsilon", EPSILON, noise_multiplier=1e-3, sample_rate=0.5, steps=1)
+    assert 1e4 < got["epsilon"] < math.inf

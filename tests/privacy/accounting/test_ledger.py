@@ -1,0 +1,344 @@
+"""The ledger of a federated run: maxima, sums, resumes, warnings, and what it refuses."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repro.cli.output import to_json
+from repro.errors import InputError
+from repro.privacy.accounting import (
+    DataDependentRateEvent,
+    FixedBatchGaussianEvent,
+    GaussianEvent,
+    NonPrivateEvent,
+    PoissonSampledGaussianEvent,
+    RDPAccountant,
+    ShuffledBatchesEvent,
+    gaussian_epsilon,
+)
+from repro.privacy.accounting.composition import summed_multiplier
+from repro.privacy.accounting.ledger import FederatedLedger
+
+DELTA = 1.9e-4
+SIZES = {0: 874, 1: 608, 2: 1304}
+KEYS = {
+    "unit",
+    "relation",
+    "mechanism",
+    "view",
+    "delta",
+    "epsilon_round",
+    "epsilon_total",
+    "order",
+    "hospital",
+    "rounds",
+    "steps",
+    "noise_multiplier",
+    "sample_rate",
+    "sensitivity",
+    "accountant",
+    "seed_source",
+    "public",
+    "note",
+    "warnings",
+}
+
+
+def dp_sgd(**more):
+    return FederatedLedger(
+        unit="record", mechanism="dp-sgd", delta=DELTA, hospital_sizes=SIZES, **more
+    )
+
+
+def updates(hospitals=10, **more):
+    return FederatedLedger(
+        unit="hospital",
+        mechanism="gaussian update",
+        delta=DELTA,
+        hospital_sizes=dict.fromkeys(range(hospitals), 956),
+        clip_norm=7.0,
+        **more,
+    )
+
+
+def noised(multiplier, hospitals):
+    return [(h, GaussianEvent(multiplier, unit="hospital"), 1) for h in hospitals]
+
+
+def steps_of(hospital):
+    return PoissonSampledGaussianEvent(1.7, 32 / SIZES[hospital]), 3 * SIZES[hospital] // 32
+
+
+def train(ledger, rounds):
+    for _ in range(rounds):
+        for hospital in SIZES:
+            ledger.spend(hospital, *steps_of(hospital))
+
+
+def test_record_epsilon_is_the_maximum_over_hospitals():
+    """Disjoint records: the run's ε is the worst hospital's own, composed over its rounds."""
+    ledger = dp_sgd()
+    train(ledger, 50)
+    alone = {}
+    for hospital in SIZES:
+        event, count = steps_of(hospital)
+        alone[hospital] = RDPAccountant().compose(event, 50 * count).epsilon(DELTA)
+    worst = max(alone, key=alone.get)
+    statement = ledger.record_epsilon()
+    assert worst == 1  # the smallest hospital has the highest sample rate
+    assert (statement.epsilon, statement.order) == alone[worst]
+    assert statement.hospital == worst
+    assert ledger.hospital_epsilon().epsilon == math.inf
+
+
+def test_hospital_epsilon_composes_over_rounds_exactly():
+    """Noised updates: the paper's section-4 numbers, plain and after a secure sum of ten."""
+    sigma = 0.698873
+    ledger = updates(aggregation="secure")
+    for _ in range(50):
+        ledger.spend_round(noised(sigma / 7, range(10)))
+    for relation, plain, summed in [("add_remove", 2759, 329), ("replace_one", 10535, 1161)]:
+        got = ledger.hospital_epsilon(relation=relation, aggregation="plain").epsilon
+        assert got == pytest.approx(plain, abs=0.6)
+        got = ledger.hospital_epsilon(relation=relation).epsilon
+        assert got == pytest.approx(summed, abs=0.6)
+    # No record is clipped: replacing the whole update is what covers a record.
+    assert ledger.record_epsilon().epsilon == pytest.approx(1161, abs=0.6)
+
+
+def test_rows_say_what_they_hold_for():
+    """Every row has every key, survives strict JSON, and names its view, relation and unit."""
+    ledger = updates(aggregation="secure")
+    for _ in range(2):
+        ledger.spend_round(noised(5.0, range(10)))
+    rows = ledger.as_records()
+    assert len(json.loads(to_json(rows))) == 6
+    assert all(set(row) == KEYS for row in rows)
+    seen = {(row["unit"], row["relation"], row["view"]) for row in rows}
+    assert ("hospital", "add_remove", "server, plain aggregation") in seen
+    assert ("hospital", "replace_one", "server, after secure aggregation") in seen
+    row = next(r for r in rows if r["unit"] == "hospital" and "secure" in r["view"])
+    assert row["noise_multiplier"] == pytest.approx(5 * math.sqrt(10))
+    assert (row["sensitivity"], row["rounds"], row["steps"]) == (7.0, 2, 2)
+    once, twice = (gaussian_epsilon(5 * math.sqrt(10), 1, n, DELTA) for n in (1, 2))
+    assert row["epsilon_round"] == pytest.approx(once, rel=1e-12)
+    assert row["epsilon_total"] == pytest.approx(twice, rel=1e-12)
+    assert "hospital sizes (FedAvg weights)" in row["public"]
+    assert "really adds its noise" in row["note"]
+
+
+def test_dp_sgd_rows_are_honest_about_the_hospital():
+    """Record-level training protects no hospital: ∞, with a note; secure sums change nothing."""
+    ledger = dp_sgd(aggregation="secure")
+    train(ledger, 2)
+    by = {(row["unit"], row["view"].split()[-2]): row for row in ledger.as_records()}
+    record, hospital = by["record", "plain"], by["hospital", "plain"]
+    assert hospital["epsilon_total"] == hospital["epsilon_round"] == math.inf
+    assert "not" in hospital["note"]
+    assert record["epsilon_round"] < record["epsilon_total"] < math.inf
+    assert record["relation"] == "add_remove"
+    assert by["record", "secure"]["epsilon_total"] == record["epsilon_total"]
+    assert record["sample_rate"] == 32 / SIZES[record["hospital"]]
+
+
+def test_a_run_without_noise_has_infinite_epsilon():
+    """Arms without noise say ∞ for everybody, and survive strict JSON."""
+    ledger = FederatedLedger(
+        unit="hospital", mechanism="none", delta=DELTA, hospital_sizes=SIZES, aggregation="secure"
+    )
+    ledger.spend(0, NonPrivateEvent(unit="hospital"))
+    for row in ledger.as_records():
+        assert row["epsilon_total"] == row["epsilon_round"] == math.inf
+        assert row["accountant"] == "none"
+    assert json.loads(to_json(ledger.as_records()))[0]["epsilon_total"] == "inf"
+
+
+def test_nothing_spent_is_zero():
+    """Before the first round every guaranteed ε is 0."""
+    assert updates().hospital_epsilon().epsilon == 0
+    assert dp_sgd().record_epsilon().epsilon == 0
+    assert all(row["rounds"] == 0 for row in dp_sgd().as_records())
+
+
+@given(first=st.integers(0, 6), then=st.integers(0, 6))
+@settings(max_examples=10)
+def test_a_resumed_run_spends_what_an_unbroken_one_does(first, then):
+    """Saved through JSON after any round and restored, the ledger is the same to the last bit."""
+    unbroken = dp_sgd()
+    train(unbroken, first + then)
+    before = dp_sgd()
+    train(before, first)
+    after = dp_sgd()
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    train(after, then)
+    assert after.state_dict() == unbroken.state_dict()
+    assert after.as_records() == unbroken.as_records()
+
+
+def test_running_on_adds_to_what_was_spent():
+    """More rounds after a finished run cost more, composed with the first ones."""
+    ledger = dp_sgd()
+    train(ledger, 5)
+    finished = ledger.record_epsilon().epsilon
+    train(ledger, 5)
+    event, count = steps_of(1)
+    both = RDPAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
+    assert finished < ledger.record_epsilon().epsilon == both
+
+
+def test_rounds_with_fewer_survivors_cost_more():
+    """A round that loses hospitals has less noise in its sum; it is the worst single round."""
+    full, broken = updates(aggregation="secure"), updates(aggregation="secure")
+    events = noised(3.0, range(10))
+    for _ in range(3):
+        full.spend_round(events)
+    broken.spend_round(events)
+    broken.spend_round(events, survivors=range(4))
+    broken.spend_round(events)
+    assert broken.hospital_epsilon().epsilon > full.hospital_epsilon().epsilon
+    row = next(r for r in broken.as_records() if r["unit"] == "hospital" and "secure" in r["view"])
+    assert row["epsilon_round"] == gaussian_epsilon(3.0 * 2, 1, 1, DELTA)
+    # A hospital that dropped out of that round spent less than the survivors.
+    assert row["hospital"] in range(4)
+
+
+def test_a_weighted_sum_protects_the_largest_hospital_least():
+    """FedAvg weights: the ε after secure aggregation is that of the largest hospital."""
+    ledger = FederatedLedger(
+        unit="hospital",
+        mechanism="gaussian update",
+        delta=DELTA,
+        hospital_sizes=SIZES,
+        aggregation="secure",
+    )
+    ledger.spend_round(noised(4.0, SIZES))
+    multiplier = 4.0 * math.hypot(*SIZES.values()) / 1304
+    statement = ledger.hospital_epsilon()
+    assert statement.hospital == 2
+    assert statement.epsilon == gaussian_epsilon(multiplier, 1, 1, DELTA)
+    equal = dict.fromkeys(SIZES, 1)
+    fair = FederatedLedger(
+        unit="hospital",
+        mechanism="gaussian update",
+        delta=DELTA,
+        hospital_sizes=SIZES,
+        aggregation="secure",
+    )
+    fair.spend_round(noised(4.0, SIZES), weights=equal)
+    assert fair.hospital_epsilon().epsilon < statement.epsilon
+
+
+def test_a_round_is_recorded_whole_or_not_at_all():
+    """One bad entry among good ones: nothing of the round is kept."""
+    ledger = updates()
+    ledger.spend_round(noised(4.0, range(3)))
+    before = ledger.state_dict()
+    with pytest.raises(InputError):
+        ledger.spend_round([*noised(4.0, range(3)), (99, GaussianEvent(1.0, unit="hospital"), 1)])
+    with pytest.raises(InputError):
+        ledger.spend_round(noised(4.0, range(3)), weights={0: 1.0})
+    assert ledger.state_dict() == before
+
+
+def test_several_events_of_one_hospital_are_one_round():
+    """DP-SGD and a noised statistic in the same round: composed, and counted as one round."""
+    ledger = dp_sgd()
+    event, count = steps_of(1)
+    ledger.spend_round([(1, event, count), (1, GaussianEvent(5.0), 2)])
+    both = RDPAccountant().compose(event, count).compose(GaussianEvent(5.0), 2)
+    assert ledger.record_epsilon().epsilon == both.epsilon(DELTA)[0]
+    row = ledger.as_records()[0]
+    assert (row["rounds"], row["steps"]) == (1, count + 2)
+
+
+@given(
+    weights=st.lists(st.floats(0.1, 10.0), min_size=2, max_size=8),
+    colluding=st.integers(0, 9),
+)
+@settings(max_examples=50)
+def test_the_noise_of_a_sum(weights, colluding):
+    """√Σ(wⱼz)²/wᵢ; never below the hospital's own noise, which is left when all others collude."""
+    z = 2.0
+    multipliers = dict.fromkeys(range(len(weights)), z)
+    by_weight = dict(enumerate(weights))
+    for h, w in by_weight.items():
+        alone = math.sqrt(sum((v * z) ** 2 for v in weights)) / w
+        assert summed_multiplier(h, multipliers, by_weight) == pytest.approx(alone)
+        trusted = summed_multiplier(h, multipliers, by_weight, colluding=colluding)
+        assert z * (1 - 1e-12) <= trusted <= alone * (1 + 1e-12)
+        if colluding >= len(weights) - 1:
+            assert trusted == pytest.approx(z)
+
+
+def test_warnings_name_the_hospital():
+    """δ ≥ 1/n is warned about with the hospital's name; so are noise keys someone knows."""
+    ledger = FederatedLedger(
+        unit="record",
+        mechanism="dp-sgd",
+        delta=1e-3,
+        hospital_sizes={3: 1304, 4: 1000, 5: 608},
+        seed_source="user seed",
+    )
+    warnings = ledger.warnings("record")
+    assert [w for w in warnings if w.startswith("hospital 3:")]
+    assert [w for w in warnings if w.startswith("hospital 4:")]
+    assert not [w for w in warnings if w.startswith("hospital 5:")]
+    assert any("user seed" in w for w in warnings)
+    assert dp_sgd().warnings("record") == []
+
+
+@pytest.mark.parametrize(
+    ("hospital", "event", "count"),
+    [
+        (9, GaussianEvent(1.0), 1),
+        (0, GaussianEvent(1.0, unit="hospital"), 1),
+        (0, ShuffledBatchesEvent(1.0, 32), 1),
+        (0, DataDependentRateEvent(1.0), 1),
+        (0, FixedBatchGaussianEvent(1.0, 0.1), 1),  # the others are proved for add/remove only
+        (0, GaussianEvent(1.0), -1),
+    ],
+)
+def test_what_cannot_be_accounted_for_is_refused_at_once(hospital, event, count):
+    """Refused before anything is recorded, so a run stops before it trains without a proof."""
+    ledger = dp_sgd()
+    train(ledger, 1)
+    before = ledger.state_dict()
+    with pytest.raises(InputError):
+        ledger.spend(hospital, event, count)
+    assert ledger.state_dict() == before
+
+
+def test_a_foreign_state_is_refused():
+    """Another unit, mechanism or hospital is not restored, and the spend stays as it was."""
+    ledger = dp_sgd()
+    train(ledger, 1)
+    state = ledger.state_dict()
+    for broken in (
+        {**state, "unit": "hospital"},
+        {**state, "mechanism": "none"},
+        {**state, "spent": [{**state["spent"][0], "hospital": 77}]},
+    ):
+        with pytest.raises(InputError):
+            ledger.load_state_dict(broken)
+    assert ledger.state_dict() == state
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"unit": "patient"},
+        {"hospital_sizes": {0: 0}},
+        {"aggregation": "magic"},
+        {"clip_norm": 0.0},
+        {"seed_source": "dice"},
+    ],
+)
+def test_bad_settings(bad):
+    good = {"unit": "record", "mechanism": "dp-sgd", "delta": DELTA, "hospital_sizes": SIZES}
+    with pytest.raises(InputError):
+        FederatedLedger(**{**good, **bad})
