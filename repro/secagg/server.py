@@ -90,13 +90,35 @@ class Server:
         self._sum = self.round.field.zeros(self.round.dimension)
         expected = frozenset(self.awaited)
         self._collect("masked", received, self._take_masked)
-        self.survivors = expected - self.awaited
+        return self._announce(expected - self.awaited)
+
+    def masked_sum(self, senders: Collection[int], total: np.ndarray) -> Answers:
+        """``masked_input`` where ``MaskedSum`` objects elsewhere have taken the messages in.
+
+        senders: of the messages in ``total``, (dimension,) reduced field elements, kept and
+        changed. Raises InputError for senders that were not awaited or a sum that is no vector
+        of the round: these come from the server's own machines, not from a hospital.
+        """
+        if self.phase != "masked":
+            raise Refused(f"phase masked after phase {self.phase}")
+        strangers = sorted(set(senders) - self.awaited)
+        if strangers:
+            raise InputError("senders", strangers, "hospitals whose masked input is awaited")
+        if total.shape != (self.round.dimension,):
+            raise InputError("total", total.shape, f"({self.round.dimension},)")
+        self.round.field.check(total)
+        self._sum = total
+        return self._announce(frozenset(senders))
+
+    def _announce(self, survivors: frozenset[int]) -> Answers:
+        self.survivors = survivors
         shortfall = self.round.shortfall(self._sharers, self.survivors)
         if shortfall:
             raise self._failed(self.survivors, shortfall)
         self._advance("consistency", self.survivors)
-        survivors = messages.Survivors(self.round.to_bitmap(self.survivors))
-        return {one: self._wrap(Kind.SURVIVORS, survivors) for one in sorted(self.survivors)}
+        message = messages.Survivors(self.round.to_bitmap(self.survivors))
+        # One message for all: to wrap it for each would sign and keep the same bytes K times.
+        return dict.fromkeys(sorted(self.survivors), self._wrap(Kind.SURVIVORS, message))
 
     def consistency_check(self, received: Iterable[Buffer]) -> Answers:
         """CONSISTENCY from those -> CONFIRMATION for each that answered: a quorum's signatures."""
@@ -108,8 +130,8 @@ class Server:
         self._advance("unmask", signers)
         counted = [one for one in signers if one in self.round.confirmers]
         quorum = tuple((one, self._signatures[one]) for one in counted[: self.round.quorum])
-        confirmation = messages.Confirmation(quorum)
-        return {one: self._wrap(Kind.CONFIRMATION, confirmation) for one in signers}
+        confirmation = self._wrap(Kind.CONFIRMATION, messages.Confirmation(quorum))
+        return dict.fromkeys(signers, confirmation)
 
     def unmask(self, received: Iterable[Buffer]) -> np.ndarray:
         """UNMASK from those -> the survivors' sum, (dimension,) field elements."""

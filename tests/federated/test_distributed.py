@@ -19,7 +19,7 @@ from tests.federated.jobs import (
 )
 
 
-@pytest.mark.parametrize(("arm", "ranks"), [("fedavg", 2)])
+@pytest.mark.parametrize(("arm", "ranks"), [("fedavg", 2), ("fedavg-secagg", 4)])
 def test_any_number_of_ranks_gives_the_same_bits(arm, ranks, tmp_path):
     """Every accuracy, loss and fact of the record, and rank 0 alone prints and writes."""
     one = record(alone(words(arm, tmp_path / "one")))
