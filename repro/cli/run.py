@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from repro.arms import ARMS, compose, get_arm
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
+from repro.errors import InputError
 from repro.profiles import PROFILES, get_profile
 from repro.provenance import code_version
 from repro.results.record import RunRecord
@@ -44,6 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_common(parser)
     parser.add_argument("--rounds", metavar="R", type=int, help="default: the profile's")
+    parser.add_argument(
+        "--extend",
+        metavar="R",
+        type=int,
+        default=0,
+        help="go on R rounds after a finished run, at the same noise: ε grows and is restated",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -96,6 +104,8 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
             seed=arguments.seed,
             rounds=arguments.rounds,
         )
+        if not 0 <= arguments.extend <= 1_000_000:
+            raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
         store = RunStore(arguments.out)
         device = run_module.check_device(ranks.device(arguments.device))
         dataset = load_dataset(arguments.data, arguments.dataset)
@@ -103,17 +113,28 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
         run_module.check_ranks(settings, ranks)
         return settings, dataset, store, device
 
-    settings, dataset, store, device = ranks.agree(prepare, lambda ready: _facts(*ready[:2]))
+    settings, dataset, store, device = ranks.agree(
+        prepare, lambda ready: _facts(ready[0], ready[1], arguments.extend)
+    )
     quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
-    return run_module.execute(settings, dataset, store, device=device, quiet=quiet, ranks=ranks)
+    return run_module.execute(
+        settings,
+        dataset,
+        store,
+        device=device,
+        quiet=quiet,
+        ranks=ranks,
+        extend=arguments.extend,
+    )
 
 
-def _facts(settings: RunSettings, dataset: Dataset) -> dict[str, str]:
+def _facts(settings: RunSettings, dataset: Dataset, extend: int) -> dict[str, str | int]:
     """What has to be the same on every rank, for one run to come out."""
     return {
         "code": "{version}, sources {fingerprint}".format(**code_version()),
         "data": dataset.fingerprint,
         "settings": settings.run_id(dataset.fingerprint),
+        "extend": extend,
     }
 
 
@@ -129,5 +150,7 @@ def describe(record: RunRecord, out: Path) -> str:
         f"{entry['relation']}, {entry['view']}"
         for entry in record.privacy
     ]
+    if record.privacy and record.seed_source == "user seed":
+        lines.append("  noise keys come from the given seed: reproducible, but not private")
     lines += [f"  {record.dataset['caption']}", f"  record: {out / 'runs' / record.run_id}"]
     return "\n".join(lines)

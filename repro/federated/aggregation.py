@@ -22,6 +22,7 @@ class Aggregated:
     """A round's mean update, and the facts worth keeping."""
 
     mean: Float[Tensor, " size"]  # float32
+    survivors: tuple[int, ...]  # hospitals whose updates are in the mean
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,4 +55,4 @@ class PlainAggregator:
         self.ranks.sum_(self._sum.total)
         weight = self.ranks.sum_(torch.tensor([self._sum.weight], dtype=torch.int64))
         self._sum.weight = int(weight)
-        return Aggregated(self._sum.mean())
+        return Aggregated(self._sum.mean(), tuple(sorted(self._weights)))

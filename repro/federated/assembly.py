@@ -11,7 +11,13 @@ from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.local_training import LocalTrainer, PlainTrainer
 from repro.federated.private_training import PrivateTrainer
 from repro.federated.ranks import Ranks
-from repro.privacy.accounting import GaussianEvent, gaussian_sigma
+from repro.privacy.accounting import (
+    GaussianEvent,
+    NonPrivateEvent,
+    PrivacyEvent,
+    gaussian_sigma,
+)
+from repro.privacy.accounting.ledger import FederatedLedger
 from repro.privacy.mechanisms import (
     ClipAndNoiseUpdate,
     ClipUpdate,
@@ -30,22 +36,49 @@ class Parts:
     trainer: LocalTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
-    update_event: GaussianEvent | None  # what each round costs a hospital, where noise is added
+    update_event: PrivacyEvent | None  # what each round costs a hospital whose update is clipped
+    ledger: FederatedLedger | None
 
 
 def compose_parts(
     settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
 ) -> Parts:
     mechanism = _mechanism(settings.update_privacy, settings.rounds)
-    event = None
-    if isinstance(mechanism, ClipAndNoiseUpdate):
-        multiplier = mechanism.noise_std / mechanism.clip_norm
-        event = GaussianEvent(multiplier, unit="hospital")
     return Parts(
         trainer=_trainer(settings, weights),
         mechanism=mechanism,
         aggregator=_aggregator(settings, weights, seed, ranks),
-        update_event=event,
+        update_event=_update_event(mechanism),
+        ledger=_ledger(settings, weights, seed),
+    )
+
+
+def _update_event(mechanism: UpdateMechanism) -> PrivacyEvent | None:
+    if isinstance(mechanism, ClipAndNoiseUpdate):
+        multiplier = mechanism.noise_std / mechanism.clip_norm
+        return GaussianEvent(multiplier, unit="hospital")
+    if isinstance(mechanism, ClipUpdate):
+        return NonPrivateEvent(unit="hospital")
+    return None
+
+
+def _ledger(
+    settings: RunSettings, weights: dict[int, int], seed: RootSeed
+) -> FederatedLedger | None:
+    """For every arm that is private, or was called so; plain arms claim nothing."""
+    claims = settings.record_privacy or settings.update_privacy
+    if claims is None:
+        return None
+    by_record = settings.record_privacy is not None
+    noiseless = not by_record and settings.mechanism == "clip"
+    return FederatedLedger(
+        unit="record" if by_record else "hospital",
+        mechanism="dp-sgd" if by_record else "clipping only" if noiseless else "gaussian update",
+        delta=claims.delta,
+        hospital_sizes=weights,
+        aggregation="secure" if settings.secagg is not None else "plain",
+        clip_norm=claims.clip_norm,
+        seed_source=seed.source,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from repro.random import RootSeed
 from repro.results.files import write_whole
 
 NAME = "checkpoint.pt"
@@ -39,3 +40,23 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         print(f"repro: {path} is damaged; the run starts from round 0", file=sys.stderr)
         return None
     return torch.load(io.BytesIO(body), weights_only=True)
+
+
+def saved_seed(folder: Path) -> RootSeed | None:
+    """The root seed a run in ``folder`` began with; None when there is none to go on with."""
+    state = load_checkpoint(folder)
+    if state is None or state["seed"] is None:
+        return None
+    return RootSeed(state["seed"]["root"], state["seed"]["source"])
+
+
+def forget_seed(folder: Path) -> None:
+    """Remove a private root seed from a finished run's checkpoint, kept to go on from.
+
+    Whoever has the root can subtract the noise. A seed that the user gave is no secret and
+    stays, so that going on gives the bits of a longer run.
+    """
+    state = load_checkpoint(folder)
+    if state is not None and state["seed"]["source"] != "user seed":
+        state["seed"] = None
+        save_checkpoint(folder, state)

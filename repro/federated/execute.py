@@ -18,6 +18,7 @@ from repro.data import Dataset, Split, partition
 from repro.data.hospitals import HospitalRecords
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
+from repro.federated.checkpoint import forget_seed, saved_seed
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
 from repro.federated.ranks import Ranks
@@ -39,35 +40,52 @@ def execute(
     device: str | None = None,
     quiet: bool = False,
     ranks: Ranks | None = None,
+    extend: int = 0,
 ) -> RunRecord:
     """Train, or take up again, or simply return the finished run of these settings and data.
 
-    With several ranks, all of them call this; rank 0 alone reads and writes the store.
+    extend: rounds beyond ``settings.rounds``, after the run has finished. Noise stays what it
+        was calibrated to, so the ledger goes on adding and ε passes its target.
+    ranks: with several of them, all call this; rank 0 alone reads and writes the store.
     """
     ranks = ranks or Ranks()
     run_id = settings.run_id(dataset.fingerprint)
+    rounds = settings.rounds + extend
     finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
-    if finished is not None:
+    if finished is not None and finished.rounds >= rounds:
         if ranks.first:
             _say_if_code_changed(finished)
         return finished
-    data = subset(dataset, settings)
-    federation = assemble(settings, data, device=device, ranks=ranks)
     with store.working_on(run_id) if ranks.first else nullcontext(Path()) as folder:
         # Another process may have finished it while we waited.
         finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
-        if finished is not None:
+        if finished is not None and finished.rounds >= rounds:
             return finished
+        if extend and finished is None:
+            raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
+        seed = (saved_seed(folder) or _new_seed(settings)) if ranks.first else None
+        federation = assemble(
+            settings,
+            subset(dataset, settings),
+            seed=ranks.broadcast(seed),
+            device=device,
+            ranks=ranks,
+        )
+        federation.rounds = rounds
         threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
-        with _threads(threads), _Bar(settings, ranks, quiet) as bar:
+        with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
             state = run_rounds(federation, folder, bar)
         record = make_record(run_id, settings, dataset, federation, state, started)
         if ranks.first:
             store.save(record)
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+            forget_seed(folder)
         ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record
+
+
+def _new_seed(settings: RunSettings) -> RootSeed:
+    return RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
 
 
 def _say_if_code_changed(record: RunRecord) -> None:
@@ -128,12 +146,15 @@ def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
 
 
 def assemble(
-    settings: RunSettings, data: dict[str, Split], *, device: str | None, ranks: Ranks
+    settings: RunSettings,
+    data: dict[str, Split],
+    *,
+    seed: RootSeed,
+    device: str | None,
+    ranks: Ranks,
 ) -> Federation:
     """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any)."""
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    seed = RootSeed.from_entropy() if settings.seed is None else RootSeed.from_user(settings.seed)
-    seed = ranks.broadcast(seed)
     train, test = data["train"], judged_on(settings, data)
     num_classes = _classes(train, test)
     model = build_model(
@@ -165,7 +186,7 @@ def assemble(
         mechanism=parts.mechanism,
         aggregator=parts.aggregator,
         update_event=parts.update_event,
-        ledger=None,
+        ledger=parts.ledger,
     )
 
 
@@ -189,7 +210,7 @@ def make_record(
         hospitals=settings.hospitals,
         seed=settings.seed,
         profile=settings.profile,
-        rounds=settings.rounds,
+        rounds=state.round,
         dataset=dataset.facts()
         | {
             "caption": dataset.caption(),
@@ -225,7 +246,10 @@ def make_record(
 
 def _secagg_summary(state: RunState) -> dict[str, Any] | None:
     rounds = [entry["secagg"] for entry in state.history if "secagg" in entry]
-    return {"rounds": len(rounds), "last": rounds[-1]} if rounds else None
+    if not rounds:
+        return None
+    failed = sum("failed" in entry for entry in rounds)
+    return {"rounds": len(rounds), "failed": failed, "last": rounds[-1]}
 
 
 def environment(model: nn.Module) -> dict[str, Any]:
@@ -239,15 +263,15 @@ def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-class _threads:
-    """Run with this many CPU threads, then restore."""
+class cpu_threads:
+    """Run with this many CPU threads (0: as many as there are), then restore."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def __enter__(self) -> None:
         self.before = torch.get_num_threads()
-        torch.set_num_threads(self.count)
+        torch.set_num_threads(self.count or os.cpu_count() or 1)
 
     def __exit__(self, *exception: object) -> None:
         torch.set_num_threads(self.before)
@@ -256,10 +280,9 @@ class _threads:
 class _Bar:
     """Progress on stderr: hospitals trained, round, accuracy, time left."""
 
-    def __init__(self, settings: RunSettings, ranks: Ranks, quiet: bool) -> None:
-        self.rounds = settings.rounds
+    def __init__(self, settings: RunSettings, rounds: int, ranks: Ranks, quiet: bool) -> None:
         self.bar: Any = tqdm(
-            total=settings.rounds,
+            total=rounds,
             desc=f"{settings.arm} K={settings.hospitals} seed {settings.seed}",
             unit="round",
             disable=quiet or not ranks.first,

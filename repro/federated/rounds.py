@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +24,10 @@ from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData, LocalTrainer
 from repro.federated.ranks import Ranks
 from repro.federated.vector import load_vector, to_vector
+from repro.privacy.accounting import PrivacyEvent
+from repro.privacy.accounting.ledger import FederatedLedger
 from repro.privacy.mechanisms import UpdateMechanism
 from repro.random import RootSeed
-from repro.random.streams import Source
-
-
-@runtime_checkable
-class Spending(Protocol):
-    """The ledger's side of the loop. See ``repro.privacy.accounting.ledger``."""
-
-    def spend(self, hospital: int, event: Any, count: int = 1) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def as_records(self) -> list[dict[str, Any]]: ...
 
 
 @dataclass
@@ -56,8 +44,8 @@ class Federation:
     aggregator: Aggregator
     seed: RootSeed
     rounds: int
-    ledger: Spending | None = None
-    update_event: Any = None  # what a hospital's update costs each round, if noise is added
+    ledger: FederatedLedger | None = None  # of arms that claim, or are said to have, privacy
+    update_event: PrivacyEvent | None = None  # what a clipped update costs each round
     ranks: Ranks = field(default_factory=Ranks)
 
 
@@ -74,6 +62,7 @@ class RunState:
     diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
 
 
+Spent = tuple[int, PrivacyEvent, int]  # hospital, event, how often
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
 
 
@@ -106,7 +95,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     aggregator = federation.aggregator
     aggregator.start(number, federation.weights, state.vector)
     losses: dict[int, float | None] = {}
-    spent: list[tuple[int, Any, int]] = []
+    spent: list[Spent] = []
     noted: Counter[str] = Counter()
     for hospital in federation.ranks.share(federation.weights):
         progress(number, hospital, None)
@@ -133,7 +122,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     combined = aggregator.finish()
     state.vector = state.vector + combined.mean
     clock.lap("aggregation")
-    _account(federation, spent)
+    _account(federation, spent, combined.survivors)
     load_vector(federation.model, state.vector)
     result = evaluate(federation.model, federation.test, federation.num_classes)
     clock.lap("evaluation")
@@ -154,13 +143,17 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     progress(number, None, result.accuracy)
 
 
-def _account(federation: Federation, spent: list[tuple[int, Any, int]]) -> None:
-    """Every rank keeps the whole ledger, so whichever writes the checkpoint has it."""
+def _account(federation: Federation, spent: list[Spent], survivors: tuple[int, ...]) -> None:
+    """Every rank keeps the whole ledger, so whichever writes the checkpoint has it.
+
+    A hospital that was lost is still charged for a record's privacy only if its update arrived;
+    what never left the hospital reveals nothing.
+    """
     if federation.ledger is None:
         return
-    for part in federation.ranks.gather(spent):
-        for hospital, event, count in part:
-            federation.ledger.spend(hospital, event, count)
+    gathered = [entry for part in federation.ranks.gather(spent) for entry in part]
+    everything = sorted(gathered, key=lambda entry: entry[0])  # the same on any number of ranks
+    federation.ledger.spend_round(everything, survivors=survivors, weights=federation.weights)
 
 
 def _weighted_mean(federation: Federation, losses: dict[int, float | None]) -> float | None:
@@ -182,7 +175,7 @@ def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
         "diagnostics": state.diagnostics,
         "trainer": federation.trainer.state_dict(),
         "ledger": federation.ledger.state_dict() if federation.ledger is not None else None,
-        # Needed to go on with the same bits; the store removes it when the run has finished.
+        # Needed to go on with the same bits; a private one is removed when the run has finished.
         "seed": {"root": federation.seed.root, "source": federation.seed.source},
     }
 
@@ -191,8 +184,6 @@ def _restore(federation: Federation, folder: Path) -> RunState | None:
     saved = federation.ranks.broadcast(load_checkpoint(folder) if federation.ranks.first else None)
     if saved is None:
         return None
-    source: Source = saved["seed"]["source"]
-    federation.seed = RootSeed(saved["seed"]["root"], source)
     federation.trainer.load_state_dict(saved["trainer"])
     if federation.ledger is not None:
         federation.ledger.load_state_dict(saved["ledger"])

@@ -76,7 +76,7 @@ class SecureAggregation:
 
     def start(self, round_number: int, weights: dict[int, int], like: Tensor) -> None:
         """The phases before the masked inputs: fresh keys, and shares of them for neighbours."""
-        self._round_number, self._weights, self._device = round_number, weights, like.device
+        self._round_number, self._weights, self._like = round_number, weights, like
         self._lost = self._draw_lost()
         self._up: Counter[str] = Counter()
         self._down: Counter[str] = Counter()
@@ -110,7 +110,26 @@ class SecureAggregation:
         self._masked.add(message)
 
     def finish(self) -> Aggregated:
-        """The survivors' weighted mean, on every rank. Raises RoundFailed if too few are left."""
+        """The mean; or, where too few hospitals were left, no change: nothing was unmasked."""
+        try:
+            decoded, survivors = self._unmask()
+        except RoundFailed as failure:
+            facts: dict[str, Any] = {"survivors": 0, "failed": str(failure)}
+            return Aggregated(torch.zeros_like(self._like), (), {"secagg": facts})
+        up, down = self._traffic()
+        facts = {
+            "survivors": len(survivors),
+            "dropped": sorted(self._lost),
+            "max_error_bound": decoded.max_error_bound,
+            "clipped_values": decoded.clipped_count,
+            "up_bytes": up,
+            "down_bytes": down,
+        }
+        mean = torch.from_numpy(decoded.mean.astype(np.float32)).to(self._like.device)
+        return Aggregated(mean, survivors, {"secagg": facts})
+
+    def _unmask(self) -> tuple[Decoded, tuple[int, ...]]:
+        """The phases after the masked inputs. Raises RoundFailed, on all ranks alike."""
         total, senders = self._sum_over_ranks()
         survivors = self._serve(lambda server: server.masked_sum(senders, total))
         confirmations = self._exchange(
@@ -119,22 +138,12 @@ class SecureAggregation:
             lambda server, received: server.consistency_check(received),
         )
         shares = self._answer("unmask", confirmations, Hospital.unmask)
-        received = _joined(self.ranks.collect(shares))
         self._up["unmask"] += sum(map(len, shares.values()))
+        received = _joined(self.ranks.collect(shares))
         decoded: Decoded = self._on_server(
             lambda server: self._encoding.decode(server.unmask(received), len(senders))
         )
-        up, down = self._traffic()
-        facts = {
-            "survivors": len(senders),
-            "dropped": sorted(self._lost),
-            "max_error_bound": decoded.max_error_bound,
-            "clipped_values": decoded.clipped_count,
-            "up_bytes": up,
-            "down_bytes": down,
-        }
-        mean = torch.from_numpy(decoded.mean.astype(np.float32)).to(self._device)
-        return Aggregated(mean, {"secagg": facts})
+        return decoded, tuple(sorted(senders))
 
     def _introduce(self) -> tuple[Directory, bytes]:
         """Everybody's public keys, which the protocol takes as known, and the session's name."""

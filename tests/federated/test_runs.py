@@ -104,8 +104,10 @@ def test_reproducible_and_private_seeds_are_told_apart(dataset, tmp_path):
     private = run(small_settings(seed=None), dataset, tmp_path)
     assert known.seed_source == "user seed"
     assert private.seed_source == "operating system entropy"
-    # The root seed is in the checkpoint while the run lasts, and nowhere afterwards.
-    assert not list(tmp_path.rglob("checkpoint.pt"))
+    # A private root seed is in the checkpoint while the run lasts, and nowhere afterwards.
+    folders = [RunStore(tmp_path).folder(record.run_id) for record in (known, private)]
+    assert checkpoint.saved_seed(folders[0]) is not None
+    assert checkpoint.saved_seed(folders[1]) is None
 
 
 def test_scopes_hold_the_images_they_should(dataset):

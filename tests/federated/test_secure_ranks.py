@@ -17,7 +17,6 @@ from repro.secagg import (
     Hospital,
     MaskedSum,
     Round,
-    RoundFailed,
     SecAggSettings,
     SecureAggregator,
     Server,
@@ -71,6 +70,7 @@ def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, l
     for name in ("up_bytes", "down_bytes", "max_error_bound"):
         assert facts[name] == getattr(oracle, name)
     assert facts["survivors"] == len(oracle.survivors)
+    assert first.survivors == oracle.survivors
 
 
 def test_nothing_unmasked_crosses_between_ranks():
@@ -134,8 +134,10 @@ def test_too_few_left_fails_on_every_rank_and_the_next_round_works():
         mine = ranks.share(weights)
         for hospital in mine[:1]:
             aggregation.add(hospital, given_updates[hospital])
-        with pytest.raises(RoundFailed, match="masked: 2 hospitals left"):
-            aggregation.finish()
+        failed = aggregation.finish()
+        assert failed.survivors == ()
+        assert not failed.mean.any()
+        assert failed.facts["secagg"]["failed"].startswith("masked: 2 hospitals left")
         aggregation.start(2, weights, torch.zeros(SIZE))
         for hospital in mine:
             aggregation.add(hospital, given_updates[hospital])

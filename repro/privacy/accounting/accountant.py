@@ -66,7 +66,7 @@ class RDPAccountant:
         # A fixed order of summation makes the total independent of the order of composition.
         for event, count in sorted(self._counts.items(), key=repr):
             with np.errstate(over="ignore"):
-                total = total + rdp_of(event, self.relation, orders) * _as_float(count)
+                total = total + rdp_of(event, self.relation, orders) * checks.as_float(count)
         return total * _UP
 
     def epsilon(self, delta: Number, *, conversion_rule: str = "tight") -> tuple[float, float]:
@@ -116,13 +116,6 @@ class RDPAccountant:
         for entry in state["spent"]:
             loaded.compose(event_from_dict(entry["event"]), entry["count"])
         self.relation, self.unit, self._counts = loaded.relation, loaded.unit, loaded._counts
-
-
-def _as_float(count: int) -> float:
-    try:
-        return float(count)
-    except OverflowError:
-        return math.inf
 
 
 def _finite(log_delta: np.ndarray) -> np.ndarray:

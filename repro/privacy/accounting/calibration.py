@@ -7,6 +7,7 @@ returned: the smallest noise (largest number of steps, largest rate) that holds,
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -60,9 +61,9 @@ def calibrate_noise_multiplier(
         event = subsampled_event(math.exp(log_sigma), rate, relation)
         return _log_ratio(spent(event, steps, delta, relation), target)
 
+    excess = functools.cache(excess)  # the bracket's ends are asked for again
     low, high = _bracket(excess, start=0.0, field="epsilon", value=epsilon)
-    log_sigma = _smallest_holding(excess, low, high)
-    sigma = math.exp(log_sigma)
+    sigma = math.exp(_smallest_holding(excess, low, high))
     return sigma, spent(subsampled_event(sigma, rate, relation), steps, delta, relation)
 
 

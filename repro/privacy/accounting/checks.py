@@ -60,6 +60,14 @@ def count(field: str, value: Any, *, least: int = 0) -> int:
     return int(number)
 
 
+def as_float(whole: int) -> float:
+    """The float nearest to a count, ∞ beyond the largest."""
+    try:
+        return float(whole)
+    except OverflowError:
+        return math.inf
+
+
 def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise InputError(field, value, " or ".join(choices))

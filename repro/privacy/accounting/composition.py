@@ -10,7 +10,7 @@ from repro.privacy.accounting import checks
 from repro.privacy.accounting.accountant import RDPAccountant
 from repro.privacy.accounting.checks import RELATIONS, Number
 from repro.privacy.accounting.events import GaussianEvent, NonPrivateEvent, PrivacyEvent
-from repro.privacy.accounting.gaussian import epsilon_of_mu
+from repro.privacy.accounting.gaussian import compose_mu, epsilon_of_mu
 
 EXACT = "exact Gaussian (Balle & Wang 2018)"
 RENYI = "RDP (Mironov et al. 2019; conversion of Canonne et al. 2020)"
@@ -25,12 +25,11 @@ def compose_epsilon(
     if any(isinstance(leaf, NonPrivateEvent) and times for leaf, times in leaves):
         return math.inf, None, NO_ACCOUNTANT
     if leaves and all(isinstance(leaf, GaussianEvent) for leaf, _ in leaves):
-        squares = []
+        mus = []
         for leaf, times in leaves:
             assert isinstance(leaf, GaussianEvent)
-            multiplier = leaf.effective_multiplier(relation)
-            squares.append(times / multiplier**2 if multiplier > 0 else math.inf if times else 0.0)
-        return epsilon_of_mu(math.sqrt(math.fsum(squares)), delta), None, EXACT
+            mus.append(compose_mu(leaf.effective_multiplier(relation), 1.0, times))
+        return epsilon_of_mu(math.hypot(*mus), delta), None, EXACT
     accountant = RDPAccountant(relation, unit)
     for event, times in counts.items():
         accountant.compose(event, times)

@@ -12,7 +12,7 @@ and it is always asked of the event, never assumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
@@ -149,6 +149,10 @@ class ShuffledBatchesEvent(_NoiseEvent):
 
     reason: ClassVar[str] = "shuffled batches get no amplification here; use Poisson sampling"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.count("batch_size", self.batch_size, least=1)
+
     def proved_for(self) -> tuple[str, ...]:
         return ()
 
@@ -169,7 +173,11 @@ class DataDependentRateEvent(_NoiseEvent):
 class ComposedEvent(PrivacyEvent):
     """Several events on the same data, one after another (each may depend on earlier outputs)."""
 
-    events: tuple[PrivacyEvent, ...]
+    events: Sequence[PrivacyEvent]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "events", tuple(self.events))
 
     def leaves(self) -> Iterator[tuple[PrivacyEvent, int]]:
         for event in self.events:

@@ -10,6 +10,7 @@ A Gaussian release with sensitivity Δ and noise σ is (ε, δ)-DP exactly when
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -18,7 +19,6 @@ from repro.privacy.accounting import checks
 from repro.privacy.accounting.checks import Number
 
 _NARROW = 0.25  # below this μ the two terms nearly cancel, and their difference is integrated
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 _HALVINGS = 200
 _UP = 1 + 1e-12
 
@@ -30,7 +30,7 @@ def compose_mu(sigma: Number, sensitivity: Number, rounds: Number) -> float:
     times = checks.count("rounds", rounds)
     if times == 0 or sensitivity == 0:
         return 0.0
-    return math.inf if sigma == 0 else sensitivity / sigma * math.sqrt(times)
+    return math.inf if sigma == 0 else sensitivity / sigma * math.sqrt(checks.as_float(times))
 
 
 def gaussian_epsilon(sigma: Number, sensitivity: Number, rounds: Number, delta: Number) -> float:
@@ -89,24 +89,29 @@ def gaussian_sigma(epsilon: Number, sensitivity: Number, rounds: Number, delta: 
     unit = compose_mu(1.0, sensitivity, rounds)
     if unit == 0:
         return 0.0
-    low = high = 0.0  # log μ
-    while epsilon_of_mu(math.exp(low), delta) > target:
+    sigma = unit / _largest_mu(target, checks.delta(delta))
+    while gaussian_epsilon(sigma, sensitivity, rounds, delta) > target:
+        sigma *= _UP
+    return sigma
+
+
+def _largest_mu(epsilon: float, delta: float) -> float:
+    """The largest μ, to 1e-13, that is (ε, δ)-DP: δ rises with μ, so its logarithm is bisected."""
+    target = math.log(delta)
+    low = high = 0.0
+    while log_delta_of_mu(math.exp(low), epsilon) > target:
         low -= 2.0
-    while epsilon_of_mu(math.exp(high), delta) <= target:
+    while log_delta_of_mu(math.exp(high), epsilon) <= target:
         high += 2.0
-    low, high = min(low, high), max(low, high)
     while high - low > 1e-13 * max(1.0, abs(low)):
         middle = (low + high) / 2
         if not low < middle < high:
             break
-        if epsilon_of_mu(math.exp(middle), delta) <= target:
+        if log_delta_of_mu(math.exp(middle), epsilon) <= target:
             low = middle
         else:
             high = middle
-    sigma = unit / math.exp(low)
-    while gaussian_epsilon(sigma, sensitivity, rounds, delta) > target:
-        sigma *= _UP
-    return sigma
+    return math.exp(low)
 
 
 def classical_sigma(epsilon: Number, sensitivity: Number, delta: Number) -> float:
@@ -130,7 +135,7 @@ def classical_epsilon(sigma: Number, sensitivity: Number, delta: Number) -> floa
 def basic_composition(epsilon: Number, delta: Number, rounds: Number) -> tuple[float, float]:
     """(T·ε, T·δ): what summing budgets gives (Dwork and Roth 2014, Theorem 3.16)."""
     times = checks.count("rounds", rounds)
-    return times * float(epsilon), times * checks.delta(delta)
+    return times * checks.epsilon(epsilon), times * checks.delta(delta)
 
 
 def _classical(delta: Number) -> float:
@@ -152,11 +157,17 @@ def _mills_array(x: np.ndarray) -> np.ndarray:
     return math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
 
 
+@functools.cache
+def _legendre() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(10)
+
+
 def _mills_drop(x: float, mu: float) -> float:
     """m(x) − m(x + μ) for small μ, as the integral of −m'(s) = 1 − s·m(s) > 0."""
-    s = x + mu * (_NODES + 1) / 2
+    nodes, weights = _legendre()
+    s = x + mu * (nodes + 1) / 2
     m = _mills_array(s)
     # 1 − s·m(s) cancels for large s; there the asymptotic series of the Mills ratio is exact.
     r = 1 / np.maximum(s * s, 1.0)
     tail = r * (1 - r * (3 - r * (15 - r * (105 - r * (945 - r * (10395 - r * 135135))))))
-    return float(mu / 2 * np.dot(_WEIGHTS, np.where(s > 30, tail, 1 - s * m)))
+    return float(mu / 2 * np.dot(weights, np.where(s > 30, tail, 1 - s * m)))

@@ -22,7 +22,7 @@ from typing import Any
 
 from repro.errors import InputError
 from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE, Number
+from repro.privacy.accounting.checks import ADD_REMOVE, HOSPITAL, REPLACE_ONE, Number
 from repro.privacy.accounting.composition import (
     EXACT,
     NO_ACCOUNTANT,
@@ -33,7 +33,6 @@ from repro.privacy.accounting.composition import (
 from repro.privacy.accounting.events import (
     ComposedEvent,
     GaussianEvent,
-    NonPrivateEvent,
     PrivacyEvent,
     RepeatedEvent,
     event_from_dict,
@@ -42,7 +41,6 @@ from repro.privacy.accounting.events import (
 PLAIN = "plain"
 SECURE = "secure"
 AGGREGATIONS = (PLAIN, SECURE)
-VIEWS = {PLAIN: "server, plain aggregation", SECURE: "server, after secure aggregation"}
 
 SEED_SOURCES = ("operating system entropy", "user seed")
 
@@ -78,7 +76,7 @@ class Statement:
     accountant: str
 
 
-_NO_GUARANTEE = Statement(math.inf, None, None, NO_ACCOUNTANT)
+NO_GUARANTEE = Statement(math.inf, None, None, NO_ACCOUNTANT)
 
 
 class FederatedLedger:
@@ -153,13 +151,16 @@ class FederatedLedger:
         survivors: Iterable[int] | None = None,
         weights: Mapping[int, Number] | None = None,
         colluding: int = 0,
+        exact_sum: bool = True,
     ) -> None:
         """Record one round of the whole federation, all of it or (on bad input) nothing.
 
         spent: (hospital, event, count), any number per hospital; survivors: the hospitals in
         the aggregate (default: all in ``spent``; the others revealed nothing and spend nothing).
         weights: of the sum (default: the hospital sizes, as in FedAvg); colluding: see
-        ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all.
+        ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all;
+        exact_sum: False if values were clipped on their way into the sum (its noise then is
+        no Gaussian, and the round is stated as if every update had been seen alone).
         """
         taken = None if survivors is None else set(survivors)
         by_hospital: dict[int, list[tuple[PrivacyEvent, int]]] = {}
@@ -172,7 +173,7 @@ class FederatedLedger:
             for h, parts in by_hospital.items()
             if len(parts) == 1 and parts[0][1] == 1 and isinstance(parts[0][0], GaussianEvent)
         }
-        summed = self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
+        summed = exact_sum and self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
         before = {h: dict(rounds) for h, rounds in self._rounds.items()}
         try:
             for hospital, parts in by_hospital.items():
@@ -199,6 +200,11 @@ class FederatedLedger:
                 raise InputError("event", leaf, f"an event with a proof: {leaf.reason}")
 
     # Statements
+
+    @property
+    def spent(self) -> dict[int, dict[RoundSpend, int]]:
+        """hospital → what it did in a round → in how many rounds."""
+        return {hospital: dict(rounds) for hospital, rounds in self._rounds.items()}
 
     def relations(self) -> tuple[str, ...]:
         """The relations for which everything spent so far is proved."""
@@ -228,16 +234,19 @@ class FederatedLedger:
 
         (Group privacy would multiply a record's ε by the hospital's size, which says nothing.)
         """
-        return self._total(relation, delta, aggregation) if self.unit == HOSPITAL else _NO_GUARANTEE
+        return self._total(relation, delta, aggregation) if self.unit == HOSPITAL else NO_GUARANTEE
 
     def _total(self, relation: str, delta: Number | None, aggregation: str | None) -> Statement:
         view = self.aggregation if aggregation is None else aggregation
-        return self._worst(relation, self.delta if delta is None else checks.delta(delta), view)
+        return self.worst(relation, self.delta if delta is None else checks.delta(delta), view)
 
-    def _worst(
+    def worst(
         self, relation: str, delta: float, aggregation: str, *, one_round: bool = False
     ) -> Statement:
-        """The largest ε over hospitals, of all rounds together or of the worst single round."""
+        """The largest ε over hospitals, of all rounds together or of the worst single round.
+
+        Under this ledger's own unit; ``relation`` must be one of ``relations()``.
+        """
         worst = Statement(0.0, None, None, EXACT)
         for hospital, spent in self._rounds.items():
             whole = [{s: 1} for s in spent] if one_round else [spent] if spent else []
@@ -258,86 +267,9 @@ class FederatedLedger:
 
         ε is a float and may be ``inf``. Nothing spent yet gives ε = 0.
         """
-        views = [PLAIN] if self.aggregation == PLAIN else [PLAIN, SECURE]
-        rows = []
-        for aggregation in views:
-            if self.unit == RECORD:
-                rows += [self._row(RECORD, r, aggregation) for r in self.relations()]
-                rows.append(self._row(HOSPITAL, ADD_REMOVE, aggregation))
-            else:
-                rows.append(self._row(RECORD, REPLACE_ONE, aggregation))
-                rows += [self._row(HOSPITAL, r, aggregation) for r in self.relations()]
-        return rows
+        from repro.privacy.accounting.ledger_rows import rows_of
 
-    def _row(self, unit: str, relation: str, aggregation: str) -> dict[str, Any]:
-        guaranteed = unit == RECORD or self.unit == HOSPITAL
-        total = self._worst(relation, self.delta, aggregation) if guaranteed else _NO_GUARANTEE
-        once = (
-            self._worst(relation, self.delta, aggregation, one_round=True)
-            if guaranteed
-            else _NO_GUARANTEE
-        )
-        spent = self._rounds.get(total.hospital, {}) if total.hospital is not None else {}
-        leaves = {leaf for s in spent for leaf, _ in s.seen(aggregation).leaves()}
-        leaf = leaves.pop() if len(leaves) == 1 else None
-        return {
-            "unit": unit,
-            "relation": relation,
-            "mechanism": self.mechanism,
-            "view": VIEWS[aggregation],
-            "delta": self.delta,
-            "epsilon_round": once.epsilon,
-            "epsilon_total": total.epsilon,
-            "order": total.order,
-            "hospital": total.hospital,
-            "rounds": max((sum(r.values()) for r in self._rounds.values()), default=0),
-            "steps": sum(n * s.count * t for s, t in spent.items() for _, n in s.event.leaves()),
-            "noise_multiplier": getattr(leaf, "noise_multiplier", None),
-            "sample_rate": getattr(leaf, "sample_rate", None),
-            "sensitivity": self._sensitivity(leaf, relation),
-            "accountant": total.accountant,
-            "seed_source": self.seed_source,
-            "public": list(self.public),
-            "note": self._note(unit, aggregation),
-            "warnings": self.warnings(unit),
-        }
-
-    def _sensitivity(self, leaf: PrivacyEvent | None, relation: str) -> float | None:
-        """L2 sensitivity of the maximising hospital's event; None where there is no one event."""
-        if leaf is None or isinstance(leaf, NonPrivateEvent):
-            return None
-        return leaf.sensitivity(relation) * (1.0 if self.clip_norm is None else self.clip_norm)
-
-    def _note(self, unit: str, aggregation: str) -> str:
-        if any(isinstance(s.event, NonPrivateEvent) for r in self._rounds.values() for s in r):
-            return "no noise was added: there is no guarantee"
-        if unit == HOSPITAL and self.unit == RECORD:
-            return "single records are protected; a whole hospital is not"
-        note = ""
-        if unit == RECORD and self.unit == HOSPITAL:
-            note = "no record is clipped: a record is protected as part of its hospital's update. "
-        if aggregation == SECURE and self.unit == HOSPITAL:
-            note += (
-                "holds against the server if every hospital counted really adds its noise and "
-                "secure aggregation is not broken; fixed-point rounding is taken as exact. "
-            )
-        return note.strip()
-
-    def warnings(self, unit: str) -> list[str]:
-        """What weakens the statement: δ too large for somebody, noise keys someone knows."""
-        found = []
-        if unit == RECORD:
-            found = [
-                f"hospital {hospital}: δ = {self.delta:g} is not below 1/{size} (its number of "
-                "records): publishing one random record would satisfy the guarantee"
-                for hospital, size in self.hospital_sizes.items()
-                if self.delta * size >= 1
-            ]
-        elif self.delta * len(self.hospital_sizes) >= 1:
-            found = [f"δ = {self.delta:g} is not below 1/{len(self.hospital_sizes)} hospitals"]
-        if self.seed_source == "user seed":
-            found.append("noise keys come from a user seed: whoever knows it can remove the noise")
-        return found
+        return rows_of(self)
 
     # Checkpoints
 

@@ -36,8 +36,8 @@ _NEGLIGIBLE_NATS = 45.0  # parts of the integrand this far below its peak are sk
 _SHARED_POINTS = 60_000  # largest orders × points table evaluated at once
 _SMALLEST_SIGMA = 0.02  # below, the strip is too narrow to be worth resolving: see _hoelder
 _FARTHEST_PEAK = 1e6  # α/σ beyond this: the unsampled bound is within 2σ²·log(1/q)/α of the truth
-_SERIES_BELOW = 0.1  # |u|·max(α, 1) where g's power series takes over
-_SERIES_TERMS = 15
+_SERIES_BELOW = 0.02  # |u|·max(α, 1) where g's power series takes over
+_SERIES_TERMS = 10
 _LINEAR_LIMIT = 600.0  # exponents above this are handled as logarithms
 
 
@@ -84,8 +84,8 @@ def rdp_gaussian(
 def trapezoidal_step(sigma: float) -> float:
     """A step h, a dyadic number so that grid points are exact, with aliasing below e^−38.
 
-    Solves d²/2 − 2πd/h ≤ −38 at the widest useful strip d = min(πσ, 4π); half the strip's
-    edge is left unused, since the singularity on it is only an integrable power.
+    Solves d²/2 − 2πd/h ≤ −38 for the strip d = min(πσ, 4π). The whole strip counts: on its
+    edge, where 1 + u has its zeros, the integrand still is bounded.
     """
     d = min(math.pi * sigma, 4 * math.pi)
     h = min(0.5, 2 * math.pi * d / (_ALIASING_NATS + d * d / 2))

@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum, Unsupported
-from repro.privacy.engines.layers import Contribution, Kept, LayerRule, rules
+from repro.privacy.engines.layers import Call, Contribution, Kept, LayerRule, rules
 from repro.privacy.per_sample import LossFunction, losses_of_records, refuse_unused
 from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
 
@@ -75,6 +75,7 @@ class _Use:
     parameters: dict[str, str]  # local name -> name in the model
     x: Tensor
     version: int
+    saved: Any = None
 
 
 @dataclass
@@ -137,6 +138,7 @@ class _Ledger:
             self.uses.update(parameters.values())
             use = _Use(layer_name, layer, parameters, x, x._version)
             if output.requires_grad:
+                use.saved = _RULES[type(layer)].saved(layer, output)
                 output.register_hook(lambda g: self._account(use, g))
                 return output
             # The first layers read data and constants only: the graph starts at their output.
@@ -156,7 +158,8 @@ class _Ledger:
         wanted = {local: self.uses[name] > 1 for local, name in use.parameters.items()}
         rule = _RULES[type(use.layer)]
         with torch.no_grad():
-            new = rule.contributions(use.layer, use.x, g.detach(), self.records, wanted)
+            call = Call(use.layer, use.x, g.detach(), self.records, use.saved)
+            new = rule.contributions(call, wanted)
             for local, contribution in new.items():
                 self._add(use.parameters[local], contribution)
 
@@ -167,7 +170,7 @@ class _Ledger:
         else:  # used more than once, so every use was asked to be kept
             assert isinstance(earlier, Kept)
             assert isinstance(contribution, Kept)
-            earlier.gradients = earlier.gradients + contribution.gradients
+            self.contributions[name] = earlier.plus(contribution)
 
     @torch.no_grad()
     def clipped_sum(self, clipping: Clipping) -> ClippedSum:
@@ -185,14 +188,13 @@ class _Ledger:
         )
         factors, finite, clipped = clipping.factors(norms)
         rows = None if bool(finite.all()) else finite
-        total = torch.cat(
-            [
-                self.contributions.pop(name).weighted_sum(factors[:, i], rows).flatten().to(dtype)
-                if name in self.contributions
-                else torch.zeros(p.numel(), dtype=dtype, device=device)
-                for i, (name, p) in enumerate(self.parameters.items())
-            ]
-        )
+        size = sum(p.numel() for p in self.parameters.values())
+        total = torch.zeros(size, dtype=dtype, device=device)
+        pieces = total.split([p.numel() for p in self.parameters.values()])
+        for i, (name, piece) in enumerate(zip(self.parameters, pieces, strict=True)):
+            if name in self.contributions:
+                part = self.contributions.pop(name).weighted_sum(factors[:, i], rows)
+                piece.view(part.shape).copy_(part)
         return ClippedSum(total, self.records, int((~finite).sum()), int(clipped.sum()))
 
 

@@ -1,9 +1,7 @@
 """Convolutions: per-sample weight gradients one record at a time, or ghost norms.
 
-A convolution is a linear layer over the T output positions of its unfolded input patches, so
-the ghost norm of ``linear`` applies (Bu et al. 2022, arXiv 2205.10683, section 3). It pays
-where the map is small (T² · (C_in k² + C_out) multiply-adds against T · C_in k² · C_out); elsewhere
-the gradients are formed and kept, which makes the later weighted sum almost free.
+Ghost norms (``conv_ghost``) pay where the map is small: their cost grows with its area squared.
+Elsewhere the gradients are formed and kept, which makes the later weighted sum almost free.
 """
 
 from __future__ import annotations
@@ -14,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.privacy.engines.layers import Contribution, Deferred, Kept, by_record
-from repro.privacy.engines.linear import MACS_PER_FLOAT, gram_product
+from repro.privacy.engines.conv_ghost import PixelGrid, ghost_norms
+from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept, by_record
+from repro.privacy.engines.linear import MACS_PER_FLOAT
 
-_PATCH_FLOATS = 1 << 22  # patches held at once for ghost norms: 16 MiB of float32
+# Measured on two CPU cores: one record's weight gradient at a time against the whole batch's.
+_ONE_BY_ONE = 1.35
+_SMALL_MACS = 4_000_000  # below this, per record, a call costs more than the work it does
 
 
 class ConvRule:
@@ -30,18 +31,22 @@ class ConvRule:
             return "padding='same' with an even kernel"
         return None
 
-    def contributions(
-        self, layer: Any, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
-    ) -> dict[str, Contribution]:
-        result: dict[str, Contribution] = {}
+    def saved(self, layer: Any, output: Tensor) -> None:
+        return None
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
+        layer, result = call.layer, dict[str, Contribution]()
         if "weight" in wanted:
-            if wanted["weight"] or not _ghost_is_cheaper(layer, g, len(g) // records):
-                result["weight"] = Kept(_per_record(layer, x, g, records))
+            if wanted["weight"] or not _ghost_is_cheaper(call):
+                result["weight"] = _per_record(call)
             else:
-                norms = _ghost_norms(layer, x, g, records)
-                result["weight"] = Deferred(norms, x, g, lambda x, g: _weight_gradient(layer, x, g))
+                norms = ghost_norms(layer, _padding(layer), call.x, call.g, call.records)
+                result["weight"] = Deferred(
+                    norms, call.x, call.g, lambda x, g: _weight_gradient(layer, x, g)
+                )
         if "bias" in wanted:
-            result["bias"] = Kept(by_record(g.flatten(2).sum(dim=2), records).sum(dim=1))
+            sums = by_record(call.g.flatten(2).sum(dim=2), call.records)
+            result["bias"] = Kept.of(sums.sum(dim=1))
         return result
 
 
@@ -63,50 +68,47 @@ def _weight_gradient(layer: Any, x: Tensor, g: Tensor) -> Tensor:
     )[1]
 
 
-def _per_record(layer: Any, x: Tensor, g: Tensor, records: int) -> Tensor:
-    """One convolution call per record: 1.3–1.4 times the batched call on a CPU, and no copies."""
-    gradients = x.new_empty((records, *layer.weight.shape))
-    for i, (xi, gi) in enumerate(zip(x.chunk(records), g.chunk(records), strict=True)):
-        gradients[i] = _weight_gradient(layer, xi, gi)
-    return gradients
+def _per_record(call: Call) -> Kept:
+    layer, two_dimensional = call.layer, len(call.layer.kernel_size) == 2
+    if two_dimensional and (call.x.is_cuda or _macs(call) < _SMALL_MACS):
+        return _by_unfolding(call)
+    first = _weight_gradient(layer, call.x[: call.views], call.g[: call.views])
+    # The layout of the backend's result, which may be channels-last: copying is then a memcpy.
+    rows = first.new_empty((call.records, first.numel()))
+    for row, x, g in zip(rows, call.x.chunk(call.records), call.g.chunk(call.records), strict=True):
+        row.as_strided(first.shape, first.stride()).copy_(_weight_gradient(layer, x, g))
+    return Kept(rows, first.shape, first.stride())
 
 
-def _ghost_norms(layer: Any, x: Tensor, g: Tensor, records: int) -> Tensor:
-    """Squared norms (B,) of the weight gradients, a few records at a time."""
-    views = len(g) // records
-    positions = g.shape[2:].numel()
-    per_record = views * layer.groups * positions * (layer.weight.shape[1:].numel() + positions)
-    chunk = max(1, _PATCH_FLOATS // per_record)
-    norms = []
-    for xs, gs in zip(x.split(chunk * views), g.split(chunk * views), strict=True):
-        count = len(gs) // views
-        patches = F.unfold(
-            xs, layer.kernel_size, layer.dilation, _padding(layer), layer.stride
-        )  # (count · views, groups · features, T)
-        products = gram_product(
-            _positions_by_group(patches, count, layer.groups),
-            _positions_by_group(gs.flatten(2), count, layer.groups),
-        )
-        norms.append(products.view(count, layer.groups).sum(dim=1))
-    return torch.cat(norms)
+def _by_unfolding(call: Call) -> Kept:
+    """All records in one batched matrix product, from unfolded patches."""
+    layer, groups = call.layer, call.layer.groups
+    patches = F.unfold(
+        call.x, layer.kernel_size, layer.dilation, _padding(layer), layer.stride
+    )  # (records · views, C_in · k², T)
+    inputs = _by_group(patches, call.records, groups)
+    outputs = _by_group(call.g.flatten(2), call.records, groups)
+    return Kept.of((outputs @ inputs.mT).view(call.records, *layer.weight.shape))
 
 
-def _positions_by_group(values: Tensor, records: int, groups: int) -> Tensor:
-    """(records · views, groups · F, T) -> (records · groups, views · T, F)."""
+def _by_group(values: Tensor, records: int, groups: int) -> Tensor:
+    """(records · views, groups · F, T) -> (records · groups, F, views · T)."""
     split = by_record(values, records).unflatten(2, (groups, -1))  # (B, views, groups, F, T)
-    return split.permute(0, 2, 1, 4, 3).flatten(2, 3).flatten(0, 1)
+    return split.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(0, 1)
 
 
-def _ghost_is_cheaper(layer: Any, g: Tensor, views: int) -> bool:
-    """By multiply-adds per record; only 2-D convolutions have an unfold."""
-    if len(layer.kernel_size) != 2:
+def _macs(call: Call) -> int:
+    """Multiply-adds of one record's weight gradient."""
+    return call.views * call.g.shape[2:].numel() * call.layer.weight.numel()
+
+
+def _ghost_is_cheaper(call: Call) -> bool:
+    """Norms now and one batched weight gradient later, against kept gradients."""
+    if len(call.layer.kernel_size) != 2:
         return False
-    positions = g.shape[2:].numel()
-    weight = layer.weight.numel()
-    inputs, outputs = layer.weight.shape[1:].numel(), layer.out_channels
-    ghost = (views * positions) ** 2 * (layer.groups * inputs + outputs)
-    ghost += views * positions * weight
-    kept = 1.35 * views * positions * weight + MACS_PER_FLOAT * weight
+    grid = PixelGrid.of(call.layer, (call.g.shape[2], call.g.shape[3]))
+    ghost = grid.multiply_adds(call.layer, call.views) + _macs(call)
+    kept = _ONE_BY_ONE * _macs(call) + MACS_PER_FLOAT * call.layer.weight.numel()
     return ghost < kept
 
 

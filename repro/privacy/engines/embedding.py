@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repro.privacy.engines.layers import Contribution, Deferred, Kept, by_record
+from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept
 
 
 class EmbeddingRule:
@@ -19,17 +19,19 @@ class EmbeddingRule:
             return "scale_grad_by_freq, which counts indices over the whole batch"
         return None
 
-    def contributions(
-        self, layer: nn.Embedding, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
-    ) -> dict[str, Contribution]:
+    def saved(self, layer: nn.Embedding, output: Tensor) -> None:
+        return None
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
+        layer, x, g = call.layer, call.x, call.g
         if layer.padding_idx is not None:  # this row is defined to have no gradient
             g = g.masked_fill((x == layer.padding_idx).unsqueeze(-1), 0)
-        indices = by_record(x, records).reshape(records, -1)
-        gs = by_record(g, records).reshape(records, -1, g.shape[-1])
+        indices = x.reshape(call.records, -1)
+        gs = g.reshape(call.records, -1, g.shape[-1])
         if wanted["weight"]:
-            rows = gs.new_zeros((records, *layer.weight.shape))
+            rows = gs.new_zeros((call.records, *layer.weight.shape))
             rows.scatter_add_(1, indices.unsqueeze(-1).expand_as(gs), gs)
-            return {"weight": Kept(rows)}
+            return {"weight": Kept.of(rows)}
         same = indices.unsqueeze(1) == indices.unsqueeze(2)
         norms = torch.where(same, gs @ gs.mT, 0).sum(dim=(1, 2))
         size = layer.weight.shape

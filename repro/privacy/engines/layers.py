@@ -1,8 +1,7 @@
 """What a layer contributes to the clipped sum, given its input and its output's gradient.
 
-Every rule turns (input x, output gradient g) of one call of a layer into, for each parameter,
-either the per-sample gradients themselves (``Kept``) or their norms now and a weighted sum
-later (``Deferred``: ghost norms). The leading dimension of x and g is records × views.
+Every rule turns one call of a layer into, for each parameter, either the per-sample gradients
+themselves (``Kept``) or their norms now and a weighted sum later (``Deferred``: ghost norms).
 """
 
 from __future__ import annotations
@@ -11,23 +10,55 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer. The leading dimension of x and g is records × views."""
+
+    layer: Any
+    x: Tensor  # its input
+    g: Tensor  # the gradient of its output
+    records: int
+    saved: Any = None  # what the rule took from the forward pass
+
+    @property
+    def views(self) -> int:
+        return len(self.g) // self.records
 
 
 @dataclass
 class Kept:
-    """Per-sample gradients, (B, *parameter.shape)."""
+    """Per-sample gradients: row i of ``rows`` (B, n) is record i's, with this shape and layout."""
 
-    gradients: Tensor
+    rows: Tensor
+    shape: torch.Size
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, gradients: Tensor) -> Kept:
+        """From (B, *shape)."""
+        gradients = gradients.contiguous()
+        one = gradients.shape[1:]
+        return cls(gradients.view(len(gradients), one.numel()), one, gradients.stride()[1:])
+
+    def plus(self, other: Kept) -> Kept:
+        """Gradients of two uses of one parameter, added record by record."""
+        return Kept.of(self._gradients() + other._gradients())
+
+    def _gradients(self) -> Tensor:
+        return self.rows.as_strided(
+            (len(self.rows), *self.shape), (self.rows.stride(0), *self.strides)
+        )
 
     def squared_norms(self) -> Tensor:
-        return self.gradients.flatten(1).square().sum(dim=1)
+        return torch.linalg.vector_norm(self.rows, dim=1).square()
 
     def weighted_sum(self, factors: Tensor, finite: Tensor | None) -> Tensor:
-        rows = self.gradients.flatten(1)
-        if finite is not None:
-            rows = without(rows, finite)
-        return (factors @ rows).view(self.gradients.shape[1:])
+        rows = self.rows if finite is None else without(self.rows, finite)
+        return (factors.to(rows.dtype) @ rows).as_strided(self.shape, self.strides)
 
 
 @dataclass
@@ -67,9 +98,11 @@ class LayerRule(Protocol):
         """Why this layer's settings rule it out, else None."""
         ...
 
-    def contributions(
-        self, layer: Any, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
-    ) -> dict[str, Contribution]:
+    def saved(self, layer: Any, output: Tensor) -> Any:
+        """What to keep from the forward pass besides the input; None for nothing."""
+        ...
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
         """Contributions of the layer's own parameters.
 
         wanted: name of each trainable parameter -> whether it must be ``Kept`` (because the

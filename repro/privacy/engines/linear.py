@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from repro.privacy.engines.layers import Contribution, Deferred, Kept, by_record
+from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept
 
 
 class LinearRule:
     def reason_against(self, layer: nn.Linear) -> str | None:
         return None
 
-    def contributions(
-        self, layer: nn.Linear, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
-    ) -> dict[str, Contribution]:
-        xs = by_record(x, records).reshape(records, -1, x.shape[-1])
-        gs = by_record(g, records).reshape(records, -1, g.shape[-1])
+    def saved(self, layer: nn.Linear, output: Tensor) -> None:
+        return None
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
+        x, g = call.x, call.g
+        xs = x.reshape(call.records, -1, x.shape[-1])
+        gs = g.reshape(call.records, -1, g.shape[-1])
         result: dict[str, Contribution] = {}
         if "weight" in wanted:
             if wanted["weight"] or not _ghost_is_cheaper(xs.shape[1], xs.shape[2], gs.shape[2]):
-                result["weight"] = Kept(gs.mT @ xs)
+                result["weight"] = Kept.of(gs.mT @ xs)
             else:
                 result["weight"] = Deferred(gram_product(xs, gs), x, g, _weight_gradient)
         if "bias" in wanted:
-            result["bias"] = Kept(gs.sum(dim=1))
+            result["bias"] = Kept.of(gs.sum(dim=1))
         return result
 
 

@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.privacy.engines.layers import Contribution, Kept, by_record
+from repro.privacy.engines.layers import Call, Contribution, Kept, by_record
+
+_FLOATS_AT_ONCE = 1 << 18  # of one map: 1 MiB, so that the input, gradient and product stay cached
 
 
 class GroupNormRule:
     def reason_against(self, layer: nn.GroupNorm) -> str | None:
         return None
 
-    def contributions(
-        self, layer: nn.GroupNorm, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
-    ) -> dict[str, Contribution]:
+    def saved(self, layer: nn.GroupNorm, output: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and reciprocal deviation (N, groups), which autograd keeps for its own use."""
+        node = output.grad_fn
+        if type(node).__name__ != "NativeGroupNormBackward0":
+            return None
+        return node._saved_result1.detach(), node._saved_result2.detach()  # type: ignore
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
         result: dict[str, Contribution] = {}
         if "weight" in wanted:
-            normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
-            products = (g * normal).flatten(2).sum(dim=2)
-            result["weight"] = Kept(by_record(products, records).sum(dim=1))
+            products = _sum_of_products(call)
+            result["weight"] = Kept.of(by_record(products, call.records).sum(dim=1))
         if "bias" in wanted:
-            result["bias"] = Kept(by_record(g.flatten(2).sum(dim=2), records).sum(dim=1))
+            sums = by_record(call.g.flatten(2).sum(dim=2), call.records)
+            result["bias"] = Kept.of(sums.sum(dim=1))
         return result
+
+
+def _sum_of_products(call: Call) -> Tensor:
+    """Σ_t δ_t x̂_t of every channel, (N, C), a few maps at a time."""
+    layer, x, g = call.layer, call.x, call.g
+    if call.saved is None or x.dtype != call.saved[0].dtype:
+        normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
+        return (g * normal).flatten(2).sum(dim=2)
+    per_channel = [
+        s.repeat_interleave(layer.num_channels // layer.num_groups, 1) for s in call.saved
+    ]
+    mean, rstd = (s.view(len(x), -1, *[1] * (x.ndim - 2)) for s in per_channel)
+    chunk = max(1, _FLOATS_AT_ONCE // x[0].numel())
+    # Centred before it is multiplied: Σ δ x − mean · Σ δ would lose digits to a large mean.
+    sums = [
+        (xs - means).mul_(gs).flatten(2).sum(dim=2)
+        for xs, gs, means in zip(x.split(chunk), g.split(chunk), mean.split(chunk), strict=True)
+    ]
+    return torch.cat(sums) * rstd.flatten(1)
 
 
 class LayerNormRule:
     def reason_against(self, layer: nn.LayerNorm) -> str | None:
         return None
 
-    def contributions(
-        self, layer: nn.LayerNorm, x: Tensor, g: Tensor, records: int, wanted: dict[str, bool]
-    ) -> dict[str, Contribution]:
-        result: dict[str, Contribution] = {}
-        shape = (records, -1, *layer.normalized_shape)
+    def saved(self, layer: nn.LayerNorm, output: Tensor) -> None:
+        return None
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
+        layer, result = call.layer, dict[str, Contribution]()
+        shape = (call.records, -1, *layer.normalized_shape)
         if "weight" in wanted:
-            normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-            result["weight"] = Kept((g * normal).reshape(shape).sum(dim=1))
+            normal = F.layer_norm(call.x, layer.normalized_shape, eps=layer.eps)
+            result["weight"] = Kept.of((call.g * normal).reshape(shape).sum(dim=1))
         if "bias" in wanted:
-            result["bias"] = Kept(g.reshape(shape).sum(dim=1))
+            result["bias"] = Kept.of(call.g.reshape(shape).sum(dim=1))
         return result

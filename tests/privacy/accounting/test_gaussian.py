@@ -97,6 +97,7 @@ def test_edges():
     assert gaussian_epsilon(0.0, 1.0, 1, 1e-5) == math.inf
     assert gaussian_epsilon(1e-200, 1.0, 1, 1e-5) == math.inf
     assert gaussian_epsilon(1e9, 1.0, 1, 0.5) == 0
+    assert gaussian_epsilon(1.0, 1.0, 10**400, 1e-5) == math.inf
 
 
 @pytest.mark.parametrize(

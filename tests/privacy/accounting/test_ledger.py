@@ -21,6 +21,7 @@ from repro.privacy.accounting import (
 )
 from repro.privacy.accounting.composition import summed_multiplier
 from repro.privacy.accounting.ledger import FederatedLedger
+from repro.privacy.accounting.ledger_rows import warnings_of
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}
@@ -231,6 +232,13 @@ def test_a_weighted_sum_protects_the_largest_hospital_least():
     assert fair.hospital_epsilon().epsilon < statement.epsilon
 
 
+def test_a_clipped_sum_gets_no_credit_for_the_others_noise():
+    """Values clipped before the sum: stated as if the update had been seen alone."""
+    ledger = updates(aggregation="secure")
+    ledger.spend_round(noised(4.0, range(10)), exact_sum=False)
+    assert ledger.hospital_epsilon().epsilon == gaussian_epsilon(4.0, 1, 1, DELTA)
+
+
 def test_a_round_is_recorded_whole_or_not_at_all():
     """One bad entry among good ones: nothing of the round is kept."""
     ledger = updates()
@@ -282,12 +290,12 @@ def test_warnings_name_the_hospital():
         hospital_sizes={3: 1304, 4: 1000, 5: 608},
         seed_source="user seed",
     )
-    warnings = ledger.warnings("record")
+    warnings = warnings_of(ledger, "record")
     assert [w for w in warnings if w.startswith("hospital 3:")]
     assert [w for w in warnings if w.startswith("hospital 4:")]
     assert not [w for w in warnings if w.startswith("hospital 5:")]
     assert any("user seed" in w for w in warnings)
-    assert dp_sgd().warnings("record") == []
+    assert warnings_of(dp_sgd(), "record") == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,164 @@
+"""Every private arm: runs, resumes to the same bits, and states the ε it really spent."""
+
+import dataclasses
+import math
+
+import pytest
+
+from repro.errors import InputError
+from repro.federated import checkpoint, rounds
+from repro.federated.execute import assemble, cpu_threads, execute, subset
+from repro.federated.ranks import Ranks
+from repro.federated.rounds import run_rounds
+from repro.privacy.accounting import RDPAccountant, gaussian_epsilon
+from repro.random import RootSeed
+from repro.results.store import RunStore
+from tests.federated.small import small_dataset, small_settings
+
+DELTA = 1.9e-4
+SIGMA = 0.698873  # LocalDpMod's at (6, 1.9e-4, sensitivity 1): paper.md, section 3
+MECHANISMS = ["clip-secagg", "documented-secagg", "calibrated-secagg"]
+STOPPED = [*MECHANISMS, "dpsgd-eps6", "dpsgd-eps6-secagg", "fedavg-secagg"]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return small_dataset()
+
+
+def run(settings, dataset, folder, **more):
+    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True, **more)
+
+
+def epsilon(record, unit, relation="add_remove", view="server, plain aggregation"):
+    (found,) = [
+        row["epsilon_total"]
+        for row in record.privacy
+        if (row["unit"], row["relation"], row["view"]) == (unit, relation, view)
+    ]
+    return found
+
+
+@pytest.mark.parametrize("arm", STOPPED)
+def test_killed_private_run_goes_on_bit_for_bit(arm, dataset, tmp_path, monkeypatch):
+    """Noise, sampling, masks' rounding and the ledger are all restored."""
+    settings = small_settings(arm, rounds=2)
+    whole = run(settings, dataset, tmp_path / "whole")
+    save = checkpoint.save_checkpoint
+
+    def stopping(folder, state):
+        save(folder, state)
+        if state["round"] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "save_checkpoint", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, dataset, tmp_path / "cut")
+    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    assert run(settings, dataset, tmp_path / "cut").stable() == whole.stable()
+
+
+@pytest.mark.parametrize("secure", ["", "-secagg"])
+def test_dpsgd_spends_its_target_and_not_a_hair_more(secure, dataset, tmp_path):
+    record = run(small_settings("dpsgd-eps3" + secure), dataset, tmp_path)
+    spent = epsilon(record, "record")
+    assert 0.98 * 3 < spent <= 3
+    assert epsilon(record, "hospital") == math.inf  # single records are protected, no more
+    # The worst hospital's own steps, composed by hand.
+    row = record.privacy[0]
+    accountant = RDPAccountant("add_remove", "record")
+    from repro.privacy.accounting import PoissonSampledGaussianEvent
+
+    event = PoissonSampledGaussianEvent(row["noise_multiplier"], row["sample_rate"])
+    assert accountant.compose(event, row["steps"]).epsilon(DELTA)[0] == spent
+
+
+def test_documented_noise_is_local_dp_mods_and_its_true_epsilon(dataset, tmp_path):
+    record = run(small_settings("documented-secagg", rounds=2), dataset, tmp_path)
+    assert epsilon(record, "hospital") == pytest.approx(
+        gaussian_epsilon(SIGMA, 7.0, 2, DELTA), rel=1e-4
+    )
+    assert epsilon(record, "hospital", "replace_one") == pytest.approx(
+        gaussian_epsilon(SIGMA, 14.0, 2, DELTA), rel=1e-4
+    )
+
+
+def test_calibrated_noise_meets_six(dataset, tmp_path):
+    record = run(small_settings("calibrated-secagg", rounds=3), dataset, tmp_path)
+    assert 5.999 < epsilon(record, "hospital") <= 6
+
+
+def test_clipping_alone_is_said_to_give_nothing(dataset, tmp_path):
+    record = run(small_settings("clip-secagg"), dataset, tmp_path)
+    assert {row["epsilon_total"] for row in record.privacy} == {math.inf}
+
+
+def test_going_on_after_the_end_adds_to_the_spend(dataset, tmp_path):
+    """Two rounds, then one more: the bits and the ε of the ledger carried on, not restarted."""
+    settings = small_settings("dpsgd-eps6", rounds=2)
+    with pytest.raises(InputError, match="a finished run"):
+        run(settings, dataset, tmp_path, extend=1)
+    short = run(settings, dataset, tmp_path)
+    longer = run(settings, dataset, tmp_path, extend=1)
+    assert longer.rounds == 3
+    assert longer.history[:3] == short.history
+    assert epsilon(longer, "record") > 6 >= epsilon(short, "record")
+    row = longer.privacy[0]
+    assert row["steps"] == short.privacy[0]["steps"] * 3 / 2
+    assert run(settings, dataset, tmp_path) == longer  # asking again for less changes nothing
+
+
+def test_a_private_seed_says_so_and_differs(dataset, tmp_path):
+    one, two = (
+        run(small_settings("dpsgd-eps8", seed=None), dataset, tmp_path / name)
+        for name in ("one", "two")
+    )
+    assert one.history != two.history
+    assert {row["seed_source"] for row in one.privacy} == {"operating system entropy"}
+    known = run(small_settings("dpsgd-eps8", seed=0), dataset, tmp_path / "three")
+    assert all("user seed" in " ".join(row["warnings"]) for row in known.privacy)
+
+
+def test_secure_and_plain_aggregation_differ_by_quantisation_only(dataset, tmp_path):
+    """After one round of the same training, the models differ by less than the stated bound."""
+    vectors, bound = {}, 0.0
+    for arm in ("fedavg", "fedavg-secagg"):
+        settings = small_settings(arm, rounds=1)
+        federation = assemble(
+            settings,
+            subset(dataset, settings),
+            seed=RootSeed.from_user(0),
+            device="cpu",
+            ranks=Ranks(),
+        )
+        with cpu_threads(1):
+            state = run_rounds(federation, tmp_path / arm, lambda *_: None)
+        vectors[arm] = state.vector.double()
+        if "secagg" in state.history[-1]:
+            bound = state.history[-1]["secagg"]["max_error_bound"]
+    difference = (vectors["fedavg"] - vectors["fedavg-secagg"]).abs()
+    rounding = vectors["fedavg"].abs() * 2.0**-23  # of adding the mean in float32
+    assert 0 < bound < 1e-6
+    assert bool((difference <= bound + rounding + 1e-9).all())
+    assert difference.max() > 0  # the comparison is not of a thing with itself
+
+
+def losing(rate):
+    settings = small_settings("calibrated-secagg", hospitals=10, rounds=2)
+    secagg = dataclasses.replace(settings.secagg, drop_rate=rate)
+    return dataclasses.replace(settings, secagg=secagg)
+
+
+def test_dropped_hospitals_are_left_out_of_the_mean(dataset, tmp_path):
+    record = run(losing(0.1), dataset, tmp_path)
+    last = record.history[-1]["secagg"]
+    assert (last["survivors"], len(last["dropped"])) == (9, 1)
+    assert all(math.isfinite(row["epsilon_total"]) for row in record.privacy)
+
+
+def test_failed_rounds_change_nothing_reveal_nothing_and_cost_nothing(dataset, tmp_path):
+    """With half of the hospitals gone, no share of 4 out of 5 can be rebuilt."""
+    record = run(losing(0.5), dataset, tmp_path)
+    assert record.secagg["failed"] == 2
+    assert len({entry["loss"] for entry in record.history}) == 1
+    assert {row["epsilon_total"] for row in record.privacy if row["unit"] == "hospital"} == {0.0}
