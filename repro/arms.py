@@ -164,6 +164,8 @@ def compose(
 
 def _sharing_graph(hospitals: int) -> SecAggParameters:
     """The paper's graph where there are hospitals enough for it, else the complete graph."""
+    if hospitals < 2:
+        raise InputError("hospitals", hospitals, "at least 2 with secure aggregation")
     paper = SecAggParameters()
     if hospitals > paper.neighbours:
         return paper

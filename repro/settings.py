@@ -18,6 +18,15 @@ class ModelSettings:
 
     name: str = "dpresnet"  # a name in repro.models.registry
     width: int = 64  # channels of the first convolution [code]; narrower in small profiles [ours]
+    # Of "dpresnet" only, for the ablations; the defaults are the paper's network [code].
+    normalisation: str = "group"  # "group", "batch", "layer" or "none"
+    downsampling: str = "stride"  # "stride" or "pool" (max-pooling, as in ResNet-9)
+    skips: str = "first"  # "first" block's only [code], "all" three or "none"
+
+    @property
+    def varied(self) -> bool:
+        """Is the network another than the one ``name`` stands for?"""
+        return (self.normalisation, self.downsampling, self.skips) != ("group", "stride", "first")
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,8 @@ class PartitionSettings:
 class LocalSettings:
     """Ordinary local training."""
 
-    epochs: int = 3  # local epochs a round [code]
+    # Local epochs a round [code]; a fraction takes that part of the images, drawn anew each round.
+    epochs: int | float = 3
     batch_size: int = 32  # images [code]
     learning_rate: float = 1e-3  # Adam's default [code]
     keep_optimizer: bool = False  # False: a fresh Adam every round [code]

@@ -225,7 +225,7 @@ def _memory(case: Case, name: str, play: Callable[[Case], Cost]) -> Row:
     print(f"{case.label}: {name}, peak memory", file=sys.stderr)
     peak = peak_memory(partial(play, case))
     value = peak["peak_mib"] - peak["start_mib"]
-    note = "above the start: the server, and the one hospital that is speaking"
+    note = "above the start (Flower: its import included); the server and the speaking hospital"
     return Row.of(name, f"{case.label}: peak memory", "MiB", [value], note=note, detail=peak)
 
 

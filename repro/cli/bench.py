@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from pathlib import Path
+from typing import Any
 
 from repro.bench import format_rows
 from repro.cli import OneLineParser
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, to_json
+from repro.results.files import write_whole
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "train": ("repro.bench.train", "one local epoch against the authors' way"),
@@ -26,20 +29,28 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 def configure(parser: OneLineParser) -> None:
     listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in BENCHMARKS.items())
     parser.epilog = f"benchmarks:\n{listing}\n\n`repro bench NAME --help` shows the options of one."
+    parser.add_argument(
+        "--out", metavar="DIR", help="also keep the rows in DIR/bench/NAME.json, for the tables"
+    )
     parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), help="see below")
     for name in BENCHMARKS:
-        if name in parser.words[:2]:  # NAME may follow --json
+        if name in parser.words:
             importlib.import_module(BENCHMARKS[name][0]).configure(parser)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     rows, where = importlib.import_module(BENCHMARKS[arguments.name][0]).measure(arguments)
+    data = {
+        "name": arguments.name,
+        "rows": [row.as_dict() for row in rows],
+        "environment": where,
+    }
+    if arguments.out:
+        keep(arguments.out, data)
     machine = ", ".join(f"{key} {value}" for key, value in where.items() if value is not None)
-    return Outcome(
-        data={
-            "name": arguments.name,
-            "rows": [row.as_dict() for row in rows],
-            "environment": where,
-        },
-        text=f"{format_rows(rows)}\n\nmeasured on: {machine}",
-    )
+    return Outcome(data, f"{format_rows(rows)}\n\nmeasured on: {machine}")
+
+
+def keep(out: str | Path, data: dict[str, Any]) -> None:
+    """Write a benchmark's rows where Tables 3 and 4 look for them."""
+    write_whole(Path(out) / "bench" / f"{data['name']}.json", to_json(data) + "\n")

@@ -33,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> Outcome:
     profile = get_profile(arguments.profile)
     arms = _arms(arguments.arms)
-    seeds = _integers("seeds", arguments.seeds) or profile.seeds
-    hospitals = _integers("hospitals", arguments.hospitals) or profile.hospitals
+    seeds = integers("seeds", arguments.seeds) or profile.seeds
+    hospitals = integers("hospitals", arguments.hospitals) or profile.hospitals
     out = Path(arguments.out)
 
     from repro.data import load_dataset
@@ -58,7 +58,7 @@ def _arms(text: str | None) -> list:
     return [get_arm(name) for name in text.split(",")] if text else list(ARMS.values())
 
 
-def _integers(field: str, text: str | None) -> tuple[int, ...]:
+def integers(field: str, text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
@@ -96,8 +96,7 @@ def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
     from repro.results.drawing import Sources
     from repro.results.expected import check_expected
     from repro.results.report import write_report
-    from repro.results.table import markdown
-    from repro.results.verdicts import judge, verdict_table
+    from repro.results.verdicts import judge, verdict_lines
 
     _say("drawing tables and figures")
     sources = Sources.of(out, profile=profile.name, fingerprint=fingerprint)
@@ -106,7 +105,7 @@ def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
     violations = check_expected(sources.evidence)
     text = "\n".join(
         [
-            markdown(verdict_table(sources, verdicts)),
+            *verdict_lines(verdicts),
             *(f"LEFT ITS BAND: {violation}" for violation in violations),
             f"report: {paths[0]}",
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PHASE:ID",
         help=f"lose hospital ID before it sends in PHASE ({', '.join(PHASES)}); repeatable",
     )
+    add(
+        "--processes",
+        action="store_true",
+        help="each hospital a process of its own, over TCP on loopback; kill -9 for --drop",
+    )
     add("--seed", type=int, metavar="S", help="seed of vectors and rounding (else entropy)")
     add(
         "--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)"
@@ -60,9 +66,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 def _aggregate(
     arguments: argparse.Namespace, drop: Mapping[str, set[int]], seed: RootSeed
 ) -> Outcome:
-    from repro.secagg import Field, Round, RoundFailed, Traffic, run_round
-    from repro.secagg.encoding import EXTRA, Encoding
-    from repro.secagg.simulation import Party
+    from repro.secagg import Encoding, Field, Party, Round, RoundFailed, Traffic, run_round
+    from repro.secagg.encoding import EXTRA
+    from repro.secagg.loopback import run_on_loopback
 
     count = arguments.hospitals
     field = Field(arguments.field_bits)
@@ -81,15 +87,9 @@ def _aggregate(
     lost = sorted(set().union(*drop.values()))
     traffic = Traffic()
     try:
-        completed = run_round(
-            party,
-            round_,
-            lambda one: encoding.encode(
-                truth.vector(one), truth.weight(one), seed.derive("secagg rounding", one, 1)
-            ),
-            drop=drop,
-            traffic=traffic,
-        )
+        play = run_on_loopback if arguments.processes else run_round
+        vector = partial(_encoded, truth, encoding, seed)
+        completed = play(party, round_, vector, drop=drop, traffic=traffic)
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
@@ -109,6 +109,12 @@ def _aggregate(
         **_costs(traffic),
     }
     return Outcome(data, _text(data))
+
+
+def _encoded(truth: _Truth, encoding: Any, seed: RootSeed, hospital: int) -> np.ndarray:
+    key = seed.derive("secagg rounding", hospital, 1)
+    encoded: np.ndarray = encoding.encode(truth.vector(hospital), truth.weight(hospital), key)
+    return encoded
 
 
 class _Truth:

@@ -40,12 +40,17 @@ class Item:
 
     def about(self) -> dict[str, str]:
         """``Command``, ``Cost and hardware`` and ``Expected``, from the module's docstring."""
-        text = " ".join((self.load().__doc__ or "").split())
-        parts = re.split(r"(?:^|(?<=[.:?] ))(Command|Cost and hardware|Expected): ", text)
-        return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+        return docstring_parts(self.load().__doc__)
 
     def load(self) -> Any:
         return importlib.import_module(f"repro.experiments.{self.module}")
+
+
+def docstring_parts(text: str | None) -> dict[str, str]:
+    """``Command``, ``Cost and hardware`` and ``Expected``, as far as a docstring says them."""
+    words = " ".join((text or "").split())
+    parts = re.split(r"(?:^|(?<=[.:?] ))(Command|Cost and hardware|Expected): ", words)
+    return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
 
 
 def _numbered(kind: str, *items: tuple[Any, ...]) -> tuple[Item, ...]:

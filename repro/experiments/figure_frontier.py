@@ -110,8 +110,7 @@ def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
         runs = evidence.runs(arm, hospitals)
         if not runs:
             continue
-        # The largest of the views: what holds without trusting the aggregation.
-        totals = [_largest(run.privacy) for run in runs]
+        totals = [total_epsilon(run, "hospital") for run in runs]
         filled = {"markerfacecolor": "white"} if arm == "calibrated-secagg" else {}
         _point(
             axes,
@@ -124,18 +123,6 @@ def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
             label=label,
             **filled,
         )
-
-
-def _largest(privacy: list[dict[str, Any]]) -> float:
-    """The largest add/remove total ε stated for a hospital; ∞ without a statement."""
-    totals = [
-        float(entry["epsilon_total"])
-        for entry in privacy
-        if entry.get("unit") == "hospital"
-        and "replace" not in str(entry.get("relation", ""))
-        and entry.get("epsilon_total") is not None
-    ]
-    return max(totals, default=math.inf)
 
 
 def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:

@@ -56,6 +56,8 @@ def execute(
         if ranks.first:
             _say_if_code_changed(finished)
         return finished
+    data = subset(dataset, settings)
+    shares(settings, data["train"].labels)  # a K that cannot be is refused before a file is made
     with store.working_on(run_id) if ranks.first else nullcontext(Path()) as folder:
         # Another process may have finished it while we waited.
         finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
@@ -67,7 +69,7 @@ def execute(
         seed = (saved_seed(folder) or _new_seed(settings)) if ranks.first else None
         federation = assemble(
             settings,
-            subset(dataset, settings),
+            data,
             seed=ranks.broadcast(seed),
             device=device,
             ranks=ranks,
@@ -136,12 +138,16 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
-    """The images a run is evaluated on: the test split, or every hospital's validation images."""
+    """The images a run is evaluated on: the test split, or every hospital's validation images.
+
+    Of either, every ``test_stride``-th; of the validation images in the order they are stored.
+    """
     if settings.evaluate_on == "test":
         return data["test"]
     train = data["train"]
     records = hospital_records(settings, train.labels)
     held_out = np.sort(np.concatenate([record.validation for record in records]))
+    held_out = held_out[:: settings.test_stride]
     return Split(train.images[held_out], train.labels[held_out])
 
 

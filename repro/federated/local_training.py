@@ -6,6 +6,7 @@ the authors' local training; ``repro.federated.private_training`` holds DP-SGD's
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from repro.errors import InputError
 from repro.federated.images import LabelledImages
 from repro.random import RootSeed
 from repro.settings import LocalSettings
@@ -48,6 +50,18 @@ class LocalTrainer(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+def images_per_pass(epochs: int | float, images: int) -> list[int]:
+    """How many images each pass over the data takes: all of them, in the last one a fraction.
+
+    Of a fraction of an epoch at least one image is left. Raises InputError unless epochs > 0.
+    """
+    if not 0 < epochs < math.inf:
+        raise InputError("epochs", epochs, "a number above 0")
+    whole = int(epochs)
+    rest = [max(1, round((epochs - whole) * images))] if epochs > whole else []
+    return [images] * whole + rest
+
+
 class PlainTrainer:
     """Cross-entropy and Adam over shuffled batches, the last one possibly smaller [code].
 
@@ -70,8 +84,8 @@ class PlainTrainer:
         total = torch.zeros((), device=device)
         batches = 0
         model.train()
-        for _ in range(self.settings.epochs):
-            shuffled = torch.randperm(len(data.train), generator=order).to(device)
+        for images in images_per_pass(self.settings.epochs, len(data.train)):
+            shuffled = torch.randperm(len(data.train), generator=order)[:images].to(device)
             for batch in shuffled.split(self.settings.batch_size):
                 optimizer.zero_grad(set_to_none=True)
                 loss = F.cross_entropy(model(data.train.inputs(batch)), data.train.labels[batch])

@@ -30,13 +30,13 @@ class Plan:
     noise_multiplier: float
 
 
-def plan(settings: RecordPrivacy, images: int, epochs: int, rounds: int) -> Plan:
+def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> Plan:
     """The smallest noise that keeps ``rounds`` rounds of ``epochs`` local epochs within ε.
 
     A hospital with fewer images than the expected batch takes all of them at every step.
     """
     sampler = PoissonSampler.with_expected_batch(images, min(settings.expected_batch, images))
-    steps = epochs * sampler.steps_per_epoch()
+    steps = max(1, round(epochs * sampler.steps_per_epoch()))
     noise, _ = calibrate_noise_multiplier(
         settings.epsilon, settings.delta, sampler.sample_rate, steps * rounds
     )
@@ -47,7 +47,12 @@ class PrivateTrainer:
     """A ``LocalTrainer``. Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
 
     def __init__(
-        self, settings: RecordPrivacy, weights: dict[int, int], *, epochs: int, rounds: int
+        self,
+        settings: RecordPrivacy,
+        weights: dict[int, int],
+        *,
+        epochs: int | float,
+        rounds: int,
     ) -> None:
         self.settings = settings
         # Hospitals of one size share a plan: thousands of them cost a handful of calibrations.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.federated.aggregation import Aggregator
+from repro.federated.aggregation import Aggregated, Aggregator
 from repro.federated.checkpoint import load_checkpoint, save_checkpoint
 from repro.federated.evaluation import evaluate
 from repro.federated.images import LabelledImages
@@ -122,7 +122,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     combined = aggregator.finish()
     state.vector = state.vector + combined.mean
     clock.lap("aggregation")
-    _account(federation, spent, combined.survivors)
+    _account(federation, spent, combined)
     load_vector(federation.model, state.vector)
     result = evaluate(federation.model, federation.test, federation.num_classes)
     clock.lap("evaluation")
@@ -143,7 +143,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     progress(number, None, result.accuracy)
 
 
-def _account(federation: Federation, spent: list[Spent], survivors: tuple[int, ...]) -> None:
+def _account(federation: Federation, spent: list[Spent], combined: Aggregated) -> None:
     """Every rank keeps the whole ledger, so whichever writes the checkpoint has it.
 
     A hospital that was lost is still charged for a record's privacy only if its update arrived;
@@ -153,7 +153,13 @@ def _account(federation: Federation, spent: list[Spent], survivors: tuple[int, .
         return
     gathered = [entry for part in federation.ranks.gather(spent) for entry in part]
     everything = sorted(gathered, key=lambda entry: entry[0])  # the same on any number of ranks
-    federation.ledger.spend_round(everything, survivors=survivors, weights=federation.weights)
+    federation.ledger.spend_round(
+        everything,
+        survivors=combined.survivors,
+        weights=federation.weights,
+        # A sum of clipped values is not Gaussian: it gets no credit for the others' noise.
+        exact_sum=combined.facts.get("secagg", {}).get("clipped_values", 0) == 0,
+    )
 
 
 def _weighted_mean(federation: Federation, losses: dict[int, float | None]) -> float | None:

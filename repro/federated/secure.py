@@ -68,6 +68,7 @@ class SecureAggregation:
             len(weights),
             settings.value_range,
             public_bound(weights),
+            settings.levels,
         )
         if ranks.size * (self._encoding.field.modulus - 1) >= 2**63:
             raise InputError("ranks", ranks.size, "sums over ranks that fit 63 bits")
@@ -95,7 +96,8 @@ class SecureAggregation:
             "share",
             lambda server, received: server.share_keys(received),
         )
-        self._masked = MaskedSum(round_, self._identities)
+        sharers = self.ranks.broadcast(self._server and self._server.awaited)
+        self._masked = MaskedSum(round_, sharers, self._identities)
 
     def add(self, hospital: int, update: Float[Tensor, " size"]) -> None:
         """Encode, mask and add; the update is not kept."""
@@ -130,8 +132,8 @@ class SecureAggregation:
 
     def _unmask(self) -> tuple[Decoded, tuple[int, ...]]:
         """The phases after the masked inputs. Raises RoundFailed, on all ranks alike."""
-        total, senders = self._sum_over_ranks()
-        survivors = self._serve(lambda server: server.masked_sum(senders, total))
+        total, signatures = self._sum_over_ranks()
+        survivors = self._serve(lambda server: server.masked_sum(signatures, total))
         confirmations = self._exchange(
             self._answer("consistency", survivors, Hospital.consistency_check),
             "consistency",
@@ -141,9 +143,9 @@ class SecureAggregation:
         self._up["unmask"] += sum(map(len, shares.values()))
         received = _joined(self.ranks.collect(shares))
         decoded: Decoded = self._on_server(
-            lambda server: self._encoding.decode(server.unmask(received), len(senders))
+            lambda server: self._encoding.decode(server.unmask(received), len(signatures))
         )
-        return decoded, tuple(sorted(senders))
+        return decoded, tuple(sorted(signatures))
 
     def _introduce(self) -> tuple[Directory, bytes]:
         """Everybody's public keys, which the protocol takes as known, and the session's name."""
@@ -201,15 +203,16 @@ class SecureAggregation:
                 result = _packed(failure)
         return _unpacked(self.ranks.broadcast(result))
 
-    def _sum_over_ranks(self) -> tuple[np.ndarray, set[int]]:
-        """The masked inputs' sum in the field, and whose they are.
+    def _sum_over_ranks(self) -> tuple[np.ndarray, dict[int, bytes]]:
+        """The masked inputs' sum in the field, and their senders' signatures.
 
         Elements are below p, so the integer sum over ranks is below ranks·p: no overflow.
         """
         field = self._encoding.field
         total = self.ranks.sum_(torch.from_numpy(self._masked.total.astype(np.int64)))
-        senders: set[int] = set().union(*self.ranks.gather(self._masked.senders))
-        return (total.numpy() % field.modulus).astype(field.dtype), senders
+        parts = self.ranks.gather(self._masked.signatures)
+        signatures = {one: signed for part in parts for one, signed in part.items()}
+        return (total.numpy() % field.modulus).astype(field.dtype), signatures
 
     def _traffic(self) -> tuple[dict[str, int], dict[str, int]]:
         """Bytes to and from the server by phase, of all hospitals."""

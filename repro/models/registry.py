@@ -36,6 +36,15 @@ def build_model(
     if settings.name not in MODELS:
         raise InputError("model", settings.name, "one of " + ", ".join(MODELS))
     module, attribute = MODELS[settings.name]
+    if settings.varied:
+        if settings.name != "dpresnet":
+            raise InputError("model", settings.name, "dpresnet, the only one with variants")
+        module, attribute = "repro.models.variants", "DPResNetVariant"
+        options = options | {
+            "normalisation": settings.normalisation,
+            "downsampling": settings.downsampling,
+            "skips": settings.skips,
+        }
     factory = getattr(importlib.import_module(module), attribute)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

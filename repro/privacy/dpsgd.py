@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from repro.errors import InputError
 from repro.privacy.averaging import ParameterAverage
 from repro.privacy.clipping import Clipping
+from repro.privacy.engines import ENGINES
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.sampling import PoissonSampler
-from repro.privacy.step import NoisySum, clipped_noisy_sum
+from repro.privacy.step import NOISES, NoisySum, clipped_noisy_sum
 from repro.privacy.validation import (
     Number,
     check_batch,
@@ -50,6 +51,7 @@ class DPSGDSettings:
     gamma: Number = 0.01  # of automatic clipping
     views: int = 1  # augmentations averaged per record (De et al. 2022, arXiv 2204.13650)
     average_decay: Number | None = None  # of the exponential moving average of parameters
+    noise: str = "gaussian"  # or "discrete_gaussian": exact on a grid, and slow
     engine: str = "auto"
     chunk_size: int | None = None  # records at once; changes memory and speed only
 
@@ -66,6 +68,10 @@ class DPSGDSettings:
             raise InputError("momentum", self.momentum, "a number in [0, 1), with optimizer sgd")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise InputError("average_decay", self.average_decay, "None or a number in [0, 1)")
+        if self.noise not in NOISES:
+            raise InputError("noise", self.noise, f"one of {', '.join(NOISES)}")
+        if self.engine != "auto" and self.engine not in ENGINES:
+            raise InputError("engine", self.engine, f"one of auto, {', '.join(ENGINES)}")
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
 
@@ -190,6 +196,7 @@ class DPSGDRun:
             engine=settings.engine,
             chunk_size=settings.chunk_size,
             views=settings.views,
+            noise=settings.noise,
         )
 
     def _views(self, records: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from repro.errors import InputError
 from repro.privacy.clipping import Clipping
+from repro.privacy.discrete_gaussian import add_discrete_gaussian
 from repro.privacy.engines import ENGINES, ClippedSum, Engine, Unsupported, choose
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.per_sample import LossFunction
@@ -24,6 +26,8 @@ from repro.privacy.validation import (
     flat_dtype,
     trainable_parameters,
 )
+
+NOISES = ("gaussian", "discrete_gaussian")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def clipped_noisy_sum(
     engine: str = "auto",
     chunk_size: int | None = None,
     views: int = 1,
+    noise: str = "gaussian",
 ) -> NoisySum:
     """One private step's gradient sum (Abadi et al. 2016, Algorithm 1, without its division).
 
@@ -66,6 +71,7 @@ def clipped_noisy_sum(
     seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
     engine: ``auto``, ``bookkeeping`` or ``vmap``; all give the same sum to rounding.
     chunk_size: records processed at once (virtual batches); changes memory and speed only.
+    noise: ``gaussian``, or ``discrete_gaussian`` (exact integers on a grid; slow).
 
     The model is left as it was, its ``.grad`` too. Raises InputError before any work.
     """
@@ -76,6 +82,8 @@ def clipped_noisy_sum(
     check_count("views", views)
     if chunk_size is not None:
         check_count("chunk_size", chunk_size)
+    if noise not in NOISES:
+        raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
     parameters = trainable_parameters(model)
     check_batch(inputs, targets, parameters, views)
     chosen = choose(engine, model)
@@ -86,8 +94,7 @@ def clipped_noisy_sum(
             raise
         reference = ENGINES["vmap"]
         summed, used = _sum(reference, model, loss_fn, inputs, targets, clipping, views, chunk_size)
-    std = noise_multiplier * clipping.clip_norm
-    add_gaussian_noise(summed.total, std=std, seed=seed, step=step)
+    _add_noise(summed.total, noise, float(noise_multiplier), clipping, seed, step)
     return NoisySum(
         gradient=_unflatten(summed.total, parameters),
         flat=summed.total,
@@ -96,6 +103,18 @@ def clipped_noisy_sum(
         clipped=summed.clipped,
         records=summed.records,
     )
+
+
+def _add_noise(
+    total: Tensor, noise: str, noise_multiplier: float, clipping: Clipping, seed: int, step: int
+) -> None:
+    clip_norm = clipping.sensitivity("add_remove")
+    if noise == "gaussian":
+        add_gaussian_noise(total, std=noise_multiplier * clip_norm, seed=seed, step=step)
+    else:
+        add_discrete_gaussian(
+            total, noise_multiplier=noise_multiplier, clip_norm=clip_norm, seed=seed, step=step
+        )
 
 
 def _sum(

@@ -21,7 +21,7 @@ from repro.results.files import write_whole
 from repro.results.methods import profile_columns
 from repro.results.rows import table_of_rows
 from repro.results.table import markdown
-from repro.results.verdicts import judge, verdict_table
+from repro.results.verdicts import Verdict, judge, verdict_table
 
 DOCUMENTS = ("README.md", "REPRODUCE.md")
 PART = re.compile(r"(<!-- generated:([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -75,19 +75,20 @@ def _profiles(sources: Sources) -> str:
 
 def _items(sources: Sources) -> str:
     """One section per table and figure: command, cost, hardware, expected values, verdict."""
-    return "\n\n".join(_section(item, sources) for item in ITEMS)
+    verdicts = judge(sources)
+    return "\n\n".join(_section(item, sources, verdicts) for item in ITEMS)
 
 
-def _section(item: Item, sources: Sources) -> str:
+def _section(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
     about = item.about()
     lines = [f"### {item.label}: {item.title}", ""]
     lines += [f"- **{key}.** {text.replace('``', '`')}" for key, text in about.items()]
-    return "\n".join([*lines, f"- **Verdict.** {_verdict(item, sources)}"])
+    return "\n".join([*lines, f"- **Verdict.** {_verdict(item, sources, verdicts)}"])
 
 
-def _verdict(item: Item, sources: Sources) -> str:
+def _verdict(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
     settled = {claim.id for claim in sources.claims.of_kind(*item.settles)}
-    counts = Counter(v.verdict for v in judge(sources) if v.claim in settled)
+    counts = Counter(v.verdict for v in verdicts if v.claim in settled)
     if not counts:
         return "It shows; it settles no claim by itself."
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) + "."

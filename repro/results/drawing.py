@@ -64,8 +64,8 @@ class Sources:
         for record in self.evidence.records:
             state.update(json.dumps(record.stable(), sort_keys=True).encode())
         state.update(self.evidence.profile.encode())
-        files = [PAPER_RESULTS / "claims.toml"]
-        for folder in ("bench", "partition", "ablations"):
+        files = [PAPER_RESULTS / "claims.toml", *self.out.glob("models.json")]
+        for folder in ("bench", "partition"):
             files += sorted((self.out / folder).glob("*.json"))
         for package in ("results", "experiments", "privacy/accounting"):
             files += sorted((PACKAGE / package).rglob("*.py"))

@@ -53,8 +53,16 @@ class Evidence:
     records: tuple[RunRecord, ...]
 
     def runs(self, arm: str, hospitals: int) -> list[RunRecord]:
-        """The finished runs of one cell, by seed."""
-        return [r for r in self.records if r.arm == arm and r.hospitals == hospitals]
+        """The finished runs of one cell, by seed.
+
+        Pooled training knows no hospitals, so its runs stand in the cells of every number.
+        """
+        pooled = ARMS[arm].scope == "pooled"
+        found = [r for r in self.records if r.arm == arm and r.hospitals == hospitals]
+        if pooled and not found:
+            counts = [r.hospitals for r in self.records if r.arm == arm]
+            found = [r for r in self.records if r.arm == arm and r.hospitals == min(counts)]
+        return found
 
     def final(self, arm: str, hospitals: int) -> Summary | None:
         """Test accuracy after the last round (a fraction), over seeds."""
@@ -126,6 +134,8 @@ def is_canonical(record: RunRecord) -> bool:
     Settings that only one side knows (a field added since) do not count against a record.
     """
     if record.arm not in ARMS or record.profile not in PROFILES or record.seed is None:
+        return False
+    if record.rounds != record.settings["rounds"]:  # it was extended
         return False
     wanted = compose(
         ARMS[record.arm],

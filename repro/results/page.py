@@ -56,6 +56,7 @@ figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   th, td { padding: .3rem .45rem; }
   #answer table { font-size: .8rem; }
   #answer th, #answer td { padding: .25rem .3rem; }
+  #answer td.n { white-space: normal; }
 }
 @media print { .scroll { overflow: visible; } nav { display: none; } }
 """

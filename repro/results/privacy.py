@@ -8,8 +8,10 @@ from typing import Any
 
 from repro.arms import ARMS
 from repro.results.record import RunRecord
+from repro.results.table import NOT_RUN
 
-UNITS = ("record", "hospital")
+REPLACE = "replace_one"
+RELATIONS = {"add_remove": "add/remove", REPLACE: "replace"}
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,37 @@ def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:
 
 
 def total_epsilon(record: RunRecord, unit: str) -> float:
-    """The smallest total ε the ledger states for ``unit``; ∞ where it states none."""
-    totals = [s.total for s in statements(record, unit) if s.total is not None]
-    return min(totals, default=math.inf)
+    """The total ε for adding or removing one ``unit``; ∞ where the ledger states none.
+
+    Of several views the largest counts: it holds without trusting the aggregation.
+    """
+    totals = [s.total for s in statements(record, unit) if s.relation != REPLACE]
+    return max((_or_infinity(total) for total in totals), default=math.inf)
 
 
 def epsilon_cell(records: list[RunRecord], unit: str) -> str:
-    """``round / total`` for each view the ledger knows, the worst seed; ``∞`` without any."""
+    """``round / total`` for each view and relation the ledger states, of the worst seed."""
     if not records:
-        return "not run"
+        return NOT_RUN
     worst: dict[tuple[str, str], tuple[float, float]] = {}
     for record in records:
         for s in statements(record, unit):
-            key = (s.view, s.relation)
             now = (_or_infinity(s.per_round), _or_infinity(s.total))
-            worst[key] = max(worst.get(key, (0.0, 0.0)), now, key=lambda pair: pair[1])
+            before = worst.get((s.view, s.relation), (0.0, 0.0))
+            worst[s.view, s.relation] = max(before, now, key=lambda pair: pair[1])
     if not worst:
-        return "∞" if not ARMS[records[0].arm].private else "∞ (not stated)"
-    several = len(worst) > 1
+        return "∞ (not stated)" if ARMS[records[0].arm].private else "∞"
+    if all(math.isinf(total) for _, total in worst.values()):
+        return "∞"
+    views = {view for view, _ in worst}
     lines = []
     for (view, relation), (per_round, total) in worst.items():
-        about = ", ".join(word.replace("_", " ") for word in (view, relation) if word)
-        lines.append(
-            f"{epsilon(per_round)} / {epsilon(total)}"
-            + (f" ({about})" if several and about else "")
-        )
-    return "\n".join(lines)
+        words = [RELATIONS.get(relation, relation)]
+        if len(views) > 1:
+            words.append("only the sum seen" if "after secure" in view else "each update seen")
+        about = ", ".join(word for word in words if word)
+        lines.append(f"{epsilon(per_round)} / {epsilon(total)}" + (f" ({about})" if about else ""))
+    return "\n".join(dict.fromkeys(lines))
 
 
 def epsilon(value: float | None) -> str:

@@ -33,6 +33,7 @@ class Content:
     verdicts: Table
     tables: list[tuple[Item, list[Table]]]
     figures: list[tuple[Item, Path, str]]  # its SVG, and what it shows in a sentence
+    ablations: dict[str, list[Path]]  # what each that was run left: table, drawing
     methods: list[Table]
     caption: str
 
@@ -63,6 +64,7 @@ def collect(sources: Sources) -> Content:
             )
             for item in FIGURES
         ],
+        ablations=_found_ablations(sources.out / "ablations"),
         methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
@@ -74,6 +76,7 @@ def as_html(content: Content) -> str:
         _section("verdicts", "Verdicts", [html_fragment(content.verdicts)]),
         _section("tables", "Tables", [html_fragment(t) for _, ts in content.tables for t in ts]),
         _section("figures", "Figures", map(_figure, content.figures)),
+        *_ablations(content),
         _section("methods", "How it was measured", map(html_fragment, content.methods)),
         _section("limits", "Limits", ["<ul>" + "".join(map(_item, LIMITS)) + "</ul>"]),
     ]
@@ -117,13 +120,50 @@ def _section(anchor: str, heading: str, parts: Iterable[str]) -> str:
 
 def _figure(entry: tuple[Item, Path, str]) -> str:
     item, path, sentence = entry
-    label = f"{item.label}. {item.title}"
+    caption = f"<b>Expected:</b> {html.escape(sentence)}"
+    return _drawing(item.name, f"{item.label}. {item.title}", path, caption)
+
+
+def _drawing(name: str, label: str, path: Path, caption: str) -> str:
+    """A drawing inside the page, on a white card so that it reads in dark too."""
     image = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<figure class="drawing" id="{item.name}">\n<div class="card scroll" tabindex="0">'
-        f'<img alt="{html.escape(label)}" src="data:image/svg+xml;base64,{image}"></div>\n'
-        f"<figcaption><b>Expected:</b> {html.escape(sentence)}</figcaption>\n</figure>\n"
+        f'<figure class="drawing" id="{html.escape(name)}">\n<div class="card scroll" '
+        f'tabindex="0"><img alt="{html.escape(label)}" src="data:image/svg+xml;base64,{image}">'
+        f"</div>\n<figcaption>{caption}</figcaption>\n</figure>\n"
     )
+
+
+def _found_ablations(folder: Path) -> dict[str, list[Path]]:
+    paths = sorted([*folder.glob("*.html"), *folder.glob("*.svg")])
+    found: dict[str, list[Path]] = {path.stem: [] for path in paths}
+    for path in paths:
+        found[path.stem].append(path)
+    return found
+
+
+def _ablations(content: Content) -> list[str]:
+    """A section only where an ablation was run."""
+    parts = []
+    for name, paths in content.ablations.items():
+        for path in paths:
+            if path.suffix == ".svg":
+                caption = f"repro ablate {html.escape(name)}"
+                parts.append(_drawing(f"ablation-{name}", f"Ablation: {name}", path, caption))
+            else:
+                parts.append(path.read_text(encoding="utf-8"))
+    return [_section("ablations", "Ablations", parts)] if parts else []
+
+
+def _markdown_ablations(content: Content) -> list[str]:
+    parts = []
+    for name, paths in content.ablations.items():
+        for path in paths:
+            if path.suffix == ".svg":
+                parts.append(f"![Ablation: {name}](ablations/{path.name})")
+            else:
+                parts.append(path.with_suffix(".md").read_text(encoding="utf-8"))
+    return ["## Ablations", *parts] if parts else []
 
 
 def as_markdown(content: Content) -> str:
@@ -149,6 +189,7 @@ def as_markdown(content: Content) -> str:
             f"![{item.label}. {item.title}](figures/{path.name})\n\n**Expected:** {sentence}"
             for item, path, sentence in content.figures
         ),
+        *_markdown_ablations(content),
         "## How it was measured",
         *map(markdown, content.methods),
         "## Limits",

@@ -59,10 +59,20 @@ def cell(value: Any) -> str:
             return "–"
         if math.isinf(value):
             return "∞" if value > 0 else "−∞"
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return small(value) if 0 < abs(value) < 1e-3 else plain(value)
     if isinstance(value, (list, tuple)):
         return "\n".join(map(str, value))
     return str(value)
+
+
+def plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def small(value: float) -> str:
+    """``1.9e-4``: three significant digits, no padded exponent."""
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _numeric(rows: Sequence[Mapping[str, Any]], key: str) -> bool:

@@ -140,6 +140,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
 def say_not_run(axes: Axes, text: str = "not run") -> None:
     """An empty panel that says so."""
     axes.grid(False)
+    axes.tick_params(length=0, labelleft=False, labelbottom=False)
     axes.text(
         0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED, size=11
     )
@@ -166,8 +167,24 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
+def _settle(figure: Figure) -> None:
+    """Lay the panels out once and round their places.
+
+    The layout's solver visits its variables in an order that depends on memory addresses, so
+    its last bits differ from process to process, and matplotlib hashes those bits into SVG ids.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position(
+            (round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)), which="original"
+        )
+
+
 def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """NAME.svg and NAME.png (200 dpi) in ``folder``; equal figures give equal bytes."""
+    _settle(figure)
     paths = []
     for ending, metadata in (
         ("svg", {"Date": None, "Creator": "repro"}),

@@ -7,6 +7,7 @@ An accuracy is decided only by the ``paper`` profile on real images with at leas
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from repro.results.claims import Claim
 from repro.results.drawing import Sources
 from repro.results.evidence import REAL, Evidence
 from repro.results.privacy import epsilon
+from repro.results.rows import small
 from repro.results.statistics import Summary, percent, percent_interval
 from repro.results.table import NOT_RUN, Column, Table
 
@@ -225,7 +227,7 @@ def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict
     else:
         reason = (
             f"exact Gaussian accounting of σ = {claim['sigma']:g} over {rounds} rounds "
-            f"at δ = {claim['delta']:g}"
+            f"at δ = {small(claim['delta'])}"
         )
     verdict = REPRODUCED if total <= claim.value + claim.tolerance else NOT_REPRODUCED
     return _verdict(claim, reading, f"{epsilon(total)} in total", "exact", verdict, reason)
@@ -235,20 +237,18 @@ def documented_epsilon(claim: Claim, reading: dict[str, Any]) -> float | None:
     """Total ε of the documented noise under one reading; None without the accountant."""
     if reading["sensitivity"] == 0.0:
         return math.inf
+    # A sum of K independently noised updates carries √K times the noise.
+    sigma = claim["sigma"] * math.sqrt(reading.get("hospitals", 1))
+    return _total(sigma, reading["sensitivity"], claim["rounds"], claim["delta"])
+
+
+@functools.cache
+def _total(sigma: float, sensitivity: float, rounds: int, delta: float) -> float | None:
     try:
         from repro.privacy.accounting import gaussian_epsilon
     except ImportError:
         return None
-    # A sum of K independently noised updates carries √K times the noise.
-    sigma = claim["sigma"] * math.sqrt(reading.get("hospitals", 1))
-    return float(
-        gaussian_epsilon(
-            sigma=sigma,
-            sensitivity=reading["sensitivity"],
-            rounds=claim["rounds"],
-            delta=claim["delta"],
-        )
-    )
+    return float(gaussian_epsilon(sigma, sensitivity, rounds, delta))
 
 
 def _parameters(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:

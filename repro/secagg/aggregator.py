@@ -25,6 +25,7 @@ class SecAggSettings:
     clip_range: values of an update beyond ± this are clipped and counted (Flower's default).
     max_weight: a public bound on every n_i [code A: 10000]; the closer, the finer the steps.
     field_bits: 31 (4 bytes a coordinate) or 61 (8 bytes).
+    levels: quantisation levels of a coordinate; None: as many as the field has room for.
     """
 
     threshold: int = 4
@@ -32,6 +33,7 @@ class SecAggSettings:
     clip_range: float = 8.0
     max_weight: int = 10_000
     field_bits: int = 31
+    levels: int | None = None
 
     def for_hospitals(self, count: int) -> tuple[int, int]:
         """(threshold, neighbours) in a federation of ``count``."""
@@ -78,7 +80,11 @@ class SecureAggregator:
         self._party = Party(hospitals)
         self._field = Field(settings.field_bits)
         self.encoding = Encoding(
-            self._field, len(hospitals), settings.clip_range, settings.max_weight
+            self._field,
+            len(hospitals),
+            settings.clip_range,
+            settings.max_weight,
+            settings.levels,
         )
         self._rounds_held = 0
         self._round(1)  # bad thresholds are found here, not in the first round

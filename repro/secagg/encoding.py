@@ -42,15 +42,19 @@ class Encoding:
 
     hospitals: the most that can be summed. clip_range: R; values beyond ±R are clipped and
     counted. max_weight: W; a larger weight is an error, so choose a public bound, and choose it
-    close: the step of a coordinate is proportional to it.
+    close: the step of a coordinate is proportional to it. levels: values a coordinate may take,
+    2h + 1; None for as many as the field has room for, fewer for coarser quantisation.
     """
 
     field: Field
     hospitals: int
     clip_range: float = 8.0
     max_weight: int = 10_000
+    levels: int | None = None
 
     def __post_init__(self) -> None:
+        if self.levels is not None and self.levels < 3:
+            raise InputError("levels", self.levels, "at least 3: one below zero, zero, one above")
         if self.hospitals < 1:
             raise InputError("hospitals", self.hospitals, "at least 1")
         # Comparisons are false for NaN.
@@ -74,7 +78,8 @@ class Encoding:
     @property
     def half_range(self) -> int:
         """h: coordinates are encoded in [0, 2h], zero at h."""
-        return min(self.largest_summand // 2, _MAX_HALF_RANGE)
+        room = min(self.largest_summand // 2, _MAX_HALF_RANGE)
+        return room if self.levels is None else min(room, (self.levels - 1) // 2)
 
     @property
     def limit(self) -> float:

@@ -7,7 +7,7 @@ each neighbour's secret, and only for the survivors that a quorum has signed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,7 +15,16 @@ import numpy as np
 from repro.errors import InputError
 from repro.secagg import messages, shamir
 from repro.secagg.errors import Refused
-from repro.secagg.keys import AgreementKey, Identity, commit, derive, seal, unseal, verify
+from repro.secagg.keys import (
+    SIGNATURE_BYTES,
+    AgreementKey,
+    Identity,
+    commit,
+    derive,
+    seal,
+    unseal,
+    verify,
+)
 from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.rounds import PHASES, Round
@@ -75,8 +84,11 @@ class Hospital:
             shared = messages.Delivery.from_bytes(payload, self.round.bitmap_bytes)
             neighbours = self._read_delivery(shared)
             # Masked where it will be sent from: a vector may be as large as the model.
-            message, room = messages.blank(Kind.MASKED, self.id, self.round, vector.nbytes)
-            masked = np.frombuffer(room, dtype=vector.dtype)
+            length = SIGNATURE_BYTES + vector.nbytes
+            message, room = messages.blank(Kind.MASKED, self.id, self.round, length)
+            statement = sharer_statement(self.round, self._sharers)
+            room[:SIGNATURE_BYTES] = self._identity.sign("sharers", statement)
+            masked = messages.Masked.room(room, self.round.field).vector
             masked[:] = vector
             self._add_masks(masked, neighbours)
             return messages.sign(message, self._identity)
@@ -85,7 +97,8 @@ class Hospital:
         """SURVIVORS -> CONSISTENCY: the signature under who shared and who survived."""
         payload = self._open("consistency", Kind.SURVIVORS, survivors)
         with self._moving_on("unmask"):
-            self._survivors = self._read_survivors(payload)
+            message = messages.Survivors.from_bytes(payload, self.round.bitmap_bytes)
+            self._survivors = self._read_survivors(message)
             statement = survivor_statement(self.round, self._sharers, self._survivors)
             signature = self._identity.sign("survivors", statement)
             return self._wrap(Kind.CONSISTENCY, messages.Consistency(signature).to_bytes())
@@ -198,14 +211,19 @@ class Hospital:
             # The same mask with opposite signs at the two ends: it vanishes from the sum.
             (add_mask if self.id < other else subtract_mask)(field, vector, key)
 
-    def _read_survivors(self, payload: memoryview) -> frozenset[int]:
-        raw = messages.Survivors.from_bytes(payload, self.round.bitmap_bytes).survivors
-        survivors = self.round.from_bitmap(raw)
+    def _read_survivors(self, message: messages.Survivors) -> frozenset[int]:
+        survivors = self.round.from_bitmap(message.survivors)
         if self.id not in survivors or not survivors <= self._sharers:
             raise Refused("survivors without this hospital, or that never shared their keys")
         shortfall = self.round.shortfall(self._sharers, survivors)
         if shortfall:
             raise Refused(f"{len(survivors)} survivors, which leaves less than {shortfall}")
+        if [one for one, _ in message.signatures] != sorted(survivors & self.round.graph[self.id]):
+            raise Refused("signatures that are not those of the surviving neighbours")
+        # A neighbour that was told of other sharers is masked with others than its unmasking
+        # would account for, perhaps with colluders only: its seed must not come out.
+        statement = sharer_statement(self.round, self._sharers)
+        self._verify_all(message.signatures, "sharers", statement)
         return survivors
 
     def _check_quorum(self, confirmation: messages.Confirmation) -> None:
@@ -216,10 +234,15 @@ class Hospital:
         if len(signers) < self.round.quorum:
             raise Refused(f"{len(signers)} signatures; a quorum is {self.round.quorum}")
         statement = survivor_statement(self.round, self._sharers, self._survivors)
-        for signer, signature in confirmation.signatures:
+        self._verify_all(confirmation.signatures, "survivors", statement)
+
+    def _verify_all(
+        self, signatures: Iterable[tuple[int, bytes]], purpose: str, statement: bytes
+    ) -> None:
+        for signer, signature in signatures:
             public = self.round.directory.hospitals[signer]
-            if not verify(public, "survivors", statement, signature):
-                raise Refused(f"hospital {signer} has not signed these survivors")
+            if not verify(public, purpose, statement, signature):
+                raise Refused(f"hospital {signer} has not signed the same {purpose}")
 
     def _wrap(self, kind: Kind, payload: bytes) -> bytearray:
         return messages.wrap(kind, self.id, self.round, self._identity, payload)
@@ -247,6 +270,11 @@ def pairwise_mask_key(
 ) -> bytes:
     """The key of the mask between two hospitals; the same from either end."""
     return key.agree(public, context, "pairwise mask", min(one, other), max(one, other))
+
+
+def sharer_statement(round_: Round, sharers: frozenset[int]) -> bytes:
+    """What a hospital signs with its masked input: with whom it is masked."""
+    return round_.context + round_.to_bitmap(sharers)
 
 
 def survivor_statement(round_: Round, sharers: frozenset[int], survivors: frozenset[int]) -> bytes:

@@ -75,6 +75,11 @@ class AgreementKey:
         return derive(shared, context, *purpose)
 
 
+def check_public(public: bytes) -> None:
+    """Refuse an X25519 key of small order, with which every agreement fails."""
+    AgreementKey(bytes(32)).agree(public, b"", "check")
+
+
 def derive(secret: bytes, context: bytes, *purpose: str | int) -> bytes:
     """HKDF-SHA-256 (RFC 5869): 32 bytes for this context and purpose."""
     info = b"".join(

@@ -15,7 +15,7 @@ from repro.secagg.errors import Refused
 from repro.secagg.hospital import Hospital
 from repro.secagg.keys import Identity
 from repro.secagg.rounds import PHASES, Round
-from repro.secagg.simulation import Completed, Drop, Party
+from repro.secagg.simulation import Completed, Drop, Party, Traffic
 from repro.secagg.tcp_hospital import take_part
 from repro.secagg.tcp_server import TcpServer
 
@@ -53,6 +53,7 @@ def run_on_loopback(
     drop: Drop | None = None,
     dies: Mapping[int, tuple[str, str]] | None = None,
     timeout: float = 60.0,
+    traffic: Traffic | None = None,
 ) -> Completed:
     """``simulation.run_round`` with real processes: kill -9 for a drop-out.
 
@@ -81,7 +82,7 @@ def run_on_loopback(
         for process in processes:
             process.start()
         try:
-            return server.run_round(party.server, round_)
+            return server.run_round(party.server, round_, traffic)
         finally:
             for process in processes:
                 process.join(timeout=10)

@@ -193,27 +193,46 @@ class Delivery:
         return cls(sharers, tuple(_pairs(rest, SEALED_BYTES)))
 
 
-def masked_from_bytes(payload: Buffer, field: Field, dimension: int) -> np.ndarray:
-    """The masked input, (dimension,) reduced field elements; a view, not a copy."""
-    if len(payload) != dimension * field.dtype.itemsize:
-        raise Refused(f"a masked input of {len(payload)} bytes; expected {dimension} elements")
-    vector = np.frombuffer(payload, dtype=field.dtype)
-    field.check(vector)
-    return vector
+@dataclass(frozen=True)
+class Masked:
+    """A signature under who has shared (so: with whom it is masked), and the masked vector.
+
+    vector: (dimension,) reduced field elements; a view of the message, not a copy.
+    """
+
+    signature: bytes
+    vector: np.ndarray
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer, field: Field, dimension: int) -> Masked:
+        signature, rest = _split(payload, SIGNATURE_BYTES)
+        if len(rest) != dimension * field.dtype.itemsize:
+            raise Refused(f"a masked input of {len(rest)} bytes; expected {dimension} elements")
+        vector = np.frombuffer(rest, dtype=field.dtype)
+        field.check(vector)
+        return cls(signature, vector)
+
+    @classmethod
+    def room(cls, payload: memoryview, field: Field) -> Masked:
+        """The vector of a payload yet to be filled, as an array that writes through."""
+        return cls(b"", np.frombuffer(payload[SIGNATURE_BYTES:], dtype=field.dtype))
 
 
 @dataclass(frozen=True)
 class Survivors:
-    """Whose masked input is in the sum: a bitmap over the roster."""
+    """Whose masked input is in the sum (a bitmap over the roster), and what each surviving
+    neighbour has signed about who shared."""
 
     survivors: bytes
+    signatures: tuple[tuple[int, bytes], ...]  # (neighbour, signature)
 
     def to_bytes(self) -> bytes:
-        return self.survivors
+        return self.survivors + _counted(_pair(one, signed) for one, signed in self.signatures)
 
     @classmethod
     def from_bytes(cls, payload: Buffer, bitmap_bytes: int) -> Survivors:
-        return cls(_exactly(payload, bitmap_bytes))
+        survivors, rest = _split(payload, bitmap_bytes)
+        return cls(survivors, tuple(_pairs(rest, SIGNATURE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -267,11 +286,11 @@ def max_message_bytes(round_: Round) -> int:
     holders, count = round_.neighbours + 1, len(round_.roster)
     vector = round_.dimension * round_.field.dtype.itemsize
     return OVERHEAD + max(
-        vector,
+        SIGNATURE_BYTES + vector,
         4 + holders * ADVERTISE_BYTES,
         COMMITMENT_BYTES + 4 + holders * SealedShare.SIZE,
         round_.bitmap_bytes + 4 + holders * (8 + SEALED_BYTES),
-        4 + count * (8 + SIGNATURE_BYTES),
+        round_.bitmap_bytes + 4 + count * (8 + SIGNATURE_BYTES),
     )
 
 

@@ -151,15 +151,20 @@ class Round:
         sharers: the hospitals whose shares were delivered; survivors: those of them whose
         masked input is in the sum. The server and each hospital apply the same test.
         """
-        alive = set(survivors)
+        missing = self.holders_missing(sharers, survivors)
+        if missing or graph.connected(self.graph, survivors):
+            return missing
+        # Every piece of the graph would unmask on its own, and show its own sum.
+        return "neighbours that keep the survivors in one piece"
+
+    def holders_missing(self, sharers: Collection[int], present: Collection[int]) -> str:
+        """What those present are short of to confirm and to give every sharer's secret back."""
+        alive = set(present)
         if len(alive & self.confirmers) < self.quorum:
             return f"{self.quorum} of the {len(self.confirmers)} that confirm survivors"
         for one in sharers:
             if len(self.graph[one] & alive) + (one in alive) < self.threshold:
                 return f"{self.threshold} holders of the shares of hospital {one}"
-        if not graph.connected(self.graph, survivors):
-            # Every piece of the graph would unmask on its own, and show its own sum.
-            return "neighbours that keep the survivors in one piece"
         return ""
 
     def to_bitmap(self, hospitals: Collection[int]) -> bytes:

@@ -7,7 +7,7 @@ they arrive, so the server holds one vector, the shares, and one message at a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from repro.secagg.hospital import (
     share_commitment,
     survivor_statement,
 )
-from repro.secagg.keys import AgreementKey, Identity, verify
+from repro.secagg.keys import AgreementKey, Identity, check_public, verify
 from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
+from repro.secagg.partial import read_masked
 from repro.secagg.rounds import PHASES, Round
 
 Take = Callable[[int, memoryview, Buffer], None]  # sender, payload, whole message
@@ -49,14 +50,17 @@ class Server:
         self._sharers: frozenset[int] = frozenset()
         self._advertised: dict[int, bytes] = {}
         self._keys: dict[int, Advertise] = {}
+        self._taken: set[bytes] = set()  # all keys advertised
         self._shares: dict[int, messages.Share] = {}
         self._sum: np.ndarray | None = None
-        self._signatures: dict[int, bytes] = {}
+        self._masked_with: dict[int, bytes] = {}  # signatures under who shared
+        self._signatures: dict[int, bytes] = {}  # signatures under who survived
         self._recovered: dict[int, dict[int, bytes]] = {}  # owner -> place -> share
 
     def advertise_keys(self, received: Iterable[Buffer]) -> Answers:
         """ADVERTISE from all -> ROSTER for each: its neighbours' keys."""
-        self._collect("advertise", received, self._take_keys)
+        self._expect("advertise")
+        self._collect(received, self._take_keys)
         present = self._viable(self._keys)
         self._advance("share", present)
         return {
@@ -69,8 +73,9 @@ class Server:
 
     def share_keys(self, received: Iterable[Buffer]) -> Answers:
         """SHARE from those -> DELIVERY for each: the shares its neighbours sealed for it."""
+        self._expect("share")
         expected = frozenset(self.awaited)
-        self._collect("share", received, lambda *got: self._take_shares(expected, *got))
+        self._collect(received, lambda *got: self._take_shares(expected, *got))
         self._sharers = frozenset(self._viable(self._shares))
         self._advance("masked", self._sharers)
         sealed = {
@@ -87,28 +92,28 @@ class Server:
 
     def masked_input(self, received: Iterable[Buffer]) -> Answers:
         """MASKED from those, added up as they come -> SURVIVORS for each."""
+        self._expect("masked")
         self._sum = self.round.field.zeros(self.round.dimension)
         expected = frozenset(self.awaited)
-        self._collect("masked", received, self._take_masked)
+        self._collect(received, self._take_masked)
         return self._announce(expected - self.awaited)
 
-    def masked_sum(self, senders: Collection[int], total: np.ndarray) -> Answers:
+    def masked_sum(self, signatures: Mapping[int, bytes], total: np.ndarray) -> Answers:
         """``masked_input`` where ``MaskedSum`` objects elsewhere have taken the messages in.
 
-        senders: of the messages in ``total``, (dimension,) reduced field elements, kept and
-        changed. Raises InputError for senders that were not awaited or a sum that is no vector
-        of the round: these come from the server's own machines, not from a hospital.
+        signatures: theirs, together; total: (dimension,) reduced field elements, their sum, kept
+        and changed. Raises InputError for senders that were not awaited or a sum that is no
+        vector of the round: these come from the server's own machines, not from a hospital.
         """
-        if self.phase != "masked":
-            raise Refused(f"phase masked after phase {self.phase}")
-        strangers = sorted(set(senders) - self.awaited)
+        self._expect("masked")
+        strangers = sorted(set(signatures) - self.awaited)
         if strangers:
             raise InputError("senders", strangers, "hospitals whose masked input is awaited")
         if total.shape != (self.round.dimension,):
             raise InputError("total", total.shape, f"({self.round.dimension},)")
         self.round.field.check(total)
-        self._sum = total
-        return self._announce(frozenset(senders))
+        self._sum, self._masked_with = total, dict(signatures)
+        return self._announce(frozenset(signatures))
 
     def _announce(self, survivors: frozenset[int]) -> Answers:
         self.survivors = survivors
@@ -116,28 +121,33 @@ class Server:
         if shortfall:
             raise self._failed(self.survivors, shortfall)
         self._advance("consistency", self.survivors)
-        message = messages.Survivors(self.round.to_bitmap(self.survivors))
-        # One message for all: to wrap it for each would sign and keep the same bytes K times.
-        return dict.fromkeys(sorted(self.survivors), self._wrap(Kind.SURVIVORS, message))
+        bitmap, answers = self.round.to_bitmap(self.survivors), {}
+        for one in sorted(self.survivors):
+            near = tuple((n, self._masked_with[n]) for n in self._near(one, self.survivors))
+            answers[one] = self._wrap(Kind.SURVIVORS, messages.Survivors(bitmap, near))
+        return answers
 
     def consistency_check(self, received: Iterable[Buffer]) -> Answers:
         """CONSISTENCY from those -> CONFIRMATION for each that answered: a quorum's signatures."""
-        self._collect("consistency", received, self._take_signature)
+        self._expect("consistency")
+        self._collect(received, self._take_signature)
         signers = sorted(self._signatures)
-        shortfall = self.round.shortfall(self._sharers, signers)
+        shortfall = self.round.holders_missing(self._sharers, signers)
         if shortfall:
             raise self._failed(signers, shortfall)
         self._advance("unmask", signers)
         counted = [one for one in signers if one in self.round.confirmers]
         quorum = tuple((one, self._signatures[one]) for one in counted[: self.round.quorum])
+        # One message for all: to wrap it for each would sign and keep the same bytes K times.
         confirmation = self._wrap(Kind.CONFIRMATION, messages.Confirmation(quorum))
         return dict.fromkeys(signers, confirmation)
 
     def unmask(self, received: Iterable[Buffer]) -> np.ndarray:
         """UNMASK from those -> the survivors' sum, (dimension,) field elements."""
+        self._expect("unmask")
         self._recovered = {owner: {} for owner in self._sharers}
         expected = frozenset(self.awaited)
-        self._collect("unmask", received, self._take_unmask)
+        self._collect(received, self._take_unmask)
         needed = self.round.threshold
         for owner, shares in self._recovered.items():
             if len(shares) < needed:
@@ -154,6 +164,12 @@ class Server:
 
     def _take_keys(self, sender: int, payload: memoryview, message: Buffer) -> None:
         keys = Advertise.from_bytes(payload)
+        both = {keys.mask_key, keys.seal_key}
+        if len(both) < 2 or both & self._taken:
+            raise Refused("a key that is there already")
+        for key in both:  # the neighbours would refuse it, and leave
+            check_public(key)
+        self._taken |= both
         self._keys[sender], self._advertised[sender] = keys, bytes(message)
 
     def _take_shares(
@@ -166,9 +182,10 @@ class Server:
         self._shares[sender] = share
 
     def _take_masked(self, sender: int, payload: memoryview, _: Buffer) -> None:
-        vector = messages.masked_from_bytes(payload, self.round.field, self.round.dimension)
+        masked = read_masked(self.round, self._sharers, sender, payload)
         assert self._sum is not None
-        self.round.field.add_into(self._sum, vector)
+        self.round.field.add_into(self._sum, masked.vector)
+        self._masked_with[sender] = masked.signature
 
     def _take_signature(self, sender: int, payload: memoryview, _: Buffer) -> None:
         signature = messages.Consistency.from_bytes(payload).signature
@@ -222,14 +239,16 @@ class Server:
             # The survivor has added this mask if its id is the lower one, else subtracted it.
             (subtract_mask if other < owner else add_mask)(field, total, shared)
 
-    def _collect(self, phase: str, received: Iterable[Buffer], take: Take) -> None:
+    def _expect(self, phase: str) -> None:
         if self.phase != phase:
             raise Refused(f"phase {phase} after phase {self.phase}")
-        kind = Kind[phase.upper()]
-        for message in received:
-            self._receive(kind, message, take)
 
-    def _receive(self, kind: Kind, message: Buffer, take: Take) -> None:
+    def _collect(self, received: Iterable[Buffer], take: Take) -> None:
+        for message in received:
+            self._receive(message, take)
+
+    def _receive(self, message: Buffer, take: Take) -> None:
+        kind = Kind[self.phase.upper()]
         try:
             sender, payload = messages.unwrap(message, kind, self.round)
             if sender not in self.awaited:

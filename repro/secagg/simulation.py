@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,6 @@ from repro.secagg.server import Answers, Server
 from repro.secagg.shamir import Entropy
 
 Drop = Mapping[str, Collection[int]]
-Step = Callable[[Hospital, Buffer], bytearray]
 
 
 @dataclass
@@ -78,56 +78,88 @@ def run_round(
     traffic: filled as the round goes, so that it also tells of a round that failed.
     Raises RoundFailed when too few are left, InputError for a drop-out that cannot be.
     """
-    lost = _lost(round_, drop or {})
     counts = Traffic() if traffic is None else traffic
-    server = Server(party.server, round_)
-    hospitals = {
-        one: Hospital(one, party.hospitals[one], round_, entropy=entropy) for one in round_.roster
-    }
-    steps: dict[str, Step] = {
-        "advertise": lambda hospital, _: hospital.advertise_keys(),
-        "share": lambda hospital, message: hospital.share_keys(message),
-        "masked": lambda hospital, message: hospital.masked_input(message, inputs(hospital.id)),
-        "consistency": lambda hospital, message: hospital.consistency_check(message),
-        "unmask": lambda hospital, message: hospital.unmask(message),
-    }
-    outside = _Stopwatch()
+    return _Play(party, round_, vector, _lost(round_, drop or {}), counts, entropy).run()
 
-    def inputs(hospital: int) -> np.ndarray:
-        with outside:  # making the vector is the caller's time, not the protocol's
-            return vector(hospital)
 
-    def speak(phase: str, answers: Mapping[int, Buffer]) -> Iterator[Buffer]:
+class _Play:
+    """The parties of one round, and the clock."""
+
+    def __init__(
+        self,
+        party: Party,
+        round_: Round,
+        vector: Callable[[int], np.ndarray],
+        lost: Mapping[str, set[int]],
+        traffic: Traffic,
+        entropy: Entropy,
+    ) -> None:
+        self.party, self.round, self.vector = party, round_, vector
+        self.lost, self.traffic, self.entropy = lost, traffic, entropy
+        self.server = Server(party.server, round_)
+        self.hospitals: dict[int, Hospital] = {}
+        self.speaking, self.outside = _Stopwatch(), _Stopwatch()
+
+    def run(self) -> Completed:
+        server = self.server
+        answers: Answers = {one: bytearray() for one in self.round.roster}
+        for phase, method in (
+            ("advertise", server.advertise_keys),
+            ("share", server.share_keys),
+            ("masked", server.masked_input),
+            ("consistency", server.consistency_check),
+        ):
+            with self._server_time(phase):
+                answers = method(self._replies(phase, answers))
+        with self._server_time("unmask"):
+            total = server.unmask(self._replies("unmask", answers))
+        survivors, refusals = tuple(sorted(server.survivors)), tuple(server.refusals)
+        return Completed(total, survivors, refusals, self.traffic)
+
+    def _replies(self, phase: str, answers: Mapping[int, Buffer]) -> Iterator[Buffer]:
+        """What the hospitals still there answer, made one at a time as the server takes them."""
+        counts = self.traffic
         for one, message in answers.items():
-            if one in lost[phase]:
+            if one in self.lost[phase]:
                 continue
             counts.down_bytes[phase] += len(message)
-            started, waited = time.perf_counter(), outside.seconds
+            waited, spoken = self.outside.seconds, self.speaking.seconds
             try:
-                reply = steps[phase](hospitals[one], message)
+                with self.speaking:
+                    reply = self._reply(phase, one, message)
             except Refused:
                 continue
-            spent = time.perf_counter() - started
-            speaking.seconds += spent
-            counts.hospital_seconds[phase] += spent - (outside.seconds - waited)
+            spent = self.speaking.seconds - spoken - (self.outside.seconds - waited)
+            counts.hospital_seconds[phase] += spent
             counts.hospitals[phase] += 1
             counts.up_bytes[phase] += len(reply)
             yield reply
 
-    speaking = _Stopwatch()
-    methods = {
-        "advertise": server.advertise_keys,
-        "share": server.share_keys,
-        "masked": server.masked_input,
-        "consistency": server.consistency_check,
-    }
-    answers: Answers = {one: bytearray() for one in round_.roster}
-    for phase, method in methods.items():
-        with _server_time(counts, phase, speaking):
-            answers = method(speak(phase, answers))
-    with _server_time(counts, "unmask", speaking):
-        total = server.unmask(speak("unmask", answers))
-    return Completed(total, tuple(sorted(server.survivors)), tuple(server.refusals), counts)
+    def _reply(self, phase: str, one: int, message: Buffer) -> bytearray:
+        if phase == "advertise":
+            identity = self.party.hospitals[one]
+            self.hospitals[one] = Hospital(one, identity, self.round, entropy=self.entropy)
+            return self.hospitals[one].advertise_keys()
+        hospital = self.hospitals[one]
+        if phase == "share":
+            return hospital.share_keys(message)
+        if phase == "masked":
+            with self.outside:  # making the vector is the caller's time, not the protocol's
+                vector = self.vector(one)
+            return hospital.masked_input(message, vector)
+        if phase == "consistency":
+            return hospital.consistency_check(message)
+        return hospital.unmask(message)
+
+    @contextmanager
+    def _server_time(self, phase: str) -> Iterator[None]:
+        """Counts a block's time less what the hospitals, fed from inside it, have taken."""
+        started, spoken = time.perf_counter(), self.speaking.seconds
+        try:
+            yield
+        finally:
+            hospitals = self.speaking.seconds - spoken
+            self.traffic.server_seconds[phase] += time.perf_counter() - started - hospitals
 
 
 def _lost(round_: Round, drop: Drop) -> dict[str, set[int]]:
@@ -157,18 +189,3 @@ class _Stopwatch:
 
     def __exit__(self, *_: object) -> None:
         self.seconds += time.perf_counter() - self._started
-
-
-class _server_time:
-    """The time of a block less what the hospitals, fed from inside it, have taken."""
-
-    def __init__(self, counts: Traffic, phase: str, speaking: _Stopwatch) -> None:
-        self._counts, self._phase, self._speaking = counts, phase, speaking
-
-    def __enter__(self) -> None:
-        self._started, self._spoken = time.perf_counter(), self._speaking.seconds
-
-    def __exit__(self, *_: object) -> None:
-        whole = time.perf_counter() - self._started
-        spent = whole - (self._speaking.seconds - self._spoken)
-        self._counts.server_seconds[self._phase] += spent

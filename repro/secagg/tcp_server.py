@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
 from repro.secagg.messages import ADVERTISE_BYTES, Buffer, max_message_bytes
-from repro.secagg.rounds import Round
+from repro.secagg.rounds import PHASES, Round
 from repro.secagg.server import Answers, Server
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.wire import FrameReader, frame_header
@@ -77,12 +77,16 @@ class TcpServer:
         self._listener.close()
         self._selector.close()
 
-    def run_round(self, identity: Identity, round_: Round) -> Completed:
+    def run_round(
+        self, identity: Identity, round_: Round, traffic: Traffic | None = None
+    ) -> Completed:
         """One round with whoever connects. Raises RoundFailed when too few are left.
 
-        All connections are closed at the end, however it ends.
+        traffic: filled as the round goes; the server's seconds include its waiting, and the
+        hospitals' are not known here. All connections are closed at the end, however it ends.
         """
-        server, traffic = Server(identity, round_), Traffic()
+        traffic = Traffic() if traffic is None else traffic
+        server = Server(identity, round_)
         try:
             answers: Answers = {}
             for phase, method in (
@@ -93,6 +97,8 @@ class TcpServer:
             ):
                 answers = method(self._messages(server, phase, traffic))
                 self._send(answers)
+                following = PHASES[PHASES.index(phase) + 1]
+                traffic.down_bytes[following] += sum(map(len, answers.values()))
             total = server.unmask(self._messages(server, "unmask", traffic))
         finally:
             self._close_peers()

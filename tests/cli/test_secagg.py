@@ -96,3 +96,13 @@ def test_bad_input_is_one_line_and_exit_2(capsys, words):
 def test_text_for_people(capsys):
     assert main([word for word in SMALL if word != "--json"]) == 0
     assert "survivors    5: 0 1 2 3 4" in capsys.readouterr().out
+
+
+def test_with_real_processes(capsys):
+    """The same sum, to the bit, from processes over TCP, one of them killed."""
+    drop = ["--drop", "share:4"]
+    status, data, _ = run(capsys, "--processes", *drop)
+    assert status == 0
+    assert data["survivors"] == [0, 1, 2, 3]
+    assert data["max_error"] == run(capsys, *drop)[1]["max_error"]
+    assert data["bytes"]["up"] == run(capsys, *drop)[1]["bytes"]["up"]

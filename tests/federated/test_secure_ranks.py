@@ -172,7 +172,7 @@ def masked_phase():
 def test_masked_sum_takes_what_the_server_would(masked_phase):
     """Two places take the messages in, with a double, a foreign and a broken one among them."""
     server, hospitals, round_, messages = masked_phase
-    parts = [MaskedSum(round_, [0, 1, 2]), MaskedSum(round_, [3, 4, 5])]
+    parts = [MaskedSum(round_, range(6), [0, 1, 2]), MaskedSum(round_, range(6), [3, 4, 5])]
     for hospital, message in messages.items():
         parts[hospital // 3].add(message)
     before = parts[0].total.copy()
@@ -183,7 +183,7 @@ def test_masked_sum_takes_what_the_server_would(masked_phase):
     assert len(parts[0].refusals) == 3
     total = parts[0].total.copy()
     round_.field.add_into(total, parts[1].total)
-    survivors = server.masked_sum(parts[0].senders | parts[1].senders, total)
+    survivors = server.masked_sum(parts[0].signatures | parts[1].signatures, total)
     signed = [hospitals[h].consistency_check(m) for h, m in survivors.items()]
     confirmed = server.consistency_check(signed)
     result = server.unmask([hospitals[h].unmask(m) for h, m in confirmed.items()])
@@ -193,7 +193,7 @@ def test_masked_sum_takes_what_the_server_would(masked_phase):
 def test_server_refuses_a_sum_that_is_not_of_its_round(masked_phase):
     server, _, round_, _ = masked_phase
     with pytest.raises(InputError, match="senders"):
-        server.masked_sum({0, 9}, round_.field.zeros(10))
+        server.masked_sum({0: b"", 9: b""}, round_.field.zeros(10))
     with pytest.raises(InputError, match="total"):
-        server.masked_sum({0}, round_.field.zeros(9))
+        server.masked_sum({0: b""}, round_.field.zeros(9))
     assert server.phase == "masked"

@@ -81,6 +81,7 @@ def test_an_empty_batch_still_makes_a_noisy_step():
 VARIANTS = {
     "momentum": (dataclasses.replace(SETTINGS, momentum=0.9, average_decay=0.9), None),
     "adam": (dataclasses.replace(SETTINGS, optimizer="adam", clipping="automatic"), None),
+    "discrete": (dataclasses.replace(SETTINGS, noise="discrete_gaussian"), None),
     "views": (dataclasses.replace(SETTINGS, views=3, average_decay=0.5), flipped),
 }
 
@@ -196,6 +197,8 @@ def test_it_learns_without_much_noise():
         ("average_decay", 1.0),
         ("chunk_size", 0),
         ("clipping", "soft"),
+        ("noise", "laplace"),
+        ("engine", "fastest"),
     ],
 )
 def test_bad_settings_are_one_line(field, value):

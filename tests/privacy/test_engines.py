@@ -9,6 +9,7 @@ from torch import nn
 from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import Clipping, clipped_noisy_sum
+from repro.privacy.engines import conv, linear
 from tests.privacy.models import (
     Bare,
     Conv,
@@ -20,6 +21,11 @@ from tests.privacy.models import (
     cross_entropy,
     looped_gradients,
 )
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean(dim=1)
 
 
 def noiseless(model, x, y, clip_norm, **more):
@@ -48,7 +54,7 @@ def assert_engine_matches_loops(model, x, y, engine="bookkeeping", views=1, tole
     assert result.non_finite == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_convolutions_of_any_shape(data):
     """Conv1d–3d over kernels, strides, paddings, dilations, groups, biases, views and types."""
@@ -70,10 +76,25 @@ def test_convolutions_of_any_shape(data):
     records, views = draw(st.integers(1, 5), "records"), draw(st.sampled_from([1, 1, 2]), "views")
     double = draw(st.booleans(), "double")
     model = model.double() if double else model
+    # Whatever the cost model thinks: ghost norms, one record at a time, and unfolding.
+    method = draw(st.sampled_from(["ghost", "one by one", "unfold"]), "method")
     shape = (records, *([views] if views > 1 else []), model.conv.in_channels, *sizes)
     x = torch.randn(shape, dtype=torch.float64 if double else torch.float32)
     y = torch.randint(0, 3, (records,))
-    assert_engine_matches_loops(model, x, y, views=views, tolerance=1e-10 if double else 1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "_ghost_is_cheaper", lambda call: dims == 2 and method == "ghost")
+        patch.setattr(conv, "_SMALL_MACS", 0 if method == "one by one" else 10**9)
+        assert_engine_matches_loops(model, x, y, views=views, tolerance=1e-10 if double else 1e-5)
+
+
+@pytest.mark.parametrize("ghost", [True, False])
+@pytest.mark.parametrize("views", [1, 3])
+def test_linear_layers_on_sequences(ghost, views, monkeypatch):
+    monkeypatch.setattr(linear, "_ghost_is_cheaper", lambda *sizes: ghost)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 3), Mean())
+    shape = (4, *([views] if views > 1 else []), 5, 3)
+    assert_engine_matches_loops(model, torch.randn(shape), torch.randint(0, 3, (4,)), views=views)
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
@@ -208,6 +229,7 @@ def test_the_model_is_left_as_it_was(engine):
         ({"noise_multiplier": float("nan")}, "noise_multiplier: got nan"),
         ({"seed": -1}, "seed: got -1"),
         ({"step": 2**64}, "step: got"),
+        ({"noise": "laplace"}, "noise: got 'laplace'"),
         ({"engine": "fastest"}, "engine: got 'fastest'"),
         ({"chunk_size": 0}, "chunk_size: got 0"),
     ],

@@ -12,7 +12,7 @@ def drawn(tmp_path_factory):
     """A folder with fake quick runs of all arms, partitions, and everything drawn from them."""
     out = tmp_path_factory.mktemp("drawn")
     fake.store(out)
-    fake.partitions(out)
+    fake.side_files(out)
     write_report(Sources.of(out))
     return out
 

@@ -54,7 +54,7 @@ def page(drawn):
 
 def test_the_page_is_well_formed_and_loads_nothing(page, drawn):
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
-    assert len(page.sources) == len(FIGURES)
+    assert len(page.sources) == len(FIGURES) + 1  # the ablation's
     outside = [link for link in page.links if not link.startswith("#")]
     assert all(link.startswith("https://arxiv.org/") for link in outside)
     assert len(set(page.ids)) == len(page.ids)
@@ -72,7 +72,15 @@ def test_the_first_screen_answers_the_three_questions(drawn):
     assert "97.78 %" in first
     assert "19.50 ± 0.40" in first
     assert "synthetic stand-in" in first
-    assert "90 of 90 runs" in first
+    assert "87 of 87 runs" in first
+
+
+def test_ablations_that_were_run_stand_in_both(drawn):
+    page = (drawn / "report.html").read_text()
+    assert "FAKE CELL" in page[page.index('id="ablations"') :]
+    text = (drawn / "report.md").read_text()
+    assert "FAKE CELL" in text
+    assert "ablations/clip.svg" in text
 
 
 def test_markdown_has_the_same_tables_and_verdicts(drawn):
@@ -85,7 +93,7 @@ def test_markdown_has_the_same_tables_and_verdicts(drawn):
 
 def test_the_same_store_gives_the_same_report(drawn, tmp_path):
     fake.store(tmp_path)
-    fake.partitions(tmp_path)
+    fake.side_files(tmp_path)
     for path in write_report(Sources.of(tmp_path)):
         assert path.read_bytes() == (drawn / path.name).read_bytes()
 
@@ -94,7 +102,7 @@ def test_an_empty_store_reports_that_nothing_was_run(tmp_path):
     page = write_report(Sources.of(tmp_path))[0].read_text()
     first = page[: page.index("<nav>")]
     assert "no run is finished yet" in first
-    assert "0 of 90 runs" in first
+    assert "0 of 87 runs" in first
 
 
 def test_every_table_and_figure_explains_itself():
@@ -184,5 +192,5 @@ def test_in_a_real_browser_nothing_overflows_and_every_figure_shows(drawn, tmp_p
     assert int(scroll) <= width
     assert int(wide) == 0
     assert int(broken) == 0
-    assert int(images) == len(FIGURES)
+    assert int(images) == len(FIGURES) + 1
     assert (ground != "rgb(255, 255, 255)") == dark

@@ -35,11 +35,16 @@ def test_table_1_puts_the_claims_beside_every_reading(drawn):
 def test_table_1b_has_every_arm_with_its_ledger(drawn):
     rows = {(r["arm"], r["hospitals"]): r for r in rows_of(drawn, "table1-arms")}
     assert set(rows) == {(arm, k) for arm in ARMS for k in ("10", "20")}
-    assert rows["dpsgd-eps6", "10"]["record"] == "1.2 / 6"
+    record = rows["dpsgd-eps6", "10"]["record"].split("\n")
+    assert record == ["1.2 / 6 (add/remove)", "1.5 / 7.8 (replace)"]
+    assert rows["dpsgd-eps6", "10"]["hospital"] == "∞"
     assert rows["fedavg", "10"]["record"] == "∞"
     documented = rows["documented-secagg", "10"]["hospital"].split("\n")
-    assert documented[0].startswith("84.9 / 2,759 (one hospital's update")
-    assert documented[1].startswith("15.6 / 329 (sum of 10")
+    assert documented == [
+        "84.9 / 2,759 (add/remove, each update seen)",
+        "271 / 10,535 (replace, each update seen)",
+        "15.6 / 329 (add/remove, only the sum seen)",
+    ]
 
 
 def test_missing_runs_are_said_never_guessed(tmp_path):
@@ -87,6 +92,13 @@ def test_renderings_keep_odd_characters_apart():
     parsed = list(csv.reader(io.StringIO(comma_separated(table))))
     assert parsed[1] == ['x|"y",; z', "<script>"]
     assert "<script>" not in html_fragment(table)
+
+
+def test_table_3_counts_bytes_per_hospital_and_parameter(drawn):
+    row = rows_of(drawn, "table3")[0]
+    assert row["per_parameter"] == "4"
+    assert row["up"] == f"{(1840 + 9260 + 1840 + 3290) / 10 / 1000 + 4 * 75.432:.4g}"
+    assert row["seconds"] == "0.1"
 
 
 def test_benchmarks_come_from_their_side_files(tmp_path):

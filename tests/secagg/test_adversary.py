@@ -125,11 +125,20 @@ def test_shares_of_another_holder_do_not_open():
     refused(stage, 0, stage.hospitals[0].masked_input, message, stage.vectors[0])
 
 
+def survivors_message(stage, one, survivors):
+    """SURVIVORS to hospital ``one``, with the neighbours' true signatures where there are any."""
+    near = sorted(stage.round.graph[one] & set(survivors))
+    signed = stage.server._masked_with
+    signatures = tuple((other, signed.get(other, bytes(64))) for other in near)
+    payload = messages.Survivors(stage.round.to_bitmap(survivors), signatures).to_bytes()
+    return stage.as_server(Kind.SURVIVORS, payload)
+
+
 @pytest.mark.parametrize("survivors", [{1, 2, 3}, {0, 1}, set(), {0}])
 def test_survivors_without_me_or_too_few(survivors):
     stage = Stage()
     stage.play("consistency")
-    message = stage.as_server(Kind.SURVIVORS, stage.round.to_bitmap(survivors))
+    message = survivors_message(stage, 0, survivors)
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
 
@@ -140,7 +149,43 @@ def test_survivors_that_never_shared():
     answers = stage.server.share_keys(stage.hospitals[i].share_keys(answers[i]) for i in range(4))
     for i in range(4):
         stage.hospitals[i].masked_input(answers[i], stage.vectors[i])
-    message = stage.as_server(Kind.SURVIVORS, stage.round.to_bitmap({0, 1, 2, 4}))
+    message = survivors_message(stage, 0, {0, 1, 2, 4})
+    refused(stage, 0, stage.hospitals[0].consistency_check, message)
+
+
+def test_a_hospital_told_of_other_sharers_is_not_unmasked():
+    """The server tells hospital 3 that only its colluders 1 and 2 have shared, so that it is
+    masked with nobody honest. An honest server refuses the input; a lying one that counts it
+    in finds that hospital 0, which knows better, does not confirm."""
+    stage = Stage()
+    answers = stage.play("masked")
+    full = messages.Delivery.from_bytes(bytes(answers[3][56:-64]), stage.round.bitmap_bytes)
+    fewer = tuple((owner, sealed) for owner, sealed in full.sealed if owner != 0)
+    lie = messages.Delivery(stage.round.to_bitmap({1, 2, 3}), fewer)
+    answers[3] = stage.as_server(Kind.DELIVERY, lie.to_bytes())
+    masked = {i: stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()}
+    stage.server.masked_input(masked.values())
+    assert stage.server.survivors == {0, 1, 2}
+    assert "masked with others" in stage.server.refusals[0]
+    stage.server._masked_with[3] = bytes(masked[3][56 : 56 + 64])
+    message = survivors_message(stage, 0, {0, 1, 2, 3})
+    refused(stage, 0, stage.hospitals[0].consistency_check, message)
+
+
+@pytest.mark.parametrize("change", ["missing", "double", "swapped", "foreign"])
+def test_survivors_without_their_neighbours_signatures(change):
+    stage = Stage()
+    answers = stage.play("consistency")
+    good = messages.Survivors.from_bytes(bytes(answers[0][56:-64]), stage.round.bitmap_bytes)
+    (a, of_a), (b, of_b), third = good.signatures
+    signatures = {
+        "missing": ((a, of_a), (b, of_b)),
+        "double": ((a, of_a), (a, of_a), third),
+        "swapped": ((a, of_b), (b, of_a), third),
+        "foreign": ((a, of_a), (b, of_b), (77, third[1])),
+    }[change]
+    payload = messages.Survivors(good.survivors, signatures).to_bytes()
+    message = stage.as_server(Kind.SURVIVORS, payload)
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
 
@@ -151,7 +196,7 @@ def test_survivors_in_two_pieces_are_not_confirmed():
     alive = {ring[i] for i in range(12) if i not in (4, 5, 10, 11)}
     assert "one piece" in stage.round.shortfall(alive, alive)
     stage.play("consistency")
-    message = stage.as_server(Kind.SURVIVORS, stage.round.to_bitmap(alive))
+    message = survivors_message(stage, ring[0], alive)
     refused(stage, ring[0], stage.hospitals[ring[0]].consistency_check, message)
 
 
@@ -168,10 +213,10 @@ def test_a_split_view_confirms_nothing():
     """Told of different survivors, hospitals sign different sets; no quorum, no unmasking."""
     stage = Stage(5, 3)
     answers = stage.play("consistency")
-    other = stage.as_server(Kind.SURVIVORS, stage.round.to_bitmap({0, 1, 2}))
+    other = {one: survivors_message(stage, one, {0, 1, 2}) for one in (0, 1)}
     signed = {}
     for one in range(5):
-        message = other if one < 2 else answers[one]
+        message = other[one] if one < 2 else answers[one]
         reply = stage.hospitals[one].consistency_check(message)
         signed[one] = bytes(reply[56:-64])
     for some in ([0, 1, 2], [0, 1, 3], [2, 3, 4]):
@@ -273,8 +318,8 @@ def test_server_refuses_late_double_malformed_and_foreign_messages():
     shares = [stage.hospitals[i].share_keys(m) for i, m in answers.items()]
     answers = stage.server.share_keys([good[2], *shares, shares[1]])
     masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
-    wrong_length = stage.as_hospital(3, Kind.MASKED, bytes(20))
-    not_reduced = stage.as_hospital(3, Kind.MASKED, b"\xff" * 24)
+    wrong_length = stage.as_hospital(3, Kind.MASKED, bytes(84))
+    not_reduced = stage.as_hospital(3, Kind.MASKED, bytes(64) + b"\xff" * 24)
     answers = stage.server.masked_input([masked[0], masked[0], wrong_length, not_reduced, *masked])
     replies = [stage.hospitals[i].consistency_check(m) for i, m in answers.items()]
     lie = stage.as_hospital(0, Kind.CONSISTENCY, bytes(64))
@@ -329,6 +374,37 @@ def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monke
     )
     with pytest.raises(RoundFailed, match="hospital 3 to have shared what it used"):
         stage.server.unmask(stage.hospitals[i].unmask(m) for i, m in answers.items())
+
+
+@pytest.mark.parametrize("lie", ["small order", "another's", "one key twice"])
+def test_keys_that_neighbours_would_refuse_lose_only_their_owner(lie):
+    """The server refuses them first, so that nobody else leaves because of them."""
+    stage = Stage()
+    good = {i: h.advertise_keys() for i, h in stage.hospitals.items()}
+    keys = {
+        "small order": bytes(32) + bytes(range(32)),
+        "another's": bytes(good[0][56:88]) + bytes(range(32)),
+        "one key twice": 2 * bytes(range(32)),
+    }[lie]
+    good[2] = stage.as_hospital(2, Kind.ADVERTISE, keys)
+    answers = stage.server.advertise_keys(good.values())
+    assert sorted(answers) == [0, 1, 3]
+    assert len(stage.server.refusals) == 1
+
+
+def test_a_phase_called_twice_does_not_touch_the_sum():
+    stage = Stage()
+    answers = stage.play("consistency")
+    with pytest.raises(Refused):
+        stage.server.masked_input([])
+    for phase in ("consistency", "unmask"):
+        replies = [stage.respond(phase, one, message) for one, message in answers.items()]
+        with pytest.raises(Refused):
+            stage.server.unmask([]) if phase == "consistency" else stage.server.masked_input([])
+        server = stage.server
+        receive = server.consistency_check if phase == "consistency" else server.unmask
+        answers = receive(replies)
+    np.testing.assert_array_equal(answers, stage.expected(range(4)))
 
 
 def test_shares_for_the_wrong_holders_lose_only_their_owner():

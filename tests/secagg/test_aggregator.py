@@ -111,7 +111,7 @@ def test_record_of_phases_bytes_and_times(aggregator):
         result.server_seconds,
     ):
         assert tuple(record) == PHASES
-    assert result.up_bytes["masked"] == 10 * (4 * (DIMENSION + 2) + 120)
+    assert result.up_bytes["masked"] == 10 * (4 * (DIMENSION + 2) + 184)
     assert all(seconds > 0 for seconds in result.server_seconds.values())
     assert result.encoding_seconds > 0
 

@@ -22,7 +22,7 @@ PARSERS = {
     "SealedShare": messages.SealedShare.from_bytes,
     "Share": messages.Share.from_bytes,
     "Delivery": lambda raw: messages.Delivery.from_bytes(raw, BITMAP),
-    "masked": lambda raw: messages.masked_from_bytes(raw, FIELD, 6),
+    "masked": lambda raw: messages.Masked.from_bytes(raw, FIELD, 6),
     "Survivors": lambda raw: messages.Survivors.from_bytes(raw, BITMAP),
     "Consistency": messages.Consistency.from_bytes,
     "Confirmation": messages.Confirmation.from_bytes,
@@ -59,7 +59,10 @@ MESSAGES = {
         st.tuples(raw(BITMAP), listed(st.tuples(ids, raw(messages.SEALED_BYTES)))),
         lambda bitmap, entries: messages.Delivery(bitmap, tuple(entries)),
     ),
-    "Survivors": (st.tuples(raw(BITMAP)), messages.Survivors),
+    "Survivors": (
+        st.tuples(raw(BITMAP), listed(st.tuples(ids, raw(64)))),
+        lambda bitmap, entries: messages.Survivors(bitmap, tuple(entries)),
+    ),
     "Consistency": (st.tuples(raw(64)), messages.Consistency),
     "Confirmation": (
         st.tuples(listed(st.tuples(ids, raw(64)))),

@@ -20,6 +20,11 @@ from repro.secagg.masks import mask
 from tests.secagg.parties import Stage
 
 
+def masked_vector(round_, message):
+    payload = bytes(message[56:-64])
+    return messages.Masked.from_bytes(payload, round_.field, round_.dimension).vector.copy()
+
+
 class Adversary:
     """The server's transcript, plus everything inside the colluding hospitals."""
 
@@ -37,10 +42,7 @@ class Adversary:
         self.secrets = {i: (h._seed, h._mask_key.secret) for i, h in stage.hospitals.items()}
         self.total = play_losing(stage, lost, spy)
         sent = stage.sent
-        self.masked = {
-            i: messages.masked_from_bytes(m[56:-64], self.field, self.round.dimension).copy()
-            for i, m in sent["masked"].items()
-        }
+        self.masked = {i: masked_vector(self.round, m) for i, m in sent["masked"].items()}
         self.public = {
             i: messages.Advertise.from_bytes(bytes(m[56:-64])) for i, m in sent["advertise"].items()
         }
@@ -195,14 +197,7 @@ def masked_inputs(vectors, rounds):
         stage = Stage(3, 2, dimension=len(vectors[0]))
         stage.vectors = vectors
         stage.play()
-        seen.append(
-            [
-                messages.masked_from_bytes(
-                    stage.sent["masked"][one][56:-64], stage.round.field, stage.round.dimension
-                )
-                for one in range(3)
-            ]
-        )
+        seen.append([masked_vector(stage.round, stage.sent["masked"][one]) for one in range(3)])
     return np.array(seen)
 
 
@@ -253,5 +248,5 @@ def test_fresh_keys_each_round():
         for one in first.sent[phase]:
             old = first.sent[phase][one][56:-64]
             assert old != second.sent[phase][one][56:-64]
-    old, new = (np.frombuffer(s.sent["masked"][0][56:-64], np.uint32) for s in (first, second))
+    old, new = (masked_vector(s.round, s.sent["masked"][0]) for s in (first, second))
     assert np.count_nonzero(old == new) <= 1

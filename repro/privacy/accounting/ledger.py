@@ -14,6 +14,7 @@ variance.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,13 @@ from typing import Any
 
 from repro.errors import InputError
 from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import ADD_REMOVE, HOSPITAL, REPLACE_ONE, Number
+from repro.privacy.accounting.checks import (
+    ADD_REMOVE,
+    HOSPITAL,
+    RELATIONS,
+    REPLACE_ONE,
+    Number,
+)
 from repro.privacy.accounting.composition import (
     EXACT,
     NO_ACCOUNTANT,
@@ -115,6 +122,7 @@ class FederatedLedger:
         self.seed_source = checks.one_of("seed_source", seed_source, SEED_SOURCES)
         self.public = tuple(public)
         self._rounds: dict[int, dict[RoundSpend, int]] = {h: {} for h in self.hospital_sizes}
+        self._relations: tuple[str, ...] = RELATIONS
 
     # Spending
 
@@ -136,11 +144,7 @@ class FederatedLedger:
         if hospital not in self._rounds:
             raise InputError("hospital", hospital, f"one of {sorted(self._rounds)}")
         new = RoundSpend(event, checks.count("count", count), event if in_sum is None else in_sum)
-        already = [spend.event for spent in self._rounds.values() for spend in spent]
-        for part in (new.event, new.in_sum):
-            self._check(part)
-            if not common_relations([part, *already]):
-                raise InputError("event", part, "one proved for a relation the others are too")
+        self._relations = self._still_proved(new)
         rounds = self._rounds[hospital]
         rounds[new] = rounds.get(new, 0) + 1
 
@@ -174,7 +178,7 @@ class FederatedLedger:
             if len(parts) == 1 and parts[0][1] == 1 and isinstance(parts[0][0], GaussianEvent)
         }
         summed = exact_sum and self.unit == HOSPITAL and len(multipliers) == len(by_hospital)
-        before = {h: dict(rounds) for h, rounds in self._rounds.items()}
+        before = self._relations, self.spent
         try:
             for hospital, parts in by_hospital.items():
                 event, count = parts[0]
@@ -189,15 +193,21 @@ class FederatedLedger:
                     in_sum = GaussianEvent(noise, unit=HOSPITAL)
                 self.spend(hospital, event, count, in_sum=in_sum)
         except InputError:
-            self._rounds = before
+            self._relations, self._rounds = before
             raise
 
-    def _check(self, event: PrivacyEvent) -> None:
-        for leaf, _ in event.leaves():
+    def _still_proved(self, new: RoundSpend) -> tuple[str, ...]:
+        """The relations everything is proved for once ``new`` is added; refuses if none is left."""
+        parts = (new.event, new.in_sum)
+        for leaf in (leaf for part in parts for leaf, _ in part.leaves()):
             if leaf.unit != self.unit:
                 raise InputError("event", leaf, f"an event of unit {self.unit}")
             if not leaf.proved_for():
                 raise InputError("event", leaf, f"an event with a proof: {leaf.reason}")
+        left = tuple(r for r in common_relations(parts) if r in self._relations)
+        if not left:
+            raise InputError("event", new.event, f"one proved for {' or '.join(self._relations)}")
+        return left
 
     # Statements
 
@@ -208,9 +218,7 @@ class FederatedLedger:
 
     def relations(self) -> tuple[str, ...]:
         """The relations for which everything spent so far is proved."""
-        return common_relations(
-            part for spent in self._rounds.values() for s in spent for part in (s.event, s.in_sum)
-        )
+        return self._relations
 
     def record_epsilon(
         self, delta: Number | None = None, *, aggregation: str | None = None
@@ -245,9 +253,12 @@ class FederatedLedger:
     ) -> Statement:
         """The largest ε over hospitals, of all rounds together or of the worst single round.
 
-        Under this ledger's own unit; ``relation`` must be one of ``relations()``.
+        Under this ledger's own unit; ∞ where something spent is not proved for ``relation``.
         """
+        if checks.one_of("relation", relation, RELATIONS) not in self._relations:
+            return NO_GUARANTEE
         worst = Statement(0.0, None, None, EXACT)
+        known: dict[tuple[Any, ...], tuple[float, float | None, str]] = {}
         for hospital, spent in self._rounds.items():
             whole = [{s: 1} for s in spent] if one_round else [spent] if spent else []
             for rounds in whole:
@@ -255,7 +266,10 @@ class FederatedLedger:
                 for s, times in rounds.items():
                     event = s.seen(aggregation)
                     counts[event] = counts.get(event, 0) + s.count * times
-                epsilon, order, accountant = compose_epsilon(counts, relation, self.unit, delta)
+                key = tuple(sorted(counts.items(), key=repr))  # like hospitals are asked once
+                if key not in known:
+                    known[key] = compose_epsilon(counts, relation, self.unit, delta)
+                epsilon, order, accountant = known[key]
                 if worst.hospital is None or epsilon > worst.epsilon:
                     worst = Statement(epsilon, order, hospital, accountant)
         return worst
@@ -294,13 +308,14 @@ class FederatedLedger:
         for key in ("unit", "mechanism"):
             if state.get(key) != getattr(self, key):
                 raise InputError(key, state.get(key), f"the ledger's own: {getattr(self, key)}")
-        restored: dict[int, dict[RoundSpend, int]] = {h: {} for h in self.hospital_sizes}
+        restored = copy.copy(self)
+        restored._rounds, restored._relations = {h: {} for h in self.hospital_sizes}, RELATIONS
         for entry in state["spent"]:
-            if entry["hospital"] not in restored:
-                raise InputError("hospital", entry["hospital"], f"one of {sorted(restored)}")
+            if entry["hospital"] not in restored._rounds:
+                raise InputError("hospital", entry["hospital"], f"one of {sorted(self._rounds)}")
             event, in_sum = event_from_dict(entry["event"]), event_from_dict(entry["in_sum"])
-            self._check(event)
-            self._check(in_sum)
             spend = RoundSpend(event, checks.count("count", entry["count"]), in_sum)
-            restored[entry["hospital"]][spend] = checks.count("rounds", entry["rounds"])
-        self._rounds = restored
+            restored._relations = restored._still_proved(spend)
+            rounds = checks.count("rounds", entry["rounds"], least=1)
+            restored._rounds[entry["hospital"]][spend] = rounds
+        self._rounds, self._relations = restored._rounds, restored._relations

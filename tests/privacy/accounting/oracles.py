@@ -32,17 +32,13 @@ def rdp_quadrature(q: float, sigma: float, order: float, *, swapped: bool = Fals
             power = ratio ** (1 - order) if swapped else ratio**order
             return mpmath.npdf(x) * power
 
-        # The mass sits around 0, around the crossing, and around the last peak.
+        # The mass sits anywhere from around 0 to the last peak at order/σ; only where that peak
+        # is far past the crossing of the two likelihoods is what lies between negligible.
         peak = order / sigma
-        crossing = max(sigma * mpmath.log((1 - q) / q) + 1 / (2 * sigma), 0)
-        joined = max(mpmath.mpf(0), min(peak, crossing + 4))
-        panels = [(-17, joined + 17)]
-        if not swapped:
-            panels = (
-                [(-17, peak + 17)]
-                if peak < joined + 34
-                else [(-17, joined + 17), (peak - 17, peak + 17)]
-            )
+        settled = max(sigma * mpmath.log((1 - q) / q) + 1 / (2 * sigma), 0) + 25 * sigma + 17
+        panels = [(-17, (0 if swapped else peak) + 17)]
+        if not swapped and peak - 17 > settled:
+            panels = [(-17, settled), (peak - 17, peak + 17)]
         total = mpmath.mpf(0)
         for low, high in panels:
             edges = mpmath.linspace(low, high, int(high - low) // 2 + 2)

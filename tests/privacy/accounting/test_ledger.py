@@ -145,6 +145,16 @@ def test_dp_sgd_rows_are_honest_about_the_hospital():
     assert record["sample_rate"] == 32 / SIZES[record["hospital"]]
 
 
+def test_sampled_hospitals_have_no_statement_for_replacing_one():
+    """Poisson-sampled hospitals: ε for add/remove, ∞ (not a wrong number) for replacing one."""
+    ledger = updates()
+    ledger.spend(0, PoissonSampledGaussianEvent(2.0, 0.1, unit="hospital"))
+    assert ledger.hospital_epsilon().epsilon < math.inf
+    assert ledger.hospital_epsilon(relation="replace_one").epsilon == math.inf
+    by_unit = {row["unit"]: row["epsilon_total"] for row in ledger.as_records()}
+    assert by_unit["record"] == math.inf
+
+
 def test_a_run_without_noise_has_infinite_epsilon():
     """Arms without noise say ∞ for everybody, and survive strict JSON."""
     ledger = FederatedLedger(
