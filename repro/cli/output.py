@@ -11,15 +11,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """A command's result: ``data`` for ``--json``, ``text`` for people, ``status`` to exit with."""
+    """A command's result: ``data`` for ``--json``, ``text`` for people, ``status`` to exit with.
+
+    shown: False where another process of the same command speaks for all.
+    """
 
     data: dict[str, Any]
     text: str
     status: int = 0
+    shown: bool = True
 
 
 def emit(outcome: Outcome, *, as_json: bool) -> None:
-    print(to_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
+    if outcome.shown:
+        print(to_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
 
 
 def to_json(data: Any) -> str:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro.arms import ARMS, compose, get_arm
 from repro.cli.output import Outcome
-from repro.data import load_dataset
+from repro.data import Dataset, load_dataset
 from repro.errors import InputError
 from repro.profiles import PROFILES, get_profile
+from repro.provenance import code_version
 from repro.results.record import RunRecord
 from repro.results.store import RunStore
+from repro.settings import RunSettings
+
+if TYPE_CHECKING:
+    from repro.federated.ranks import Ranks
+
+EXIT_RANKS_LOST = 4
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"arms:\n{arms}\n\nprofiles:\n{profiles}\n\n"
         "A killed run goes on where it was when the same command is given again; a finished one\n"
         "is not repeated. Accuracies are fractions of the official test split.\n\n"
-        "example: repro run fedavg --hospitals 10 --seed 0 --profile quick"
+        "example: repro run fedavg --hospitals 10 --seed 0 --profile quick\n"
+        "on two processes: torchrun --nproc-per-node 2 -m repro run fedavg --hospitals 10 --seed 0"
     )
     parser.add_argument("arm", metavar="ARM", help="see below")
     parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
@@ -69,27 +78,64 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    profile = get_profile(arguments.profile)
-    settings = compose(
-        get_arm(arguments.arm),
-        profile,
-        hospitals=arguments.hospitals,
-        seed=arguments.seed,
-        rounds=arguments.rounds,
-    )
-    if not 0 <= arguments.extend <= 1_000_000:
-        raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
-    store = RunStore(arguments.out)
+    from repro.federated.distributed import RanksLost, SaidElsewhere, join
+
+    try:
+        with join() as ranks:
+            record = _train(arguments, ranks)
+            shown = ranks.first
+    except RanksLost as loss:
+        print(f"repro run: {loss}", file=sys.stderr)
+        return Outcome({}, "", status=EXIT_RANKS_LOST, shown=False)
+    except SaidElsewhere as ended:
+        return Outcome({}, "", status=ended.status, shown=False)
+    return Outcome(record.as_dict(), describe(record, Path(arguments.out)), shown=shown)
+
+
+def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
     from repro.federated import execute as run_module
 
-    device = run_module.check_device(arguments.device)
-    dataset = load_dataset(arguments.data, arguments.dataset)
-    run_module.check_synthetic(dataset, profile, arguments.data)
-    quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
-    record = run_module.execute(
-        settings, dataset, store, device=device, quiet=quiet, extend=arguments.extend
+    def prepare() -> tuple[RunSettings, Dataset, RunStore, str | None]:
+        profile = get_profile(arguments.profile)
+        settings = compose(
+            get_arm(arguments.arm),
+            profile,
+            hospitals=arguments.hospitals,
+            seed=arguments.seed,
+            rounds=arguments.rounds,
+        )
+        if not 0 <= arguments.extend <= 1_000_000:
+            raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
+        store = RunStore(arguments.out)
+        device = run_module.check_device(ranks.device(arguments.device))
+        dataset = load_dataset(arguments.data, arguments.dataset)
+        run_module.check_synthetic(dataset, profile, arguments.data)
+        run_module.check_ranks(settings, ranks)
+        return settings, dataset, store, device
+
+    settings, dataset, store, device = ranks.agree(
+        prepare, lambda ready: _facts(ready[0], ready[1], arguments.extend)
     )
-    return Outcome(record.as_dict(), describe(record, Path(arguments.out)))
+    quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
+    return run_module.execute(
+        settings,
+        dataset,
+        store,
+        device=device,
+        quiet=quiet,
+        ranks=ranks,
+        extend=arguments.extend,
+    )
+
+
+def _facts(settings: RunSettings, dataset: Dataset, extend: int) -> dict[str, str | int]:
+    """What has to be the same on every rank, for one run to come out."""
+    return {
+        "code": "{version}, sources {fingerprint}".format(**code_version()),
+        "data": dataset.fingerprint,
+        "settings": settings.run_id(dataset.fingerprint),
+        "extend": extend,
+    }
 
 
 def describe(record: RunRecord, out: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,36 +46,43 @@ def execute(
 
     extend: rounds beyond ``settings.rounds``, after the run has finished. Noise stays what it
         was calibrated to, so the ledger goes on adding and ε passes its target.
+    ranks: with several of them, all call this; rank 0 alone reads and writes the store.
     """
     ranks = ranks or Ranks()
     run_id = settings.run_id(dataset.fingerprint)
     rounds = settings.rounds + extend
-    finished = store.load(run_id)
+    finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
     if finished is not None and finished.rounds >= rounds:
-        _say_if_code_changed(finished)
+        if ranks.first:
+            _say_if_code_changed(finished)
         return finished
     data = subset(dataset, settings)
     shares(settings, data["train"].labels)  # a K that cannot be is refused before a file is made
-    with store.working_on(run_id) as folder:
-        finished = store.load(run_id)  # another process may have finished it while we waited
+    with store.working_on(run_id) if ranks.first else nullcontext(Path()) as folder:
+        # Another process may have finished it while we waited.
+        finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
         if finished is not None and finished.rounds >= rounds:
             return finished
         if extend and finished is None:
             raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
+        seed = (saved_seed(folder) or _new_seed(settings)) if ranks.first else None
         federation = assemble(
             settings,
             data,
-            seed=ranks.broadcast(saved_seed(folder) or _new_seed(settings)),
+            seed=ranks.broadcast(seed),
             device=device,
             ranks=ranks,
         )
         federation.rounds = rounds
-        with cpu_threads(settings.threads), _Bar(settings, rounds, ranks, quiet) as bar:
+        threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
+        with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
             state = run_rounds(federation, folder, bar)
         record = make_record(run_id, settings, dataset, federation, state, started)
-        store.save(record)
-        forget_seed(folder)
+        if ranks.first:
+            store.save(record)
+            forget_seed(folder)
+        ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record
 
 
@@ -312,6 +321,15 @@ def check_synthetic(dataset: Dataset, profile: Profile, asked: str) -> None:
             "data",
             asked,
             f"real images for profile {profile.name} (set BLOODMNIST_NPZ, or --data synthetic)",
+        )
+
+
+def check_ranks(settings: RunSettings, ranks: Ranks) -> None:
+    """A rank without a hospital would have nothing to do: refuse it."""
+    training = settings.hospitals if settings.scope == "federated" else 1
+    if ranks.size > training:
+        raise InputError(
+            "ranks", ranks.size, f"at most {training}, the hospitals that train in this arm"
         )
 
 

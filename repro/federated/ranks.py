@@ -1,13 +1,18 @@
 """The processes of one run: alone by default, or many under ``torchrun``.
 
-The loop asks for nothing but the five methods below, so there is one code path for training.
+The loop asks for nothing but the methods below, so there is one code path for training.
+``repro.federated.distributed`` has the many.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import heapq
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 
 class Ranks:
@@ -15,6 +20,7 @@ class Ranks:
 
     rank = 0
     size = 1
+    here = 1  # ranks on this machine: they share its cores
 
     @property
     def first(self) -> bool:
@@ -33,17 +39,36 @@ class Ranks:
         """Everybody's value, by rank, on every rank."""
         return [value]
 
-    def share(self, cost: dict[int, int]) -> list[int]:
-        """The ids this rank works on, balanced by cost, in ascending order.
+    def collect(self, value: Any) -> list[Any]:
+        """Everybody's value, by rank, on rank 0; elsewhere an empty list."""
+        return [value]
+
+    def hand_out(self, values: list[Any]) -> Any:
+        """Each rank's own entry of rank 0's list (elsewhere ``values`` is ignored)."""
+        return values[0]
+
+    def agree(self, prepare: Callable[[], Result], facts: Callable[[Result], Any]) -> Result:
+        """``prepare()`` on every rank; one InputError for all if any fails or ``facts`` differ."""
+        return prepare()
+
+    def device(self, name: str | None) -> str | None:
+        """The device of this rank where the user has asked for ``name`` (None: the best)."""
+        return name
+
+    def owners(self, cost: dict[int, int]) -> dict[int, int]:
+        """id → the rank that works on it, balanced by cost; the same on every rank.
 
         Greedy longest-first: ids by falling cost, each to the least loaded rank so far
-        (Graham 1969: within 4/3 of the best possible).
+        (Graham 1969: within 4/3 of the best possible). O(n log n).
         """
-        loads = [0] * self.size
-        mine: list[int] = []
+        loads = [(0, rank) for rank in range(self.size)]
+        owner: dict[int, int] = {}
         for identity in sorted(cost, key=lambda i: (-cost[i], i)):
-            rank = min(range(self.size), key=lambda r: (loads[r], r))
-            loads[rank] += cost[identity]
-            if rank == self.rank:
-                mine.append(identity)
-        return sorted(mine)
+            load, rank = loads[0]
+            heapq.heapreplace(loads, (load + cost[identity], rank))
+            owner[identity] = rank
+        return owner
+
+    def share(self, cost: dict[int, int]) -> list[int]:
+        """The ids this rank works on, in ascending order."""
+        return sorted(one for one, rank in self.owners(cost).items() if rank == self.rank)

@@ -151,7 +151,8 @@ def _account(federation: Federation, spent: list[Spent], combined: Aggregated) -
     """
     if federation.ledger is None:
         return
-    everything = [entry for part in federation.ranks.gather(spent) for entry in part]
+    gathered = [entry for part in federation.ranks.gather(spent) for entry in part]
+    everything = sorted(gathered, key=lambda entry: entry[0])  # the same on any number of ranks
     federation.ledger.spend_round(
         everything,
         survivors=combined.survivors,

@@ -7,7 +7,7 @@ they arrive, so the server holds one vector, the shares, and one message at a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from repro.secagg.hospital import (
     seed_commitment,
     self_mask_key,
     share_commitment,
-    sharer_statement,
     survivor_statement,
 )
 from repro.secagg.keys import AgreementKey, Identity, check_public, verify
 from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
+from repro.secagg.partial import read_masked
 from repro.secagg.rounds import PHASES, Round
 
 Take = Callable[[int, memoryview, Buffer], None]  # sender, payload, whole message
@@ -96,7 +96,27 @@ class Server:
         self._sum = self.round.field.zeros(self.round.dimension)
         expected = frozenset(self.awaited)
         self._collect(received, self._take_masked)
-        self.survivors = expected - self.awaited
+        return self._announce(expected - self.awaited)
+
+    def masked_sum(self, signatures: Mapping[int, bytes], total: np.ndarray) -> Answers:
+        """``masked_input`` where ``MaskedSum`` objects elsewhere have taken the messages in.
+
+        signatures: theirs, together; total: (dimension,) reduced field elements, their sum, kept
+        and changed. Raises InputError for senders that were not awaited or a sum that is no
+        vector of the round: these come from the server's own machines, not from a hospital.
+        """
+        self._expect("masked")
+        strangers = sorted(set(signatures) - self.awaited)
+        if strangers:
+            raise InputError("senders", strangers, "hospitals whose masked input is awaited")
+        if total.shape != (self.round.dimension,):
+            raise InputError("total", total.shape, f"({self.round.dimension},)")
+        self.round.field.check(total)
+        self._sum, self._masked_with = total, dict(signatures)
+        return self._announce(frozenset(signatures))
+
+    def _announce(self, survivors: frozenset[int]) -> Answers:
+        self.survivors = survivors
         shortfall = self.round.shortfall(self._sharers, self.survivors)
         if shortfall:
             raise self._failed(self.survivors, shortfall)
@@ -118,8 +138,9 @@ class Server:
         self._advance("unmask", signers)
         counted = [one for one in signers if one in self.round.confirmers]
         quorum = tuple((one, self._signatures[one]) for one in counted[: self.round.quorum])
-        confirmation = messages.Confirmation(quorum)
-        return {one: self._wrap(Kind.CONFIRMATION, confirmation) for one in signers}
+        # One message for all: to wrap it for each would sign and keep the same bytes K times.
+        confirmation = self._wrap(Kind.CONFIRMATION, messages.Confirmation(quorum))
+        return dict.fromkeys(signers, confirmation)
 
     def unmask(self, received: Iterable[Buffer]) -> np.ndarray:
         """UNMASK from those -> the survivors' sum, (dimension,) field elements."""
@@ -161,11 +182,7 @@ class Server:
         self._shares[sender] = share
 
     def _take_masked(self, sender: int, payload: memoryview, _: Buffer) -> None:
-        masked = messages.Masked.from_bytes(payload, self.round.field, self.round.dimension)
-        statement = sharer_statement(self.round, self._sharers)
-        public = self.round.directory.hospitals[sender]
-        if not verify(public, "sharers", statement, masked.signature):
-            raise Refused("an input masked with others than those that shared")
+        masked = read_masked(self.round, self._sharers, sender, payload)
         assert self._sum is not None
         self.round.field.add_into(self._sum, masked.vector)
         self._masked_with[sender] = masked.signature

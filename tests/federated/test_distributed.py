@@ -1,0 +1,136 @@
+"""The same run on several processes: the same bits, and one clear line when something is wrong."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.federated.jobs import (
+    alone,
+    by_hand,
+    own_lines,
+    rank_process,
+    record,
+    stable,
+    torchrun,
+    wait_for,
+    words,
+)
+
+
+@pytest.mark.parametrize(("arm", "ranks"), [("fedavg", 2), ("fedavg-secagg", 4), ("dpsgd-eps6", 2)])
+def test_any_number_of_ranks_gives_the_same_bits(arm, ranks, tmp_path):
+    """Every accuracy, loss and fact of the record, and rank 0 alone prints and writes."""
+    one = record(alone(words(arm, tmp_path / "one")))
+    many = record(torchrun(ranks, words(arm, tmp_path / "many")))
+    assert stable(many) == stable(one)
+    assert len(list((tmp_path / "many").rglob("record.json"))) == 1
+
+
+LONG = 12  # rounds: enough for a kill after the first to come before the last
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return record(alone(words("fedavg", tmp_path_factory.mktemp("whole"), rounds=LONG)))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(
+    victim, undisturbed, tmp_path
+):
+    """kill -9 of either rank in mid-run: one line, no hang, and one process ends the run."""
+    out = tmp_path / "killed"
+    job = subprocess.Popen(
+        torchrun(2, words("fedavg", out, rounds=LONG)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: list(out.rglob("checkpoint.pt")), job)
+    subprocess.run(["kill", "-9", str(rank_process(job, victim))], check=True)
+    stdout, stderr = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert stdout == ""
+    (line,) = own_lines(stderr)
+    assert f"rank {1 - victim} of 2 has lost another one" in line
+    assert "Traceback" not in stderr.split("ChildFailedError")[0].split("repro run:")[0]
+    resumed = record(alone(words("fedavg", out, rounds=LONG)))
+    assert resumed["resumed"] == 1, "the job was finished before the kill; nothing was proved"
+    assert stable(resumed) == stable(undisturbed)
+
+
+def test_more_ranks_than_hospitals(tmp_path):
+    done = subprocess.run(
+        torchrun(3, words("fedavg", tmp_path / "out", hospitals=2)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert own_lines(done.stderr) == [
+        "repro run: ranks: got 3; expected at most 2, the hospitals that train in this arm"
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+OTHER_CODE = (
+    "import sys, repro.provenance as p; right = p.code_version();"
+    "p.code_version = lambda: {**right, 'version': '0.0.0'};"
+    "from repro.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+@pytest.mark.parametrize("what", ["settings", "code", "own mistake"])
+def test_ranks_that_do_not_fit_together(what, tmp_path):
+    """Both ranks end with status 2, rank 0 says why in one line, nothing is written."""
+    command = words("fedavg", tmp_path / "out")
+    other = {
+        "settings": alone([*command, "--rounds", "3"]),
+        "code": [sys.executable, "-c", OTHER_CODE, *command],
+        "own mistake": alone([*command, "--data", "nowhere.npz"]),
+    }[what]
+    (first, first_out, first_err), (second, second_out, second_err) = by_hand(
+        [alone(command), other]
+    )
+    assert (first, second) == (2, 2)
+    assert (first_out, second_out) == ("", "")
+    (line,) = own_lines(first_err)
+    assert ("nowhere.npz" if what == "own mistake" else f"{what} of rank 1") in line
+    assert "Traceback" not in first_err + second_err
+    assert own_lines(second_err) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_port_in_use(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        done = subprocess.run(
+            ["env", *(f"{k}={v}" for k, v in environment.items()), f"MASTER_PORT={port}",
+             *alone(words("fedavg", tmp_path / "out"))],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = own_lines(done.stderr)
+    assert line == f"repro run: MASTER_PORT: got '{port}'; expected a free port; this one is in use"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("RANK", "2"), ("RANK", "one"), ("MASTER_PORT", ""), ("REPRO_RANK_TIMEOUT", "soon")],
+)
+def test_bad_environment_is_named(variable, value, tmp_path, monkeypatch, capsys):
+    from repro.cli import main
+
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, usual in {**environment, variable: value}.items():
+        monkeypatch.setenv(name, usual)
+    assert main(words("fedavg", tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert variable in said
