@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from repro.arms import ARMS, compose
 from repro.cli import main
@@ -18,11 +19,14 @@ from repro.experiments.ablations.base import Ablation, Cell, base, change
 from repro.experiments.ablations.measures import late_accuracy
 from repro.experiments.ablations.running import draw_ablation, run_ablation
 from repro.federated.campaign import run_all
+from repro.federated.secure import SecureAggregation
 from repro.profiles import PROFILES
+from repro.random import RootSeed
 from repro.results.drawing import Sources
 from repro.results.evidence import gather
 from repro.results.store import RunStore
 from repro.results.table import markdown
+from repro.secagg import SecAggSettings, SecureAggregator
 from tests.federated.small import small_dataset
 from tests.results import fake
 
@@ -182,11 +186,23 @@ def test_charging_the_search_costs_more_than_one_run_and_less_than_all_added_up(
     assert 6 < four < 24
 
 
+@pytest.mark.parametrize("hospitals", [5, 10, 20, 50])
+def test_the_drop_outs_of_shares_are_certain_to_be_survived(hospitals):
+    """The protocol accepts every graph, loses as many as the label says, and never more than it
+    has shares to spare, whoever they are."""
+    for label, settings in get_ablation("shares").variants(SMOKE, hospitals):
+        secagg = settings.secagg
+        assert secagg is not None
+        weights = dict.fromkeys(range(settings.hospitals), 8)
+        aggregation = SecureAggregation(secagg, weights, RootSeed.from_user(0))
+        aggregation.start(1, weights, torch.zeros(2))
+        lost = len(aggregation._lost())
+        assert f"\n{lost} of {settings.hospitals} lost" in label
+        assert lost <= secagg.neighbours + 1 - secagg.threshold
+
+
 def test_levels_take_effect_on_the_error_and_on_nothing_else():
     """Fewer levels, a proportionally larger error bound, and the decoded mean stays within it."""
-    from repro.random import RootSeed
-    from repro.secagg import SecAggSettings, SecureAggregator
-
     stream = np.random.default_rng(1)
     updates = {h: stream.normal(size=64).astype(np.float32) for h in range(5)}
     weights = dict.fromkeys(updates, 10)
