@@ -138,16 +138,12 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
-    """The images a run is evaluated on: the test split, or every hospital's validation images.
-
-    Of either, every ``test_stride``-th; of the validation images in the order they are stored.
-    """
+    """The images a run is evaluated on: the test split, or every hospital's validation images."""
     if settings.evaluate_on == "test":
         return data["test"]
     train = data["train"]
     records = hospital_records(settings, train.labels)
     held_out = np.sort(np.concatenate([record.validation for record in records]))
-    held_out = held_out[:: settings.test_stride]
     return Split(train.images[held_out], train.labels[held_out])
 
 
