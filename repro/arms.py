@@ -127,8 +127,10 @@ def compose(
     if arm.epsilon is not None:
         record = RecordPrivacy(
             epsilon=arm.epsilon,
+            clip_norm=profile.dpsgd_clip_norm,
             expected_batch=profile.dpsgd_expected_batch,
             learning_rate=profile.dpsgd_learning_rate,
+            optimizer=profile.dpsgd_optimizer,
         )
     secagg = None
     if secure:
@@ -149,7 +151,7 @@ def compose(
         model=ModelSettings(width=profile.width),
         partition=PartitionSettings(),
         local=LocalSettings(
-            epochs=profile.local_epochs,
+            epochs=profile.local_epochs if record is None else profile.dpsgd_local_epochs,
             batch_size=profile.batch_size,
             keep_optimizer=arm.scope == "pooled",
         ),

@@ -21,15 +21,18 @@ class Profile:
     summary: str
     width: int  # channels of DPResNet's first convolution
     rounds: int
-    local_epochs: int
+    local_epochs: int | float  # a round; a fraction takes that part of the images
     batch_size: int  # images of an ordinary local step
     seeds: tuple[int, ...]
     hospitals: tuple[int, ...]
     train_stride: int  # every n-th training image
     test_stride: int  # every n-th test image
     threads: int  # of one run; 0: all. With 1, `repro reproduce` runs one run per core
+    dpsgd_local_epochs: int | float  # a round, of the private arms
     dpsgd_expected_batch: int  # images a Poisson step draws on average
     dpsgd_learning_rate: float
+    dpsgd_optimizer: str
+    dpsgd_clip_norm: float  # L2, of one image's gradient
     synthetic_by_default: bool  # may "auto" data fall back to the synthetic stand-in?
 
 
@@ -48,24 +51,30 @@ PROFILES: dict[str, Profile] = {
             train_stride=16,
             test_stride=16,
             threads=1,
+            dpsgd_local_epochs=1,
             dpsgd_expected_batch=16,
             dpsgd_learning_rate=2e-3,
+            dpsgd_optimizer="adam",
+            dpsgd_clip_norm=1.0,
             synthetic_by_default=True,
         ),
         Profile(
             name="quick",
             summary="every table and figure in minutes on 2 cores: shapes and orders, not levels",
-            width=8,
-            rounds=5,
-            local_epochs=1,
+            width=4,
+            rounds=20,
+            local_epochs=0.125,
             batch_size=8,
             seeds=(0, 1, 2),
             hospitals=(10, 20),
-            train_stride=4,
-            test_stride=4,
+            train_stride=1,
+            test_stride=6,
             threads=1,
-            dpsgd_expected_batch=32,
-            dpsgd_learning_rate=2e-3,
+            dpsgd_local_epochs=0.05,
+            dpsgd_expected_batch=16,
+            dpsgd_learning_rate=0.15,
+            dpsgd_optimizer="sgd",
+            dpsgd_clip_norm=1.0,
             synthetic_by_default=True,
         ),
         Profile(
@@ -80,8 +89,11 @@ PROFILES: dict[str, Profile] = {
             train_stride=1,
             test_stride=1,
             threads=0,
+            dpsgd_local_epochs=3,
             dpsgd_expected_batch=128,
             dpsgd_learning_rate=1e-3,
+            dpsgd_optimizer="adam",
+            dpsgd_clip_norm=1.0,
             synthetic_by_default=False,
         ),
     )

@@ -60,7 +60,7 @@ class RecordPrivacy:
     expected_batch: int = 128  # images a Poisson step draws on average [ours]
     learning_rate: float = 1e-3  # [ours]
     optimizer: str = "adam"  # "adam" or "sgd" [ours]
-    momentum: float = 0.9  # of "sgd"
+    momentum: float = 0.0  # of "sgd"; forgotten after each round, as the optimizer is fresh [ours]
     clipping: str = "flat"  # "flat", "per_layer" or "automatic"
     engine: str = "auto"  # a per-sample gradient engine, or "auto"
 

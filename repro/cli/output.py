@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,13 @@ class Outcome:
 
 
 def emit(outcome: Outcome, *, as_json: bool) -> None:
-    if outcome.shown:
+    if not outcome.shown:
+        return
+    try:
         print(to_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted; the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def to_json(data: Any) -> str:

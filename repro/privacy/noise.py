@@ -13,17 +13,21 @@ its seed from the operating system (``RootSeed.from_entropy``).
 
 from __future__ import annotations
 
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from repro.privacy.validation import Number, check_not_negative, check_word64
-from repro.random import philox4x32
+from repro.random import philox4x32, philox4x32_blocks
 from repro.typing import Float, Int
 
 LANES = 4
-_BLOCKS_AT_ONCE = 1 << 16  # 512 KiB per 64-bit array: the ten rounds stay in cache
+# 64 KB per array of words, so that the ten rounds stay in cache; and 32,000 numbers, below the
+# 32,768 from which PyTorch starts threads of its own inside ours.
+_BLOCKS_AT_ONCE = 8000
 
 
 def noise_words(
@@ -34,6 +38,8 @@ def noise_words(
     ``start`` must be a multiple of 4; the last block is whole even if ``count`` is not.
     """
     first, blocks = start // LANES, -(-count // LANES)
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(philox4x32_blocks(first, blocks, step, _halves(seed)))
     index = torch.arange(first, first + blocks, dtype=torch.int64, device=device)
     step_low, step_high = (torch.full_like(index, word) for word in _halves(step))
     counter = (index & 0xFFFFFFFF, index >> 32, step_low, step_high)
@@ -81,19 +87,29 @@ def add_gaussian_noise(
     if std == 0 or values.numel() == 0:
         return
     skip = start % LANES  # the first block may begin before ``start``
-    position = 0
-    while position < values.numel():
-        piece = min(values.numel() - position, _BLOCKS_AT_ONCE * LANES - skip)
+    size = _BLOCKS_AT_ONCE * LANES
+    edges = [0, *range(min(size - skip, values.numel()), values.numel(), size), values.numel()]
+
+    def add(piece: tuple[int, int]) -> None:
+        begin, end = piece
+        before = (start + begin) % LANES
         words = noise_words(
-            piece + skip,
+            end - begin + before,
             seed=seed,
             step=step,
-            start=start + position - skip,
+            start=start + begin - before,
             device=values.device,
         )
-        normals = normals_from_words(words).view(-1)[skip : skip + piece]
-        values[position : position + piece].add_(normals.mul_(std).to(values.dtype))
-        position, skip = position + piece, 0
+        normals = normals_from_words(words).view(-1)[before : before + end - begin]
+        values[begin:end].add_(normals.mul_(std).to(values.dtype))
+
+    pieces = list(itertools.pairwise(edges))
+    if len(pieces) < 4 or values.is_cuda:
+        for piece in pieces:
+            add(piece)
+    else:  # NumPy and PyTorch let go of the interpreter while they compute
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(add, pieces))
 
 
 def _halves(word: int) -> tuple[int, int]:

@@ -70,7 +70,7 @@ def clipped_noisy_sum(
         record (sensitivity C). Divide the result by the public *expected* batch size.
     seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
     engine: ``auto``, ``bookkeeping`` or ``vmap``; all give the same sum to rounding.
-    chunk_size: records processed at once (virtual batches); changes memory and speed only.
+    chunk_size: most records processed at once (virtual batches); changes memory and speed only.
     noise: ``gaussian``, or ``discrete_gaussian`` (exact integers on a grid; slow).
 
     The model is left as it was, its ``.grad`` too. Raises InputError before any work.
@@ -133,9 +133,11 @@ def _sum(
     device = next(iter(parameters.values())).device
     total = torch.zeros(size, dtype=flat_dtype(parameters), device=device)
     records = non_finite = clipped = 0
-    chunk = chunk_size or max(1, engine.default_chunk // views)
-    if len(inputs):
-        for x, y in zip(inputs.split(chunk), targets.split(chunk), strict=True):
+    largest = chunk_size or max(1, engine.default_chunk // views)
+    chunks = -(-len(inputs) // largest)
+    if chunks:  # even chunks: a short last one would cost as much as a long one
+        pairs = zip(inputs.tensor_split(chunks), targets.tensor_split(chunks), strict=True)
+        for x, y in pairs:
             part = engine.clipped_sum(model, loss_fn, x, y, clipping, views)
             total += part.total
             records += part.records

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from repro.arms import ARMS, compose
 from repro.cli import main
@@ -15,13 +16,17 @@ from repro.errors import InputError
 from repro.experiments import table1_accuracy
 from repro.experiments.ablations import NAMES, about, dpsgd_tuning, get_ablation
 from repro.experiments.ablations.base import Ablation, Cell, base, change
+from repro.experiments.ablations.measures import late_accuracy
 from repro.experiments.ablations.running import draw_ablation, run_ablation
 from repro.federated.campaign import run_all
+from repro.federated.secure import SecureAggregation
 from repro.profiles import PROFILES
+from repro.random import RootSeed
 from repro.results.drawing import Sources
 from repro.results.evidence import gather
 from repro.results.store import RunStore
 from repro.results.table import markdown
+from repro.secagg import SecAggSettings, SecureAggregator
 from tests.federated.small import small_dataset
 from tests.results import fake
 
@@ -65,7 +70,8 @@ def test_every_ablation_explains_itself(name):
     assert set(said) == {"Command", "Cost and hardware", "Expected"}
     assert f"repro ablate {name}`" in said["Command"]
     question = get_ablation(name).question
-    assert question.endswith("?") and len(question.split()) <= WORD_LIMIT
+    assert question.endswith("?")
+    assert len(question.split()) <= WORD_LIMIT
 
 
 def test_list_explains_every_ablation(capsys):
@@ -149,7 +155,7 @@ def test_tuning_reads_validation_images_not_test_images(tmp_path, one_process):
 def _tune(dataset, store):
     ablation = dataclasses.replace(
         dpsgd_tuning.ABLATION,
-        variants=lambda profile, hospitals: dpsgd_tuning.variants(profile, hospitals)[1::8],
+        variants=lambda profile, hospitals: dpsgd_tuning.variants(profile, hospitals)[1::6],
     )
     cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=3, device="cpu")
     assert conclusion is not None
@@ -180,11 +186,23 @@ def test_charging_the_search_costs_more_than_one_run_and_less_than_all_added_up(
     assert 6 < four < 24
 
 
+@pytest.mark.parametrize("hospitals", [5, 10, 20, 50])
+def test_the_drop_outs_of_shares_are_certain_to_be_survived(hospitals):
+    """The protocol accepts every graph, loses as many as the label says, and never more than it
+    has shares to spare, whoever they are."""
+    for label, settings in get_ablation("shares").variants(SMOKE, hospitals):
+        secagg = settings.secagg
+        assert secagg is not None
+        weights = dict.fromkeys(range(settings.hospitals), 8)
+        aggregation = SecureAggregation(secagg, weights, RootSeed.from_user(0))
+        aggregation.start(1, weights, torch.zeros(2))
+        lost = len(aggregation._lost())
+        assert f"\n{lost} of {settings.hospitals} lost" in label
+        assert lost <= secagg.neighbours + 1 - secagg.threshold
+
+
 def test_levels_take_effect_on_the_error_and_on_nothing_else():
     """Fewer levels, a proportionally larger error bound, and the decoded mean stays within it."""
-    from repro.random import RootSeed
-    from repro.secagg import SecAggSettings, SecureAggregator
-
     stream = np.random.default_rng(1)
     updates = {h: stream.normal(size=64).astype(np.float32) for h in range(5)}
     weights = dict.fromkeys(updates, 10)
@@ -203,3 +221,13 @@ def test_levels_take_effect_on_the_error_and_on_nothing_else():
     assert bounds[0] < bounds[1] / 1000
     with pytest.raises(InputError, match="levels"):
         SecureAggregator(SecAggSettings(levels=2), [0, 1, 2, 3, 4])
+
+
+def test_late_accuracy_is_the_mean_of_the_last_quarter_of_the_rounds():
+    """Of 20 rounds the last 5; of 2 rounds the last one."""
+    for rounds, counted in ((20, 5), (2, 1)):
+        history = [{"round": r, "accuracy": r / 100} for r in range(rounds + 1)]
+        record = dataclasses.replace(fake.record("fedavg", 10, 0), rounds=rounds, history=history)
+        cell = Cell("", base("fedavg", SMOKE, 10), [record, record])
+        expected = np.mean([r / 100 for r in range(rounds + 1 - counted, rounds + 1)])
+        assert late_accuracy(cell) == pytest.approx(expected)

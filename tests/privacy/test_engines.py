@@ -193,9 +193,22 @@ class Reshapes(nn.Module):
         return self.layer(x.T).T
 
 
+class Folds(nn.Module):
+    """Folds two positions into the records, position first: their order is no longer known."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x):
+        pairs = torch.stack([x[:, :2], x[:, 1:]])
+        return self.layer(pairs.flatten(0, 1)).unflatten(0, (2, len(x))).sum(0)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (Folds(), "layer layer: .*leading dimension"),
         (Bare(), "no rule for the layer of parameter scale"),
         (Stray(), "parameter layer.weight: .*outside its own layer"),
         (Mangles(), "layer second: .*in place"),

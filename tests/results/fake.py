@@ -103,8 +103,8 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
     history = [
         {
             "round": r,
-            "loss": 2.1 * math.exp(-r / 2) + 2.2 * (1 - level),
-            "accuracy": level - (level - 0.12) * math.exp(-1.5 * r) if r else 0.12,
+            "loss": 2.1 * math.exp(-2.5 * r / rounds) + 2.2 * (1 - level),
+            "accuracy": level - (level - 0.12) * math.exp(-7.5 * r / rounds) if r else 0.12,
         }
         for r in range(rounds + 1)
     ]

@@ -319,7 +319,8 @@ def test_server_refuses_late_double_malformed_and_foreign_messages():
     answers = stage.server.share_keys([good[2], *shares, shares[1]])
     masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
     wrong_length = stage.as_hospital(3, Kind.MASKED, bytes(84))
-    not_reduced = stage.as_hospital(3, Kind.MASKED, bytes(64) + b"\xff" * 24)
+    signed = bytes(masked[3][56 : 56 + 64])
+    not_reduced = stage.as_hospital(3, Kind.MASKED, signed + b"\xff" * 24)
     answers = stage.server.masked_input([masked[0], masked[0], wrong_length, not_reduced, *masked])
     replies = [stage.hospitals[i].consistency_check(m) for i, m in answers.items()]
     lie = stage.as_hospital(0, Kind.CONSISTENCY, bytes(64))

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from repro.errors import InputError
 from repro.random import philox4x32
 from repro.secagg import Encoding, Field
+from repro.secagg import encoding as encoding_module
 from repro.secagg.field import BLOCK
 
 
@@ -74,6 +75,16 @@ def test_no_overflow_at_the_extremes(bits, hospitals):
         total = (encoded.astype(object) * hospitals).astype(encoding.field.dtype)
         decoded = encoding.decode(total, hospitals)
         assert np.abs(decoded.mean - value).max() <= decoded.max_error_bound + 1e-12
+
+
+def test_no_overflow_where_float64_rounds_up(monkeypatch):
+    """h + (1 − 2⁻³²) is h + 1 in float64: one unit too many, were it not for the last clip."""
+    almost_one = 1 - 2.0**-32
+    monkeypatch.setattr(encoding_module, "_uniform", lambda _, a, b: np.full(b - a, almost_one))
+    encoding = Encoding(Field(31), 4, clip_range=8.0, max_weight=1)
+    encoded = encoding.encode(np.full(5, 8.0), 1, 0)[:-2]
+    assert np.floor(float(encoding.half_range) + almost_one) == encoding.half_range + 1
+    assert int(encoded.max()) == 2 * encoding.half_range
 
 
 def test_bound_is_the_closed_form():

@@ -58,6 +58,15 @@ def _spent(cell: Cell) -> float | None:
     return max((total_epsilon(r, "record") for r in cell.records if r.privacy), default=None)
 
 
+def late_accuracy(cell: Cell) -> float:
+    """Mean accuracy over the last quarter of the rounds (at least one), then over seeds."""
+    accuracies = []
+    for record in cell.records:
+        last = record.history[-max(1, record.rounds // 4) :]
+        accuracies.append(sum(entry["accuracy"] for entry in last) / len(last))
+    return sum(accuracies) / len(accuracies)
+
+
 def _surely_survived(cell: Cell) -> int | None:
     secagg = cell.settings.secagg
     return None if secagg is None else secagg.neighbours + 1 - secagg.threshold
@@ -65,6 +74,7 @@ def _surely_survived(cell: Cell) -> int | None:
 
 MEASURES: dict[str, Measure] = {
     "parameters": Measure("parameters", lambda cell: int(cell.records[0].model["parameters"])),
+    "late_accuracy": Measure("last quarter of rounds (%)", lambda cell: 100 * late_accuracy(cell)),
     "training_seconds": Measure(
         "training (s)", _over_runs(lambda record: record.timings.get("training"))
     ),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repro.data import Dataset
 
 FOLDER = "ablations"
+CHARACTERS_PER_INCH = 14  # of tick labels, at the house style's size
 
 
 def run_ablation(
@@ -140,8 +141,9 @@ def _numbers(cell: Cell, series: str, final: Summary, measured: dict[str, Any]) 
 def _figure(ablation: Ablation, cells: Sequence[Cell], caption: str) -> Figure:
     labels = list(dict.fromkeys(cell.label for cell in cells))
     names = list(dict.fromkeys(ablation.series(cell.settings) for cell in cells))
+    width = max(6.5, 0.75 * len(labels) + 2.0)
     figure = style.new_figure(
-        max(6.5, 0.75 * len(labels) + 2.0),
+        width,
         4.6,
         f"Ablation: {ablation.axis}",
         f"{ablation.question} Mean over seeds of the last round; bars: ± one standard "
@@ -164,7 +166,8 @@ def _figure(ablation: Ablation, cells: Sequence[Cell], caption: str) -> Figure:
             elinewidth=1.2,
             label=name,
         )
-    crowded = max(map(len, labels)) * len(labels) > 70
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    crowded = longest > CHARACTERS_PER_INCH * (width - 1) / len(labels)
     axes.set_xticks(range(len(labels)), labels, rotation=30 if crowded else 0)
     if crowded:
         for tick in axes.get_xticklabels():

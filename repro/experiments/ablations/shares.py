@@ -12,27 +12,33 @@ from __future__ import annotations
 from repro.experiments.ablations.base import Ablation, Variant, base, change
 from repro.profiles import Profile
 
-# neighbours, threshold, hospitals lost in every round; None: all the others
-GRAPHS: tuple[tuple[int | None, int, int], ...] = (
-    (4, 4, 0),  # the paper's [code]
-    (4, 4, 1),
-    (4, 3, 2),
-    (None, 6, 0),
-    (None, 6, 2),
-    (None, 6, 4),
+# (neighbours, threshold): the paper's graph [code], the same with one share fewer needed, and all
+# the others with a majority; and how many hospitals are lost in every round.
+GRAPHS: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("paper", (0, 1)),
+    ("looser", (2,)),
+    ("complete", (0, 2, 4)),
 )
-FEWEST = 10  # hospitals, for six shares to be a majority that four losses leave intact
+FEWEST = 10  # hospitals: with fewer, four losses may leave no majority
 
 
 def variants(profile: Profile, hospitals: int) -> list[Variant]:
     hospitals = max(hospitals, FEWEST)
     own = base("fedavg-secagg", profile, hospitals)
+    graphs = {"paper": (4, 4), "looser": (4, 3), "complete": (hospitals - 1, hospitals // 2 + 1)}
     found = []
-    for neighbours, threshold, lost in GRAPHS:
-        neighbours = hospitals - 1 if neighbours is None else neighbours
-        label = f"{neighbours + 1} shares, {threshold} needed\n{lost} of {hospitals} lost"
-        graph = {"neighbours": neighbours, "threshold": threshold, "drop_rate": lost / hospitals}
-        found.append((label, change(own, "secagg", **graph)))
+    for kind, losses in GRAPHS:
+        neighbours, threshold = graphs[kind]
+        for lost in losses:
+            label = f"{neighbours + 1} shares, {threshold} needed\n{lost} of {hospitals} lost"
+            settings = change(
+                own,
+                "secagg",
+                neighbours=neighbours,
+                threshold=threshold,
+                drop_rate=lost / hospitals,
+            )
+            found.append((label, settings))
     return found
 
 

@@ -33,7 +33,9 @@ class BookKeeping:
     """One backward pass; ghost norms or kept gradients per layer, whichever is cheaper."""
 
     name = "bookkeeping"
-    default_chunk = 32
+    # A Poisson batch of 64 expected records almost always fits in one: chunks of 32 take 7 %
+    # longer, and save a third of the memory (DPResNet, 2 CPU cores).
+    default_chunk = 80
 
     def reason_against(self, model: nn.Module) -> str | None:
         owners = _owners(model)
@@ -58,7 +60,7 @@ class BookKeeping:
         clipping: Clipping,
         views: int,
     ) -> ClippedSum:
-        ledger = _Ledger(model, records=len(inputs))
+        ledger = _Ledger(model, records=len(inputs), views=views)
         flat = inputs.flatten(0, 1) if views > 1 else inputs
         with torch.enable_grad(), ledger:
             outputs = ledger.forward(flat.detach())
@@ -84,6 +86,7 @@ class _Ledger:
 
     model: nn.Module
     records: int
+    views: int
     uses: Counter[str] = field(default_factory=Counter)
     contributions: dict[str, Contribution] = field(default_factory=dict)
 
@@ -129,11 +132,13 @@ class _Ledger:
         def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             self._guard.leave_layer()
             x = args[0].detach()
-            if len(output) != len(x) or len(x) % self.records or len(x) < self.records:
+            # Exactly these: a multiple could be records folded with positions in either order.
+            rows = self.records * self.views
+            if len(x) != rows or len(output) != rows:
                 raise Unsupported(
                     f"layer {layer_name}",
                     f"input of shape {tuple(x.shape)}",
-                    f"the {self.records} records in the leading dimension, or engine='vmap'",
+                    f"the {rows} records (and views) in the leading dimension, or engine='vmap'",
                 )
             self.uses.update(parameters.values())
             use = _Use(layer_name, layer, parameters, x, x._version)
