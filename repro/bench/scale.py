@@ -26,30 +26,31 @@ Answers = list[dict[str, Any]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    whole = {"type": int, "metavar": "N"}
-    parser.add_argument(
-        "--hospitals", nargs="+", default=[10, 100, 1000, 10_000], **whole,
-        help="sizes of the federation (default 10 100 1000 10000)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--secure", nargs="*", default=[10, 100, 1000], **whole,
-        help="sizes with secure aggregation (default 10 100 1000)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--neighbours", nargs="+", default=[4, 16], **whole,
-        help="k of secure aggregation, compared at its largest size (default 4 16)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ranks", nargs="+", default=[1, 2], **whole, help="processes (default 1 2)"
-    )
-    parser.add_argument("--images", default=4, **whole, help="of a hospital (default 4)")
-    parser.add_argument("--width", default=4, **whole, help="of DPResNet (default 4)")
-    parser.add_argument("--repeats", default=3, **whole, help="jobs a figure (default 3)")
-    parser.add_argument(
-        "--speedup-images", default=800, **whole,
-        help="of each of 10 hospitals in the speed-up rows (default 800; 0 leaves them out)",
-    )  # fmt: skip
-    parser.add_argument("--speedup-width", default=16, **whole, help="of DPResNet (default 16)")
+    def sizes(name: str, default: list[int], text: str, nargs: str = "+") -> None:
+        shown = " ".join(map(str, default))
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            nargs=nargs,
+            default=default,
+            metavar="N",
+            help=f"{text} (default {shown})",
+        )
+
+    def number(name: str, default: int, text: str) -> None:
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default {default})"
+        )
+
+    sizes("hospitals", [10, 100, 1000, 10_000], "sizes of the federation")
+    sizes("secure", [10, 100, 1000], "sizes with secure aggregation; may be empty", nargs="*")
+    sizes("neighbours", [4, 16], "k of secure aggregation, compared at its largest size")
+    sizes("ranks", [1, 2], "processes")
+    number("images", 4, "of a hospital")
+    number("width", 4, "of DPResNet")
+    number("repeats", 3, "jobs a figure")
+    number("speedup-images", 300, "of each of 10 hospitals in the speed-up rows, 0 for none")
+    number("speedup-width", 16, "of DPResNet there")
 
 
 @dataclass(frozen=True)
@@ -105,23 +106,24 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _growth_studies(arguments: argparse.Namespace) -> list[Study]:
-    base = Job(hospitals=1, images=arguments.images, width=arguments.width)
-    jobs = [replace(base, hospitals=count) for count in arguments.hospitals]
+    def job(count: int, **more: Any) -> Job:
+        rounds = min(10, max(1, 300 // count))  # small federations are over in a moment
+        return Job(count, arguments.images, arguments.width, rounds, **more)
+
     usual, *others = arguments.neighbours
-    secure = [
-        replace(base, hospitals=count, secure=True, neighbours=usual) for count in arguments.secure
-    ]
+    jobs = [job(count) for count in arguments.hospitals]
+    secure = [job(count, secure=True, neighbours=usual) for count in arguments.secure]
     # Does the cost grow with k as it should? At the largest size, where it shows.
     secure += [replace(secure[-1], neighbours=k) for k in others if secure]
-    return [Study(job, _ranks_for(job, arguments.ranks)) for job in [*jobs, *secure]]
+    return [Study(one, _ranks_for(one, arguments.ranks)) for one in [*jobs, *secure]]
 
 
 def _speedup_studies(arguments: argparse.Namespace) -> list[Study]:
     if not arguments.speedup_images or max(arguments.ranks) == 1:
         return []
     job = Job(hospitals=10, images=arguments.speedup_images, width=arguments.speedup_width)
-    return [Study(replace(job, secure=secure), _ranks_for(job, arguments.ranks))
-            for secure in (False, True)]  # fmt: skip
+    ranks = _ranks_for(job, arguments.ranks)
+    return [Study(replace(job, secure=secure), ranks) for secure in (False, True)]
 
 
 def _ranks_for(job: Job, ranks: Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -76,12 +77,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     module.configure(parser)
     arguments = parser.parse_args(words[1:])
     try:
+        _check_ranks(name)
         outcome: Outcome = module.execute(arguments)
     except InputError as mistake:
         print(f"repro {name}: {mistake}", file=sys.stderr)
         return EXIT_BAD_INPUT
     emit(outcome, as_json=arguments.json)
     return outcome.status
+
+
+def _check_ranks(name: str) -> None:
+    """Under ``torchrun`` every rank gets the command; these would all write the same files."""
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if name in ("reproduce", "ablate") and ranks != "1":
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(EXIT_BAD_INPUT)
+        raise InputError(
+            "WORLD_SIZE", ranks, f"1: only `repro run` takes several ranks; `repro {name}` goes on"
+            " from the runs it finds"
+        )  # fmt: skip
 
 
 def _top_level(words: list[str]) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.federated.images import LabelledImages
+from repro.federated.ranks import Ranks
 from repro.typing import Int
 
 BATCH = 256
@@ -22,23 +23,33 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: LabelledImages, num_classes: int) -> Evaluation:
+def evaluate(
+    model: nn.Module, data: LabelledImages, num_classes: int, ranks: Ranks | None = None
+) -> Evaluation:
     """Evaluate in fixed batches, so that the sums have one order whatever the machine.
 
+    ranks: they take turns with the batches and all get the result, the same bits as from one.
     A model that has diverged has loss NaN or ∞ and whatever accuracy its argmax gives; a
     non-finite row counts as class 0, which is what ``argmax`` of NaN would hide.
     """
+    ranks = ranks or Ranks()
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=data.labels.device)
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    for start in range(0, len(data), BATCH):
+    losses: dict[int, float] = {}
+    mine = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    for start in range(ranks.rank * BATCH, len(data), ranks.size * BATCH):
         part = slice(start, start + BATCH)
         logits, labels = model(data.inputs(part)), data.labels[part]
-        loss += F.cross_entropy(logits, labels, reduction="sum").double()
+        losses[start] = float(F.cross_entropy(logits, labels, reduction="sum"))
         predicted = torch.nan_to_num(logits, nan=0.0).argmax(1)
         cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-        confusion += cells.cpu().view(num_classes, num_classes)
+        mine += cells.cpu().view(num_classes, num_classes)
     model.train(was_training)
+    everybody: dict[int, float] = {}
+    confusion = torch.zeros_like(mine)
+    for part_losses, part_confusion in ranks.gather((losses, mine)):
+        everybody |= part_losses
+        confusion += part_confusion
+    loss = sum(everybody[start] for start in sorted(everybody))  # one order on any number of ranks
     right = int(confusion.diagonal().sum())
-    return Evaluation(float(loss) / len(data), right / len(data), confusion)
+    return Evaluation(loss / len(data), right / len(data), confusion)

@@ -80,7 +80,7 @@ def _begin(federation: Federation) -> RunState:
     started = time.perf_counter()
     vector = federation.ranks.broadcast(to_vector(federation.model))
     load_vector(federation.model, vector)
-    result = evaluate(federation.model, federation.test, federation.num_classes)
+    result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
     return RunState(
         round=0,
         vector=vector,
@@ -124,7 +124,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     clock.lap("aggregation")
     _account(federation, spent, combined)
     load_vector(federation.model, state.vector)
-    result = evaluate(federation.model, federation.test, federation.num_classes)
+    result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
     clock.lap("evaluation")
     for gathered in federation.ranks.gather(dict(noted)):
         for name, value in gathered.items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 from repro.errors import InputError
 from repro.secagg import graph
@@ -18,6 +19,9 @@ SERVER = 2**64 - 1  # the server's id in a message; hospitals' ids are below
 MAX_HOSPITALS = 2**16
 COMMITTEE = 64  # signatures are the cost that grows with K: 36 of them take 3 ms to verify
 SESSION_BYTES = 32
+REMEMBERED = 16  # answers about sets of hospitals, in a Round
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,11 @@ class Round:
 
     def holders(self, hospital: int, among: Collection[int]) -> list[int]:
         """Who of ``among`` holds shares of the hospital's secrets, itself included; ascending."""
-        return sorted((self.graph[hospital] | {hospital}) & set(among))
+        return [one for one in self._neighbourhoods[hospital] if one in among]
+
+    @cached_property
+    def _neighbourhoods(self) -> dict[int, list[int]]:
+        return {one: sorted({one, *near}) for one, near in self.graph.items()}
 
     def shortfall(self, sharers: Collection[int], survivors: Collection[int]) -> str:
         """Why the survivors' sum cannot or must not be unmasked; empty if it can.
@@ -151,6 +159,9 @@ class Round:
         sharers: the hospitals whose shares were delivered; survivors: those of them whose
         masked input is in the sum. The server and each hospital apply the same test.
         """
+        return self._once(self._shortfall, frozenset(sharers), frozenset(survivors))
+
+    def _shortfall(self, sharers: frozenset[int], survivors: frozenset[int]) -> str:
         missing = self.holders_missing(sharers, survivors)
         if missing or graph.connected(self.graph, survivors):
             return missing
@@ -169,14 +180,39 @@ class Round:
 
     def to_bitmap(self, hospitals: Collection[int]) -> bytes:
         """One bit for each of the roster, lowest first; unused bits are zero."""
-        bits = sum(1 << (self._places[one] - 1) for one in hospitals)
-        return bits.to_bytes(self.bitmap_bytes, "little")
+        return self._once(self._to_bitmap, frozenset(hospitals))
+
+    def _to_bitmap(self, hospitals: frozenset[int]) -> bytes:
+        bitmap = bytearray(self.bitmap_bytes)
+        for one in hospitals:
+            byte, bit = divmod(self._places[one] - 1, 8)
+            bitmap[byte] |= 1 << bit
+        return bytes(bitmap)
 
     def from_bitmap(self, bitmap: bytes) -> frozenset[int]:
-        bits = int.from_bytes(bitmap, "little")
-        if len(bitmap) != self.bitmap_bytes or bits >> len(self.roster):
+        return self._once(self._from_bitmap, bitmap)
+
+    def _from_bitmap(self, bitmap: bytes) -> frozenset[int]:
+        unused = 8 * self.bitmap_bytes - len(self.roster)
+        if len(bitmap) != self.bitmap_bytes or bitmap[-1] >> (8 - unused):
             raise Refused("a set of hospitals that names strangers")
-        return frozenset(one for rank, one in enumerate(self.roster) if bits >> rank & 1)
+        return frozenset(
+            one for rank, one in enumerate(self.roster) if bitmap[rank // 8] >> rank % 8 & 1
+        )
+
+    def _once(self, question: Callable[..., Answer], *about: Any) -> Answer:
+        """The answer, remembered: K hospitals played by one process all ask about the same few
+        sets, and each answer takes K steps."""
+        key = (question.__name__, *about)
+        if key not in self._answers:
+            if len(self._answers) >= REMEMBERED:
+                self._answers.clear()
+            self._answers[key] = question(*about)
+        return self._answers[key]
+
+    @cached_property
+    def _answers(self) -> dict[Any, Any]:
+        return {}
 
     @property
     def bitmap_bytes(self) -> int:

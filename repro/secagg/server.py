@@ -260,7 +260,7 @@ class Server:
             self.awaited.discard(sender)
 
     def _near(self, hospital: int, among: Collection[int]) -> list[int]:
-        return sorted(self.round.graph[hospital] & set(among))
+        return [one for one in self.round.holders(hospital, among) if one != hospital]
 
     def _viable(self, present: Collection[int]) -> set[int]:
         left = graph.viable(self.round.graph, present, self.round.threshold)

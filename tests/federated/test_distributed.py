@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from repro.federated.evaluation import BATCH, evaluate
+from repro.federated.images import LabelledImages
 from tests.federated.jobs import (
     alone,
     by_hand,
@@ -17,6 +20,7 @@ from tests.federated.jobs import (
     wait_for,
     words,
 )
+from tests.federated.threads import on_ranks
 
 
 @pytest.mark.parametrize(("arm", "ranks"), [("fedavg", 2), ("fedavg-secagg", 4), ("dpsgd-eps6", 2)])
@@ -134,3 +138,37 @@ def test_bad_environment_is_named(variable, value, tmp_path, monkeypatch, capsys
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert variable in said
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_commands_for_one_process_say_so(rank, lines, monkeypatch, capsys):
+    from repro.cli import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    try:
+        status = main(["reproduce", "--profile", "smoke"])
+    except SystemExit as stop:
+        status = stop.code
+    said = capsys.readouterr()
+    assert (status, said.out, said.err.count("\n")) == (2, "", lines)
+
+
+def test_evaluation_shared_by_ranks_is_the_same_bits():
+    """Seven batches over three ranks: loss and confusion equal one process's exactly."""
+    generator = torch.Generator().manual_seed(0)
+    count = 6 * BATCH + 17
+    data = LabelledImages(
+        torch.randint(0, 256, (count, 1, 4, 4), generator=generator).to(torch.uint8),
+        torch.randint(0, 4, (count,), generator=generator),
+    )
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone_ = evaluate(model, data, 4)
+    shared = on_ranks(3, lambda ranks: evaluate(model, data, 4, ranks))
+    torch.set_num_threads(before)
+    for one in shared:
+        assert (one.loss, one.accuracy) == (alone_.loss, alone_.accuracy)
+        assert torch.equal(one.confusion, alone_.confusion)
+    assert int(alone_.confusion.sum()) == count
