@@ -19,6 +19,10 @@ class InputError(ValueError):
         self.field, self.value, self.expected = field, value, expected
         super().__init__(" ".join(f"{field}: got {_shown(value)}; expected {expected}".split()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are pickled by their message; worker processes need the three parts.
+        return (InputError, (self.field, self.value, self.expected))
+
 
 class MissingDependency(InputError):
     """An optional library is not installed; says which, and how to get it."""
