@@ -24,7 +24,8 @@ from torch.utils.hooks import RemovableHandle
 
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum, Unsupported
-from repro.privacy.engines.layers import Call, Contribution, Kept, LayerRule, rules
+from repro.privacy.engines.layers import Call, Contribution, Kept
+from repro.privacy.engines.rules import RULES
 from repro.privacy.per_sample import LossFunction, losses_of_records, refuse_unused
 from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
 
@@ -43,8 +44,8 @@ class BookKeeping:
             if parameter.requires_grad and id(parameter) not in owners:
                 return f"no rule for the layer of parameter {name}"
         for name, layer in model.named_modules():
-            if _has_trainable(layer) and type(layer) in _RULES:
-                reason = _RULES[type(layer)].reason_against(layer)
+            if _has_trainable(layer) and type(layer) in RULES:
+                reason = RULES[type(layer)].reason_against(layer)
                 if reason is None and (layer._forward_hooks or layer._forward_pre_hooks):
                     reason = "its own forward hooks"
                 if reason:
@@ -101,7 +102,7 @@ class _Ledger:
 
     def __enter__(self) -> _Ledger:
         for name, layer in self.model.named_modules():
-            if _has_trainable(layer) and type(layer) in _RULES:
+            if _has_trainable(layer) and type(layer) in RULES:
                 own = {
                     local: self._names[id(p)]
                     for local, p in layer.named_parameters(recurse=False)
@@ -143,7 +144,7 @@ class _Ledger:
             self.uses.update(parameters.values())
             use = _Use(layer_name, layer, parameters, x, x._version)
             if output.requires_grad:
-                use.saved = _RULES[type(layer)].saved(layer, output)
+                use.saved = RULES[type(layer)].saved(layer, output)
                 output.register_hook(lambda g: self._account(use, g))
                 return output
             # The first layers read data and constants only: the graph starts at their output.
@@ -161,7 +162,7 @@ class _Ledger:
                 "an out-of-place operation there, or engine='vmap'",
             )
         wanted = {local: self.uses[name] > 1 for local, name in use.parameters.items()}
-        rule = _RULES[type(use.layer)]
+        rule = RULES[type(use.layer)]
         with torch.no_grad():
             call = Call(use.layer, use.x, g.detach(), self.records, use.saved)
             new = rule.contributions(call, wanted)
@@ -246,8 +247,5 @@ def _owners(model: nn.Module) -> set[int]:
     unknown: set[int] = set()
     for layer in model.modules():
         ids = {id(p) for p in layer.parameters(recurse=False)}
-        (known if type(layer) in _RULES else unknown).update(ids)
+        (known if type(layer) in RULES else unknown).update(ids)
     return known - unknown
-
-
-_RULES: dict[type[nn.Module], LayerRule] = rules()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -119,21 +119,3 @@ def without(values: Tensor, keep: Tensor) -> Tensor:
 def by_record(values: Tensor, records: int) -> Tensor:
     """(records · views, …) -> (records, views, …)."""
     return values.unflatten(0, (records, len(values) // records))
-
-
-def rules() -> dict[type[nn.Module], LayerRule]:
-    """Exact layer types with a rule. A subclass may compute something else: it has none."""
-    from repro.privacy.engines.conv import ConvRule
-    from repro.privacy.engines.embedding import EmbeddingRule
-    from repro.privacy.engines.linear import LinearRule
-    from repro.privacy.engines.norms import GroupNormRule, LayerNormRule
-
-    return {
-        nn.Conv1d: ConvRule(),
-        nn.Conv2d: ConvRule(),
-        nn.Conv3d: ConvRule(),
-        nn.Linear: LinearRule(),
-        nn.GroupNorm: GroupNormRule(),
-        nn.LayerNorm: LayerNormRule(),
-        nn.Embedding: EmbeddingRule(),
-    }
