@@ -28,6 +28,7 @@ from repro.privacy.validation import (
     check_count,
     check_not_negative,
     check_positive,
+    refuse_mixing,
     trainable_parameters,
 )
 from repro.random import RootSeed
@@ -149,6 +150,7 @@ class DPSGDRun:
         self._parameters = trainable_parameters(model)
         check_batch(inputs, targets, self._parameters)
         self.sampler = settings.sampler(len(inputs))
+        refuse_mixing(model, inputs)
         self.settings, self.model, self.loss_fn = settings, model, loss_fn
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round

@@ -123,6 +123,35 @@ def check_count(field: str, value: Any, least: int = 1) -> int:
     return value
 
 
+@torch.no_grad()
+def refuse_mixing(model: nn.Module, inputs: Tensor) -> None:
+    """Raise if the model's output for a record depends on the records beside it.
+
+    inputs (n, …): two of them are tried together and the first alone, in evaluation mode (so
+    that dropout is no difference); nothing is released. Catches what layer types do not show,
+    such as ``x - x.mean(0)``, for which book-keeping would compute norms of the wrong thing.
+    With fewer than two records there is nothing to mix.
+    """
+    if len(inputs) < 2:
+        return
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        together, alone = model(inputs[:2])[:1], model(inputs[:1])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    # Batch size changes the order of float sums, hence the tolerance; mixing is no rounding.
+    finite = alone[alone.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    if not torch.allclose(together, alone, rtol=1e-2, atol=1e-3 * scale, equal_nan=True):
+        raise InputError(
+            "model",
+            type(model).__name__,
+            "one whose output for a record is the same whatever records stand beside it",
+        )
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -221,3 +221,33 @@ def test_bad_runs_are_one_line_and_change_nothing(settings, place, message):
     with pytest.raises(InputError, match=message):
         run_of(settings, model, **place)
     assert torch.equal(before, flat(model))
+
+
+class Centred(nn.Module):
+    """Layers that each treat records alone, and a subtraction between them that does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1) - x.flatten(1).mean(0))
+
+
+@pytest.mark.parametrize("engine", ["auto", "bookkeeping", "vmap"])
+def test_a_model_that_mixes_records_is_refused(engine):
+    inputs, targets = torch.randn(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
+    settings = dataclasses.replace(SETTINGS, engine=engine, expected_batch=4)
+    place = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+    with pytest.raises(InputError, match="whatever records stand beside it"):
+        DPSGDRun(settings, Centred(), cross_entropy, inputs, targets, **place)
+
+
+def test_dropout_and_a_broken_record_are_not_mistaken_for_mixing():
+    inputs, targets = torch.randn(8, 12), torch.zeros(8, dtype=torch.long)
+    inputs[0] = math.nan
+    model = nn.Sequential(nn.Linear(12, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+    place = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+    settings = dataclasses.replace(SETTINGS, expected_batch=4)
+    DPSGDRun(settings, model, cross_entropy, inputs, targets, **place)
+    assert all(module.training for module in model.modules())
