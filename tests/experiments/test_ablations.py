@@ -19,6 +19,7 @@ from repro.experiments.ablations.base import Ablation, Cell, base, change
 from repro.experiments.ablations.measures import late_accuracy
 from repro.experiments.ablations.running import draw_ablation, run_ablation
 from repro.federated.campaign import run_all
+from repro.federated.ranks import Ranks
 from repro.federated.secure import SecureAggregation
 from repro.profiles import PROFILES
 from repro.random import RootSeed
@@ -194,9 +195,9 @@ def test_the_drop_outs_of_shares_are_certain_to_be_survived(hospitals):
         secagg = settings.secagg
         assert secagg is not None
         weights = dict.fromkeys(range(settings.hospitals), 8)
-        aggregation = SecureAggregation(secagg, weights, RootSeed.from_user(0))
+        aggregation = SecureAggregation(secagg, weights, RootSeed.from_user(0), Ranks())
         aggregation.start(1, weights, torch.zeros(2))
-        lost = len(aggregation._lost())
+        lost = len(aggregation._lost)
         assert f"\n{lost} of {settings.hospitals} lost" in label
         assert lost <= secagg.neighbours + 1 - secagg.threshold
 
