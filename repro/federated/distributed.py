@@ -59,6 +59,10 @@ def join() -> Iterator[Ranks]:
         try:
             with ranks.one_voice():
                 yield ranks
+            # Leave together: Gloo's threads may abort a process whose peer closes while they
+            # still flush the last collective.
+            with contextlib.suppress(RuntimeError):
+                dist.barrier()
         finally:  # after having spoken: the others notice our absence
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
