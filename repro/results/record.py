@@ -13,7 +13,7 @@ from repro.errors import InputError
 
 FORMAT = 1
 # What may differ between two runs of the same settings, seed and data.
-VOLATILE = ("started", "finished", "wall_seconds", "environment", "resumed", "timings")
+VOLATILE = ("started", "finished", "wall_seconds", "environment", "resumed", "timings", "code")
 
 
 @dataclass(frozen=True)
