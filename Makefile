@@ -26,7 +26,7 @@ install: $(STAMP) ## make the virtual environment (done by the others when neede
 reproduce: $(STAMP) ## train every run of the profile, then draw every table, figure and the report
 	$(BIN)/python -m repro reproduce --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 
-test: $(STAMP) ## prove it: lint, types, then every test (about 15 minutes on 2 cores)
+test: $(STAMP) ## prove it: lint, types, then every test (about 10 minutes on 2 cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
