@@ -10,8 +10,9 @@ BloodMNIST, never on test images: Adam 5e-3 had 44 % over the last three of twel
 seed 1 none of the five left the majority class. Earlier searches, some forty runs by hand and on
 grids at other sizes of the profile, were not decisive either: one of nine runs (``repro ablate
 dpsgd-tuning``) would cost ε = 18.3 if it were charged. What mostly limits the private arms of
-``quick`` is their number of steps, about twenty a hospital: in the search ε = 1 and ε = 8 came out alike, and in the runs of
-record (``paper_results/``) seeds spread by up to 17 points while ε = 1 stays at the majority class.
+``quick`` is their number of steps, about twenty a hospital: in the search ε = 1 and ε = 8 came
+out alike, and in the runs of record (``paper_results/``) seeds spread by up to 17 points while
+ε = 1 stays at the majority class.
 Levels and order of the private arms are questions for ``paper``, whose private settings
 (like ``smoke``'s) are untuned guesses until somebody with a CUDA device runs the search there.
 """
