@@ -149,10 +149,6 @@ def test_without_noise_epsilon_is_infinite_whatever_is_installed(tmp_path):
 
 def test_epsilon_of_the_documented_noise(tmp_path):
     """Against a bisection of the exact Gaussian trade-off (Balle & Wang 2018) written here."""
-    pytest.importorskip("repro.privacy.accounting")
-    accounting = pytest.importorskip("repro.privacy.accounting")
-    if not hasattr(accounting, "gaussian_epsilon"):
-        pytest.skip("the exact Gaussian accountant is not in this installation")
     found = {v.reading: v for v in judge(Sources.of(tmp_path)) if v.claim == "epsilon"}
     documented = found["as documented: add/remove one hospital's update"]
     wanted = exact_epsilon(7.0 / 0.698873, 50, 1.9e-4)
