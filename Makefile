@@ -44,7 +44,7 @@ types: $(STAMP) ## type checker
 
 bench: $(STAMP) ## every benchmark, beside its peers (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	for name in accountant secagg dpsgd kernels train scale; do $(BIN)/python -m repro bench $$name --out '$(OUT)' || exit 1; done
+	for name in accountant tightness secagg dpsgd kernels train scale; do $(BIN)/python -m repro bench $$name --out '$(OUT)' || exit 1; done
 
 clean: ## remove caches and build leftovers (keeps runs and the environment)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from repro.experiments.figure_privacy import series
 from repro.results.drawing import Sources
-from repro.results.style import INK, MUTED, mark, new_figure, say_not_run, spread
+from repro.results.style import INK, MUTED, mark, new_figure, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,19 +41,12 @@ def build(sources: Sources) -> Figure:
     axes = figure.subplot_mosaic([[PANELS[0], PANELS[0]], list(PANELS[1:])])
     curves = _curves()
     for name in PANELS:
-        if curves is None:
-            say_not_run(axes[name], "the accountant is not available here")
-        else:
-            _panel(axes[name], curves[name])
+        _panel(axes[name], curves[name])
     return figure
 
 
 @functools.cache  # they depend on nothing
-def _curves() -> dict[str, dict[str, Any]] | None:
-    try:
-        from repro.experiments.figure_privacy import series
-    except ImportError:
-        return None
+def _curves() -> dict[str, dict[str, Any]]:
     return series()
 
 

@@ -65,7 +65,7 @@ def collect(sources: Sources) -> Content:
             for item in FIGURES
         ],
         ablations=_found_ablations(sources.out / "ablations"),
-        methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
+        methods=[measured_table(sources), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
 

@@ -7,11 +7,11 @@ An accuracy is decided only by the ``paper`` profile on real images with at leas
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
 
+from repro.privacy.accounting.gaussian import gaussian_epsilon
 from repro.results.claims import Claim
 from repro.results.drawing import Sources
 from repro.results.evidence import REAL, Evidence
@@ -218,9 +218,6 @@ def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verd
 def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
     """Settled by accounting alone: no run is needed."""
     total = documented_epsilon(claim, reading)
-    if total is None:
-        why = "the accountant is not available in this installation"
-        return _verdict(claim, reading, "–", "", NOT_CHECKABLE, why)
     rounds = claim["rounds"]
     if math.isinf(total):
         reason = "without noise there is no differential privacy, whatever is clipped"
@@ -233,22 +230,13 @@ def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict
     return _verdict(claim, reading, f"{epsilon(total)} in total", "exact", verdict, reason)
 
 
-def documented_epsilon(claim: Claim, reading: dict[str, Any]) -> float | None:
-    """Total ε of the documented noise under one reading; None without the accountant."""
+def documented_epsilon(claim: Claim, reading: dict[str, Any]) -> float:
+    """Total ε of the documented noise under one reading."""
     if reading["sensitivity"] == 0.0:
         return math.inf
     # A sum of K independently noised updates carries √K times the noise.
     sigma = claim["sigma"] * math.sqrt(reading.get("hospitals", 1))
-    return _total(sigma, reading["sensitivity"], claim["rounds"], claim["delta"])
-
-
-@functools.cache
-def _total(sigma: float, sensitivity: float, rounds: int, delta: float) -> float | None:
-    try:
-        from repro.privacy.accounting import gaussian_epsilon
-    except ImportError:
-        return None
-    return float(gaussian_epsilon(sigma, sensitivity, rounds, delta))
+    return gaussian_epsilon(sigma, reading["sensitivity"], claim["rounds"], claim["delta"])
 
 
 def _parameters(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
