@@ -15,7 +15,7 @@ from pathlib import Path
 from repro.experiments import FIGURES, TABLES, Item, draw_all
 from repro.results.answer import Answer, Finding, answer
 from repro.results.drawing import Sources
-from repro.results.files import write_whole
+from repro.results.files import write_changed
 from repro.results.methods import LIMITS, measured_table, profile_columns
 from repro.results.page import STYLE
 from repro.results.table import Table, html_fragment, markdown, write_table
@@ -45,8 +45,8 @@ def write_report(sources: Sources) -> list[Path]:
     content = collect(sources)
     write_table(content.verdicts, sources.out / "tables")
     paths = [sources.out / "report.html", sources.out / "report.md"]
-    write_whole(paths[0], as_html(content))
-    write_whole(paths[1], as_markdown(content))
+    write_changed(paths[0], as_html(content))
+    write_changed(paths[1], as_markdown(content))
     return paths
 
 

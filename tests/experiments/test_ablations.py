@@ -116,6 +116,9 @@ def test_one_ablation_runs_draws_and_leaves_table_1_alone(tmp_path, one_process)
     cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=3, device="cpu")
     paths = draw_ablation(ablation, SMOKE, cells, conclusion, tmp_path)
 
+    times = [path.stat().st_mtime_ns for path in paths]
+    assert draw_ablation(ablation, SMOKE, cells, conclusion, tmp_path) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == times
     assert {path.suffix for path in paths} == {".md", ".csv", ".json", ".html", ".svg", ".png"}
     assert all(path.parent == tmp_path / "ablations" and path.stat().st_size for path in paths)
     assert len(store.all()) == 3  # "first" is the run that was there
