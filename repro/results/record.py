@@ -59,8 +59,9 @@ class RunRecord:
 
         Fields that have a default may be missing: records written before there was the field.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise InputError("run record", data, f"a record of format {FORMAT}")
+        found = data.get("format") if isinstance(data, dict) else data
+        if not isinstance(data, dict) or found != FORMAT:
+            raise InputError("run record", found, f"a record of format {FORMAT}")
         fields = dataclasses.fields(cls)
         needed = {f.name for f in fields if f.default is dataclasses.MISSING}
         if needed - data.keys():

@@ -8,9 +8,12 @@ import subprocess
 import pytest
 
 from repro.experiments import FIGURES, ITEMS
+from repro.experiments.ablations import NAMES
+from repro.results.claims import PAPER_RESULTS
 from repro.results.documents import DOCUMENTS, refreshed, update_documents
 from repro.results.drawing import Sources
 from repro.results.report import write_report
+from repro.results.sections import ablation_sections, item_sections, links
 from tests.results import fake
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -125,9 +128,19 @@ def test_documents_keep_their_words_and_get_their_numbers(sources, tmp_path):
     assert refreshed(text, sources) == text
 
 
-def test_the_repositorys_documents_have_only_known_parts(sources):
-    from repro.results.claims import PAPER_RESULTS
+def test_sections_say_where_their_files_are_and_what_was_not_run(sources):
+    """Outside the repository files are named, inside it they are linked."""
+    items, ablations = item_sections(sources), ablation_sections(sources)
+    assert items.count("\n- **Drawn.** `OUT/") == len(ITEMS)
+    assert "`OUT/tables/table1.md`" in items
+    assert "`OUT/figures/recall.svg`" in items
+    assert ablations.count("### Ablation ") == len(NAMES)
+    assert ablations.count("- **Measured.** not run here yet.") == len(NAMES)
+    inside = PAPER_RESULTS / "tables" / "table1.md"
+    assert links(PAPER_RESULTS, [inside]) == "[table1.md](paper_results/tables/table1.md)."
 
+
+def test_the_repositorys_documents_have_only_known_parts(sources):
     for name in DOCUMENTS:
         refreshed((PAPER_RESULTS.parent / name).read_text(), sources)
 
