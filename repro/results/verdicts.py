@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.privacy.accounting.gaussian import gaussian_epsilon
+from repro.profiles import PROFILES, Profile
 from repro.results.claims import Claim
 from repro.results.drawing import Sources
 from repro.results.evidence import REAL, Evidence
@@ -22,6 +23,15 @@ from repro.results.table import NOT_RUN, Column, Table
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 NOT_COMPARABLE, NOT_CHECKABLE = "not comparable", "not checkable"
+PAPER = "paper"  # the profile that can decide an accuracy
+DEPARTURES = {  # field of a profile → what to say where it is not the paper's
+    "width": "width {:g} instead of {:g}",
+    "rounds": "{:g} rounds instead of {:g}",
+    "local_epochs": "{:g} local epochs a round instead of {:g}",
+    "batch_size": "batches of {:g} instead of {:g}",
+    "train_stride": "1 in {:g} training images",
+    "test_stride": "1 in {:g} test images",
+}
 # An interval wider than this (in points, to each side) would let almost any claim pass.
 WIDEST_INTERVAL = 3.0
 
@@ -144,9 +154,19 @@ def undecidable(evidence: Evidence) -> str | None:
         return "the images are not BloodMNIST's" + (
             " but a synthetic stand-in" if evidence.kind == "synthetic" else ""
         )
-    if evidence.profile != "paper":
-        return f"the {evidence.profile} profile trains a smaller model on fewer images and rounds"
+    if evidence.profile != PAPER:
+        return f"the {evidence.profile} profile is not the paper's setting"
     return None
+
+
+def departures(profile: Profile) -> list[str]:
+    """In what a profile's training is not the paper's, in words."""
+    paper = PROFILES[PAPER]
+    return [
+        words.format(getattr(profile, name), getattr(paper, name))
+        for name, words in DEPARTURES.items()
+        if getattr(profile, name) != getattr(paper, name)
+    ]
 
 
 def _accuracy(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
