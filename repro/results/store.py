@@ -92,7 +92,7 @@ class RunStore:
             return None
 
     def _how_to_repeat(self, run_id: str) -> str:
-        parts = re.fullmatch(r"(.+)-k(\d+)-s(\d+)-([^-]+)-[0-9a-f]+", run_id)
+        parts = re.fullmatch(r"(.+)-k(\d+)-s(\d+)-(.+)-[0-9a-f]+", run_id)
         command = "the command that made it makes it again"
         if parts is None:
             return command
