@@ -24,6 +24,7 @@ from repro.errors import MissingDependency
 from repro.privacy.accounting.checks import ADD_REMOVE, RECORD
 
 OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
+TABLE, RUNS = "Table 2", "runs"  # where schedules come from
 # Half a grid step a repetition is what rounding down loses; so the lower bound is 0.5 % low.
 _LOWER_LOSS = 0.01
 
@@ -33,6 +34,7 @@ class Schedule:
     """DP-SGD of one hospital: Poisson-sampled Gaussian steps, add/remove one record."""
 
     label: str
+    origin: str  # "Table 2" or "runs"
     noise_multiplier: float
     sample_rate: float
     steps: int
@@ -71,7 +73,7 @@ def of_the_paper() -> list[Schedule]:
         for target in table.TARGETS:
             noise = calibrate_noise_multiplier(target, table.DELTA, rate, steps)[0]
             label = f"{images:,} images, batch {batch}"
-            schedules.append(Schedule(label, noise, rate, steps, table.DELTA))
+            schedules.append(Schedule(label, TABLE, noise, rate, steps, table.DELTA))
     return schedules
 
 
@@ -86,6 +88,7 @@ def of_the_runs(root: str) -> Iterable[Schedule]:
             if (entry["unit"], entry["relation"]) == (RECORD, ADD_REMOVE) and sampled:
                 yield Schedule(
                     f"run {record.arm}, {record.hospitals} hospitals, {record.profile}",
+                    RUNS,
                     entry["noise_multiplier"],
                     entry["sample_rate"],
                     entry["steps"],

@@ -13,6 +13,7 @@ from tests.results import fake
 
 SCHEDULE = {
     "label": "956 images, batch 32",
+    "origin": "Table 2",
     "noise_multiplier": 1.7593,
     "sample_rate": 32 / 956,
     "steps": 4481,
@@ -45,7 +46,7 @@ def test_the_gap_is_between_what_both_bounds_give(tmp_path):
     row = tightness_table(sources).rows[0]
     assert row["tight"] == "4.800 – 5.000"
     assert row["gap"] == "20.0 – 25.0"
-    assert "between 20 and 25 %" in methods_line(sources)
+    assert "by 20 to 25 % in Table 2's schedules (Table 2e)" in methods_line(sources)
     assert "9.9" in tightness_table(sources).caption
 
 
