@@ -116,8 +116,9 @@ def _secagg(sources: Sources) -> Finding:
         secure = {r.seed: r.final_accuracy for r in evidence.runs("fedavg-secagg", hospitals)}
         pairs = Summary.of([100 * (secure[s] - plain[s]) for s in plain if s in secure])
         ours.append(NOT_RUN if pairs is None else _points(pairs))
-        claimed = [c for c in sources.claims.of_kind("difference") if c.hospitals == hospitals]
-        theirs += [f"{claim.value:+.2f}".replace("-", "−") for claim in claimed]
+        claimed = (c for c in sources.claims.of_kind("difference") if c.hospitals == hospitals)
+        claim = next(claimed, None)
+        theirs.append(f"{claim.value:+.2f}".replace("-", "−") if claim else "not given")
     return Finding(
         "Secure aggregation alone changes accuracy",
         f"by {_each(ours)} points in these runs, with {_counts(evidence)} hospitals and the same "

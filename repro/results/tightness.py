@@ -40,8 +40,9 @@ def comparisons(sources: Sources) -> list[Comparison]:
     """One for each schedule of the benchmark, in its order; empty where it was not run."""
     bench = sources.side("bench/tightness") or {"rows": []}
     found: dict[str, dict[str, Any]] = {}
-    for row in bench["rows"]:
-        found.setdefault(row["metric"], {"schedule": row["detail"]})[row["name"]] = row["median"]
+    for row in bench["rows"]:  # up to three of each schedule, which its fields tell apart
+        entry = found.setdefault(str(row["detail"]), {"schedule": row["detail"]})
+        entry[row["name"]] = row["median"]
     return [
         Comparison(entry["schedule"], entry[OURS], entry.get(UPPER), entry.get(LOWER))
         for entry in found.values()
