@@ -108,14 +108,11 @@ def _privacy(sources: Sources) -> Finding:
 
 
 def _secagg(sources: Sources) -> Finding:
-    """Paired by seed, so that run-to-run variation drops out."""
+    """What it changes, ours beside the paper's."""
     evidence = sources.evidence
     ours, theirs = [], []
     for hospitals in evidence.hospital_counts:
-        plain = {r.seed: r.final_accuracy for r in evidence.runs("fedavg", hospitals)}
-        secure = {r.seed: r.final_accuracy for r in evidence.runs("fedavg-secagg", hospitals)}
-        pairs = Summary.of([100 * (secure[s] - plain[s]) for s in plain if s in secure])
-        ours.append(NOT_RUN if pairs is None else _points(pairs))
+        ours.append(_points(gain(evidence, "fedavg-secagg", hospitals)))
         claimed = (c for c in sources.claims.of_kind("difference") if c.hospitals == hospitals)
         claim = next(claimed, None)
         theirs.append(f"{claim.value:+.2f}".replace("-", "−") if claim else "not given")
@@ -128,7 +125,7 @@ def _secagg(sources: Sources) -> Finding:
 
 
 def _costs(sources: Sources) -> Finding:
-    """What each reading loses against plain FedAvg, in points."""
+    """What each reading changes against plain FedAvg, in points."""
     evidence = sources.evidence
     parts = []
     for what, arm in (
@@ -137,13 +134,12 @@ def _costs(sources: Sources) -> Finding:
         (f"an honest {promise(RECORD)}", RECORD),
         (f"an honest {promise(HOSPITAL)}", HOSPITAL),
     ):
-        costs = [_cost(evidence, arm, hospitals) for hospitals in evidence.hospital_counts]
-        shown = [NOT_RUN if cost is None else f"{cost:.1f}".replace("-", "−") for cost in costs]
+        shown = [_points(gain(evidence, arm, hospitals)) for hospitals in evidence.hospital_counts]
         parts.append(f"{what} {_each(shown)}")
     return Finding(
         "What privacy costs:",
-        f"points of accuracy lost in these runs against plain FedAvg, with {_counts(evidence)} "
-        f"hospitals: {'; '.join(parts)}.",
+        "points of accuracy in these runs against plain FedAvg of the same seeds, with "
+        f"{_counts(evidence)} hospitals: {'; '.join(parts)}.",
     )
 
 
@@ -156,14 +152,18 @@ def _each(parts: list[str]) -> str:
     return parts[0] if set(parts) == {NOT_RUN} else " / ".join(parts)
 
 
-def _points(summary: Summary) -> str:
+def gain(evidence: Evidence, arm: str, hospitals: int) -> Summary | None:
+    """Points of accuracy over plain FedAvg, paired by seed so that what seeds share drops out."""
+    plain = {r.seed: r.final_accuracy for r in evidence.runs("fedavg", hospitals)}
+    other = {r.seed: r.final_accuracy for r in evidence.runs(arm, hospitals)}
+    return Summary.of([100 * (other[seed] - plain[seed]) for seed in plain if seed in other])
+
+
+def _points(summary: Summary | None) -> str:
+    if summary is None:
+        return NOT_RUN
     deviation = "" if summary.deviation is None else f" ± {summary.deviation:.1f}"
     return f"{summary.mean:+.1f}{deviation}".replace("-", "−")
-
-
-def _cost(evidence: Evidence, arm: str, hospitals: int) -> float | None:
-    plain, private = evidence.final("fedavg", hospitals), evidence.final(arm, hospitals)
-    return 100 * (plain.mean - private.mean) if plain and private else None
 
 
 def _table(sources: Sources) -> Table:

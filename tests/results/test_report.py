@@ -1,5 +1,6 @@
 """The report: well-formed, self-contained, and honest on its first screen; in a real browser."""
 
+import dataclasses
 import html.parser
 import re
 import shutil
@@ -9,7 +10,8 @@ import pytest
 
 from repro.experiments import FIGURES, ITEMS
 from repro.experiments.ablations import NAMES
-from repro.results.answer import answer
+from repro.results import RunStore
+from repro.results.answer import answer, gain
 from repro.results.claims import PAPER_RESULTS, load_claims
 from repro.results.documents import DOCUMENTS, refreshed, update_documents
 from repro.results.drawing import Sources
@@ -101,8 +103,21 @@ def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind)
     secagg, costs = (finding.text for finding in given.found[1:])
     assert "by −0.1 ± 0.0 / −0.1 ± 0.0 points" in secagg
     assert "−0.65 / −0.76 [calc]" in secagg
-    assert "an honest ε = 6 for a hospital 79.0 / 79.0" in costs
+    assert "an honest ε = 6 for a hospital −79.0 ± 0.0 / −79.0 ± 0.0" in costs
     assert "clipping without noise not run;" in costs
+
+
+def test_gains_are_paired_by_seed(tmp_path):
+    """By hand: seeds 0 and 1 were run with both, so only their differences count."""
+    store = RunStore(tmp_path)
+    for arm, accuracies in {"fedavg": (0.5, 0.6, 0.9), "clip-secagg": (0.4, 0.6)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            run = fake.record(arm, 10, seed)
+            store.save(dataclasses.replace(run, final_accuracy=accuracy))
+    found = gain(Sources.of(tmp_path).evidence, "clip-secagg", 10)
+    assert found is not None
+    assert (found.n, found.mean) == (2, pytest.approx(-5.0))
+    assert found.deviation == pytest.approx(10 / 2**0.5)
 
 
 def test_ablations_that_were_run_stand_in_both(drawn):
