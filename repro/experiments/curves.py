@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from repro.arms import EPSILONS
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
+from repro.results.privacy import promise
 from repro.results.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
 
 if TYPE_CHECKING:
@@ -29,17 +31,12 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("clip-secagg", "clip, no noise"),
             ("documented-secagg", "documented noise"),
-            ("calibrated-secagg", "true ε = 6, hospital"),
+            ("calibrated-secagg", promise("calibrated-secagg")),
         ),
     ),
     (
         "record-level DP-SGD, true total ε",
-        (
-            ("dpsgd-eps8", "ε = 8"),
-            ("dpsgd-eps6", "ε = 6"),
-            ("dpsgd-eps3", "ε = 3"),
-            ("dpsgd-eps1", "ε = 1"),
-        ),
+        tuple((f"dpsgd-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)),
     ),
 )
 REFERENCE = Mark("#9a9a9a", "-", "")

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from repro.arms import EPSILONS
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
-from repro.results.privacy import total_epsilon
+from repro.results.privacy import promise, total_epsilon
+from repro.results.rows import small
 from repro.results.statistics import Summary
 from repro.results.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
+from repro.settings import RecordPrivacy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +34,8 @@ def build(sources: Sources) -> Figure:
     used = [r for arm in arms for k in counts for r in evidence.runs(arm, k)]
     caption = (
         "Points: mean over seeds of the last round; bars: ± one standard deviation. ε: total at "
-        "δ = 1.9e-4 from each run's ledger, for one record (circles, triangles) or one hospital "
-        "(squares); the two are different promises. "
+        f"δ = {small(RecordPrivacy().delta)} from each run's ledger, for one record (circles, "
+        "triangles) or one hospital (squares); the two are different promises. "
     )
     title = "Figure 5. Test accuracy against ε"
     figure = new_figure(10.6, 5.6, title, caption + evidence.caption(used))
@@ -105,7 +107,12 @@ def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
         ("fedavg", OKABE_ITO["black"], "D", "FedAvg, no privacy"),
         ("clip-secagg", OKABE_ITO["green"], "v", "“DP+” as most likely run (clip only)"),
         ("documented-secagg", OKABE_ITO["vermilion"], "s", "“DP+” as documented (hospital)"),
-        ("calibrated-secagg", OKABE_ITO["purple"], "s", "noise for a true ε = 6 (hospital)"),
+        (
+            "calibrated-secagg",
+            OKABE_ITO["purple"],
+            "s",
+            f"noise for {promise('calibrated-secagg')}",
+        ),
     ):
         runs = evidence.runs(arm, hospitals)
         if not runs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.results.drawing import Sources
+from repro.results.privacy import promise
 from repro.results.record import RunRecord
 from repro.results.statistics import Summary
 from repro.results.style import MARKS, MUTED, legend_below, new_figure, say_not_run
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 ARMS = (
     ("fedavg", "FedAvg"),
     ("clip-secagg", "clip, no noise"),
-    ("dpsgd-eps6", "record ε = 6"),
-    ("dpsgd-eps1", "record ε = 1"),
+    *((arm, promise(arm)) for arm in ("dpsgd-eps6", "dpsgd-eps1")),
 )
 
 
