@@ -122,7 +122,7 @@ SCATTERING_EPOCHS = 20
 _SCATTERING: dict[str, Any] = {
     "batch_size": 32,
     "dpsgd_expected_batch": 128,
-    "dpsgd_learning_rate": 1.0,
+    "dpsgd_learning_rate": 2.0,
     "dpsgd_optimizer": "sgd",
     "dpsgd_momentum": 0.9,
     # Gradients are some hundred times longer, so each is clipped and only their direction counts.
