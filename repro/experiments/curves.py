@@ -38,6 +38,16 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "record-level DP-SGD, true total ε",
         tuple((f"dpsgd-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)),
     ),
+    (
+        "the same, scattering for DPResNet",
+        (
+            ("scattering-fedavg", "no privacy"),
+            *(
+                (f"scattering-dpsgd-eps{target:g}", f"ε = {target:g}")
+                for target in reversed(EPSILONS)
+            ),
+        ),
+    ),
 )
 REFERENCE = Mark("#9a9a9a", "-", "")
 End = tuple[int | float, int | float, str, str]  # x, y, name, colour
@@ -62,7 +72,9 @@ def build_curves(
     names = [arm for _, arms in GROUPS for arm, _ in arms]
     used = [r for arm in names for k in counts for r in evidence.runs(arm, k)]
     caption = "Lines: mean over seeds; bands: ± one standard deviation; not smoothed. "
-    figure = new_figure(5.1 * len(counts), 8.6, title, caption + evidence.caption(used))
+    figure = new_figure(
+        5.1 * len(counts), 2.9 * len(GROUPS), title, caption + evidence.caption(used)
+    )
     panels = figure.subplots(len(GROUPS), len(counts), squeeze=False, sharey="row", sharex=True)
     ends = {}
     for row, (group, arms) in enumerate(GROUPS):

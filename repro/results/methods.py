@@ -68,7 +68,9 @@ def measured_table(sources: Sources) -> Table:
 def _model(model: dict[str, Any]) -> str:
     count = model.get("parameters")
     size = f", {count:,} parameters" if isinstance(count, int) else ""
-    return f"{model.get('name')}, width {model.get('width')}{size}"
+    # Width is DPResNet's and the ResNets'; scattering has none.
+    width = "" if model.get("name") == "scattering" else f", width {model.get('width')}"
+    return f"{model.get('name')}{width}{size}"
 
 
 def profile_columns(evidence: Evidence) -> Table:
