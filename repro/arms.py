@@ -156,7 +156,9 @@ def compose(
         record = RecordPrivacy(
             epsilon=arm.epsilon,
             clip_norm=profile.dpsgd_clip_norm,
-            expected_batch=profile.dpsgd_expected_batch,
+            # One step on pooled images takes as many as the hospitals' steps together.
+            expected_batch=profile.dpsgd_expected_batch
+            * (hospitals if arm.scope == "pooled" else 1),
             learning_rate=profile.dpsgd_learning_rate,
             optimizer=profile.dpsgd_optimizer,
             momentum=profile.dpsgd_momentum,

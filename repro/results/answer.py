@@ -152,16 +152,15 @@ def _honest(sources: Sources) -> Finding:
 
     def each(arm: str) -> str:
         finals = [evidence.final(arm, hospitals) for hospitals in evidence.hospital_counts]
-        return _each([percent(final) if final else NOT_RUN for final in finals])
+        return _each([percent(final) for final in finals]) + ("" if None in finals else " %")
 
     pooled = evidence.final("scattering-central-dpsgd-eps6", evidence.hospital_counts[0])
     return Finding(
         "What honest privacy can reach:",
-        f"at {promise(SCATTERING)} and with secure aggregation, a model made for small data, fixed "
-        f"wavelet scattering with one linear layer, has a test accuracy of {each(SCATTERING)} % "
-        f"with {_counts(evidence)} hospitals; without privacy {each('scattering-fedavg')} %; with "
-        f"the same ε but all images in one trusted place "
-        f"{percent(pooled) if pooled else NOT_RUN} %.",
+        f"a model made for small data, fixed wavelet scattering with one linear layer, has at "
+        f"{promise(SCATTERING)}, with secure aggregation and {_counts(evidence)} hospitals, a test "
+        f"accuracy of {each(SCATTERING)}; without privacy {each('scattering-fedavg')}; with the "
+        f"same ε but all images in one trusted place {percent(pooled)}{' %' if pooled else ''}.",
     )
 
 

@@ -28,6 +28,12 @@ LEVELS = {
     "dpsgd-eps3": 0.58,
     "dpsgd-eps6": 0.66,
     "dpsgd-eps8": 0.69,
+    "scattering-fedavg": 0.87,
+    "scattering-central-dpsgd-eps6": 0.83,
+    "scattering-dpsgd-eps1": 0.62,
+    "scattering-dpsgd-eps3": 0.71,
+    "scattering-dpsgd-eps6": 0.76,
+    "scattering-dpsgd-eps8": 0.77,
 }
 
 
@@ -60,7 +66,7 @@ def privacy(arm: str, hospitals: int) -> list[dict]:
             "epsilon_total": total,
         }
 
-    if arm.startswith("dpsgd"):
+    if ARMS[arm].trainer == "dpsgd":
         total = ARMS[arm].epsilon
         return [
             say("record", PLAIN, total / 5, total),
@@ -98,7 +104,8 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
     """One fake run whose numbers follow from its arm and seed by arithmetic alone."""
     settings = compose(ARMS[arm], PROFILES[profile], hospitals=hospitals, seed=seed)
     rounds = settings.rounds
-    level = LEVELS[arm.removesuffix("-secagg") if arm.startswith("dpsgd") else arm]
+    private = ARMS[arm].trainer == "dpsgd"
+    level = LEVELS[arm.removesuffix("-secagg") if private else arm]
     level += 0.004 * (seed - 1) - 0.0008 * (hospitals - 10)
     history = [
         {
@@ -125,7 +132,7 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
         "rounds": rounds,
         "dataset": dataset(kind),
         "settings": settings.as_dict(),
-        "model": {"name": "dpresnet", "width": settings.model.width, "parameters": 75_432},
+        "model": {"name": settings.model.name, "width": settings.model.width, "parameters": 75_432},
         "history": history,
         "final_accuracy": history[-1]["accuracy"],
         "final_loss": history[-1]["loss"],

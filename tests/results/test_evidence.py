@@ -49,7 +49,7 @@ def test_any_profile_can_be_drawn_and_the_one_that_trains_most_is(tmp_path, monk
     given = answer(sources, judge(sources))
     assert [column.key for column in given.table.columns] == ["what", "epsilon", "k10"]
     assert "width 16 instead of 64, 20 rounds instead of 50" in str(given.sure)
-    assert "4 of 30 runs" in str(given.sure)
+    assert "4 of 44 runs" in str(given.sure)
     fake.store(tmp_path, ["fedavg"], "paper")
     assert Sources.of(tmp_path).evidence.profile == "paper"
 
