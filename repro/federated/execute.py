@@ -23,6 +23,7 @@ from repro.federated.checkpoint import forget_seed, saved_seed
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
+from repro.federated.memory import keep_freed_memory
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
 from repro.models.registry import build_model
@@ -79,6 +80,7 @@ def execute(
         )
         federation.rounds = rounds
         threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
+        keep_freed_memory()
         with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
             state = run_rounds(federation, folder, bar)
         record = make_record(run_id, settings, dataset, federation, state, started)
