@@ -114,13 +114,17 @@ class RunSettings:
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
+    concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def digest(self, data_fingerprint: str) -> str:
         """Ten hex digits that change whenever a setting or the data does."""
-        text = json.dumps([self.as_dict(), data_fingerprint], sort_keys=True)
+        known = self.as_dict()
+        if self.concurrent == 1:  # as before there was a choice: finished runs keep their names
+            del known["concurrent"]
+        text = json.dumps([known, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def run_id(self, data_fingerprint: str) -> str:

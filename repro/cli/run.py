@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help="go on R rounds after a finished run, at the same noise: ε grows and is restated",
+    )
+    parser.add_argument(
+        "--concurrent",
+        metavar="N",
+        type=int,
+        default=1,
+        help="train N hospitals at once as stacked models, for GPUs that one does not fill "
+        "(default 1; not with DP-SGD; last bits differ, so it is another run)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -104,6 +113,8 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
             seed=arguments.seed,
             rounds=arguments.rounds,
         )
+        settings = replace(settings, concurrent=arguments.concurrent)
+        run_module.check_concurrent(settings)
         if not 0 <= arguments.extend <= 1_000_000:
             raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
         store = RunStore(arguments.out)

@@ -23,6 +23,7 @@ from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
+from repro.federated.stacked import check_stackable
 from repro.models.registry import build_model
 from repro.profiles import Profile
 from repro.provenance import code_version
@@ -165,10 +166,12 @@ def assemble(
         num_classes=num_classes,
         seed=seed,
     ).to(where)
+    if settings.concurrent > 1:
+        check_stackable(model)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
     images = LabelledImages.from_arrays(train.images, train.labels, where)
-    mine = set(ranks.share(weights))
+    mine = set(ranks.share(weights, settings.concurrent))
     hospitals = {
         hospital: HospitalData(hospital, images.take(positions))
         for hospital, positions in share.items()
@@ -189,6 +192,7 @@ def assemble(
         aggregator=parts.aggregator,
         update_event=parts.update_event,
         ledger=parts.ledger,
+        concurrent=settings.concurrent,
     )
 
 
@@ -323,9 +327,21 @@ def check_synthetic(dataset: Dataset, profile: Profile, asked: str) -> None:
 def check_ranks(settings: RunSettings, ranks: Ranks) -> None:
     """A rank without a hospital would have nothing to do: refuse it."""
     training = settings.hospitals if settings.scope == "federated" else 1
-    if ranks.size > training:
+    groups = -(-training // settings.concurrent)
+    if ranks.size > groups:
+        what = "hospitals that train in this arm"
+        if settings.concurrent > 1:
+            what = f"groups of {settings.concurrent} {what}"
+        raise InputError("ranks", ranks.size, f"at most {groups}, the {what}")
+
+
+def check_concurrent(settings: RunSettings) -> None:
+    """Only ordinary local training is built for several hospitals at once."""
+    if settings.concurrent < 1:
+        raise InputError("concurrent", settings.concurrent, "at least 1 hospital at a time")
+    if settings.concurrent > 1 and settings.trainer != "adam":
         raise InputError(
-            "ranks", ranks.size, f"at most {training}, the hospitals that train in this arm"
+            "concurrent", settings.concurrent, "1 in arms with DP-SGD: one hospital at a time"
         )
 
 

@@ -6,6 +6,7 @@ gather and one fused scale.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,13 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LabelledImages]) -> LabelledImages:
+        """One after the other; all of one device and image size."""
+        return cls(
+            torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+        )
 
     def take(self, indices: np.ndarray | Tensor) -> LabelledImages:
         chosen = torch.as_tensor(indices, device=self.labels.device)

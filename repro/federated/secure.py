@@ -51,13 +51,19 @@ class SecureAggregation:
         seed) is lost before it sends its masked input; the mean is of the others.
     Identities and session are fresh from the operating system in every process's life, and the
     result depends on none of them, nor on the number of ranks.
+    concurrent: hospitals trained at once, which stay on one rank.
     """
 
     def __init__(
-        self, settings: SecAggParameters, weights: dict[int, int], seed: RootSeed, ranks: Ranks
+        self,
+        settings: SecAggParameters,
+        weights: dict[int, int],
+        seed: RootSeed,
+        ranks: Ranks,
+        concurrent: int = 1,
     ) -> None:
         self.settings, self.seed, self.ranks = settings, seed, ranks
-        self._owners = ranks.owners(weights)
+        self._owners = ranks.owners(weights, concurrent)
         self._identities = {
             one: Identity() for one, rank in sorted(self._owners.items()) if rank == ranks.rank
         }

@@ -25,7 +25,10 @@ from tests.federated.jobs import (
 )
 from tests.federated.threads import on_ranks
 
-ARMS = ("fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6", "dpsgd-eps6-secagg")
+ARMS = (
+    *("fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6", "dpsgd-eps6-secagg"),
+    *("fedavg:2", "fedavg-secagg:2"),  # two hospitals at a time
+)
 
 
 @pytest.fixture(scope="module")
