@@ -102,6 +102,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
+    from repro.federated import checks
     from repro.federated import execute as run_module
 
     def prepare() -> tuple[RunSettings, Dataset, RunStore, str | None]:
@@ -114,14 +115,14 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
             rounds=arguments.rounds,
         )
         settings = replace(settings, concurrent=arguments.concurrent)
-        run_module.check_concurrent(settings)
+        checks.check_concurrent(settings)
         if not 0 <= arguments.extend <= 1_000_000:
             raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
         store = RunStore(arguments.out)
-        device = run_module.check_device(ranks.device(arguments.device))
+        device = checks.check_device(ranks.device(arguments.device))
         dataset = load_dataset(arguments.data, arguments.dataset)
-        run_module.check_synthetic(dataset, profile, arguments.data)
-        run_module.check_ranks(settings, ranks)
+        checks.check_synthetic(dataset, profile, arguments.data)
+        checks.check_ranks(settings, ranks)
         return settings, dataset, store, device
 
     settings, dataset, store, device = ranks.agree(

@@ -12,7 +12,8 @@ from torch import nn
 from repro.cli import main
 from repro.errors import InputError
 from repro.federated import images, rounds
-from repro.federated.execute import check_ranks, execute
+from repro.federated.checks import check_ranks
+from repro.federated.execute import execute
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import ConcurrentTrainer, HospitalData, PlainTrainer
 from repro.federated.ranks import Ranks, groups_of
