@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help="train N hospitals at once as stacked models, for GPUs that one does not fill "
-        "(default 1; not with DP-SGD; last bits differ, so it is another run)",
+        "(default 1; last bits differ, so it is another run)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

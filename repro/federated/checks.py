@@ -33,13 +33,9 @@ def check_ranks(settings: RunSettings, ranks: Ranks) -> None:
 
 
 def check_concurrent(settings: RunSettings) -> None:
-    """Only ordinary local training is built for several hospitals at once."""
+    """A number of hospitals at a time."""
     if settings.concurrent < 1:
         raise InputError("concurrent", settings.concurrent, "at least 1 hospital at a time")
-    if settings.concurrent > 1 and settings.trainer != "adam":
-        raise InputError(
-            "concurrent", settings.concurrent, "1 in arms with DP-SGD: one hospital at a time"
-        )
 
 
 def check_device(name: str | None) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
@@ -24,9 +25,12 @@ from repro.typing import Bool, Float, Int
 
 
 def check_stackable(model: nn.Module) -> None:
-    """Raise InputError for a model that mixes records (a padded batch would change it) or that
-    has state besides its parameters."""
+    """Raise InputError for a model that mixes records (a padded batch would change it), draws
+    random numbers, or has state besides its parameters."""
     check_layers(model)
+    for name, layer in model.named_modules():
+        if isinstance(layer, _DropoutNd):
+            raise InputError("model", f"dropout {name}", "none where hospitals train together")
     for name, _ in model.named_buffers():
         raise InputError("model", f"buffer {name}", "no buffers where hospitals train together")
 

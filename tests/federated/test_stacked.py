@@ -95,12 +95,12 @@ def test_any_sizes_together_equal_one_after_the_other(sizes, epochs, batch):
 
 
 def test_float32_differs_by_rounding():
-    """Twelve steps of 1e-3 each: coordinates agree to 2e-5 at worst and 1e-7 on average.
+    """Ten steps of 1e-3 each: coordinates agree to 2e-5 at worst and 1e-7 on average.
 
     (1.2e-7 and 1.2e-9 were seen. What a coordinate with a gradient near zero can differ by is
     more, as Adam scales any gradient up to a whole step.)
     """
-    alone, together = both_ways([40, 33, 21, 8], 2, 7, torch.float32)
+    alone, together = both_ways([20, 17, 4], 2, 4, torch.float32)
     difference = (together - alone).abs()
     assert float(difference.max()) < 2e-5
     assert float(difference.mean()) < 1e-7
@@ -153,7 +153,9 @@ def run(settings, dataset, folder):
     return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True)
 
 
-@pytest.mark.parametrize("arm", ["fedavg", "fedavg-secagg", "calibrated-secagg"])
+@pytest.mark.parametrize(
+    "arm", ["fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6-secagg"]
+)
 def test_runs_agree_with_one_at_a_time(arm, dataset, tmp_path):
     """Five hospitals by three: losses to 1e-3. (Any number of ranks: ``test_distributed``.)"""
     usual = run(small_settings(arm), dataset, tmp_path)
@@ -191,7 +193,12 @@ def test_models_that_cannot_be_stacked_are_named():
     assert isinstance(trainer, ConcurrentTrainer)
     with_buffer = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     with_buffer.register_buffer("scale", torch.ones(1))
-    for model, text in [(ResNet9(width=2), "BatchNorm2d"), (with_buffer, "buffer scale")]:
+    dropout = nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(192, 4))
+    for model, text in [
+        (ResNet9(width=2), "BatchNorm2d"),
+        (with_buffer, "buffer scale"),
+        (dropout, "dropout 0"),
+    ]:
         with pytest.raises(InputError, match=text):
             trainer.train_together(model, hospitals([3, 3]), seed=SEED, round_number=1)
     kept = PlainTrainer(LocalSettings(epochs=1, keep_optimizer=True))
@@ -199,16 +206,11 @@ def test_models_that_cannot_be_stacked_are_named():
         kept.train_together(small_model(), hospitals([3, 3]), seed=SEED, round_number=1)
 
 
-@pytest.mark.parametrize(
-    ("arm", "count", "line"),
-    [("fedavg", 0, "got 0; expected at least 1"), ("dpsgd-eps6", 2, "1 in arms with DP-SGD")],
-)
-def test_mistakes_cost_one_line(arm, count, line, tmp_path, capsys):
-    words = f"run {arm} --profile smoke --data synthetic --concurrent {count} --out"
+def test_none_at_a_time_costs_one_line(tmp_path, capsys):
+    words = "run fedavg --profile smoke --data synthetic --concurrent 0 --out"
     assert main([*words.split(), str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert line in said
+    assert said == "repro run: concurrent: got 0; expected at least 1 hospital at a time\n"
     assert not (tmp_path / "out").exists()
 
 
