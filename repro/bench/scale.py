@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     number("speedup-images", 300, "of each of 10 hospitals in the speed-up rows, 0 for none")
     number("speedup-width", 16, "of DPResNet there")
     sizes("concurrent", [1, 8, 32], "hospitals trained at once; may be empty", nargs="*")
-    sizes("concurrent-images", [4, 32], f"of each of {AT_ONCE} hospitals there")
+    sizes("concurrent-images", [4, 32], f"of each of {AT_ONCE} there; DP-SGD has the last")
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Study:
 
     @property
     def kind(self) -> str:
-        secure = f"secure k={self.job.neighbours}" if self.job.secure else "plain"
-        return f"{secure} K={self.job.hospitals}"
+        kind = f"secure k={self.job.neighbours}" if self.job.secure else "plain"
+        return f"{'DP-SGD' if self.job.private else kind} K={self.job.hospitals}"
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
@@ -140,10 +140,12 @@ def _together_studies(arguments: argparse.Namespace) -> list[list[Study]]:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    job = Job(AT_ONCE, width=arguments.width, rounds=5, device=device)
+    job = Job(AT_ONCE, width=arguments.width, device=device)
+    jobs = [replace(job, images=images, rounds=5) for images in arguments.concurrent_images]
+    jobs.append(replace(jobs[-1], rounds=1, private=True))
     return [
-        [Study(replace(job, images=images, concurrent=n), (1,)) for n in arguments.concurrent]
-        for images in arguments.concurrent_images
+        [Study(replace(one, concurrent=count), (1,)) for count in arguments.concurrent]
+        for one in jobs
         if arguments.concurrent
     ]
 

@@ -23,14 +23,20 @@ import torch
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.distributed import join
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import HospitalData, PlainTrainer
+from repro.federated.local_training import (
+    ConcurrentTrainer,
+    HospitalData,
+    LocalTrainer,
+    PlainTrainer,
+)
+from repro.federated.private_training import PrivateTrainer
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.secure import SecureAggregation
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
 from repro.random import RootSeed
-from repro.settings import LocalSettings, ModelSettings, SecAggParameters
+from repro.settings import LocalSettings, ModelSettings, RecordPrivacy, SecAggParameters
 
 CLASSES = 8
 TEST_IMAGES = 64
@@ -48,6 +54,7 @@ class Job:
     neighbours: int = 4
     threads: int = 1
     concurrent: int = 1  # hospitals trained at once
+    private: bool = False  # by DP-SGD, half of the images at a step on average
     device: str = "cpu"
 
 
@@ -90,7 +97,7 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
         weights=weights,
         test=_images(job.hospitals, TEST_IMAGES, job.device),
         num_classes=CLASSES,
-        trainer=PlainTrainer(LocalSettings(epochs=1)),
+        trainer=_trainer(job, weights),
         mechanism=Identity(),
         aggregator=aggregator,
         seed=seed,
@@ -100,13 +107,20 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
     )
 
 
+def _trainer(job: Job, weights: dict[int, int]) -> LocalTrainer:
+    if not job.private:
+        return PlainTrainer(LocalSettings(epochs=1))
+    privacy = RecordPrivacy(expected_batch=max(1, job.images // 2))
+    return PrivateTrainer(privacy, weights, epochs=1, rounds=job.rounds)
+
+
 def _warm_up(federation: Federation) -> None:
     """The first group's training, thrown away: libraries set themselves up."""
     first = federation.ranks.groups(federation.weights, federation.concurrent)[0]
     own = [federation.hospitals[hospital] for hospital in first]
-    trainer, model, seed = PlainTrainer(LocalSettings(epochs=1)), federation.model, federation.seed
+    trainer, model, seed = federation.trainer, federation.model, federation.seed
     trainer.train(model, own[0], seed=seed, round_number=0)
-    if federation.concurrent > 1:
+    if len(own) > 1 and isinstance(trainer, ConcurrentTrainer):
         trainer.train_together(model, own, seed=seed, round_number=0)
 
 

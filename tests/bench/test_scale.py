@@ -37,7 +37,9 @@ def test_rows_for_every_size_and_number_of_ranks(in_process, capsys, monkeypatch
         *(f"{kind}, {ranks}" for kind in ("plain K=2", "plain K=4", "secure k=2 K=4",
           "plain K=10", "secure k=4 K=10") for ranks in ("1 rank", "2 ranks"))
     ] + [
-        f"plain K=6 of {images} images, {count} at a time" for images in (2, 3) for count in (1, 4)
+        f"{kind} images, {count} at a time"
+        for kind in ("plain K=6 of 2", "plain K=6 of 3", "DP-SGD K=6 of 3")
+        for count in (1, 4)
     ]  # fmt: skip
     for row in speeds:
         first = row["name"].endswith((" 1 rank", " 1 at a time"))
