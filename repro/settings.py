@@ -89,6 +89,7 @@ class SecAggParameters:
     )
     drop_rate: float = 0.0  # fraction of hospitals lost in each round, for the ablation [ours]
     levels: int | None = None  # quantisation levels; None: as many as the field allows
+    field_bits: int = 31  # or 61: twice the bytes, finer steps where hospitals are many [ours]
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,11 @@ class RunSettings:
     def digest(self, data_fingerprint: str) -> str:
         """Ten hex digits that change whenever a setting or the data does."""
         known = self.as_dict()
-        if self.concurrent == 1:  # as before there was a choice: finished runs keep their names
+        # As before there was a choice: finished runs keep their names.
+        if self.concurrent == 1:
             del known["concurrent"]
+        if self.secagg is not None and self.secagg.field_bits == 31:
+            del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

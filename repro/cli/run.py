@@ -61,6 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="train N hospitals at once as stacked models, for GPUs that one does not fill "
         "(default 1; last bits differ, so it is another run)",
     )
+    parser.add_argument(
+        "--field-bits",
+        metavar="B",
+        type=int,
+        choices=(31, 61),
+        default=31,
+        help="of secure aggregation: 31, or 61 for finer steps at twice the bytes (default 31)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -116,6 +124,11 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
         )
         settings = replace(settings, concurrent=arguments.concurrent)
         checks.check_concurrent(settings)
+        if settings.secagg is not None:
+            secagg = replace(settings.secagg, field_bits=arguments.field_bits)
+            settings = replace(settings, secagg=secagg)
+        elif arguments.field_bits != 31:
+            raise InputError("field-bits", arguments.field_bits, "31 without secure aggregation")
         if not 0 <= arguments.extend <= 1_000_000:
             raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
         store = RunStore(arguments.out)

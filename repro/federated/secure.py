@@ -39,7 +39,6 @@ from repro.secagg.rounds import PHASES, SESSION_BYTES
 from repro.settings import SecAggParameters
 from repro.typing import Float
 
-FIELD_BITS = 31
 Messages = Mapping[int, Buffer]  # hospital → what it sends, or what is sent to it
 ServerStep = Callable[[Server, list[Buffer]], Messages]
 
@@ -63,6 +62,10 @@ class SecureAggregation:
         concurrent: int = 1,
     ) -> None:
         self.settings, self.seed, self.ranks = settings, seed, ranks
+        field = Field(settings.field_bits)
+        most = (2**63 - 1) // (field.modulus - 1)  # sums over ranks are int64
+        if ranks.size > most:
+            raise InputError("ranks", ranks.size, f"at most {most} in the {field.bits}-bit field")
         self._owners = ranks.owners(weights, concurrent)
         self._identities = {
             one: Identity() for one, rank in sorted(self._owners.items()) if rank == ranks.rank
@@ -70,14 +73,12 @@ class SecureAggregation:
         self._server_identity = Identity()
         self._directory, self._session = self._introduce()
         self._encoding = Encoding(
-            Field(FIELD_BITS),
+            field,
             len(weights),
             settings.value_range,
             public_bound(weights),
             settings.levels,
         )
-        if ranks.size * (self._encoding.field.modulus - 1) >= 2**63:
-            raise InputError("ranks", ranks.size, "sums over ranks that fit 63 bits")
         self._number = 0
         self._new_round(1)  # a bad graph or threshold is found before anything is trained
 

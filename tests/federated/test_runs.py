@@ -1,6 +1,9 @@
 """Runs: deterministic, resumable, never repeated, safe to share a store."""
 
+import hashlib
+import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +38,20 @@ def test_another_seed_is_another_run(dataset, tmp_path):
     two = run(small_settings(seed=1), dataset, tmp_path)
     assert one.run_id != two.run_id
     assert one.history != two.history
+
+
+def test_settings_that_came_later_leave_finished_runs_their_names():
+    """A name from before there was a choice hashes the settings without it."""
+    plain, secure = small_settings(), small_settings("fedavg-secagg")
+    assert secure.secagg is not None
+    before = secure.as_dict()
+    del before["concurrent"], before["secagg"]["field_bits"]
+    text = json.dumps([before, "data"], sort_keys=True)
+    assert secure.digest("data") == hashlib.sha256(text.encode()).hexdigest()[:10]
+    finer = replace(secure, secagg=replace(secure.secagg, field_bits=61))
+    others = [replace(plain, concurrent=2), replace(secure, concurrent=2), finer]
+    names = {settings.digest("data") for settings in (plain, secure, *others)}
+    assert len(names) == 5
 
 
 def test_finished_run_is_not_repeated(dataset, tmp_path, monkeypatch):

@@ -48,17 +48,18 @@ def one_round(ranks, parameters, weights, given_updates, number=1):
     weights=st.lists(st.integers(1, 300), min_size=5, max_size=12),
     size=st.integers(1, 4),
     lost=st.sampled_from([0.0, 0.1]),
+    bits=st.sampled_from([31, 61]),
 )
-def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, lost):
+def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, lost, bits):
     """The mean is bit for bit ``SecureAggregator``'s, and all ranks have it, facts included."""
     by_id = dict(enumerate(weights))
-    parameters = replace(SecAggParameters(), drop_rate=lost)
+    parameters = replace(SecAggParameters(), drop_rate=lost, field_bits=bits)
     given_updates = updates(by_id)
     results = on_ranks(size, lambda ranks: one_round(ranks, parameters, by_id, given_updates))
     first = results[0]
     facts = first.facts["secagg"]
     oracle = SecureAggregator(
-        SecAggSettings(max_weight=public_bound(by_id)), sorted(by_id)
+        SecAggSettings(max_weight=public_bound(by_id), field_bits=bits), sorted(by_id)
     ).aggregate(
         {h: update.numpy() for h, update in given_updates.items()},
         by_id, round=1, seed=SEED, drop={"masked": facts["dropped"]},
@@ -144,6 +145,14 @@ def test_too_few_left_fails_on_every_rank_and_the_next_round_works():
         return aggregation.finish().facts["secagg"]["survivors"]
 
     assert on_ranks(2, work) == [6, 6]
+
+
+def test_more_ranks_than_a_sum_of_61_bits_has_room_for():
+    ranks = Ranks()
+    ranks.size = 5
+    parameters = replace(SecAggParameters(), field_bits=61)
+    with pytest.raises(InputError, match=r"ranks: got 5; expected at most 4"):
+        SecureAggregation(parameters, dict.fromkeys(range(5), 1), SEED, ranks)
 
 
 def test_update_that_is_not_finite_is_refused():

@@ -181,13 +181,6 @@ def test_stopped_run_goes_on_bit_for_bit(dataset, tmp_path, monkeypatch):
     assert (resumed.resumed, resumed.stable()) == (1, whole.stable())
 
 
-def test_one_at_a_time_is_the_run_it_was_before_there_was_a_choice():
-    settings = small_settings()
-    known = settings.as_dict()
-    assert known["concurrent"] == 1
-    assert at_once(count=2).digest("data") != settings.digest("data") == "ca3de04ffc"
-
-
 def test_models_that_cannot_be_stacked_are_named():
     trainer = PlainTrainer(LocalSettings(epochs=1))
     assert isinstance(trainer, ConcurrentTrainer)
@@ -204,14 +197,6 @@ def test_models_that_cannot_be_stacked_are_named():
     kept = PlainTrainer(LocalSettings(epochs=1, keep_optimizer=True))
     with pytest.raises(InputError, match="optimizers are kept"):
         kept.train_together(small_model(), hospitals([3, 3]), seed=SEED, round_number=1)
-
-
-def test_none_at_a_time_costs_one_line(tmp_path, capsys):
-    words = "run fedavg --profile smoke --data synthetic --concurrent 0 --out"
-    assert main([*words.split(), str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert said == "repro run: concurrent: got 0; expected at least 1 hospital at a time\n"
-    assert not (tmp_path / "out").exists()
 
 
 def test_more_ranks_than_groups():
