@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from repro.errors import InputError
 from repro.federated.ranks import Ranks
-from repro.federated.secure import SecureAggregation, public_bound
+from repro.federated.secure import SecureAggregation, field_sum, public_bound
 from repro.random import RootSeed
 from repro.secagg import (
     Field,
@@ -147,12 +147,17 @@ def test_too_few_left_fails_on_every_rank_and_the_next_round_works():
     assert on_ranks(2, work) == [6, 6]
 
 
-def test_more_ranks_than_a_sum_of_61_bits_has_room_for():
-    ranks = Ranks()
-    ranks.size = 5
-    parameters = replace(SecAggParameters(), field_bits=61)
-    with pytest.raises(InputError, match=r"ranks: got 5; expected at most 4"):
-        SecureAggregation(parameters, dict.fromkeys(range(5), 1), SEED, ranks)
+@pytest.mark.parametrize("bits", [31, 61])
+def test_sums_over_ranks_are_exact_in_the_field(bits):
+    """Python's integers agree on seven ranks, largest elements and random ones: 7p > 2^63."""
+    field = Field(bits)
+    stream = np.random.default_rng(bits)
+    given_vectors = stream.integers(0, field.modulus, (7, 50)).astype(field.dtype)
+    given_vectors[:, 0] = field.modulus - 1
+    given_vectors[:, 1] = 0
+    sums = on_ranks(7, lambda ranks: field_sum(ranks, given_vectors[ranks.rank], field))
+    expected = [sum(map(int, column)) % field.modulus for column in given_vectors.T]
+    assert all(one.dtype == field.dtype and one.tolist() == expected for one in sums)
 
 
 def test_update_that_is_not_finite_is_refused():
