@@ -122,9 +122,11 @@ def _growth_studies(arguments: argparse.Namespace) -> list[Study]:
     usual, *others = arguments.neighbours
     jobs = [job(count) for count in arguments.hospitals]
     secure = [job(count, secure=True, neighbours=usual) for count in arguments.secure]
-    # Does the cost grow with k as it should? At the largest size, where it shows.
-    secure += [replace(secure[-1], neighbours=k) for k in others if secure]
-    return [Study(one, _ranks_for(one, arguments.ranks)) for one in [*jobs, *secure]]
+    studies = [Study(one, _ranks_for(one, arguments.ranks)) for one in [*jobs, *secure]]
+    if secure:  # does the cost grow with k as it should? At the largest size, where it shows
+        fewest = studies[-1].ranks[:1]
+        studies += [Study(replace(secure[-1], neighbours=k), fewest) for k in others]
+    return studies
 
 
 def _speedup_studies(arguments: argparse.Namespace) -> list[Study]:
