@@ -9,7 +9,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test lint format types bench clean
+.PHONY: help install reproduce ablations test lint format types bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,10 @@ install: $(STAMP) ## make the virtual environment (done by the others when neede
 
 reproduce: $(STAMP) ## train every run of the profile, then draw every table, figure and the report
 	$(BIN)/python -m repro reproduce --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
+
+ablations: $(STAMP) ## run and draw every ablation of the profile beside it, then the report again
+	$(BIN)/python -m repro ablate all --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
+	$(BIN)/python -m repro report --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 
 test: $(STAMP) ## prove it: lint, types, then every test (about 10 minutes on 2 cores)
 	$(BIN)/ruff check .
@@ -44,7 +48,7 @@ types: $(STAMP) ## type checker
 
 bench: $(STAMP) ## every benchmark, beside its peers (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	for name in accountant secagg dpsgd kernels train scale; do $(BIN)/python -m repro bench $$name --out '$(OUT)' || exit 1; done
+	for name in accountant tightness secagg dpsgd kernels train scale; do $(BIN)/python -m repro bench $$name --out '$(OUT)' || exit 1; done
 
 clean: ## remove caches and build leftovers (keeps runs and the environment)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

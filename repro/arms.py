@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from repro.errors import InputError
-from repro.profiles import Profile
+from repro.profiles import Profile, for_model
 from repro.settings import (
     LocalSettings,
     ModelSettings,
@@ -36,6 +36,7 @@ class Arm:
     aggregator: str = "plain"
     noise: str = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
     epsilon: float | None = None  # record-level total ε of DP-SGD
+    model: str = "dpresnet"  # a name in repro.models.registry
 
     @property
     def private(self) -> bool:
@@ -52,6 +53,28 @@ def _dpsgd(epsilon: float, *, secure: bool) -> Arm:
         trainer="dpsgd",
         aggregator="secure" if secure else "plain",
         epsilon=epsilon,
+    )
+
+
+def _scattering(epsilon: float | None = None, **more: str) -> Arm:
+    """The arm of the same name without ``scattering-``, with the other model."""
+    name, description = "fedavg", "FedAvg"
+    if epsilon is not None:
+        name = f"dpsgd-eps{epsilon:g}"
+        description = f"record-level DP-SGD at true total ε = {epsilon:g}"
+    where = "in every hospital"
+    if more.get("aggregator") == "secure":
+        name, where = f"{name}-secagg", "in every hospital, secure aggregation"
+    if more.get("scope") == "pooled":
+        name, where = f"central-{name}", "on the pooled training images"
+    return Arm(
+        name=f"scattering-{name}",
+        description=f"scattering and a linear layer for DPResNet: {description} {where}",
+        reading="plain" if epsilon is None else "honest",
+        trainer="adam" if epsilon is None else "dpsgd",
+        epsilon=epsilon,
+        model="scattering",
+        **more,
     )
 
 
@@ -104,6 +127,10 @@ ARMS: dict[str, Arm] = {
             "bound",
             scope="single",
         ),
+        _scattering(),
+        *(_scattering(epsilon) for epsilon in EPSILONS),
+        _scattering(6.0, aggregator="secure"),
+        _scattering(6.0, scope="pooled"),
     )
 }
 
@@ -119,6 +146,7 @@ def compose(
 ) -> RunSettings:
     """The settings of one run of ``arm`` at ``profile``."""
     _check(hospitals, seed, rounds)
+    profile = for_model(profile, arm.model)
     secure = arm.aggregator == "secure"
     update = None
     if arm.mechanism != "identity":
@@ -131,6 +159,7 @@ def compose(
             expected_batch=profile.dpsgd_expected_batch,
             learning_rate=profile.dpsgd_learning_rate,
             optimizer=profile.dpsgd_optimizer,
+            momentum=profile.dpsgd_momentum,
         )
     secagg = None
     if secure:
@@ -148,12 +177,12 @@ def compose(
         mechanism=arm.mechanism,
         aggregator=arm.aggregator,
         rounds=profile.rounds if rounds is None else rounds,
-        model=ModelSettings(width=profile.width),
+        model=ModelSettings(arm.model, width=profile.width),
         partition=PartitionSettings(),
         local=LocalSettings(
             epochs=profile.local_epochs if record is None else profile.dpsgd_local_epochs,
             batch_size=profile.batch_size,
-            keep_optimizer=arm.scope == "pooled",
+            keep_optimizer=arm.scope == "pooled",  # of "adam"; DP-SGD's is always fresh
         ),
         record_privacy=record,
         update_privacy=update,

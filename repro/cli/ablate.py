@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from repro.cli.output import Outcome
 from repro.cli.reproduce import integers
@@ -12,17 +14,24 @@ from repro.errors import InputError
 from repro.experiments.ablations import NAMES, about, get_ablation
 from repro.profiles import Profile, get_profile
 
+if TYPE_CHECKING:
+    from repro.experiments.ablations.base import Ablation
+
+ALL = "all"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     width = max(map(len, NAMES))
     listing = "\n".join(f"  {name:<{width}}  {get_ablation(name).question}" for name in NAMES)
     parser.epilog = (
-        f"ablations:\n{listing}\n\n"
+        f"ablations:\n{listing}\n  {ALL:<{width}}  each of them, one after the other\n\n"
         "Runs go to the same store as `repro reproduce`'s, which neither repeats what the other\n"
-        "has made nor mixes them: tables of the matrix leave out runs with other settings.\n\n"
+        "has made nor mixes them: tables of the matrix leave out runs with other settings. A\n"
+        "killed command goes on where it was when it is given again. `repro report` shows every\n"
+        "ablation that lies in its folder.\n\n"
         "example: repro ablate clip-norm --profile quick --seeds 0"
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="see below")
+    parser.add_argument("names", metavar="NAME", nargs="*", help=f"see below; {ALL}: every one")
     parser.add_argument("--list", action="store_true", help="explain every ablation, run nothing")
     add_common(parser)
     parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
@@ -32,12 +41,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> Outcome:
     if arguments.list:
         return _explain(get_profile(arguments.profile or "quick"))
-    if arguments.name is None:
-        raise InputError("ablation", "nothing", "a NAME, or --list")
-    ablation = get_ablation(arguments.name)
+    chosen = _chosen(arguments.names)
     profile = get_profile(arguments.profile)
     seeds = integers("seeds", arguments.seeds)
-    ablation.variants(profile, arguments.hospitals)  # refuses impossible settings at once
+    for ablation in chosen:
+        ablation.variants(profile, arguments.hospitals)  # refuses impossible settings at once
+
+    from tqdm import tqdm
 
     from repro.data import load_dataset
     from repro.experiments.ablations.running import draw_ablation, run_ablation
@@ -49,26 +59,45 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     device = check_device(arguments.device)
     dataset = load_dataset(arguments.data, arguments.dataset)
     check_synthetic(dataset, profile, arguments.data)
-    cells, conclusion = run_ablation(
-        ablation,
-        profile,
-        dataset,
-        store,
-        hospitals=arguments.hospitals,
-        seeds=seeds or None,
-        device=device,
-    )
-    paths = draw_ablation(ablation, profile, cells, conclusion, out)
-    shown = [str(path) for path in paths]
-    data = {
-        "path": shown[0],
-        "paths": shown,
-        "name": ablation.name,
-        "question": ablation.question,
-        "profile": profile.name,
-        "conclusion": conclusion.data if conclusion else None,
-    }
-    return Outcome(data, paths[0].read_text(encoding="utf-8") + "\n" + "\n".join(shown))
+    done = []
+    for ablation in tqdm(chosen, desc="ablations", unit="ablation", disable=len(chosen) == 1):
+        cells, conclusion = run_ablation(
+            ablation,
+            profile,
+            dataset,
+            store,
+            hospitals=arguments.hospitals,
+            seeds=seeds or None,
+            device=device,
+        )
+        # Drawn one by one, so that what is finished can be looked at while the rest is running.
+        paths = draw_ablation(ablation, profile, cells, conclusion, out)
+        done.append(
+            {
+                "name": ablation.name,
+                "question": ablation.question,
+                "paths": [str(path) for path in paths],
+                "conclusion": conclusion.data if conclusion else None,
+            }
+        )
+    return _outcome(done, profile)
+
+
+def _chosen(names: Sequence[str]) -> list[Ablation]:
+    """The named ablations, each once, in their own order where all are asked for."""
+    if not names:
+        raise InputError("ablation", "nothing", f"a NAME, {ALL}, or --list")
+    return [get_ablation(name) for name in (NAMES if ALL in names else dict.fromkeys(names))]
+
+
+def _outcome(done: list[dict[str, Any]], profile: Profile) -> Outcome:
+    """``path`` and ``paths`` of everything; what a single ablation found stands at the top too."""
+    paths = [path for one in done for path in one["paths"]]
+    data = {"path": paths[0], "profile": profile.name, "ablations": done}
+    data |= done[0] if len(done) == 1 else {}
+    data["paths"] = paths
+    tables = [Path(one["paths"][0]).read_text(encoding="utf-8") for one in done]
+    return Outcome(data, "\n".join([*tables, *paths]))
 
 
 def _explain(profile: Profile) -> Outcome:

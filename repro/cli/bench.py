@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "kernels": ("kernels.benchmark", "the Triton clip-and-noise kernel against PyTorch"),
     "secagg": ("repro.bench.secagg", "secure aggregation against Flower's SecAgg+"),
     "accountant": ("repro.bench.accountant", "the accountant against dp-accounting and Opacus"),
+    "tightness": ("repro.bench.tightness", "what Rényi accounting gives away in ε"),
     "scale": ("repro.bench.scale", "rounds per minute and memory against hospitals"),
 }
 
@@ -52,5 +53,5 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def keep(out: str | Path, data: dict[str, Any]) -> None:
-    """Write a benchmark's rows where Tables 3 and 4 look for them."""
+    """Write a benchmark's rows where Tables 2 to 4 look for them."""
     write_whole(Path(out) / "bench" / f"{data['name']}.json", to_json(data) + "\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.cli.output import Outcome
+from repro.profiles import PROFILES
 
 DEFAULT_OUT = "reproduction"
 
@@ -33,7 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--runs", metavar="DIR", help="the run store's folder, where it is not --out"
     )
     parser.add_argument(
-        "--profile", metavar="P", help="smoke, quick or paper (default: the best there are runs of)"
+        "--profile",
+        metavar="P",
+        help=f"{', '.join(PROFILES)} (default: of those with runs, the one that trains most)",
     )
 
 

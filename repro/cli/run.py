@@ -77,7 +77,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         metavar="P",
-        help="smoke, quick or paper (default: paper where CUDA is at hand, else quick)",
+        help=f"{', '.join(PROFILES)} (default: paper where CUDA is at hand, else quick)",
     )
     parser.add_argument(
         "--data",

@@ -6,6 +6,7 @@ Both read run records and side files only; drawing is left to ``draw`` and ``dra
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -100,24 +101,29 @@ def draw(item: Item, sources: Sources) -> list[Path]:
     from repro.results import style
     from repro.results.drawing import mark_current
     from repro.results.table import write_table
+    from repro.results.watching import WatchedSources
 
+    watched = WatchedSources(sources)
     folder = sources.out / item.folder
     if item.kind == "table":
-        tables = item.load().build(sources)
+        tables = item.load().build(watched)
         paths = [path for table in tables for path in write_table(table, folder)]
     else:
         with style.applied():
-            paths = style.write_figure(item.load().build(sources), folder, item.name)
-    mark_current(sources.out, item.name, sources.digest, paths)
+            paths = style.write_figure(item.load().build(watched), folder, item.name)
+    mark_current(sources.out, item.name, watched.inputs(), paths)
     return paths
 
 
 def draw_all(sources: Sources) -> Iterator[tuple[Item, list[Path], bool]]:
     """Every item in turn with its paths, and whether it had to be drawn."""
     from repro.results.drawing import is_current, noted_paths
+    from repro.results.watching import answer_digest
 
+    # Many items ask the same questions; the sources do not change meanwhile.
+    answers = functools.cache(functools.partial(answer_digest, sources))
     for item in ITEMS:
-        if is_current(sources.out, item.name, sources.digest):
+        if is_current(sources.out, item.name, answers):
             yield item, noted_paths(sources.out, item.name), False
         else:
             yield item, draw(item, sources), True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from repro.arms import EPSILONS
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
+from repro.results.privacy import promise
 from repro.results.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
 
 if TYPE_CHECKING:
@@ -29,16 +31,21 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("clip-secagg", "clip, no noise"),
             ("documented-secagg", "documented noise"),
-            ("calibrated-secagg", "true ε = 6, hospital"),
+            ("calibrated-secagg", promise("calibrated-secagg")),
         ),
     ),
     (
         "record-level DP-SGD, true total ε",
+        tuple((f"dpsgd-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)),
+    ),
+    (
+        "the same, scattering for DPResNet",
         (
-            ("dpsgd-eps8", "ε = 8"),
-            ("dpsgd-eps6", "ε = 6"),
-            ("dpsgd-eps3", "ε = 3"),
-            ("dpsgd-eps1", "ε = 1"),
+            ("scattering-fedavg", "no privacy"),
+            *(
+                (f"scattering-dpsgd-eps{target:g}", f"ε = {target:g}")
+                for target in reversed(EPSILONS)
+            ),
         ),
     ),
 )
@@ -65,7 +72,9 @@ def build_curves(
     names = [arm for _, arms in GROUPS for arm, _ in arms]
     used = [r for arm in names for k in counts for r in evidence.runs(arm, k)]
     caption = "Lines: mean over seeds; bands: ± one standard deviation; not smoothed. "
-    figure = new_figure(5.1 * len(counts), 8.6, title, caption + evidence.caption(used))
+    figure = new_figure(
+        5.1 * len(counts), 2.9 * len(GROUPS), title, caption + evidence.caption(used)
+    )
     panels = figure.subplots(len(GROUPS), len(counts), squeeze=False, sharey="row", sharex=True)
     ends = {}
     for row, (group, arms) in enumerate(GROUPS):

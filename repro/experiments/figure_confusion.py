@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from repro.results.drawing import Sources
+from repro.results.privacy import promise
 from repro.results.record import RunRecord
 from repro.results.style import new_figure, say_not_run
 
@@ -20,7 +21,7 @@ ARMS = (
     ("fedavg", "FedAvg"),
     ("clip-secagg", "“DP+”, as most likely run"),
     ("documented-secagg", "“DP+”, as documented"),
-    ("dpsgd-eps6-secagg", "honest ε = 6 (record)"),
+    ("dpsgd-eps6-secagg", f"honest {promise('dpsgd-eps6-secagg')}"),
 )
 
 

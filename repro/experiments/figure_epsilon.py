@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from repro.experiments.figure_privacy import series
+from repro.experiments.table2_privacy import CLIP_NORM, EPSILON
 from repro.results.drawing import Sources
-from repro.results.style import INK, MUTED, mark, new_figure, say_not_run, spread
+from repro.results.style import INK, MUTED, mark, new_figure, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,33 +28,27 @@ LOOKS = (
     "secure sum of 10, add or remove",
     "secure sum of 20, add or remove",
     "nominal (sensitivity 1)",
-    "6 a round, added up",
+    f"{EPSILON:g} a round, added up",
 )
 
 
 def build(sources: Sources) -> Figure:
     caption = (
-        "Exact Gaussian accounting of a hospital's update (clip norm 7, full participation); "
-        "Rényi accounting of DP-SGD with Poisson sampling. Independent of data, profile and seeds."
+        f"Exact Gaussian accounting of a hospital's update (clip norm {CLIP_NORM:g}, full "
+        "participation); Rényi accounting of DP-SGD with Poisson sampling. Independent of data, "
+        "profile and seeds."
     )
     title = "Figure 8. ε against round, and the noise an ε needs"
     figure = new_figure(11.4, 8.4, title, caption)
     axes = figure.subplot_mosaic([[PANELS[0], PANELS[0]], list(PANELS[1:])])
     curves = _curves()
     for name in PANELS:
-        if curves is None:
-            say_not_run(axes[name], "the accountant is not available here")
-        else:
-            _panel(axes[name], curves[name])
+        _panel(axes[name], curves[name])
     return figure
 
 
 @functools.cache  # they depend on nothing
-def _curves() -> dict[str, dict[str, Any]] | None:
-    try:
-        from repro.experiments.figure_privacy import series
-    except ImportError:
-        return None
+def _curves() -> dict[str, dict[str, Any]]:
     return series()
 
 

@@ -13,27 +13,43 @@ from typing import TYPE_CHECKING, Any
 from repro.arms import EPSILONS
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
-from repro.results.privacy import total_epsilon
+from repro.results.privacy import promise, target_epsilon, total_epsilon
+from repro.results.rows import small
 from repro.results.statistics import Summary
 from repro.results.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
+from repro.settings import RecordPrivacy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEFT, RIGHT, INFINITY = 0.5, 2e4, 1e5  # of the axis; where ∞ is drawn, beyond its break
+POOLED = "scattering-central-dpsgd-eps6"
+# Arms by ε, colour, marker, label, and a factor that keeps equal ε apart.
+FRONTIERS = (
+    ("dpsgd-eps{:g}", OKABE_ITO["blue"], "o", "record-level DP-SGD", 0.97),
+    ("dpsgd-eps{:g}-secagg", OKABE_ITO["orange"], "^", "record-level DP-SGD + SecAgg", 1.03),
+    ("scattering-dpsgd-eps{:g}", OKABE_ITO["sky"], "X", "the same, scattering for DPResNet", 1.0),
+)
 
 
 def build(sources: Sources) -> Figure:
     evidence = sources.evidence
     counts = evidence.hospital_counts
-    arms = [f"dpsgd-eps{e:g}{end}" for e in EPSILONS for end in ("", "-secagg")]
-    arms += ["fedavg", "clip-secagg", "documented-secagg", "calibrated-secagg"]
+    arms = [one.format(e) for e in EPSILONS for one, *_ in FRONTIERS]
+    arms += [
+        "scattering-fedavg",
+        POOLED,
+        "fedavg",
+        "clip-secagg",
+        "documented-secagg",
+        "calibrated-secagg",
+    ]
     used = [r for arm in arms for k in counts for r in evidence.runs(arm, k)]
     caption = (
         "Points: mean over seeds of the last round; bars: ± one standard deviation. ε: total at "
-        "δ = 1.9e-4 from each run's ledger, for one record (circles, triangles) or one hospital "
-        "(squares); the two are different promises. "
+        f"δ = {small(RecordPrivacy().delta)} from each run's ledger, for one record (circles, "
+        "triangles, crosses) or one hospital (squares); the two are different promises. "
     )
     title = "Figure 5. Test accuracy against ε"
     figure = new_figure(10.6, 5.6, title, caption + evidence.caption(used))
@@ -82,13 +98,10 @@ def _point(
 
 
 def _frontier(axes: Axes, evidence: Evidence, hospitals: int) -> None:
-    for ending, color, marker, label, shift in (
-        ("", OKABE_ITO["blue"], "o", "record-level DP-SGD", 0.97),
-        ("-secagg", OKABE_ITO["orange"], "^", "record-level DP-SGD + SecAgg", 1.03),
-    ):
+    for name, color, marker, label, shift in FRONTIERS:
         points = []
         for wanted in EPSILONS:
-            arm = f"dpsgd-eps{wanted:g}{ending}"
+            arm = name.format(wanted)
             runs, summary = evidence.runs(arm, hospitals), evidence.final(arm, hospitals)
             if summary is not None:
                 spent = max(total_epsilon(run, "record") for run in runs)
@@ -98,6 +111,10 @@ def _frontier(axes: Axes, evidence: Evidence, hospitals: int) -> None:
         axes.plot(xs, ys, color=color, linewidth=1)
         for x, summary in points:
             _point(axes, x, summary, color=color, marker=marker, label=label)
+    look: dict[str, Any] = {"color": OKABE_ITO["sky"], "marker": "X", "markerfacecolor": "white"}
+    label = "scattering, all images in one place"
+    final = evidence.final(POOLED, hospitals)
+    _point(axes, target_epsilon(POOLED) or math.inf, final, label=label, **look)
 
 
 def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
@@ -105,7 +122,13 @@ def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
         ("fedavg", OKABE_ITO["black"], "D", "FedAvg, no privacy"),
         ("clip-secagg", OKABE_ITO["green"], "v", "“DP+” as most likely run (clip only)"),
         ("documented-secagg", OKABE_ITO["vermilion"], "s", "“DP+” as documented (hospital)"),
-        ("calibrated-secagg", OKABE_ITO["purple"], "s", "noise for a true ε = 6 (hospital)"),
+        ("scattering-fedavg", OKABE_ITO["sky"], "P", "scattering, no privacy"),
+        (
+            "calibrated-secagg",
+            OKABE_ITO["purple"],
+            "s",
+            f"noise for {promise('calibrated-secagg')}",
+        ),
     ):
         runs = evidence.runs(arm, hospitals)
         if not runs:
@@ -117,7 +140,7 @@ def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
             max(totals),
             evidence.final(arm, hospitals),
             # Side by side where ∞ is drawn: their accuracies nearly agree.
-            INFINITY * (0.66 if arm == "fedavg" else 1.5),
+            INFINITY * (0.66 if arm.endswith("fedavg") else 1.5),
             color=color,
             marker=marker,
             label=label,

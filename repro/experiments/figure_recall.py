@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.results.drawing import Sources
+from repro.results.privacy import promise
 from repro.results.record import RunRecord
 from repro.results.statistics import Summary
 from repro.results.style import MARKS, MUTED, legend_below, new_figure, say_not_run
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 ARMS = (
     ("fedavg", "FedAvg"),
     ("clip-secagg", "clip, no noise"),
-    ("dpsgd-eps6", "record ε = 6"),
-    ("dpsgd-eps1", "record ε = 1"),
+    *((arm, promise(arm)) for arm in ("dpsgd-eps6", "dpsgd-eps1")),
+    ("scattering-fedavg", "scattering, FedAvg"),
+    ("scattering-dpsgd-eps6", f"scattering, {promise('scattering-dpsgd-eps6')}"),
 )
 
 
@@ -30,11 +32,11 @@ def build(sources: Sources) -> Figure:
     counts = evidence.hospital_counts
     used = [r for arm, _ in ARMS for k in counts for r in evidence.runs(arm, k)]
     caption = (
-        "Mean over seeds, last round; bars: ± one standard deviation. Classes by their number of "
-        "test images, in brackets. "
+        "Mean over seeds, last round; bars: ± one standard deviation. Classes by their share of "
+        "the test images, in brackets. "
     )
     title = "Figure 7. Per-class recall with and without privacy"
-    figure = new_figure(10.2, 5.2, title, caption + evidence.caption(used))
+    figure = new_figure(10.2, 6.4, title, caption + evidence.caption(used))
     panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
     for axes, hospitals in zip(panels, counts, strict=True):
         axes.set_title(f"{hospitals} hospitals")
@@ -46,7 +48,7 @@ def build(sources: Sources) -> Figure:
             say_not_run(axes)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        legend_below(figure, handles, labels, len(ARMS))
+        legend_below(figure, handles, labels, 3)
     return figure
 
 
@@ -61,7 +63,7 @@ def _dots(axes: Axes, runs: dict[str, list[RunRecord]], names: list[str]) -> Non
     order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))  # rare classes at the bottom
     for index, (arm, label) in enumerate(ARMS):
         color, _, marker = MARKS[index]
-        offset = 0.16 * (1.5 - index)
+        offset = 0.75 * (0.5 - (index + 0.5) / len(ARMS))
         columns = [recalls(run) for run in runs[arm]]
         summaries = [Summary.of([100 * c[i] for c in columns]) for i in order]
         if not columns:
@@ -81,6 +83,7 @@ def _dots(axes: Axes, runs: dict[str, list[RunRecord]], names: list[str]) -> Non
         )
     for place in range(len(order) - 1):
         axes.axhline(place + 0.5, color=MUTED, linewidth=0.4, alpha=0.5)
-    axes.set_yticks(range(len(order)), [f"{names[i]} ({sizes[i]})" for i in order])
+    shares = [100 * size / sum(sizes) for size in sizes]  # alike in every subset of the images
+    axes.set_yticks(range(len(order)), [f"{names[i]} ({shares[i]:.0f} %)" for i in order])
     axes.grid(False, axis="y")
     axes.set_xlim(-3, 103)

@@ -21,9 +21,13 @@ from repro.privacy.accounting.gaussian import (
     gaussian_epsilon,
     gaussian_sigma,
 )
+from repro.settings import LocalSettings, RunSettings, UpdatePrivacy
 
-EPSILON, DELTA, CLIP_NORM, ROUNDS = 6.0, 1.9e-4, 7.0, 50  # the authors' setting [code]
-SIGMA = classical_sigma(EPSILON, 1.0, DELTA)  # what LocalDpMod adds for sensitivity 1
+# The authors' setting [code]; what LocalDpMod adds for the sensitivity they passed.
+_SETTING = UpdatePrivacy()
+EPSILON, DELTA, CLIP_NORM = _SETTING.epsilon, _SETTING.delta, _SETTING.clip_norm
+ROUNDS = RunSettings.rounds
+SIGMA = classical_sigma(EPSILON, _SETTING.sensitivity, DELTA)
 
 #: Training images of the ten hospitals, the weights of FedAvg [code, infer].
 SIZES_OF_TEN = (874, 1038, 608, 1304, 740, 1172, 872, 1041, 900, 1013)
@@ -33,7 +37,7 @@ RELATIONS = {"add or remove": CLIP_NORM, "replace": 2 * CLIP_NORM}
 #: (images of the hospital, expected batch): the mean, smallest and largest hospital of ten, and
 #: the mean of twenty.
 HOSPITALS = ((956, 32), (956, 128), (608, 32), (1304, 32), (478, 32))
-LOCAL_EPOCHS = 150  # 3 in each of 50 rounds
+LOCAL_EPOCHS = ROUNDS * int(LocalSettings.epochs)
 TARGETS = (1.0, 3.0, 6.0, 8.0)
 
 
@@ -113,23 +117,24 @@ def noise_for_records(targets: tuple[float, ...] = TARGETS) -> list[dict[str, An
 
 def notes() -> list[str]:
     """Plain words beneath the table: what a hospital, and what a patient, could conclude."""
+    once = gaussian_epsilon(SIGMA, CLIP_NORM, 1, DELTA)
     return [
         "How to read ε: whatever somebody believed before about one hospital (or patient), seeing "
-        f"the training changes the odds by at most a factor e^ε, except with probability δ. "
-        f"e^1 = {math.e:.1f}; e^6 = {math.exp(6):.0f}; at ε = 84.9 the factor has "
-        f"{len(str(int(math.exp(84.9))))} digits, which rules nothing out.",
+        "the training changes the odds by at most a factor e^ε, except with probability δ. "
+        f"e^1 = {math.e:.1f}; e^{EPSILON:g} = {math.exp(EPSILON):.0f}; at ε = {once:.1f} the "
+        f"factor has {len(str(int(math.exp(once))))} digits, which rules nothing out.",
         "A hospital could conclude: as most likely run, no noise was added and clipping alone "
-        "guarantees nothing (ε = ∞); with the documented noise, the ε of 6 holds for no reading "
-        "over 50 rounds, and not for its own update in a single round either, because an "
-        "update may change by the clip norm of 7, not by 1. Only the secure sum hides it from "
-        "the server, and that is protection by trust in the protocol and in the other "
-        "hospitals' noise, not by this ε.",
+        f"guarantees nothing (ε = ∞); with the documented noise, the ε of {EPSILON:g} holds for no "
+        f"reading over {ROUNDS} rounds, and not for its own update in a single round either, "
+        f"because an update may change by the clip norm of {CLIP_NORM:g}, not by "
+        f"{_SETTING.sensitivity:g}. Only the secure sum hides it from the server, and that is "
+        "protection by trust in the protocol and in the other hospitals' noise, not by this ε.",
         "A patient could conclude: nothing was promised about a single image. No record is "
         "clipped, so an image is protected only as part of its hospital's whole update; what "
         "protects one image is DP-SGD inside the hospital, whose noise multipliers stand in the "
         "third noise table.",
-        f"The formula behind 0.699 is proved for ε below 1 only, and for one release; exactly, "
-        f"that noise gives {gaussian_epsilon(SIGMA, 1, 1, DELTA):.2f} for one release at "
+        f"The formula behind {SIGMA:.3f} is proved for ε below 1 only, and for one release; "
+        f"exactly, that noise gives {gaussian_epsilon(SIGMA, 1, 1, DELTA):.2f} for one release at "
         "sensitivity 1.",
     ]
 

@@ -37,7 +37,7 @@ def _runs(sources: Sources) -> Table:
         if arm.aggregator != "secure":
             continue
         for hospitals in evidence.hospital_counts:
-            runs = [run for run in evidence.runs(arm.name, hospitals) if run.secagg]
+            runs = [run for run in evidence.runs(arm.name, hospitals, timed=True) if run.secagg]
             used += runs
             row: dict[str, str] = {"arm": arm.name, "hospitals": str(hospitals)}
             row |= dict.fromkeys(MEASURES, NOT_RUN) if not runs else _measured(runs)

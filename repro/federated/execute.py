@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from repro.data.hospitals import HospitalRecords
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
 from repro.federated.checkpoint import forget_seed, saved_seed
+from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
 from repro.federated.ranks import Ranks
@@ -73,6 +75,7 @@ def execute(
             seed=ranks.broadcast(seed),
             device=device,
             ranks=ranks,
+            features=store.root / "features",
         )
         federation.rounds = rounds
         threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
@@ -154,8 +157,12 @@ def assemble(
     seed: RootSeed,
     device: str | None,
     ranks: Ranks,
+    features: Path | None = None,
 ) -> Federation:
-    """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any)."""
+    """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any).
+
+    features: where fixed features are kept between runs; None: nowhere.
+    """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = data["train"], judged_on(settings, data)
     num_classes = _classes(train, test)
@@ -164,12 +171,14 @@ def assemble(
         in_channels=train.images.shape[-1],
         num_classes=num_classes,
         seed=seed,
-    ).to(where)
+    )
+    labelled = _labeller(model, features, where)
+    model = model.head if isinstance(model, FixedFeatures) else model
     if settings.concurrent > 1:
         check_stackable(model)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
-    images = LabelledImages.from_arrays(train.images, train.labels, where)
+    images = labelled(train)
     mine = set(ranks.share(weights, settings.concurrent))
     hospitals = {
         hospital: HospitalData(hospital, images.take(positions))
@@ -178,10 +187,10 @@ def assemble(
     }
     parts = compose_parts(settings, weights, seed, ranks)
     return Federation(
-        model=model,
+        model=model.to(where),
         hospitals=hospitals,
         weights=weights,
-        test=LabelledImages.from_arrays(test.images, test.labels, where),
+        test=labelled(test),
         num_classes=num_classes,
         seed=seed,
         rounds=settings.rounds,
@@ -193,6 +202,20 @@ def assemble(
         ledger=parts.ledger,
         concurrent=settings.concurrent,
     )
+
+
+def _labeller(
+    model: nn.Module, folder: Path | None, device: torch.device
+) -> Callable[[Split], LabelledImages]:
+    """Turns a split into what the part of ``model`` that is trained takes."""
+
+    def labelled(split: Split) -> LabelledImages:
+        if isinstance(model, FixedFeatures):
+            features = fixed_features(model, split.images, folder)
+            return LabelledFeatures.of(features, split.labels, device)
+        return LabelledImages.from_arrays(split.images, split.labels, device)
+
+    return labelled
 
 
 def _classes(train: Split, test: Split) -> int:

@@ -39,10 +39,9 @@ class LabelledImages:
 
     @classmethod
     def joined(cls, parts: Sequence[LabelledImages]) -> LabelledImages:
-        """One after the other; all of one device and image size."""
-        return cls(
-            torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-        )
+        """One after the other; all of one class, device and image size."""
+        images, labels = [part.images for part in parts], [part.labels for part in parts]
+        return type(parts[0])(torch.cat(images), torch.cat(labels))
 
     def take(self, indices: np.ndarray | Tensor) -> LabelledImages:
         chosen = torch.as_tensor(indices, device=self.labels.device)

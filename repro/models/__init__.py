@@ -8,6 +8,7 @@ from typing import Any
 _EXPORTS = {
     "DPResNet": "repro.models.dpresnet",
     "ResNet9": "repro.models.resnet9",
+    "ScatteringLinear": "repro.models.scattering",
     "build_model": "repro.models.registry",
     "resnet18": "repro.models.resnet18",
 }

@@ -75,6 +75,9 @@ def _side(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
+FIXED_FEATURES = "features are fixed; counted is the linear layer that learns"
+
+
 def compare(
     in_channels: int = 3, num_classes: int = 8, side: int = 28, width: int = 64
 ) -> list[dict[str, Any]]:
@@ -101,5 +104,7 @@ def compare(
                 "multiply_adds": multiply_adds(model, shape),
                 "receptive_field": receptive_field(model, shape),
             }
+            if hasattr(model, "features"):
+                row |= {"width": None, "receptive_field": None, "note": FIXED_FEATURES}
         rows.append(row)
     return rows

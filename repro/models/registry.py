@@ -17,6 +17,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "dpresnet": ("repro.models.dpresnet", "DPResNet"),
     "resnet9": ("repro.models.resnet9", "ResNet9"),
     "resnet18": ("repro.models.resnet18", "resnet18"),
+    "scattering": ("repro.models.scattering", "ScatteringLinear"),
 }
 
 

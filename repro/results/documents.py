@@ -7,12 +7,10 @@ replaced, everything else is left as it is. So no number in either file is ever 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from repro.errors import InputError
-from repro.experiments import ITEMS, Item
 from repro.results.answer import Finding, answer
 from repro.results.claims import PAPER_RESULTS
 from repro.results.drawing import Sources
@@ -20,8 +18,9 @@ from repro.results.expected import load_expected
 from repro.results.files import write_whole
 from repro.results.methods import profile_columns
 from repro.results.rows import table_of_rows
+from repro.results.sections import ablation_sections, item_sections
 from repro.results.table import markdown
-from repro.results.verdicts import Verdict, judge, verdict_table
+from repro.results.verdicts import judge, verdict_table
 
 DOCUMENTS = ("README.md", "REPRODUCE.md")
 PART = re.compile(r"(<!-- generated:([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -73,27 +72,6 @@ def _profiles(sources: Sources) -> str:
     return markdown(profile_columns(sources.evidence), heading=False)
 
 
-def _items(sources: Sources) -> str:
-    """One section per table and figure: command, cost, hardware, expected values, verdict."""
-    verdicts = judge(sources)
-    return "\n\n".join(_section(item, sources, verdicts) for item in ITEMS)
-
-
-def _section(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
-    about = item.about()
-    lines = [f"### {item.label}: {item.title}", ""]
-    lines += [f"- **{key}.** {text.replace('``', '`')}" for key, text in about.items()]
-    return "\n".join([*lines, f"- **Verdict.** {_verdict(item, sources, verdicts)}"])
-
-
-def _verdict(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
-    settled = {claim.id for claim in sources.claims.of_kind(*item.settles)}
-    counts = Counter(v.verdict for v in verdicts if v.claim in settled)
-    if not counts:
-        return "It shows; it settles no claim by itself."
-    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) + "."
-
-
 def _verdicts(sources: Sources) -> str:
     return markdown(verdict_table(sources), heading=False)
 
@@ -112,7 +90,8 @@ def _expected(sources: Sources) -> str:
 PARTS: dict[str, Callable[[Sources], str]] = {
     "answer": _answer,
     "profiles": _profiles,
-    "items": _items,
+    "items": item_sections,
+    "ablations": ablation_sections,
     "verdicts": _verdicts,
     "expected": _expected,
 }

@@ -1,28 +1,30 @@
-"""Draw one item, or only those that are missing or out of date.
+"""Draw an item only when it is missing or something it was drawn from has changed.
 
-An item's files are current when they are the very bytes that were written and everything they
-were drawn from is unchanged: the runs, the claims, the side files and the drawing code itself.
-What was drawn is noted in ``OUT/.drawn/NAME.json``.
+While an item is drawn its sources note every question it asks of them (``watching``). The note
+``OUT/.drawn/NAME.json`` keeps each question with a digest of its answer, and the files written. An
+item is current when its files are the very bytes that were written, the same questions have the
+same answers, and the drawing code is the same.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
-from repro.results.claims import PAPER_RESULTS, Claims, load_claims
+from repro.results.claims import Claims, load_claims
 from repro.results.evidence import Evidence, gather
 from repro.results.files import write_whole
 from repro.results.store import RunStore
 
 PACKAGE = Path(__file__).resolve().parents[1]
+CODE = ("results", "experiments", "privacy/accounting", "arms.py", "profiles.py", "settings.py")
 
 
 @dataclass(frozen=True)
@@ -57,53 +59,67 @@ class Sources:
             raise InputError(path.name, str(path), f"JSON ({problem}); delete it") from problem
         return dict(content)
 
-    @cached_property
-    def digest(self) -> str:
-        """Changes whenever anything that could be drawn changes, and only then."""
-        state = hashlib.sha256()
-        for record in self.evidence.records:
-            state.update(json.dumps(record.stable(), sort_keys=True).encode())
-        state.update(self.evidence.profile.encode())
-        files = [PAPER_RESULTS / "claims.toml", *self.out.glob("models.json")]
-        for folder in ("bench", "partition"):
-            files += sorted((self.out / folder).glob("*.json"))
-        for package in ("results", "experiments", "privacy/accounting"):
-            files += sorted((PACKAGE / package).rglob("*.py"))
-        for path in files:
-            state.update(path.name.encode() + path.read_bytes())
-        state.update(importlib.metadata.version("matplotlib").encode())
-        return state.hexdigest()[:16]
 
+def is_current(out: Path, name: str, answers: Callable[[str], str]) -> bool:
+    """Are all files of ``name`` there unchanged, and is what they were drawn from?
 
-def is_current(out: Path, name: str, inputs: str) -> bool:
-    """Were all files of item ``name`` drawn from ``inputs``, and are they still there unchanged?"""
-    note = _note(out, name)
-    if not note.exists():
-        return False
-    try:
-        noted = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return noted.get("inputs") == inputs and all(
-        (out / file).exists() and _hash(out / file) == digest
-        for file, digest in noted.get("files", {}).items()
+    answers: question → digest of its answer now; asked only what the note says was asked.
+    """
+    noted = _read_note(out, name)
+    return (
+        noted is not None
+        and noted["code"] == code_digest()
+        and all(answers(question) == digest for question, digest in noted["inputs"].items())
+        and all(
+            (out / file).exists() and _hash((out / file).read_bytes()) == digest
+            for file, digest in noted["files"].items()
+        )
     )
 
 
-def mark_current(out: Path, name: str, inputs: str, paths: Sequence[Path]) -> None:
-    files = {path.relative_to(out).as_posix(): _hash(path) for path in sorted(paths)}
-    write_whole(_note(out, name), json.dumps({"inputs": inputs, "files": files}, indent=1) + "\n")
+def mark_current(out: Path, name: str, inputs: Mapping[str, str], paths: Iterable[Path]) -> None:
+    """Note that ``paths`` were drawn from ``inputs``: question → digest of its answer."""
+    files = {path.relative_to(out).as_posix(): _hash(path.read_bytes()) for path in sorted(paths)}
+    note = {"code": code_digest(), "inputs": dict(sorted(inputs.items())), "files": files}
+    write_whole(_note(out, name), json.dumps(note, indent=1) + "\n")
 
 
 def noted_paths(out: Path, name: str) -> list[Path]:
-    """The files of an item that was drawn before."""
-    noted = json.loads(_note(out, name).read_text(encoding="utf-8"))
-    return [out / file for file in noted["files"]]
+    """The files of an item that was drawn before; empty without a readable note."""
+    noted = _read_note(out, name)
+    return [] if noted is None else [out / file for file in noted["files"]]
+
+
+def digest_of(content: Any) -> str:
+    """16 hex digits of anything JSON-able."""
+    return _hash(json.dumps(content, sort_keys=True, default=str).encode())[:16]
+
+
+@functools.cache
+def code_digest() -> str:
+    """Of all that decides how things are drawn, whatever they are drawn from."""
+    state = hashlib.sha256(importlib.metadata.version("matplotlib").encode())
+    for part in CODE:
+        root = PACKAGE / part
+        for path in [root] if root.suffix else sorted(root.rglob("*.py")):
+            state.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def _read_note(out: Path, name: str) -> dict[str, Any] | None:
+    """The note, or None where there is none that can be used: then the item is drawn again."""
+    try:
+        noted = json.loads(_note(out, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    parts: Sequence[str] = ("inputs", "files")
+    whole = isinstance(noted, dict) and all(isinstance(noted.get(part), dict) for part in parts)
+    return noted if whole and "code" in noted else None
 
 
 def _note(out: Path, name: str) -> Path:
     return out / ".drawn" / f"{name}.json"
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -13,15 +13,14 @@ from typing import Any
 
 from repro.arms import ARMS, compose
 from repro.errors import InputError
-from repro.profiles import PROFILES
+from repro.profiles import PROFILES, Profile
 from repro.results.record import RunRecord
 from repro.results.statistics import Summary
 from repro.results.store import RunStore
 
-# Best first: what a reader would rather see when a store holds several.
+# Best first: what a reader would rather see when a store holds several kinds of data.
 KINDS = ("official", "rebuilt", "file", "synthetic")
 REAL = ("official", "rebuilt")
-PROFILE_ORDER = ("paper", "quick", "smoke")
 
 
 def data_kind(dataset: dict[str, Any]) -> str:
@@ -52,9 +51,10 @@ class Evidence:
     kind: str | None  # of data; None while there is no run
     records: tuple[RunRecord, ...]
 
-    def runs(self, arm: str, hospitals: int) -> list[RunRecord]:
+    def runs(self, arm: str, hospitals: int, *, timed: bool = False) -> list[RunRecord]:
         """The finished runs of one cell, by seed.
 
+        timed: say True to show the runs' timings, in which equal runs differ (see ``watching``).
         Pooled training knows no hospitals, so its runs stand in the cells of every number.
         """
         pooled = ARMS[arm].scope == "pooled"
@@ -103,7 +103,7 @@ class Evidence:
 def gather(store: RunStore, profile: str | None = None, fingerprint: str | None = None) -> Evidence:
     """The store's runs of ``profile`` on the data of ``fingerprint``.
 
-    Either may be None: then the group that says most is taken (paper before quick before smoke,
+    Either may be None: then the group that says most is taken (the profile that trains most,
     official before rebuilt before other data, then the one with most runs). Runs whose settings
     are not the matrix' own (other rounds, an ablation) and runs without a seed are left out.
     """
@@ -124,8 +124,14 @@ def gather(store: RunStore, profile: str | None = None, fingerprint: str | None 
     return Evidence(best[0], best[1], tuple(records))
 
 
-def _rank(key: tuple[str, str, str]) -> tuple[int, int]:
-    return PROFILE_ORDER.index(key[0]), KINDS.index(key[1])
+def _rank(key: tuple[str, str, str]) -> tuple[float, int]:
+    return -training_work(PROFILES[key[0]]), KINDS.index(key[1])
+
+
+def training_work(profile: Profile) -> float:
+    """How much a profile's runs train, up to a factor: work of an image × images × seeds."""
+    images = profile.rounds * profile.local_epochs / profile.train_stride
+    return float(profile.width**2 * images * len(profile.seeds))
 
 
 def is_canonical(record: RunRecord) -> bool:

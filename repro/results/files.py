@@ -34,6 +34,16 @@ def write_whole(path: Path, content: bytes | str) -> None:
     _flush_folder(path.parent)
 
 
+def write_changed(path: Path, content: str) -> None:
+    """As ``write_whole``, but a file that holds ``content`` already is left as it is."""
+    try:
+        if path.read_bytes() == content.encode():
+            return
+    except OSError:
+        pass  # missing or unreadable: it is written
+    write_whole(path, content)
+
+
 def _flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

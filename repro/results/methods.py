@@ -6,8 +6,10 @@ from typing import Any
 
 from repro.profiles import PROFILES, profile_table
 from repro.results.answer import coverage
+from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
 from repro.results.table import Column, Table
+from repro.results.tightness import given_away
 
 LIMITS = (
     "The paper's text, figures and limitations could not be obtained; its numbers are known from "
@@ -27,8 +29,9 @@ LIMITS = (
 )
 
 
-def measured_table(evidence: Evidence) -> Table:
-    """Profile, data, machines, versions, code and time of the runs."""
+def measured_table(sources: Sources) -> Table:
+    """Profile, data, machines, versions, code and time of the runs; how tight their ε is."""
+    evidence = sources.evidence
     records = evidence.records
     done, wanted = coverage(evidence)
 
@@ -50,6 +53,7 @@ def measured_table(evidence: Evidence) -> Table:
         ("package version", each([r.code.get("version") for r in records])),
         ("fingerprint of the code", each([r.code.get("fingerprint") for r in records])),
         ("commit", each([r.code.get("commit") for r in records])),
+        ("what Rényi accounting gives away", given_away(sources)),
         ("training time, all runs", f"{seconds / 3600:.2f} h" if records else "–"),
     ]
     return Table(
@@ -64,7 +68,9 @@ def measured_table(evidence: Evidence) -> Table:
 def _model(model: dict[str, Any]) -> str:
     count = model.get("parameters")
     size = f", {count:,} parameters" if isinstance(count, int) else ""
-    return f"{model.get('name')}, width {model.get('width')}{size}"
+    # Width is DPResNet's and the ResNets'; scattering has none.
+    width = "" if model.get("name") == "scattering" else f", width {model.get('width')}"
+    return f"{model.get('name')}{width}{size}"
 
 
 def profile_columns(evidence: Evidence) -> Table:

@@ -1,4 +1,4 @@
-"""The ledger's statements of a run, as a reader sees them. Nothing is computed here."""
+"""What arms promise and the ledgers of their runs state, as a reader sees it. It computes no ε."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from repro.arms import ARMS
 from repro.results.record import RunRecord
 from repro.results.table import NOT_RUN
+from repro.settings import UpdatePrivacy
 
 REPLACE = "replace_one"
 RELATIONS = {"add_remove": "add/remove", REPLACE: "replace"}
@@ -35,6 +36,25 @@ class Statement:
             per_round=_number(entry.get("epsilon_round")),
             total=_number(entry.get("epsilon_total", entry.get("epsilon"))),
         )
+
+
+def protected_unit(arm: str) -> str | None:
+    """Whom the arm's noise is meant to protect, record or hospital; None without noise."""
+    if ARMS[arm].trainer == "dpsgd":
+        return "record"
+    return "hospital" if ARMS[arm].private else None
+
+
+def target_epsilon(arm: str) -> float | None:
+    """The total ε an arm's noise is calibrated to, for its unit; None where it is to none."""
+    if ARMS[arm].noise == "calibrated":
+        return UpdatePrivacy().epsilon
+    return ARMS[arm].epsilon
+
+
+def promise(arm: str) -> str:
+    """``ε = 6 for a record``: what a calibrated arm promises."""
+    return f"ε = {target_epsilon(arm):g} for a {protected_unit(arm)}"
 
 
 def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:

@@ -6,8 +6,10 @@ Accuracies are fractions in [0, 1], losses are mean cross-entropies in nats, tim
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from repro.errors import InputError
 
@@ -52,14 +54,25 @@ class RunRecord:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RunRecord:
-        if data.get("format") != FORMAT:
-            raise InputError("run record", data.get("format"), f"format {FORMAT}")
-        names = {f.name for f in dataclasses.fields(cls)}
-        missing = names - data.keys()
-        if missing:
-            raise InputError("run record", sorted(data), f"the keys {sorted(missing)} too")
-        return cls(**{name: data[name] for name in names})
+    def from_dict(cls, data: Any) -> RunRecord:
+        """The record in ``data``; ``InputError`` unless every field is there and of its kind.
+
+        Fields that have a default may be missing: records written before there was the field.
+        """
+        found = data.get("format") if isinstance(data, dict) else data
+        if not isinstance(data, dict) or found != FORMAT:
+            raise InputError("run record", found, f"a record of format {FORMAT}")
+        fields = dataclasses.fields(cls)
+        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+        if needed - data.keys():
+            raise InputError(
+                "run record", sorted(data), f"the keys {sorted(needed - data.keys())} too"
+            )
+        for name, hint in _hints().items():
+            if name in data and not _fits(data[name], hint):
+                raise InputError("run record", data[name], f"{name} of type {hint}")
+        _check_contents(data)
+        return cls(**{f.name: data[f.name] for f in fields if f.name in data})
 
     def stable(self) -> dict[str, Any]:
         """The record without what two equal runs may differ in: times and machines."""
@@ -70,3 +83,32 @@ def best_round(history: list[dict[str, Any]]) -> tuple[float, int]:
     """(accuracy, round) of the first best round. The authors' code prints this maximum."""
     best = max(history, key=lambda entry: (entry["accuracy"], -entry["round"]))
     return best["accuracy"], best["round"]
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(RunRecord)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Is ``value`` of the type ``hint``, as far as its outermost layer goes?"""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    wanted = (int, float) if hint is float else get_origin(hint) or hint
+    return isinstance(value, wanted) and not isinstance(value, bool)
+
+
+def _check_contents(data: dict[str, Any]) -> None:
+    """What every reader of a record takes for granted about its lists and dictionaries."""
+    classes = len(data["confusion"])
+    rows = [row for row in data["confusion"] if isinstance(row, list)]
+    if not classes or [len(row) for row in rows] != [classes] * classes:
+        raise InputError("run record", data["confusion"], "a square confusion matrix")
+    keys = {"round", "loss", "accuracy"}
+    rounds = [e for e in data["history"] if isinstance(e, dict) and keys <= e.keys()]
+    if not rounds or len(rounds) != len(data["history"]):
+        raise InputError("run record", data["history"], f"a history with {sorted(keys)}")
+    if not all(isinstance(entry, dict) for entry in data["privacy"]):
+        raise InputError("run record", data["privacy"], "a list of statements on privacy")
+    if "rounds" not in data["settings"]:
+        raise InputError("run record", data["settings"], "settings with their rounds")

@@ -15,13 +15,17 @@ from pathlib import Path
 from repro.experiments import FIGURES, TABLES, Item, draw_all
 from repro.results.answer import Answer, Finding, answer
 from repro.results.drawing import Sources
-from repro.results.files import write_whole
+from repro.results.files import write_changed
 from repro.results.methods import LIMITS, measured_table, profile_columns
 from repro.results.page import STYLE
 from repro.results.table import Table, html_fragment, markdown, write_table
 from repro.results.verdicts import judge, verdict_table
 
 TITLE = "Does “DP+ / SecAgg+” hold? arXiv 2412.00687, reproduced"
+SUBTITLE = (
+    "Towards Privacy-Preserving Medical Imaging: Federated Learning with Differential Privacy (DP) "
+    "and Secure Aggregation (SecAgg) Using a Modified ResNet Architecture"
+)
 PAPER = "https://arxiv.org/abs/2412.00687"
 
 
@@ -45,8 +49,8 @@ def write_report(sources: Sources) -> list[Path]:
     content = collect(sources)
     write_table(content.verdicts, sources.out / "tables")
     paths = [sources.out / "report.html", sources.out / "report.md"]
-    write_whole(paths[0], as_html(content))
-    write_whole(paths[1], as_markdown(content))
+    write_changed(paths[0], as_html(content))
+    write_changed(paths[1], as_markdown(content))
     return paths
 
 
@@ -65,7 +69,7 @@ def collect(sources: Sources) -> Content:
             for item in FIGURES
         ],
         ablations=_found_ablations(sources.out / "ablations"),
-        methods=[measured_table(sources.evidence), profile_columns(sources.evidence)],
+        methods=[measured_table(sources), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
 
@@ -96,18 +100,28 @@ def _first_screen(content: Content) -> str:
     )
     return (
         f"<header>\n<h1>{html.escape(TITLE)}</h1>\n"
+        f'<p class="data"><a href="{PAPER}">{html.escape(SUBTITLE)}</a></p>\n'
         f'<p class="data">{html.escape(content.caption)}</p>\n</header>\n'
         '<section id="answer">\n<h2>What the paper claims</h2>\n'
-        f'<p>{html.escape(content.answer.claims)} (<a href="{PAPER}">the paper</a>)</p>\n'
+        f"<p>{_prose(content.answer.claims)}</p>\n"
         f"<h2>What was found</h2>\n<ul>{''.join(map(_finding, content.answer.found))}</ul>\n"
         f"{html_fragment(content.answer.table)}"
         f"<h2>How sure we are</h2>\n<ul>{''.join(map(_finding, content.answer.sure))}</ul>\n"
+        f'<p class="data">Where a number about the paper comes from: '
+        f"{html.escape(content.answer.tags)}.</p>\n"
         f"</section>\n<nav>{links}</nav>\n"
     )
 
 
 def _finding(finding: Finding) -> str:
-    return f"<li><b>{html.escape(finding.lead)}</b> {html.escape(finding.text)}</li>"
+    return f"<li><b>{_prose(finding.lead)}</b> {_prose(finding.text)}</li>"
+
+
+def _prose(text: str) -> str:
+    """Escaped, and kept from breaking a line inside ``ε = 6``, ``1 ± 2`` or ``3 / 4``."""
+    for sign in "=±/":
+        text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
+    return html.escape(text)
 
 
 def _item(text: str) -> str:
@@ -172,14 +186,16 @@ def as_markdown(content: Content) -> str:
 
     parts = [
         f"# {TITLE}",
+        f"[{SUBTITLE}]({PAPER})",
         f"*{content.caption}*",
         "## What the paper claims",
-        f"{content.answer.claims} ([the paper]({PAPER}))",
+        content.answer.claims,
         "## What was found",
         "\n".join(bullets(content.answer.found)),
         markdown(content.answer.table, heading=False),
         "## How sure we are",
         "\n".join(bullets(content.answer.sure)),
+        f"*Where a number about the paper comes from: {content.answer.tags}.*",
         "## Verdicts",
         markdown(content.verdicts, heading=False),
         "## Tables",

@@ -3,13 +3,16 @@
     OUT/runs/ARM-kK-sSEED-PROFILE-DIGEST/record.json
 
 Records are replaced whole and each run is locked while it is worked on, so any number of
-processes may share a store.
+processes may share a store. A record that cannot be read (damaged, or of another version) counts
+as missing: it is left out of what is drawn, with a line that says so, and its run is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,9 +43,12 @@ class RunStore:
             yield folder
 
     def load(self, run_id: str) -> RunRecord | None:
-        """The finished run, or None."""
+        """The finished run; None where there is none, or none that can be read."""
         path = self.folder(run_id) / "record.json"
-        return self._read(path) if path.exists() else None
+        try:
+            return self._read(path) if path.exists() else None
+        except InputError:
+            return None  # whoever asks for this run makes it again
 
     def save(self, record: RunRecord) -> Path:
         path = self.folder(record.run_id) / "record.json"
@@ -50,8 +56,9 @@ class RunStore:
         return path
 
     def all(self) -> list[RunRecord]:
-        """Every finished run, ordered by its id."""
-        return [self._read(path) for path in sorted(self.runs.glob("*/record.json"))]
+        """Every finished run, ordered by its id; one line on stderr for each unreadable one."""
+        paths = sorted(self.runs.glob("*/record.json"))
+        return [record for record in map(self._read_or_warn, paths) if record is not None]
 
     def select(self, **wanted: Any) -> list[RunRecord]:
         """Finished runs whose attributes equal ``wanted``, e.g. ``arm="fedavg", hospitals=10``."""
@@ -63,10 +70,34 @@ class RunStore:
 
     @staticmethod
     def _read(path: Path) -> RunRecord:
+        """The record; ``InputError``, naming the run, for one that is damaged or of another run."""
+        run_id = path.parent.name
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
-            raise InputError(
-                "run record", path.parent.name, f"readable JSON ({problem}); delete its folder"
-            ) from problem
-        return RunRecord.from_dict(data)
+            record = RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except InputError as problem:
+            raise InputError(f"record of run {run_id}", problem.value, problem.expected) from None
+        except (OSError, ValueError, RecursionError) as problem:
+            name = type(problem).__name__
+            raise InputError(f"record of run {run_id}", name, "readable JSON") from problem
+        if record.run_id != run_id:
+            raise InputError(f"record of run {run_id}", record.run_id, "that run's own")
+        return record
+
+    def _read_or_warn(self, path: Path) -> RunRecord | None:
+        try:
+            return self._read(path)
+        except InputError as problem:
+            again = self._how_to_repeat(path.parent.name)
+            print(f"left out: {problem}; {again}", file=sys.stderr, flush=True)
+            return None
+
+    def _how_to_repeat(self, run_id: str) -> str:
+        parts = re.fullmatch(r"(.+)-k(\d+)-s(\d+)-(.+)-[0-9a-f]+", run_id)
+        command = "the command that made it makes it again"
+        if parts is None:
+            return command
+        arm, hospitals, seed, profile = parts.groups()
+        return (
+            f"{command}, e.g. `repro run {arm} --hospitals {hospitals} --seed {seed} "
+            f"--profile {profile} --out {self.root}`"
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.cli.output import to_json
-from repro.results.files import write_whole
+from repro.results.files import write_changed
 
 NOT_RUN = "not run"
 
@@ -52,7 +52,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     paths = []
     for ending, text in content.items():
         path = folder / f"{table.name}.{ending}"
-        write_whole(path, text)
+        write_changed(path, text)
         paths.append(path)
     return paths
 

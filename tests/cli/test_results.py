@@ -50,11 +50,18 @@ def test_bad_input_is_one_line_exit_2_and_leaves_nothing(tmp_path, capsys, words
     assert not out.exists()
 
 
-def test_a_broken_record_is_named(out, capsys):
-    record = next((out / "runs").glob("*/record.json"))
+def test_a_broken_record_is_named_and_left_out(out, capsys):
+    """The table is drawn from the other runs, and one line says which is missing and why."""
+    record = next((out / "runs").glob("*-k10-s0-*/record.json"))
     record.write_text("{")
-    assert main(["table", "1", "--out", str(out)]) == 2
-    assert record.parent.name in capsys.readouterr().err
+    assert main(["table", "1", "--out", str(out), "--json"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert record.parent.name in line
+    assert "repro run fedavg --hospitals 10 --seed 0 --profile quick" in line
+    rows = json.loads((out / "tables" / "table1-arms.json").read_text())["rows"]
+    seeds = {(row["arm"], row["hospitals"]): row["n"] for row in rows}
+    assert seeds["fedavg", "10"] == "2"
+    assert seeds["fedavg", "20"] == "3"
 
 
 def test_drawing_imports_no_torch(out):

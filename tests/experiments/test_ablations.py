@@ -25,6 +25,7 @@ from repro.profiles import PROFILES
 from repro.random import RootSeed
 from repro.results.drawing import Sources
 from repro.results.evidence import gather
+from repro.results.sections import ablation_sections
 from repro.results.store import RunStore
 from repro.results.table import markdown
 from repro.secagg import SecAggSettings, SecureAggregator
@@ -116,6 +117,9 @@ def test_one_ablation_runs_draws_and_leaves_table_1_alone(tmp_path, one_process)
     cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=3, device="cpu")
     paths = draw_ablation(ablation, SMOKE, cells, conclusion, tmp_path)
 
+    times = [path.stat().st_mtime_ns for path in paths]
+    assert draw_ablation(ablation, SMOKE, cells, conclusion, tmp_path) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == times
     assert {path.suffix for path in paths} == {".md", ".csv", ".json", ".html", ".svg", ".png"}
     assert all(path.parent == tmp_path / "ablations" and path.stat().st_size for path in paths)
     assert len(store.all()) == 3  # "first" is the run that was there
@@ -125,10 +129,39 @@ def test_one_ablation_runs_draws_and_leaves_table_1_alone(tmp_path, one_process)
     parameters = [variant["parameters"] for variant in table["data"]["variants"]]
     assert parameters[0] == parameters[1] < parameters[2]
 
+    section = ablation_sections(_sources(tmp_path)).split("### Ablation skips")[1].split("###")[0]
+    assert "`OUT/ablations/skips.md`, `OUT/ablations/skips.svg`" in section
+    for cell, row in zip(cells, table["rows"], strict=True):
+        assert f"{cell.label}: {row['last']}" in section
+    assert "synthetic stand-in" in section
+
     assert [record.run_id for record in gather(store, "smoke").records] == [
         own.run_id(dataset.fingerprint)
     ]
     assert markdown(table1_accuracy.build(_sources(tmp_path))[1]) == before
+
+
+def test_all_runs_each_ablation_and_repeats_nothing(tmp_path, one_process, monkeypatch, capsys):
+    """One command, told again, leaves every file as it was; the report shows both ablations."""
+    small = {
+        "skips": one_small_ablation(),
+        "downsampling": dataclasses.replace(one_small_ablation(), name="downsampling"),
+    }
+    monkeypatch.setattr("repro.cli.ablate.NAMES", tuple(small))
+    monkeypatch.setattr("repro.cli.ablate.get_ablation", small.get)
+    words = ["ablate", "all", "--profile", "smoke", "--data", "synthetic", "--device", "cpu"]
+    words += ["--hospitals", "3", "--out", str(tmp_path), "--json"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    data = json.loads(told.out)
+    assert [one["name"] for one in data["ablations"]] == list(small)
+    assert len(data["paths"]) == 12
+    assert "ablations:" in told.err  # the progress bar over them
+    files = [path for path in tmp_path.rglob("*.*") if path.is_file()]
+    times = {path: path.stat().st_mtime_ns for path in files if path.name != "lock"}
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(RunStore(tmp_path).all()) == 3
 
 
 def _sources(out) -> Sources:

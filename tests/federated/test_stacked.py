@@ -154,8 +154,10 @@ def run(settings, dataset, folder):
 
 
 @pytest.mark.parametrize(
-    "arm", ["fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6-secagg"]
-)
+    "arm",
+    ["fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6-secagg", "scattering-fedavg",
+     "scattering-dpsgd-eps6"],
+)  # fmt: skip
 def test_runs_agree_with_one_at_a_time(arm, dataset, tmp_path):
     """Five hospitals by three: losses to 1e-3. (Any number of ranks: ``test_distributed``.)"""
     usual = run(small_settings(arm), dataset, tmp_path)

@@ -76,14 +76,17 @@ def test_convolutions_of_any_shape(data):
     records, views = draw(st.integers(1, 5), "records"), draw(st.sampled_from([1, 1, 2]), "views")
     double = draw(st.booleans(), "double")
     model = model.double() if double else model
-    # Whatever the cost model thinks: ghost norms, one record at a time, and unfolding.
-    method = draw(st.sampled_from(["ghost", "one by one", "unfold"]), "method")
+    # Whatever the cost model thinks: ghost norms and every way to whole gradients.
+    ways = {"one by one": conv._one_by_one, "group": conv._by_grouping}
+    if dims == 2:
+        ways["unfold"] = conv._by_unfolding
+    method = draw(st.sampled_from(["ghost", *ways]), "method")
     shape = (records, *([views] if views > 1 else []), model.conv.in_channels, *sizes)
     x = torch.randn(shape, dtype=torch.float64 if double else torch.float32)
     y = torch.randint(0, 3, (records,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "_ghost_is_cheaper", lambda call: dims == 2 and method == "ghost")
-        patch.setattr(conv, "_SMALL_MACS", 0 if method == "one by one" else 10**9)
+        patch.setattr(conv, "_method", lambda call: ways.get(method, conv._one_by_one))
         assert_engine_matches_loops(model, x, y, views=views, tolerance=1e-10 if double else 1e-5)
 
 

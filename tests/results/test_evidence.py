@@ -5,8 +5,13 @@ import dataclasses
 import pytest
 
 from repro.errors import InputError
+from repro.experiments import FIGURES, TABLES, draw
+from repro.profiles import PROFILES
 from repro.results import RunStore
+from repro.results.answer import answer
+from repro.results.drawing import Sources
 from repro.results.evidence import data_kind, gather, is_canonical
+from repro.results.verdicts import judge
 from tests.results import fake
 
 
@@ -26,6 +31,27 @@ def test_profiles_and_data_sets_are_never_mixed(tmp_path):
     assert gather(store, fingerprint="fake-synthetic").kind == "synthetic"
     assert gather(store, "smoke").kind == "official"
     assert gather(store, "paper").records == ()
+
+
+def test_any_profile_can_be_drawn_and_the_one_that_trains_most_is(tmp_path, monkeypatch):
+    """Nothing rests on the names or the numbers of hospitals of the profiles there are today."""
+    new = dataclasses.replace(
+        PROFILES["quick"], name="one-core", width=16, hospitals=(10,), seeds=(0, 1), rounds=20
+    )
+    monkeypatch.setitem(PROFILES, "one-core", new)
+    fake.store(tmp_path, ["fedavg"], "quick")
+    fake.store(tmp_path, ["fedavg", "dpsgd-eps6-secagg"], "one-core")
+    sources = Sources.of(tmp_path)
+    assert sources.evidence.profile == "one-core"
+    assert Sources.of(tmp_path, profile="quick").evidence.profile == "quick"
+    for item in TABLES[0], FIGURES[2], FIGURES[4], FIGURES[5]:
+        assert draw(item, sources)
+    given = answer(sources, judge(sources))
+    assert [column.key for column in given.table.columns] == ["what", "epsilon", "k10"]
+    assert "width 16 instead of 64, 20 rounds instead of 50" in str(given.sure)
+    assert "4 of 30 runs" in str(given.sure)
+    fake.store(tmp_path, ["fedavg"], "paper")
+    assert Sources.of(tmp_path).evidence.profile == "paper"
 
 
 def test_an_ablation_or_an_unseeded_run_is_no_evidence(tmp_path):

@@ -1,13 +1,13 @@
-"""Figures: deterministic, captioned, readable in grey, and drawn only when they must be."""
+"""Figures: deterministic, captioned, readable in grey."""
 
 import itertools
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from repro.experiments import FIGURES, ITEMS, draw, draw_all, find
+from repro.experiments import FIGURES, ITEMS, draw, find
 from repro.results import style
-from repro.results.drawing import Sources, is_current
+from repro.results.drawing import Sources
 from tests.results import fake
 
 
@@ -76,44 +76,3 @@ def test_losses_beyond_all_bounds_do_not_break_the_curves(tmp_path):
     history = [dict(entry, loss=float(loss)) for entry, loss in pairs]
     store.save(dataclasses.replace(run, history=history, final_loss=float("inf")))
     draw(find("figure", "loss"), Sources.of(tmp_path))
-
-
-def test_only_what_was_deleted_or_changed_is_drawn_again(tmp_path, monkeypatch):
-    """Counting draws: nothing when current; one item after its deletion; all after a new run."""
-    import repro.experiments as experiments
-
-    cheap = tuple(item for item in ITEMS if item.name in ("table1", "dpresnet", "recall"))
-    monkeypatch.setattr(experiments, "ITEMS", cheap)
-    fake.store(tmp_path, ["fedavg"])
-
-    def drawn_now():
-        return [item.name for item, _, new in draw_all(Sources.of(tmp_path)) if new]
-
-    assert drawn_now() == [item.name for item in cheap]
-    assert drawn_now() == []
-    (tmp_path / "figures" / "recall.png").unlink()
-    assert drawn_now() == ["recall"]
-    (tmp_path / "tables" / "table1.md").write_text("tampered")
-    assert drawn_now() == ["table1"]
-    fake.store(tmp_path, ["fedavg", "single"])
-    assert drawn_now() == [item.name for item in cheap]
-
-
-def test_a_repeated_run_that_differs_in_time_only_changes_nothing(tmp_path):
-    import dataclasses
-
-    store = fake.store(tmp_path, ["fedavg"])
-    before = Sources.of(tmp_path).digest
-    run = fake.record("fedavg", 10, 0)
-    store.save(dataclasses.replace(run, wall_seconds=99.0, finished="later", resumed=3))
-    assert Sources.of(tmp_path).digest == before
-    store.save(dataclasses.replace(run, final_accuracy=0.1))
-    assert Sources.of(tmp_path).digest != before
-
-
-def test_a_broken_note_means_drawing_again(tmp_path):
-    sources = Sources.of(tmp_path)
-    draw(find("figure", "dpresnet"), sources)
-    assert is_current(tmp_path, "dpresnet", sources.digest)
-    (tmp_path / ".drawn" / "dpresnet.json").write_text("{")
-    assert not is_current(tmp_path, "dpresnet", sources.digest)

@@ -1,5 +1,6 @@
 """The report: well-formed, self-contained, and honest on its first screen; in a real browser."""
 
+import dataclasses
 import html.parser
 import re
 import shutil
@@ -8,9 +9,15 @@ import subprocess
 import pytest
 
 from repro.experiments import FIGURES, ITEMS
+from repro.experiments.ablations import NAMES
+from repro.results import RunStore
+from repro.results.answer import answer, gain
+from repro.results.claims import PAPER_RESULTS, load_claims
 from repro.results.documents import DOCUMENTS, refreshed, update_documents
 from repro.results.drawing import Sources
 from repro.results.report import write_report
+from repro.results.sections import ablation_sections, item_sections, links
+from repro.results.verdicts import judge
 from tests.results import fake
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -73,6 +80,44 @@ def test_the_first_screen_answers_the_three_questions(drawn):
     assert "19.50 ± 0.40" in first
     assert "synthetic stand-in" in first
     assert "87 of 87 runs" in first
+    assert "the images are not BloodMNIST&#x27;s but a synthetic stand-in" in first
+    assert "width 4 instead of 64" in first
+    for tag in load_claims().sources:
+        assert f"[{tag}] " in first
+
+
+@pytest.mark.parametrize(("profile", "kind"), [("quick", "rebuilt"), ("paper", "rebuilt")])
+def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind):
+    """Only the paper's setting on real images decides; ε is that of the runs' own ledgers."""
+    fake.store(tmp_path, ["fedavg", "fedavg-secagg", "calibrated-secagg"], profile, kind)
+    sources = Sources.of(tmp_path)
+    given = answer(sources, judge(sources))
+    leads = [finding.lead for finding in given.sure]
+    decides = profile == "paper"
+    assert ("Measured: accuracy." in leads) == decides
+    assert ("Open: accuracy." in leads) != decides
+    assert ("not with the paper" in given.table.caption) != decides
+    cells = {row["what"]: row for row in given.table.rows}
+    assert cells["honest privacy for a whole hospital"]["epsilon"] == "6 (hospital)"
+    assert cells["honest privacy for a record (one image)"]["epsilon"] == "not run"
+    secagg, costs = (finding.text for finding in given.found[1:])
+    assert "by −0.1 ± 0.0 / −0.1 ± 0.0 points" in secagg
+    assert "−0.65 / −0.76 [calc]" in secagg
+    assert "an honest ε = 6 for a hospital −79.0 ± 0.0 / −79.0 ± 0.0" in costs
+    assert "clipping without noise not run;" in costs
+
+
+def test_gains_are_paired_by_seed(tmp_path):
+    """By hand: seeds 0 and 1 were run with both, so only their differences count."""
+    store = RunStore(tmp_path)
+    for arm, accuracies in {"fedavg": (0.5, 0.6, 0.9), "clip-secagg": (0.4, 0.6)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            run = fake.record(arm, 10, seed)
+            store.save(dataclasses.replace(run, final_accuracy=accuracy))
+    found = gain(Sources.of(tmp_path).evidence, "clip-secagg", 10)
+    assert found is not None
+    assert (found.n, found.mean) == (2, pytest.approx(-5.0))
+    assert found.deviation == pytest.approx(10 / 2**0.5)
 
 
 def test_ablations_that_were_run_stand_in_both(drawn):
@@ -101,7 +146,7 @@ def test_the_same_store_gives_the_same_report(drawn, tmp_path):
 def test_an_empty_store_reports_that_nothing_was_run(tmp_path):
     page = write_report(Sources.of(tmp_path))[0].read_text()
     first = page[: page.index("<nav>")]
-    assert "no run is finished yet" in first
+    assert "No run is finished yet" in first
     assert "0 of 87 runs" in first
 
 
@@ -125,9 +170,19 @@ def test_documents_keep_their_words_and_get_their_numbers(sources, tmp_path):
     assert refreshed(text, sources) == text
 
 
-def test_the_repositorys_documents_have_only_known_parts(sources):
-    from repro.results.claims import PAPER_RESULTS
+def test_sections_say_where_their_files_are_and_what_was_not_run(sources):
+    """Outside the repository files are named, inside it they are linked."""
+    items, ablations = item_sections(sources), ablation_sections(sources)
+    assert items.count("\n- **Drawn.** `OUT/") == len(ITEMS)
+    assert "`OUT/tables/table1.md`" in items
+    assert "`OUT/figures/recall.svg`" in items
+    assert ablations.count("### Ablation ") == len(NAMES)
+    assert ablations.count("- **Measured.** not run here yet.") == len(NAMES)
+    inside = PAPER_RESULTS / "tables" / "table1.md"
+    assert links(PAPER_RESULTS, [inside]) == "[table1.md](paper_results/tables/table1.md)."
 
+
+def test_the_repositorys_documents_have_only_known_parts(sources):
     for name in DOCUMENTS:
         refreshed((PAPER_RESULTS.parent / name).read_text(), sources)
 

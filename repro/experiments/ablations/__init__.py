@@ -1,7 +1,7 @@
 """Ablations: one decision of the setting changed at a time, one file each.
 
 ``repro ablate --list`` explains them, ``repro ablate NAME`` makes the runs (in the same store as
-the matrix') and draws ``OUT/ablations/NAME.*``.
+the matrix') and draws ``OUT/ablations/NAME.*``; ``repro ablate all`` does so for every one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = (
 
 def get_ablation(name: str) -> Ablation:
     if name not in NAMES:
-        raise InputError("ablation", name, "one of " + ", ".join(NAMES))
+        raise InputError("ablation", name, "one of " + ", ".join(NAMES) + ", or all")
     ablation: Ablation = _module(name).ABLATION
     return ablation
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from repro.arms import EPSILONS
 from repro.experiments.ablations.base import Ablation, Variant, base, change
 from repro.profiles import Profile
-from repro.settings import RunSettings
+from repro.results.rows import small
+from repro.settings import RecordPrivacy, RunSettings
 
 
 def variants(profile: Profile, hospitals: int) -> list[Variant]:
@@ -31,7 +32,7 @@ def series(settings: RunSettings) -> str:
 ABLATION = Ablation(
     name="epsilon",
     question="What accuracy does a total ε for a record buy?",
-    axis="ε (total, δ = 1.9e-4)",
+    axis=f"ε (total, δ = {small(RecordPrivacy.delta)})",
     variants=variants,
     columns=("gradients_clipped", "epsilon"),
     series=series,

@@ -10,12 +10,13 @@ from repro.experiments.ablations.base import Ablation, Cell, Conclusion
 from repro.experiments.ablations.measures import MEASURES
 from repro.profiles import Profile
 from repro.results import style
+from repro.results.drawing import digest_of, is_current, mark_current, noted_paths
 from repro.results.evidence import Evidence, data_kind
 from repro.results.record import RunRecord
 from repro.results.rows import cell as shown
 from repro.results.statistics import Summary, percent, percent_interval
 from repro.results.store import RunStore
-from repro.results.table import Column, Table, write_table
+from repro.results.table import Column, Table, as_json, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,12 +59,26 @@ def draw_ablation(
     conclusion: Conclusion | None,
     out: Path,
 ) -> list[Path]:
-    """Write the table and the figure; returns their paths, the table's first."""
+    """Write the table and the figure; returns their paths, the table's first.
+
+    Both are left alone where they were drawn from the same: all that the figure shows stands in
+    the table's data.
+    """
     caption = _caption(ablation, profile, cells)
-    paths = write_table(_table(ablation, cells, conclusion, caption), out / FOLDER)
+    table = _table(ablation, cells, conclusion, caption)
+    note, inputs = f"ablation-{ablation.name}", {"table": digest_of(as_json(table))}
+    if is_current(out, note, lambda question: inputs.get(question, "")):
+        return in_order(noted_paths(out, note))
+    paths = write_table(table, out / FOLDER)
     with style.applied():
-        figure = _figure(ablation, cells, caption)
-        return paths + style.write_figure(figure, out / FOLDER, ablation.name)
+        paths += style.write_figure(_figure(ablation, cells, caption), out / FOLDER, ablation.name)
+    mark_current(out, note, inputs, paths)
+    return in_order(paths)
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """The Markdown table first, then the rest by name."""
+    return sorted(paths, key=lambda path: (path.suffix != ".md", path.name))
 
 
 def _caption(ablation: Ablation, profile: Profile, cells: Sequence[Cell]) -> str:

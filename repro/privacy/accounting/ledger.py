@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from repro.errors import InputError
@@ -32,7 +30,6 @@ from repro.privacy.accounting.checks import (
 )
 from repro.privacy.accounting.composition import (
     EXACT,
-    NO_ACCOUNTANT,
     common_relations,
     compose_epsilon,
     summed_multiplier,
@@ -44,10 +41,14 @@ from repro.privacy.accounting.events import (
     RepeatedEvent,
     event_from_dict,
 )
-
-PLAIN = "plain"
-SECURE = "secure"
-AGGREGATIONS = (PLAIN, SECURE)
+from repro.privacy.accounting.ledger_rows import rows_of
+from repro.privacy.accounting.statements import (
+    AGGREGATIONS,
+    NO_GUARANTEE,
+    PLAIN,
+    RoundSpend,
+    Statement,
+)
 
 SEED_SOURCES = ("operating system entropy", "user seed")
 
@@ -59,31 +60,6 @@ PUBLIC = (
     "clip norm",
     "which hospitals took part in a round",
 )
-
-
-@dataclass(frozen=True)
-class RoundSpend:
-    """What one hospital did in one round: ``event`` × ``count``, and how the sum showed it."""
-
-    event: PrivacyEvent
-    count: int
-    in_sum: PrivacyEvent  # what is left of the event after secure aggregation
-
-    def seen(self, aggregation: str) -> PrivacyEvent:
-        return self.event if aggregation == PLAIN else self.in_sum
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One ε with where it comes from. ``hospital`` is the one that attains the maximum."""
-
-    epsilon: float
-    order: float | None  # Rényi order; None where the accounting is exact
-    hospital: int | None
-    accountant: str
-
-
-NO_GUARANTEE = Statement(math.inf, None, None, NO_ACCOUNTANT)
 
 
 class FederatedLedger:
@@ -281,8 +257,6 @@ class FederatedLedger:
 
         ε is a float and may be ``inf``. Nothing spent yet gives ε = 0.
         """
-        from repro.privacy.accounting.ledger_rows import rows_of
-
         return rows_of(self)
 
     # Checkpoints

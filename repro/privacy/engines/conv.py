@@ -1,4 +1,4 @@
-"""Convolutions: per-sample weight gradients one record at a time, or ghost norms.
+"""Convolutions: per-sample weight gradients in several ways, or ghost norms.
 
 Ghost norms (``conv_ghost``) pay where the map is small: their cost grows with its area squared.
 Elsewhere the gradients are formed and kept, which makes the later weighted sum almost free.
@@ -6,6 +6,7 @@ Elsewhere the gradients are formed and kept, which makes the later weighted sum 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from repro.privacy.engines.linear import MACS_PER_FLOAT
 
 # Measured on two CPU cores: one record's weight gradient at a time against the whole batch's.
 _ONE_BY_ONE = 1.35
-_SMALL_MACS = 4_000_000  # below this, per record, a call costs more than the work it does
+# Below this many weights the records fit one grouped convolution; above, its blocks are slow.
+_GROUPED_WEIGHTS = 10_000
 
 
 class ConvRule:
@@ -38,7 +40,7 @@ class ConvRule:
         layer, result = call.layer, dict[str, Contribution]()
         if "weight" in wanted:
             if wanted["weight"] or not _ghost_is_cheaper(call):
-                result["weight"] = _per_record(call)
+                result["weight"] = _method(call)(call)
             else:
                 norms = ghost_norms(layer, _padding(layer), call.x, call.g, call.records)
                 result["weight"] = Deferred(
@@ -50,34 +52,70 @@ class ConvRule:
         return result
 
 
-def _weight_gradient(layer: Any, x: Tensor, g: Tensor) -> Tensor:
-    """The ordinary weight gradient, summed over the leading dimension."""
+def _weight_gradient(
+    layer: Any, x: Tensor, g: Tensor, *, weight: Tensor | None = None, groups: int | None = None
+) -> Tensor:
+    """The ordinary weight gradient, summed over the leading dimension.
+
+    weight, groups: instead of the layer's own.
+    """
     dimensions = len(layer.kernel_size)
     return torch.ops.aten.convolution_backward(
         g,
         x,
-        layer.weight.detach(),
+        layer.weight.detach() if weight is None else weight,
         None,
         layer.stride,
         _padding(layer),
         layer.dilation,
         False,
         [0] * dimensions,
-        layer.groups,
+        layer.groups if groups is None else groups,
         [False, True, False],
     )[1]
 
 
-def _per_record(call: Call) -> Kept:
-    layer, two_dimensional = call.layer, len(call.layer.kernel_size) == 2
-    if two_dimensional and (call.x.is_cuda or _macs(call) < _SMALL_MACS):
-        return _by_unfolding(call)
+def _method(call: Call) -> Callable[[Call], Kept]:
+    """The fastest way to every record's weight gradient."""
+    if call.x.is_cuda:
+        return _by_unfolding if len(call.layer.kernel_size) == 2 else _one_by_one
+    small = call.layer.weight.numel() <= _GROUPED_WEIGHTS
+    return _by_grouping if small else _one_by_one
+
+
+def _one_by_one(call: Call) -> Kept:
+    layer = call.layer
     first = _weight_gradient(layer, call.x[: call.views], call.g[: call.views])
     # The layout of the backend's result, which may be channels-last: copying is then a memcpy.
     rows = first.new_empty((call.records, first.numel()))
     for row, x, g in zip(rows, call.x.chunk(call.records), call.g.chunk(call.records), strict=True):
         row.as_strided(first.shape, first.stride()).copy_(_weight_gradient(layer, x, g))
     return Kept(rows, first.shape, first.stride())
+
+
+def _by_grouping(call: Call) -> Kept:
+    """All records in one grouped convolution: record i's channels are group i's.
+
+    With few channels a call costs more than the work it does, so one call for all of them is
+    1.3 to 4 times as fast as one a record (DPResNet of width 4 to 16, CPU).
+    """
+    layer, records = call.layer, call.records
+    shape = layer.weight.shape
+    # Only its shape counts, as the gradient of the input is not asked for.
+    weight = layer.weight.detach().repeat(records, *[1] * (len(shape) - 1))
+    gradients = _weight_gradient(
+        layer,
+        _as_channels(call.x, records),
+        _as_channels(call.g, records),
+        weight=weight,
+        groups=records * layer.groups,
+    )
+    return Kept.of(gradients.view(records, *shape))
+
+
+def _as_channels(values: Tensor, records: int) -> Tensor:
+    """(records · views, C, …) -> (views, records · C, …)."""
+    return by_record(values, records).transpose(0, 1).flatten(1, 2).contiguous()
 
 
 def _by_unfolding(call: Call) -> Kept:

@@ -1,0 +1,115 @@
+"""Fixed features: what a model computes of an image before its first parameter, once per image.
+
+A model with ``features`` (a fixed function of one image) and ``head`` (all its parameters) is
+trained by giving the head the features. They are kept in ``OUT/features`` and shared by all runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from repro.federated.images import LabelledImages, normalise
+from repro.results.files import exclusive, writable_folder
+from repro.typing import Float, Int, Shaped
+
+BATCH = 64  # images at once: fixed, so that the same images give the same bits on any machine part
+
+
+@runtime_checkable
+class FixedFeatures(Protocol):
+    """A model of two parts, of which only the second learns."""
+
+    head: nn.Module
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) network inputs -> (B, F): a function of each image alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelledFeatures(LabelledImages):
+    """images: (N, F) float32, already what the trained part takes; labels: (N,) int64."""
+
+    images: Shaped[Tensor, "n f"]
+
+    @classmethod
+    def of(
+        cls, features: np.ndarray, labels: np.ndarray, device: torch.device | str
+    ) -> LabelledFeatures:
+        """From (N, F) float32 and (N,) integers; both are copied."""
+        tensor = torch.from_numpy(np.array(features, dtype=np.float32))
+        return cls(tensor.to(device), torch.from_numpy(labels.astype(np.int64)).to(device))
+
+    def take(self, indices: np.ndarray | Tensor) -> LabelledFeatures:
+        chosen = torch.as_tensor(indices, device=self.labels.device)
+        return LabelledFeatures(self.images[chosen], self.labels[chosen])
+
+    def inputs(self, indices: Int[Tensor, " b"] | slice = slice(None)) -> Float[Tensor, "b f"]:
+        return self.images[indices]
+
+
+def fixed_features(
+    model: FixedFeatures, images: np.ndarray, folder: Path | None = None
+) -> np.ndarray:
+    """(N, H, W, C) uint8 -> (N, F) float32, from ``folder`` where they were computed before.
+
+    folder: created when missing; None: compute, keep nothing. A second process that asks for the
+    same features waits for the first. On CPU whatever the run's device, so all runs share them.
+    """
+    if folder is None:
+        return _compute(model, images)
+    path = writable_folder("out", folder) / f"{_digest(model, images)}.npy"
+    with exclusive(path.with_suffix(".lock")):
+        if not path.exists():
+            part = path.with_suffix(".part.npy")
+            np.save(part, _compute(model, images))
+            os.replace(part, path)
+    return np.load(path, mmap_mode="r")
+
+
+def _digest(model: FixedFeatures, images: np.ndarray) -> str:
+    """Changes with the images and with the code of the features."""
+    source = inspect.getsource(inspect.getmodule(type(model)) or type(model))
+    state = hashlib.sha256(source.encode() + repr(images.shape).encode())
+    state.update(np.ascontiguousarray(images).tobytes())
+    return f"{type(model).__name__.lower()}-{state.hexdigest()[:10]}"
+
+
+@torch.no_grad()
+def _compute(model: FixedFeatures, images: np.ndarray) -> np.ndarray:
+    """In batches of fixed size, one thread each: threads change the time and no bit."""
+    starts = range(0, len(images), BATCH)
+
+    def one(start: int) -> Tensor:
+        torch.set_num_threads(1)  # of this worker only
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
+        return model.features(normalise(batch.permute(0, 3, 1, 2)))
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            name = f"features of {type(model).__name__}"
+            parts = list(
+                tqdm(
+                    pool.map(one, starts),
+                    name,
+                    len(starts),
+                    unit="batch",
+                    leave=False,
+                    disable=None,
+                )
+            )
+    finally:
+        torch.set_num_threads(before)
+    return torch.cat(parts).numpy()

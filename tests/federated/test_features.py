@@ -1,0 +1,85 @@
+"""Fixed features: computed once, kept whole, the same bits however many threads compute them."""
+
+import numpy as np
+import pytest
+import torch
+
+from repro.federated import features as module
+from repro.federated.execute import execute
+from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
+from repro.models import DPResNet, ScatteringLinear
+from repro.results.store import RunStore
+from tests.federated.small import small_dataset, small_settings
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (150, 28, 28, 3), dtype=np.uint8)
+
+
+def test_what_has_fixed_features():
+    assert isinstance(ScatteringLinear(), FixedFeatures)
+    assert not isinstance(DPResNet(width=4), FixedFeatures)
+
+
+def test_kept_features_are_those_computed(images, tmp_path, monkeypatch):
+    """And the second time nothing is computed; other images are other features."""
+    model = ScatteringLinear()
+    computed = fixed_features(model, images)
+    first = fixed_features(model, images, tmp_path / "features")
+    assert np.array_equal(first, computed)
+    monkeypatch.setattr(module, "_compute", None)
+    assert np.array_equal(fixed_features(model, images, tmp_path / "features"), computed)
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 1
+    with pytest.raises(TypeError):
+        fixed_features(model, images[:10], tmp_path / "features")
+
+
+def test_number_of_workers_changes_no_bit(images, monkeypatch):
+    model = ScatteringLinear()
+    results = []
+    for cores in (1, 3):
+        monkeypatch.setattr(module.os, "cpu_count", lambda cores=cores: cores)
+        results.append(fixed_features(model, images))
+    assert np.array_equal(*results)
+
+
+def test_labelled_features_pass_through(images):
+    values = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    labelled = LabelledFeatures.of(values, np.arange(6), "cpu")
+    chosen = labelled.take(np.array([4, 1]))
+    assert isinstance(chosen, LabelledFeatures)
+    assert chosen.labels.tolist() == [4, 1]
+    assert torch.equal(chosen.inputs(), torch.from_numpy(values[[4, 1]]))
+    values[4] = 0  # they are copies
+    assert chosen.inputs()[0].any()
+
+
+def test_a_run_on_features_trains_the_head_alone_and_repeats(tmp_path):
+    """The private arm: every step sees features, its record counts the linear layer, and a second
+    store gives the same bits. Without noise the same pictures become learnable."""
+    data = small_dataset()
+    records = [
+        execute(
+            small_settings("scattering-dpsgd-eps6-secagg", rounds=2),
+            data,
+            RunStore(tmp_path / name),
+            device="cpu",
+            quiet=True,
+        )
+        for name in ("one", "two")
+    ]
+    first, second = records
+    assert first.stable() == second.stable()
+    assert first.model["parameters"] == 4 * (3 * 81 * 49 + 1)
+    (row,) = [r for r in first.privacy if r["unit"] == "record" and "sum" not in r["view"]][:1]
+    assert 5.99 < row["epsilon_total"] <= 6.0
+    plain = execute(
+        small_settings("scattering-fedavg", rounds=2),
+        data,
+        RunStore(tmp_path / "one"),
+        device="cpu",
+        quiet=True,
+    )
+    assert plain.final_accuracy > 0.6  # of four classes; the private run stays below
+    assert len(list((tmp_path / "one" / "features").glob("*.npy"))) == 2  # train and test
