@@ -89,6 +89,7 @@ class SecAggParameters:
     )
     drop_rate: float = 0.0  # fraction of hospitals lost in each round, for the ablation [ours]
     levels: int | None = None  # quantisation levels; None: as many as the field allows
+    field_bits: int = 31  # or 61: twice the bytes, finer steps where hospitals are many [ours]
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,20 @@ class RunSettings:
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
+    concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def digest(self, data_fingerprint: str) -> str:
         """Ten hex digits that change whenever a setting or the data does."""
-        text = json.dumps([self.as_dict(), data_fingerprint], sort_keys=True)
+        known = self.as_dict()
+        # As before there was a choice: finished runs keep their names.
+        if self.concurrent == 1:
+            del known["concurrent"]
+        if self.secagg is not None and self.secagg.field_bits == 31:
+            del known["secagg"]["field_bits"]
+        text = json.dumps([known, data_fingerprint], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def run_id(self, data_fingerprint: str) -> str:

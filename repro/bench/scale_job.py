@@ -23,14 +23,20 @@ import torch
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.distributed import join
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import HospitalData, PlainTrainer
+from repro.federated.local_training import (
+    ConcurrentTrainer,
+    HospitalData,
+    LocalTrainer,
+    PlainTrainer,
+)
+from repro.federated.private_training import PrivateTrainer
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.secure import SecureAggregation
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
 from repro.random import RootSeed
-from repro.settings import LocalSettings, ModelSettings, SecAggParameters
+from repro.settings import LocalSettings, ModelSettings, RecordPrivacy, SecAggParameters
 
 CLASSES = 8
 TEST_IMAGES = 64
@@ -47,6 +53,9 @@ class Job:
     secure: bool = False
     neighbours: int = 4
     threads: int = 1
+    concurrent: int = 1  # hospitals trained at once
+    private: bool = False  # by DP-SGD, half of the images at a step on average
+    device: str = "cpu"
 
 
 def run(job: Job, ranks: Ranks) -> dict[str, Any]:
@@ -54,8 +63,7 @@ def run(job: Job, ranks: Ranks) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     start = peak_mib()
     federation = federation_of(job, ranks)
-    own = next(iter(federation.hospitals.values()))
-    federation.trainer.train(federation.model, own, seed=federation.seed, round_number=0)
+    _warm_up(federation)
     with tempfile.TemporaryDirectory() as folder:
         ranks.gather(None)  # all begin together
         started = time.perf_counter()
@@ -74,33 +82,52 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
     weights = dict.fromkeys(range(job.hospitals), job.images)
     model = build_model(
         ModelSettings(width=job.width), in_channels=3, num_classes=CLASSES, seed=seed
-    )
+    ).to(job.device)
     aggregator: Aggregator = PlainAggregator(ranks)
     if job.secure:
         neighbours = min(job.neighbours, job.hospitals - 1)
         parameters = SecAggParameters(neighbours, threshold=neighbours // 2 + 1)
-        aggregator = SecureAggregation(parameters, weights, seed, ranks)
+        aggregator = SecureAggregation(parameters, weights, seed, ranks, job.concurrent)
     return Federation(
         model=model,
         hospitals={
-            one: HospitalData(one, _images(one, job.images)) for one in ranks.share(weights)
+            one: HospitalData(one, _images(one, job.images, job.device))
+            for one in ranks.share(weights, job.concurrent)
         },
         weights=weights,
-        test=_images(job.hospitals, TEST_IMAGES),
+        test=_images(job.hospitals, TEST_IMAGES, job.device),
         num_classes=CLASSES,
-        trainer=PlainTrainer(LocalSettings(epochs=1)),
+        trainer=_trainer(job, weights),
         mechanism=Identity(),
         aggregator=aggregator,
         seed=seed,
         rounds=job.rounds,
         ranks=ranks,
+        concurrent=job.concurrent,
     )
 
 
-def _images(which: int, count: int) -> LabelledImages:
+def _trainer(job: Job, weights: dict[int, int]) -> LocalTrainer:
+    if not job.private:
+        return PlainTrainer(LocalSettings(epochs=1))
+    privacy = RecordPrivacy(expected_batch=max(1, job.images // 2))
+    return PrivateTrainer(privacy, weights, epochs=1, rounds=job.rounds)
+
+
+def _warm_up(federation: Federation) -> None:
+    """The first group's training, thrown away: libraries set themselves up."""
+    first = federation.ranks.groups(federation.weights, federation.concurrent)[0]
+    own = [federation.hospitals[hospital] for hospital in first]
+    trainer, model, seed = federation.trainer, federation.model, federation.seed
+    trainer.train(model, own[0], seed=seed, round_number=0)
+    if len(own) > 1 and isinstance(trainer, ConcurrentTrainer):
+        trainer.train_together(model, own, seed=seed, round_number=0)
+
+
+def _images(which: int, count: int, device: str) -> LabelledImages:
     stream = np.random.default_rng(which)
     images = stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8)
-    return LabelledImages.from_arrays(images, stream.integers(0, CLASSES, count))
+    return LabelledImages.from_arrays(images, stream.integers(0, CLASSES, count), device)
 
 
 def peak_mib() -> float:

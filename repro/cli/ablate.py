@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     from repro.data import load_dataset
     from repro.experiments.ablations.running import draw_ablation, run_ablation
-    from repro.federated.execute import check_device, check_synthetic
+    from repro.federated.checks import check_device, check_synthetic
     from repro.results.store import RunStore
 
     out = Path(arguments.out)

@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     from repro.data import load_dataset
     from repro.federated.campaign import matrix, run_all
-    from repro.federated.execute import check_device, check_synthetic
+    from repro.federated.checks import check_device, check_synthetic
     from repro.results.store import RunStore
 
     store = RunStore(out)

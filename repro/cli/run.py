@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="go on R rounds after a finished run, at the same noise: ε grows and is restated",
     )
+    parser.add_argument(
+        "--concurrent",
+        metavar="N",
+        type=int,
+        default=1,
+        help="train N hospitals at once as stacked models, for GPUs that one does not fill "
+        "(default 1; last bits differ, so it is another run)",
+    )
+    parser.add_argument(
+        "--field-bits",
+        metavar="B",
+        type=int,
+        choices=(31, 61),
+        default=31,
+        help="of secure aggregation: 31, or 61 for finer steps at twice the bytes (default 31)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -93,6 +110,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
+    from repro.federated import checks
     from repro.federated import execute as run_module
 
     def prepare() -> tuple[RunSettings, Dataset, RunStore, str | None]:
@@ -104,13 +122,20 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
             seed=arguments.seed,
             rounds=arguments.rounds,
         )
+        settings = replace(settings, concurrent=arguments.concurrent)
+        checks.check_concurrent(settings)
+        if settings.secagg is not None:
+            secagg = replace(settings.secagg, field_bits=arguments.field_bits)
+            settings = replace(settings, secagg=secagg)
+        elif arguments.field_bits != 31:
+            raise InputError("field-bits", arguments.field_bits, "31 without secure aggregation")
         if not 0 <= arguments.extend <= 1_000_000:
             raise InputError("extend", arguments.extend, "an integer from 0 to 1,000,000")
         store = RunStore(arguments.out)
-        device = run_module.check_device(ranks.device(arguments.device))
+        device = checks.check_device(ranks.device(arguments.device))
         dataset = load_dataset(arguments.data, arguments.dataset)
-        run_module.check_synthetic(dataset, profile, arguments.data)
-        run_module.check_ranks(settings, ranks)
+        checks.check_synthetic(dataset, profile, arguments.data)
+        checks.check_ranks(settings, ranks)
         return settings, dataset, store, device
 
     settings, dataset, store, device = ranks.agree(

@@ -110,4 +110,4 @@ def _aggregator(
         return PlainAggregator(ranks)
     from repro.federated.secure import SecureAggregation
 
-    return SecureAggregation(settings.secagg, weights, seed, ranks)
+    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent)

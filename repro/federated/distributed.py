@@ -28,6 +28,7 @@ from repro.federated.ranks import Ranks
 
 TIMEOUT = "REPRO_RANK_TIMEOUT"
 DEFAULT_TIMEOUT = 1800  # seconds; a rank that died is noticed at once, this is for lost networks
+LEAVING = timedelta(seconds=60)  # the longest that a rank which has finished waits for others
 EXIT_LOST = 4
 
 Result = TypeVar("Result")
@@ -59,13 +60,11 @@ def join() -> Iterator[Ranks]:
         try:
             with ranks.one_voice():
                 yield ranks
-            # Leave together: Gloo's threads may abort a process whose peer closes while they
-            # still flush the last collective.
-            with contextlib.suppress(RuntimeError):
-                dist.barrier()
+            ranks.finish_together()
         finally:  # after having spoken: the others notice our absence
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+        ranks.leave()
 
 
 def _collective(method: Callable[..., Result]) -> Callable[..., Result]:
@@ -180,6 +179,29 @@ class TorchRanks(Ranks):
             "command goes on from the last finished round, on any number of ranks "
             f"[{reason[:160]}]"
         )
+
+    def finish_together(self) -> None:
+        """Return when no rank has a collective under way any more, not even its last flush.
+
+        The barrier notices a dead peer at once, but is itself a collective. The store tells when
+        everybody is out of it: then Gloo's threads are idle on all ranks, and closing a
+        connection cannot meet one of them at work, which they may answer with an abort.
+        """
+        with contextlib.suppress(RuntimeError):  # the results are on disk: nothing to lose
+            dist.barrier()
+            self._meet("finished")
+
+    def leave(self) -> None:
+        """After this rank has closed its connections; rank 0, which may hold the store, waits."""
+        with contextlib.suppress(RuntimeError):
+            self._meet("closed", wait=self.first)
+
+    def _meet(self, place: str, *, wait: bool = True) -> None:
+        """Tell the store that this rank is here, and wait until all of them are."""
+        if self._store.add(place, 1) == self.size:
+            self._store.set(f"{place}: all", "")
+        if wait:
+            self._store.wait([f"{place}: all"], LEAVING)
 
     def _claim(self, status: int) -> bool:
         """Is this rank the first to have something to say?"""

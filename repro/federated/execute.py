@@ -26,8 +26,8 @@ from repro.federated.local_training import HospitalData
 from repro.federated.memory import keep_freed_memory
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
+from repro.federated.stacked import check_stackable
 from repro.models.registry import build_model
-from repro.profiles import Profile
 from repro.provenance import code_version
 from repro.random import RootSeed
 from repro.results.record import RunRecord, best_round
@@ -176,10 +176,12 @@ def assemble(
     )
     labelled = _labeller(model, features, where)
     model = model.head if isinstance(model, FixedFeatures) else model
+    if settings.concurrent > 1:
+        check_stackable(model)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
     images = labelled(train)
-    mine = set(ranks.share(weights))
+    mine = set(ranks.share(weights, settings.concurrent))
     hospitals = {
         hospital: HospitalData(hospital, images.take(positions))
         for hospital, positions in share.items()
@@ -200,6 +202,7 @@ def assemble(
         aggregator=parts.aggregator,
         update_event=parts.update_event,
         ledger=parts.ledger,
+        concurrent=settings.concurrent,
     )
 
 
@@ -333,33 +336,3 @@ class _Bar:
 
     def __exit__(self, *exception: object) -> None:
         self.bar.close()
-
-
-def check_synthetic(dataset: Dataset, profile: Profile, asked: str) -> None:
-    """The paper profile takes the synthetic stand-in only when it was asked for by name."""
-    if dataset.synthetic and not profile.synthetic_by_default and asked != "synthetic":
-        raise InputError(
-            "data",
-            asked,
-            f"real images for profile {profile.name} (set BLOODMNIST_NPZ, or --data synthetic)",
-        )
-
-
-def check_ranks(settings: RunSettings, ranks: Ranks) -> None:
-    """A rank without a hospital would have nothing to do: refuse it."""
-    training = settings.hospitals if settings.scope == "federated" else 1
-    if ranks.size > training:
-        raise InputError(
-            "ranks", ranks.size, f"at most {training}, the hospitals that train in this arm"
-        )
-
-
-def check_device(name: str | None) -> str | None:
-    """A device that exists, or one clear line."""
-    if name is None:
-        return None
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as problem:
-        raise InputError("device", name, "cpu, or a CUDA device of this machine") from problem
-    return name

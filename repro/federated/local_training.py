@@ -6,18 +6,22 @@ the authors' local training; ``repro.federated.private_training`` holds DP-SGD's
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
+from repro.federated.stacked import train_stacked
 from repro.random import RootSeed
 from repro.settings import LocalSettings
+from repro.typing import Float, Int
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,25 @@ class LocalTrainer(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class ConcurrentTrainer(LocalTrainer, Protocol):
+    """A trainer that can also train several hospitals at once, each from the same model."""
+
+    def train_together(
+        self,
+        model: nn.Module,
+        hospitals: Sequence[HospitalData],
+        *,
+        seed: RootSeed,
+        round_number: int,
+    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
+        """What ``train`` would leave in ``model`` for each, as vectors, up to rounding.
+
+        The model stays as it is.
+        """
+        ...
+
+
 def images_per_pass(epochs: int | float, images: int) -> list[int]:
     """How many images each pass over the data takes: all of them, in the last one a fraction.
 
@@ -79,23 +102,52 @@ class PlainTrainer:
         optimizer = torch.optim.Adam(model.parameters(), lr=self.settings.learning_rate, fused=True)
         if self.settings.keep_optimizer and data.hospital in self._kept:
             optimizer.load_state_dict(self._kept[data.hospital])
-        order = seed.torch_generator("batch order", data.hospital, round_number)
-        device = data.train.labels.device
-        total = torch.zeros((), device=device)
-        batches = 0
+        total = torch.zeros((), device=data.train.labels.device)
+        batches = self.batches(data, seed=seed, round_number=round_number)
         model.train()
-        for images in images_per_pass(self.settings.epochs, len(data.train)):
-            shuffled = torch.randperm(len(data.train), generator=order)[:images].to(device)
-            for batch in shuffled.split(self.settings.batch_size):
-                optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(model(data.train.inputs(batch)), data.train.labels[batch])
-                loss.backward()
-                optimizer.step()
-                total += loss.detach()
-                batches += 1
+        # One copy to the device for all steps.
+        positions = torch.cat(batches).to(total.device).split([len(batch) for batch in batches])
+        for batch in positions:
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(model(data.train.inputs(batch)), data.train.labels[batch])
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
         if self.settings.keep_optimizer:
             self._kept[data.hospital] = optimizer.state_dict()
-        return LocalReport(loss=float(total) / max(batches, 1))
+        return LocalReport(loss=float(total) / len(batches))
+
+    def batches(
+        self, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> list[Int[Tensor, " _"]]:
+        """Which of the hospital's images each step of the round takes; on the CPU."""
+        order = seed.torch_generator("batch order", data.hospital, round_number)
+        taken: list[Tensor] = []
+        for images in images_per_pass(self.settings.epochs, len(data.train)):
+            shuffled = torch.randperm(len(data.train), generator=order)[:images]
+            taken += shuffled.split(self.settings.batch_size)
+        return taken
+
+    def train_together(
+        self,
+        model: nn.Module,
+        hospitals: Sequence[HospitalData],
+        *,
+        seed: RootSeed,
+        round_number: int,
+    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
+        """A step of all hospitals that still have one to take is one step of stacked models."""
+        if self.settings.keep_optimizer:
+            raise InputError("concurrent", len(hospitals), "1 where optimizers are kept")
+        batches = [self.batches(one, seed=seed, round_number=round_number) for one in hospitals]
+        images = LabelledImages.joined([one.train for one in hospitals])
+        starts = itertools.accumulate([0, *(len(one.train) for one in hospitals[:-1])])
+        within = [
+            [batch + start for batch in own] for own, start in zip(batches, starts, strict=True)
+        ]
+        model.train()
+        vectors, losses = train_stacked(model, images, within, self.settings.learning_rate)
+        return vectors, [LocalReport(loss=loss) for loss in losses.tolist()]
 
     def state_dict(self) -> dict[str, Any]:
         return {"kept": self._kept}

@@ -7,18 +7,26 @@ batch are what the guarantee takes as public; see the ledger.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.errors import InputError
 from repro.federated.local_training import HospitalData, LocalReport
+from repro.federated.stacked import check_stackable
+from repro.federated.vector import to_vector
 from repro.privacy.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
-from repro.privacy.dpsgd import DPSGD, DPSGDSettings
+from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
 from repro.privacy.sampling import PoissonSampler
+from repro.privacy.together import train_together
 from repro.random import RootSeed
 from repro.settings import RecordPrivacy
+from repro.typing import Float
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,40 @@ class PrivateTrainer:
             round=round_number,
             steps=mine.steps_per_round,
         )
+        return self._reported(report)
+
+    def train_together(
+        self,
+        model: nn.Module,
+        hospitals: Sequence[HospitalData],
+        *,
+        seed: RootSeed,
+        round_number: int,
+    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
+        """Per-record gradients of all hospitals' models in one pass; see ``privacy.together``."""
+        check_stackable(model)
+        if self.settings.engine not in ("auto", "vmap"):
+            raise InputError("engine", self.settings.engine, "auto or vmap, for several at once")
+        plans = [self.plans[data.hospital] for data in hospitals]
+        runs = [
+            DPSGDRun(
+                self._dpsgd(mine),
+                copy.deepcopy(model),
+                _cross_entropy,
+                data.train.inputs(),
+                data.train.labels,
+                seed=seed,
+                hospital=data.hospital,
+                round=round_number,
+            )
+            for data, mine in zip(hospitals, plans, strict=True)
+        ]
+        reports = train_together(runs, [mine.steps_per_round for mine in plans])
+        vectors = torch.stack([to_vector(run.model) for run in runs])
+        return vectors, [self._reported(report) for report in reports]
+
+    @staticmethod
+    def _reported(report: DPSGDReport) -> LocalReport:
         event = PoissonSampledGaussianEvent(report.noise_multiplier, report.sample_rate)
         noted = report.diagnostics
         return LocalReport(

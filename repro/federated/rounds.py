@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ from repro.federated.aggregation import Aggregated, Aggregator
 from repro.federated.checkpoint import load_checkpoint, save_checkpoint
 from repro.federated.evaluation import evaluate
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import HospitalData, LocalTrainer
+from repro.federated.local_training import (
+    ConcurrentTrainer,
+    HospitalData,
+    LocalReport,
+    LocalTrainer,
+)
 from repro.federated.ranks import Ranks
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.accounting import PrivacyEvent
@@ -47,6 +52,7 @@ class Federation:
     ledger: FederatedLedger | None = None  # of arms that claim, or are said to have, privacy
     update_event: PrivacyEvent | None = None  # what a clipped update costs each round
     ranks: Ranks = field(default_factory=Ranks)
+    concurrent: int = 1  # hospitals trained at once; more need a ConcurrentTrainer
 
 
 @dataclass
@@ -97,16 +103,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     losses: dict[int, float | None] = {}
     spent: list[Spent] = []
     noted: Counter[str] = Counter()
-    for hospital in federation.ranks.share(federation.weights):
-        progress(number, hospital, None)
-        load_vector(federation.model, state.vector)
-        report = federation.trainer.train(
-            federation.model,
-            federation.hospitals[hospital],
-            seed=federation.seed,
-            round_number=number,
-        )
-        update = to_vector(federation.model).sub_(state.vector)
+    for hospital, update, report in _trained(federation, state.vector, number, progress):
         clock.lap("training")
         update, sent = federation.mechanism(
             update, seed=federation.seed, hospital=hospital, round=number
@@ -141,6 +138,26 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
         }
     )
     progress(number, None, result.accuracy)
+
+
+def _trained(
+    federation: Federation, start: Tensor, number: int, progress: Progress
+) -> Iterator[tuple[int, Tensor, LocalReport]]:
+    """This rank's hospitals' updates: hospital, local minus global model, what the trainer says."""
+    model, trainer = federation.model, federation.trainer
+    seed = federation.seed
+    for group in federation.ranks.groups(federation.weights, federation.concurrent):
+        progress(number, group[0], None)
+        load_vector(model, start)
+        own = [federation.hospitals[hospital] for hospital in group]
+        if len(group) == 1:
+            report = trainer.train(model, own[0], seed=seed, round_number=number)
+            yield group[0], to_vector(model).sub_(start), report
+            continue
+        assert isinstance(trainer, ConcurrentTrainer)
+        vectors, reports = trainer.train_together(model, own, seed=seed, round_number=number)
+        for hospital, vector, report in zip(group, vectors, reports, strict=True):
+            yield hospital, vector.sub_(start), report
 
 
 def _account(federation: Federation, spent: list[Spent], combined: Aggregated) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.errors import InputError
 from repro.federated.aggregation import Aggregated
 from repro.federated.ranks import Ranks
 from repro.random import RootSeed
@@ -39,7 +38,6 @@ from repro.secagg.rounds import PHASES, SESSION_BYTES
 from repro.settings import SecAggParameters
 from repro.typing import Float
 
-FIELD_BITS = 31
 Messages = Mapping[int, Buffer]  # hospital → what it sends, or what is sent to it
 ServerStep = Callable[[Server, list[Buffer]], Messages]
 
@@ -51,27 +49,31 @@ class SecureAggregation:
         seed) is lost before it sends its masked input; the mean is of the others.
     Identities and session are fresh from the operating system in every process's life, and the
     result depends on none of them, nor on the number of ranks.
+    concurrent: hospitals trained at once, which stay on one rank.
     """
 
     def __init__(
-        self, settings: SecAggParameters, weights: dict[int, int], seed: RootSeed, ranks: Ranks
+        self,
+        settings: SecAggParameters,
+        weights: dict[int, int],
+        seed: RootSeed,
+        ranks: Ranks,
+        concurrent: int = 1,
     ) -> None:
         self.settings, self.seed, self.ranks = settings, seed, ranks
-        self._owners = ranks.owners(weights)
+        self._owners = ranks.owners(weights, concurrent)
         self._identities = {
             one: Identity() for one, rank in sorted(self._owners.items()) if rank == ranks.rank
         }
         self._server_identity = Identity()
         self._directory, self._session = self._introduce()
         self._encoding = Encoding(
-            Field(FIELD_BITS),
+            Field(settings.field_bits),
             len(weights),
             settings.value_range,
             public_bound(weights),
             settings.levels,
         )
-        if ranks.size * (self._encoding.field.modulus - 1) >= 2**63:
-            raise InputError("ranks", ranks.size, "sums over ranks that fit 63 bits")
         self._number = 0
         self._new_round(1)  # a bad graph or threshold is found before anything is trained
 
@@ -204,15 +206,11 @@ class SecureAggregation:
         return _unpacked(self.ranks.broadcast(result))
 
     def _sum_over_ranks(self) -> tuple[np.ndarray, dict[int, bytes]]:
-        """The masked inputs' sum in the field, and their senders' signatures.
-
-        Elements are below p, so the integer sum over ranks is below ranks·p: no overflow.
-        """
-        field = self._encoding.field
-        total = self.ranks.sum_(torch.from_numpy(self._masked.total.astype(np.int64)))
+        """The masked inputs' sum in the field, and their senders' signatures."""
+        total = field_sum(self.ranks, self._masked.total, self._encoding.field)
         parts = self.ranks.gather(self._masked.signatures)
         signatures = {one: signed for part in parts for one, signed in part.items()}
-        return (total.numpy() % field.modulus).astype(field.dtype), signatures
+        return total, signatures
 
     def _traffic(self) -> tuple[dict[str, int], dict[str, int]]:
         """Bytes to and from the server by phase, of all hospitals."""
@@ -237,6 +235,20 @@ def public_bound(weights: dict[int, int]) -> int:
     coarse: the sizes themselves travel inside the masked vectors.
     """
     return 1 << (max(weights.values()) - 1).bit_length()
+
+
+def field_sum(ranks: Ranks, vector: np.ndarray, field: Field) -> np.ndarray:
+    """Σ over ranks of (n,) field elements, modulo p, by sums of int64 that cannot overflow.
+
+    An element's low 31 bits and what is above them are added apart; each such sum is below
+    ranks · 2³¹. With p = 2⁶¹ − 1 and high = 2³⁰·a + b, 2³¹·high = 2⁶¹·a + 2³¹·b ≡ a + 2³¹·b.
+    """
+    elements = torch.from_numpy(vector.astype(np.int64))
+    total = ranks.sum_(elements & (2**31 - 1)).numpy()
+    if field.bits > 31:
+        high = ranks.sum_(elements >> 31).numpy()
+        total = total + (high >> 30) + ((high & (2**30 - 1)) << 31)
+    return (total % field.modulus).astype(field.dtype)
 
 
 def _joined(parts: list[Messages]) -> list[Buffer]:

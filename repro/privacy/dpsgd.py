@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from repro.errors import InputError
 from repro.privacy.averaging import ParameterAverage
 from repro.privacy.clipping import Clipping
-from repro.privacy.engines import ENGINES
+from repro.privacy.engines import ENGINES, Engine
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES, NoisySum, clipped_noisy_sum
@@ -163,11 +163,14 @@ class DPSGDRun:
             else ParameterAverage(self._parameters, float(settings.average_decay))
         )
 
-    def step(self) -> None:
-        """Draw a batch, take its private sum, divide by the expected batch size, update."""
+    def step(self, engine: Engine | None = None) -> None:
+        """Draw a batch, take its private sum, divide by the expected batch size, update.
+
+        engine: for this step, in place of the settings'.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(self._derive("dp-sgd layers") >> 1)  # dropout masks
-            noisy = self._noisy_sum()
+            noisy = self._noisy_sum(engine or self.settings.engine)
         for name, parameter in self._parameters.items():
             # Public constant: dividing by the drawn size would leak it and break the scale.
             parameter.grad = noisy.gradient[name].div_(self.settings.expected_batch)
@@ -181,21 +184,24 @@ class DPSGDRun:
         self._clipped += noisy.clipped
         self._non_finite += noisy.non_finite
 
-    def _noisy_sum(self) -> NoisySum:
-        settings = self.settings
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The records that the next step draws: inputs (or their views) and targets."""
         drawn = self.sampler.sample(
             self.seed, hospital=self.hospital, round=self.round, step=self.steps
         ).to(self.inputs.device)
+        return self._views(self.inputs[drawn]), self.targets[drawn]
+
+    def _noisy_sum(self, engine: str | Engine) -> NoisySum:
+        settings = self.settings
         return clipped_noisy_sum(
             self.model,
             self.loss_fn,
-            self._views(self.inputs[drawn]),
-            self.targets[drawn],
+            *self.batch(),
             clip_norm=settings.rule(),
             noise_multiplier=settings.noise_multiplier,
             seed=self.seed.derive("dp-noise", self.hospital),
             step=self.round * _WORD + self.steps,
-            engine=settings.engine,
+            engine=engine,
             chunk_size=settings.chunk_size,
             views=settings.views,
             noise=settings.noise,

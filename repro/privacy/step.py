@@ -56,7 +56,7 @@ def clipped_noisy_sum(
     noise_multiplier: Number,
     seed: int,
     step: int,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     chunk_size: int | None = None,
     views: int = 1,
     noise: str = "gaussian",
@@ -69,7 +69,8 @@ def clipped_noisy_sum(
     noise_multiplier: σ ≥ 0; the noise has deviation σC, which hides adding or removing one
         record (sensitivity C). Divide the result by the public *expected* batch size.
     seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
-    engine: ``auto``, ``bookkeeping`` or ``vmap``; all give the same sum to rounding.
+    engine: ``auto``, ``bookkeeping`` or ``vmap``, or an engine itself; all give the same sum to
+        rounding.
     chunk_size: most records processed at once (virtual batches); changes memory and speed only.
     noise: ``gaussian``, or ``discrete_gaussian`` (exact integers on a grid; slow).
 
@@ -86,7 +87,7 @@ def clipped_noisy_sum(
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
     parameters = trainable_parameters(model)
     check_batch(inputs, targets, parameters, views)
-    chosen = choose(engine, model)
+    chosen = choose(engine, model) if isinstance(engine, str) else engine
     try:
         summed, used = _sum(chosen, model, loss_fn, inputs, targets, clipping, views, chunk_size)
     except Unsupported:

@@ -48,6 +48,9 @@ def test_run_keeps_the_contract(tmp_path, capsys):
         ("run fedavg --data nowhere.npz", "nowhere.npz"),
         ("run fedavg --dataset chestmnist", "chestmnist"),
         ("run fedavg --device tpu", "device"),
+        ("run fedavg --concurrent 0", "concurrent"),
+        ("run fedavg --field-bits 61", "field-bits"),
+        ("run fedavg-secagg --field-bits 32", "--field-bits"),
     ],
 )
 def test_mistakes_cost_one_line_and_leave_nothing(words, field, tmp_path, capsys):

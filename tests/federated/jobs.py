@@ -25,9 +25,9 @@ def alone(command: list[str]) -> list[str]:
     return [sys.executable, "-m", "repro", *command]
 
 
-def torchrun(ranks: int, command: list[str]) -> list[str]:
+def torchrun(ranks: int, command: list[str], module: str = "repro") -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, "--nproc-per-node", str(ranks), "-m", "repro", *command]
+    return [*launcher, "--nproc-per-node", str(ranks), "-m", module, *command]
 
 
 def record(line: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The same run on several processes: the same bits, and one clear line when something is wrong."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import torch
 
 from repro.federated.evaluation import BATCH, evaluate
 from repro.federated.images import LabelledImages
+from repro.federated.ranks import Ranks
+from tests.federated.arms_job import outcome
 from tests.federated.jobs import (
     alone,
     by_hand,
@@ -22,12 +25,40 @@ from tests.federated.jobs import (
 )
 from tests.federated.threads import on_ranks
 
+ARMS = (
+    *("fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6", "dpsgd-eps6-secagg"),
+    "scattering-dpsgd-eps6-secagg",  # on features computed once
+    *("fedavg:2", "fedavg-secagg:2", "dpsgd-eps6-secagg:2"),  # two hospitals at a time
+)
 
-@pytest.mark.parametrize(("arm", "ranks"), [("fedavg", 2), ("fedavg-secagg", 4), ("dpsgd-eps6", 2)])
-def test_any_number_of_ranks_gives_the_same_bits(arm, ranks, tmp_path):
-    """Every accuracy, loss and fact of the record, and rank 0 alone prints and writes."""
-    one = record(alone(words(arm, tmp_path / "one")))
-    many = record(torchrun(ranks, words(arm, tmp_path / "many")))
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Every kind of arm as a real job of 1, 2 and 4 ranks: ranks → arm → what came out."""
+    found = {}
+    for ranks in (1, 2, 4):
+        out = tmp_path_factory.mktemp(f"ranks-{ranks}")
+        found[ranks] = record(torchrun(ranks, [str(out), *ARMS], "tests.federated.arms_job"))
+        assert len(list(out.rglob("record.json"))) == len(ARMS)  # rank 0 alone prints and writes
+    return found
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_any_number_of_ranks_gives_the_same_bits(arm, outcomes):
+    """Every accuracy, loss, ε and fact of the record, and every bit of the final model."""
+    one, two, four = (outcomes[ranks][arm] for ranks in (1, 2, 4))
+    assert two == one
+    assert four == one
+
+
+def test_ranks_give_what_one_process_without_ranks_gives(outcomes, tmp_path):
+    alone_ = outcome("dpsgd-eps6-secagg", tmp_path, Ranks())
+    assert json.loads(json.dumps(alone_)) == outcomes[2]["dpsgd-eps6-secagg"]
+
+
+def test_the_command_under_torchrun_gives_the_record_of_the_command_alone(tmp_path):
+    one = record(alone(words("fedavg", tmp_path / "one")))
+    many = record(torchrun(2, words("fedavg", tmp_path / "many")))
     assert stable(many) == stable(one)
     assert len(list((tmp_path / "many").rglob("record.json"))) == 1
 
@@ -40,11 +71,11 @@ def undisturbed(tmp_path_factory):
     return record(alone(words("fedavg", tmp_path_factory.mktemp("whole"), rounds=LONG)))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(("victim", "ranks"), [(0, 1), (1, 4)])
 def test_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(
-    victim, undisturbed, tmp_path
+    victim, ranks, undisturbed, tmp_path
 ):
-    """kill -9 of either rank in mid-run: one line, no hang, and one process ends the run."""
+    """kill -9 of either rank in mid-run: one line, no hang, and fewer or more ranks end the run."""
     out = tmp_path / "killed"
     job = subprocess.Popen(
         torchrun(2, words("fedavg", out, rounds=LONG)),
@@ -60,7 +91,8 @@ def test_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(
     (line,) = own_lines(stderr)
     assert f"rank {1 - victim} of 2 has lost another one" in line
     assert "Traceback" not in stderr.split("ChildFailedError")[0].split("repro run:")[0]
-    resumed = record(alone(words("fedavg", out, rounds=LONG)))
+    again = words("fedavg", out, rounds=LONG)
+    resumed = record(alone(again) if ranks == 1 else torchrun(ranks, again))
     assert resumed["resumed"] == 1, "the job was finished before the kill; nothing was proved"
     assert stable(resumed) == stable(undisturbed)
 

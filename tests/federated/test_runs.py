@@ -1,13 +1,17 @@
 """Runs: deterministic, resumable, never repeated, safe to share a store."""
 
+import hashlib
+import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 import torch
 
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
-from repro.federated.execute import check_synthetic, execute, shares
+from repro.federated.checks import check_synthetic
+from repro.federated.execute import execute, shares
 from repro.profiles import PROFILES
 from repro.results.store import RunStore
 from tests.federated.small import small_dataset, small_settings
@@ -34,6 +38,20 @@ def test_another_seed_is_another_run(dataset, tmp_path):
     two = run(small_settings(seed=1), dataset, tmp_path)
     assert one.run_id != two.run_id
     assert one.history != two.history
+
+
+def test_settings_that_came_later_leave_finished_runs_their_names():
+    """A name from before there was a choice hashes the settings without it."""
+    plain, secure = small_settings(), small_settings("fedavg-secagg")
+    assert secure.secagg is not None
+    before = secure.as_dict()
+    del before["concurrent"], before["secagg"]["field_bits"]
+    text = json.dumps([before, "data"], sort_keys=True)
+    assert secure.digest("data") == hashlib.sha256(text.encode()).hexdigest()[:10]
+    finer = replace(secure, secagg=replace(secure.secagg, field_bits=61))
+    others = [replace(plain, concurrent=2), replace(secure, concurrent=2), finer]
+    names = {settings.digest("data") for settings in (plain, secure, *others)}
+    assert len(names) == 5
 
 
 def test_finished_run_is_not_repeated(dataset, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from repro.errors import InputError
 from repro.federated.ranks import Ranks
-from repro.federated.secure import SecureAggregation, public_bound
+from repro.federated.secure import SecureAggregation, field_sum, public_bound
 from repro.random import RootSeed
 from repro.secagg import (
     Field,
@@ -48,17 +48,18 @@ def one_round(ranks, parameters, weights, given_updates, number=1):
     weights=st.lists(st.integers(1, 300), min_size=5, max_size=12),
     size=st.integers(1, 4),
     lost=st.sampled_from([0.0, 0.1]),
+    bits=st.sampled_from([31, 61]),
 )
-def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, lost):
+def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, lost, bits):
     """The mean is bit for bit ``SecureAggregator``'s, and all ranks have it, facts included."""
     by_id = dict(enumerate(weights))
-    parameters = replace(SecAggParameters(), drop_rate=lost)
+    parameters = replace(SecAggParameters(), drop_rate=lost, field_bits=bits)
     given_updates = updates(by_id)
     results = on_ranks(size, lambda ranks: one_round(ranks, parameters, by_id, given_updates))
     first = results[0]
     facts = first.facts["secagg"]
     oracle = SecureAggregator(
-        SecAggSettings(max_weight=public_bound(by_id)), sorted(by_id)
+        SecAggSettings(max_weight=public_bound(by_id), field_bits=bits), sorted(by_id)
     ).aggregate(
         {h: update.numpy() for h, update in given_updates.items()},
         by_id, round=1, seed=SEED, drop={"masked": facts["dropped"]},
@@ -144,6 +145,19 @@ def test_too_few_left_fails_on_every_rank_and_the_next_round_works():
         return aggregation.finish().facts["secagg"]["survivors"]
 
     assert on_ranks(2, work) == [6, 6]
+
+
+@pytest.mark.parametrize("bits", [31, 61])
+def test_sums_over_ranks_are_exact_in_the_field(bits):
+    """Python's integers agree on seven ranks, largest elements and random ones: 7p > 2^63."""
+    field = Field(bits)
+    stream = np.random.default_rng(bits)
+    given_vectors = stream.integers(0, field.modulus, (7, 50)).astype(field.dtype)
+    given_vectors[:, 0] = field.modulus - 1
+    given_vectors[:, 1] = 0
+    sums = on_ranks(7, lambda ranks: field_sum(ranks, given_vectors[ranks.rank], field))
+    expected = [sum(map(int, column)) % field.modulus for column in given_vectors.T]
+    assert all(one.dtype == field.dtype and one.tolist() == expected for one in sums)
 
 
 def test_update_that_is_not_finite_is_refused():

@@ -1,0 +1,35 @@
+"""DP-SGD of several hospitals at once: their gradients in one pass, all else as ever.
+
+Sampling, clipping, noise, division and the optimizer's step are each run's own
+(``DPSGDRun.step``); a run is told only where its batch's clipped sum comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repro.errors import InputError
+from repro.privacy.dpsgd import DPSGDReport, DPSGDRun
+from repro.privacy.engines.stacked import stacked_sums
+
+
+def train_together(runs: Sequence[DPSGDRun], steps: Sequence[int]) -> list[DPSGDReport]:
+    """Take ``steps[i]`` steps of run i; the same as one run after the other, up to rounding.
+
+    runs: of models of one architecture (each its own copy), one loss and one clipping rule,
+        without views. Each model is trained in place.
+    """
+    for run in runs:
+        if run.settings.rule() != runs[0].settings.rule() or run.loss_fn is not runs[0].loss_fn:
+            raise InputError("runs", run.settings, "one clipping rule and loss for all")
+        run.model.train()
+    for step in range(max(steps)):
+        _one_step([run for run, last in zip(runs, steps, strict=True) if step < last])
+    return [run.finish() for run in runs]
+
+
+def _one_step(runs: Sequence[DPSGDRun]) -> None:
+    models, batches = [run.model for run in runs], [run.batch() for run in runs]
+    sums = stacked_sums(models, runs[0].loss_fn, batches, runs[0].settings.rule())
+    for run, summed in zip(runs, sums, strict=True):
+        run.step(engine=summed)

@@ -1,0 +1,50 @@
+"""Several arms, one after the other on the same ranks: a script for ``torchrun``.
+
+    torchrun --standalone --nproc-per-node 2 -m tests.federated.arms_job OUT fedavg fedavg:2
+
+``fedavg:2`` is the arm with two hospitals at a time.
+Rank 0 prints one JSON object: arm → the stable part of its record, and the final model's bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from repro.federated.checkpoint import load_checkpoint
+from repro.federated.distributed import join
+from repro.federated.execute import execute
+from repro.federated.ranks import Ranks
+from repro.results.store import RunStore
+from tests.federated.small import small_dataset, small_settings
+
+
+def outcome(arm: str, out: Path, ranks: Ranks) -> dict[str, Any]:
+    """One arm on eight hospitals, two rounds; what must not depend on the number of ranks."""
+    store = RunStore(out)
+    name, _, concurrent = arm.partition(":")
+    settings = small_settings(name, hospitals=8)
+    settings = dataclasses.replace(settings, concurrent=int(concurrent or 1))
+    record = execute(settings, small_dataset(), store, device="cpu", quiet=True, ranks=ranks)
+    if not ranks.first:
+        return {}
+    state = load_checkpoint(store.folder(record.run_id))
+    assert state is not None
+    model = hashlib.sha256(state["vector"].numpy().tobytes()).hexdigest()
+    return {"record": record.stable(), "model": model}
+
+
+def main() -> None:
+    out, arms = Path(sys.argv[1]), sys.argv[2:]
+    with join() as ranks:
+        outcomes = {arm: outcome(arm, out, ranks) for arm in arms}
+        if ranks.first:
+            print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main()
