@@ -10,16 +10,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from repro.data import Dataset, Split, partition
-from repro.data.hospitals import HospitalRecords
+from repro.data import Dataset, Split
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
 from repro.federated.checkpoint import forget_seed, saved_seed
+from repro.federated.division import class_count, judged_on, shares, subset
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData
@@ -105,53 +104,6 @@ def _say_if_code_changed(record: RunRecord) -> None:
         )
 
 
-def subset(dataset: Dataset, settings: RunSettings) -> dict[str, Split]:
-    """The train and test images the profile asks for: every n-th, in stored order."""
-    return {
-        "train": _every(dataset.train, settings.train_stride),
-        "test": _every(dataset.test, settings.test_stride),
-    }
-
-
-def _every(split: Split, stride: int) -> Split:
-    return Split(split.images[::stride], split.labels[::stride])
-
-
-def hospital_records(settings: RunSettings, labels: np.ndarray) -> list[HospitalRecords]:
-    """Who holds which images of the train split."""
-    return partition(
-        labels,
-        settings.hospitals,
-        settings.partition.scheme,
-        seed=settings.seed or 0,
-        alpha=settings.partition.alpha,
-        exponent=settings.partition.exponent,
-        validation_fraction=settings.partition.validation_fraction,
-    )
-
-
-def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
-    """hospital → positions of its training images in the train split, for this run's scope."""
-    records = hospital_records(settings, labels)
-    training = {hospital: record.train for hospital, record in enumerate(records)}
-    if settings.scope == "pooled":
-        return {0: np.sort(np.concatenate(list(training.values())))}
-    if settings.scope == "single":
-        alone = (settings.seed or 0) % settings.hospitals
-        return {alone: training[alone]}
-    return training
-
-
-def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
-    """The images a run is evaluated on: the test split, or every hospital's validation images."""
-    if settings.evaluate_on == "test":
-        return data["test"]
-    train = data["train"]
-    records = hospital_records(settings, train.labels)
-    held_out = np.sort(np.concatenate([record.validation for record in records]))
-    return Split(train.images[held_out], train.labels[held_out])
-
-
 def assemble(
     settings: RunSettings,
     data: dict[str, Split],
@@ -167,7 +119,7 @@ def assemble(
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = data["train"], judged_on(settings, data)
-    num_classes = _classes(train, test)
+    num_classes = class_count(train, test)
     model = build_model(
         settings.model,
         in_channels=train.images.shape[-1],
@@ -218,10 +170,6 @@ def _labeller(
         return LabelledImages.from_arrays(split.images, split.labels, device)
 
     return labelled
-
-
-def _classes(train: Split, test: Split) -> int:
-    return int(max(train.labels.max(), test.labels.max())) + 1
 
 
 def make_record(

@@ -7,7 +7,8 @@ import pytest
 
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
-from repro.federated.execute import assemble, cpu_threads, execute, subset
+from repro.federated.division import subset
+from repro.federated.execute import assemble, cpu_threads, execute
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import run_rounds
 from repro.privacy.accounting import RDPAccountant, gaussian_epsilon

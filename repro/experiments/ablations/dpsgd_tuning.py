@@ -107,7 +107,7 @@ def search_epsilon(cells: Sequence[Cell], dataset: Dataset) -> float:
     Every run trains on the same images, so their events compose (RDP adds up over the runs:
     Mironov 2017, proposition 1); hospitals have disjoint images, so the worst one counts.
     """
-    from repro.federated.execute import shares, subset
+    from repro.federated.division import shares, subset
     from repro.federated.private_training import plan
     from repro.privacy.accounting import PoissonSampledGaussianEvent, RDPAccountant
 

@@ -1,0 +1,61 @@
+"""Which images a run uses, and who holds them: all that follows from settings and labels alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repro.data import Dataset, Split, partition
+from repro.data.hospitals import HospitalRecords
+from repro.settings import RunSettings
+
+
+def subset(dataset: Dataset, settings: RunSettings) -> dict[str, Split]:
+    """The train and test images the profile asks for: every n-th, in stored order."""
+    return {
+        "train": _every(dataset.train, settings.train_stride),
+        "test": _every(dataset.test, settings.test_stride),
+    }
+
+
+def _every(split: Split, stride: int) -> Split:
+    return Split(split.images[::stride], split.labels[::stride])
+
+
+def hospital_records(settings: RunSettings, labels: np.ndarray) -> list[HospitalRecords]:
+    """Who holds which images of the train split."""
+    return partition(
+        labels,
+        settings.hospitals,
+        settings.partition.scheme,
+        seed=settings.seed or 0,
+        alpha=settings.partition.alpha,
+        exponent=settings.partition.exponent,
+        validation_fraction=settings.partition.validation_fraction,
+    )
+
+
+def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """hospital → positions of its training images in the train split, for this run's scope."""
+    records = hospital_records(settings, labels)
+    training = {hospital: record.train for hospital, record in enumerate(records)}
+    if settings.scope == "pooled":
+        return {0: np.sort(np.concatenate(list(training.values())))}
+    if settings.scope == "single":
+        alone = (settings.seed or 0) % settings.hospitals
+        return {alone: training[alone]}
+    return training
+
+
+def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
+    """The images a run is evaluated on: the test split, or every hospital's validation images."""
+    if settings.evaluate_on == "test":
+        return data["test"]
+    train = data["train"]
+    records = hospital_records(settings, train.labels)
+    held_out = np.sort(np.concatenate([record.validation for record in records]))
+    return Split(train.images[held_out], train.labels[held_out])
+
+
+def class_count(train: Split, test: Split) -> int:
+    """Classes are numbered from 0, and the largest of them occurs."""
+    return int(max(train.labels.max(), test.labels.max())) + 1
