@@ -189,7 +189,8 @@ class DPSGDRun:
         drawn = self.sampler.sample(
             self.seed, hospital=self.hospital, round=self.round, step=self.steps
         ).to(self.inputs.device)
-        return self._views(self.inputs[drawn]), self.targets[drawn]
+        # index_select copies whole rows, twice as fast as indexing where they are long.
+        return self._views(self.inputs.index_select(0, drawn)), self.targets[drawn]
 
     def _noisy_sum(self, engine: str | Engine) -> NoisySum:
         settings = self.settings
