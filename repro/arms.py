@@ -146,7 +146,7 @@ def compose(
 ) -> RunSettings:
     """The settings of one run of ``arm`` at ``profile``."""
     _check(hospitals, seed, rounds)
-    profile = for_model(profile, arm.model)
+    profile = for_model(profile, arm.model, arm.scope)
     secure = arm.aggregator == "secure"
     update = None
     if arm.mechanism != "identity":
@@ -156,9 +156,7 @@ def compose(
         record = RecordPrivacy(
             epsilon=arm.epsilon,
             clip_norm=profile.dpsgd_clip_norm,
-            # One step on pooled images takes as many as the hospitals' steps together.
-            expected_batch=profile.dpsgd_expected_batch
-            * (hospitals if arm.scope == "pooled" else 1),
+            expected_batch=profile.dpsgd_expected_batch,
             learning_rate=profile.dpsgd_learning_rate,
             optimizer=profile.dpsgd_optimizer,
             momentum=profile.dpsgd_momentum,
