@@ -21,6 +21,7 @@ NAMES = (
     "clip-norm",
     "epsilon",
     "local-epochs",
+    "training-length",
     "batch-size",
     "hospitals",
     "partition",
