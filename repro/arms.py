@@ -7,6 +7,7 @@ Every row of every accuracy table is one of these compositions; the loop that ru
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from repro.errors import InputError
 from repro.profiles import Profile, for_model
@@ -35,7 +36,8 @@ class Arm:
     mechanism: str = "identity"
     aggregator: str = "plain"
     noise: str = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
-    epsilon: float | None = None  # record-level total ε of DP-SGD
+    epsilon: float | None = None  # record-level total ε of DP-SGD, at `delta`
+    delta: float = RecordPrivacy.delta
     model: str = "dpresnet"  # a name in repro.models.registry
 
     @property
@@ -56,7 +58,12 @@ def _dpsgd(epsilon: float, *, secure: bool) -> Arm:
     )
 
 
-def _scattering(epsilon: float | None = None, **more: str) -> Arm:
+# δ must lie well below 1 / (the images of whoever trains): the paper's does for a hospital's, not
+# for all hospitals' together.
+POOLED_DELTA = 1e-5
+
+
+def _scattering(epsilon: float | None = None, **more: Any) -> Arm:
     """The arm of the same name without ``scattering-``, with the other model."""
     name, description = "fedavg", "FedAvg"
     if epsilon is not None:
@@ -66,7 +73,7 @@ def _scattering(epsilon: float | None = None, **more: str) -> Arm:
     if more.get("aggregator") == "secure":
         name, where = f"{name}-secagg", "in every hospital, secure aggregation"
     if more.get("scope") == "pooled":
-        name, where = f"central-{name}", "on the pooled training images"
+        name, where = f"central-{name}", f"on the pooled training images, δ = {more['delta']:g}"
     return Arm(
         name=f"scattering-{name}",
         description=f"scattering and a linear layer for DPResNet: {description} {where}",
@@ -130,7 +137,7 @@ ARMS: dict[str, Arm] = {
         _scattering(),
         *(_scattering(epsilon) for epsilon in EPSILONS),
         _scattering(6.0, aggregator="secure"),
-        _scattering(6.0, scope="pooled"),
+        _scattering(6.0, scope="pooled", delta=POOLED_DELTA),
     )
 }
 
@@ -155,6 +162,7 @@ def compose(
     if arm.epsilon is not None:
         record = RecordPrivacy(
             epsilon=arm.epsilon,
+            delta=arm.delta,
             clip_norm=profile.dpsgd_clip_norm,
             expected_batch=profile.dpsgd_expected_batch,
             learning_rate=profile.dpsgd_learning_rate,

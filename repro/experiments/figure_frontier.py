@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from repro.arms import EPSILONS
+from repro.arms import ARMS, EPSILONS
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
 from repro.results.privacy import promise, target_epsilon, total_epsilon
@@ -48,7 +48,8 @@ def build(sources: Sources) -> Figure:
     used = [r for arm in arms for k in counts for r in evidence.runs(arm, k)]
     caption = (
         "Points: mean over seeds of the last round; bars: ± one standard deviation. ε: total at "
-        f"δ = {small(RecordPrivacy().delta)} from each run's ledger, for one record (circles, "
+        f"δ = {small(RecordPrivacy().delta)} ({small(ARMS[POOLED].delta)} where all images are in "
+        "one place) from each run's ledger, for one record (circles, "
         "triangles, crosses) or one hospital (squares); the two are different promises. "
     )
     title = "Figure 5. Test accuracy against ε"

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro.arms import ARMS
+from repro.arms import ARMS, POOLED_DELTA
+from repro.profiles import SCATTERING_EPOCHS
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
 from repro.results.privacy import epsilon_cell, promise
+from repro.results.rows import small
 from repro.results.statistics import Summary, percent, percent_interval
 from repro.results.table import NOT_RUN, Column, Table
-from repro.settings import UpdatePrivacy
+from repro.settings import RecordPrivacy, UpdatePrivacy
 
 HOSPITAL, RECORD = "calibrated-secagg", "dpsgd-eps6-secagg"  # honest, at the ε the paper names
 # The paper's configurations and the arm that is each reading of them; None: there is none.
@@ -109,7 +111,8 @@ def _readings(sources: Sources) -> Table:
             "DP+ / SecAgg− is missing in the paper; ours is record-level DP-SGD in the clear.",
             "Scattering: fixed wavelet features and one linear layer instead of DPResNet, ours, to "
             "show what the same promises allow a model made for them. Its arms have all test "
-            "images in every profile but smoke.",
+            f"images, and {SCATTERING_EPOCHS} local epochs, in every profile but smoke. In one "
+            f"place δ = {small(POOLED_DELTA)}, else {small(RecordPrivacy.delta)}.",
             *quoted,
         ],
         data=_numbers(evidence),

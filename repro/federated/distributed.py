@@ -12,8 +12,10 @@ when a rank dies. The others end with the same status and say nothing.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import wraps
@@ -87,7 +89,8 @@ class TorchRanks(Ranks):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.here = _whole("LOCAL_WORLD_SIZE", 1)
         self._store = dist.PrefixStore("repro", store)
-        self.ending = False  # what ends the run is known: SIGTERM has nothing to add
+        self.ending = False  # what ends the run may be known: SIGTERM has nothing to add
+        self.terminated = False  # SIGTERM came all the same
 
     @_collective
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -133,9 +136,9 @@ class TorchRanks(Ranks):
     def agree(self, prepare: Callable[[], Result], facts: Callable[[Result], Any]) -> Result:
         self.ending = True
         mistake: InputError | None = None
-        quiet = contextlib.nullcontext() if self.first else contextlib.redirect_stderr(None)
         try:
-            with quiet:  # what is worth saying is worth saying once
+            # What is worth saying is worth saying once. (Without a stderr, print takes stdout.)
+            with contextlib.redirect_stderr(sys.stderr if self.first else io.StringIO()):
                 prepared = prepare()
         except InputError as problem:
             mistake = problem
@@ -148,6 +151,8 @@ class TorchRanks(Ranks):
             mistake = _difference([known for _, known in told])
         if mistake is None:
             self.ending = False
+            if self.terminated:
+                raise self.lost("SIGTERM")
             return prepared
         if self.first:
             raise mistake
@@ -183,12 +188,13 @@ class TorchRanks(Ranks):
     def finish_together(self) -> None:
         """Return when no rank has a collective under way any more, not even its last flush.
 
-        The barrier notices a dead peer at once, but is itself a collective. The store tells when
+        The sum notices a dead peer at once, but is itself a collective. The store tells when
         everybody is out of it: then Gloo's threads are idle on all ranks, and closing a
         connection cannot meet one of them at work, which they may answer with an abort.
         """
         with contextlib.suppress(RuntimeError):  # the results are on disk: nothing to lose
-            dist.barrier()
+            dist.all_reduce(torch.zeros(1))  # on CPU, where a barrier would take a GPU if it can
+        with contextlib.suppress(RuntimeError):
             self._meet("finished")
 
     def leave(self) -> None:
@@ -227,6 +233,7 @@ def _catching_sigterm(ranks: TorchRanks) -> Iterator[None]:
     """torchrun answers a rank's end with SIGTERM to the others: leave time for a last line."""
 
     def stop(_signal: int, _frame: object) -> None:
+        ranks.terminated = True
         if not ranks.ending:
             raise ranks.lost("SIGTERM")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,8 @@ class LabelledFeatures(LabelledImages):
     def of(
         cls, features: np.ndarray, labels: np.ndarray, device: torch.device | str
     ) -> LabelledFeatures:
-        """From (N, F) float32 and (N,) integers; both are copied."""
-        tensor = torch.from_numpy(np.array(features, dtype=np.float32))
+        """From (N, F) float32, on CPU not copied (``take`` copies), and (N,) integers."""
+        tensor = torch.from_numpy(np.asarray(features, dtype=np.float32))
         return cls(tensor.to(device), torch.from_numpy(labels.astype(np.int64)).to(device))
 
     def take(self, indices: np.ndarray | Tensor) -> LabelledFeatures:
@@ -75,13 +76,15 @@ def fixed_features(
             part = path.with_suffix(".part.npy")
             np.save(part, _compute(model, images))
             os.replace(part, path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="c")  # read where it lies; whatever is written stays private
 
 
 def _digest(model: FixedFeatures, images: np.ndarray) -> str:
-    """Changes with the images and with the code of the features."""
-    source = inspect.getsource(inspect.getmodule(type(model)) or type(model))
-    state = hashlib.sha256(source.encode() + repr(images.shape).encode())
+    """Changes with the images and with all that computes the features."""
+    modules = inspect.getmodule(type(model)), inspect.getmodule(normalise), sys.modules[__name__]
+    state = hashlib.sha256(repr((images.shape, torch.__version__)).encode())
+    for module in modules:
+        state.update(inspect.getsource(module or type(model)).encode())
     state.update(np.ascontiguousarray(images).tobytes())
     return f"{type(model).__name__.lower()}-{state.hexdigest()[:10]}"
 

@@ -16,16 +16,29 @@ from repro.privacy.engines.stacked import stacked_sums
 def train_together(runs: Sequence[DPSGDRun], steps: Sequence[int]) -> list[DPSGDReport]:
     """Take ``steps[i]`` steps of run i; the same as one run after the other, up to rounding.
 
-    runs: of models of one architecture (each its own copy), one loss and one clipping rule,
-        without views. Each model is trained in place.
+    runs: of models of one architecture (each its own copy, nothing frozen, no buffers), one loss
+        and one clipping rule, without views or chunks. Each model is trained in place.
     """
     for run in runs:
-        if run.settings.rule() != runs[0].settings.rule() or run.loss_fn is not runs[0].loss_fn:
-            raise InputError("runs", run.settings, "one clipping rule and loss for all")
+        _check(run, runs[0])
         run.model.train()
     for step in range(max(steps)):
         _one_step([run for run, last in zip(runs, steps, strict=True) if step < last])
     return [run.finish() for run in runs]
+
+
+def _check(run: DPSGDRun, first: DPSGDRun) -> None:
+    """What all models share, and what the pass over all of them would leave unheard."""
+    settings = run.settings
+    if settings.rule() != first.settings.rule() or run.loss_fn is not first.loss_fn:
+        raise InputError("runs", settings, "one clipping rule and loss for all")
+    if settings.views != 1 or settings.chunk_size is not None:
+        raise InputError("runs", settings, "one view and no chunk_size")
+    if settings.engine not in ("auto", "vmap"):
+        raise InputError("engine", settings.engine, "auto or vmap: the pass is one of its own")
+    frozen = [name for name, p in run.model.named_parameters() if not p.requires_grad]
+    for name in frozen + [name for name, _ in run.model.named_buffers()]:
+        raise InputError("runs", name, "models of trainable parameters alone: the rest is shared")
 
 
 def _one_step(runs: Sequence[DPSGDRun]) -> None:

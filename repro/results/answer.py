@@ -11,12 +11,27 @@ from collections import Counter
 from dataclasses import dataclass
 
 from repro.arms import ARMS
-from repro.profiles import PROFILES
+from repro.profiles import PROFILES, SCATTERING_EPOCHS, SCATTERING_SEARCH, SCATTERING_SEARCH_EPSILON
+from repro.results.answer_table import (
+    CLIPPED,
+    DOCUMENTED,
+    FEDAVG,
+    HOSPITAL,
+    PLAIN,
+    PRIVATE,
+    RECORD,
+    ROWS,
+    SCATTERING,
+    SCATTERING_PLAIN,
+    SCATTERING_POOLED,
+    answer_table,
+)
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
-from repro.results.privacy import epsilon, promise, protected_unit, total_epsilon
+from repro.results.privacy import epsilon, promise
+from repro.results.rows import small
 from repro.results.statistics import Summary, percent
-from repro.results.table import NOT_RUN, Column, Table
+from repro.results.table import NOT_RUN, Table
 from repro.results.verdicts import (
     NOT_CHECKABLE,
     NOT_COMPARABLE,
@@ -29,21 +44,7 @@ from repro.results.verdicts import (
 )
 from repro.settings import UpdatePrivacy
 
-PRIVATE = "DP+ / SecAgg+"
-PLAIN = "DP− / SecAgg−"
-CLIPPED, DOCUMENTED = "clip-secagg", "documented-secagg"
-RECORD, HOSPITAL = "dpsgd-eps6-secagg", "calibrated-secagg"
-SCATTERING = "scattering-dpsgd-eps6-secagg"  # the same promise as RECORD by another model
-# What the rows of the answer are, and the arm that measures each.
-ROWS = (
-    ("no privacy: plain FedAvg", "fedavg"),
-    ("“DP+” as most likely run: clipping, no noise", CLIPPED),
-    ("“DP+” as documented: its noise added", DOCUMENTED),
-    ("honest privacy for a record (one image)", RECORD),
-    ("honest privacy for a whole hospital", HOSPITAL),
-    ("no privacy: FedAvg, scattering for DPResNet", "scattering-fedavg"),
-    ("honest privacy for a record, scattering for DPResNet", SCATTERING),
-)
+LONG = f"{SCATTERING_EPOCHS} local epochs"  # what the ablation of training length calls it
 
 
 @dataclass(frozen=True)
@@ -67,26 +68,26 @@ def answer(sources: Sources, verdicts: list[Verdict]) -> Answer:
     return Answer(
         claims=_claims(sources),
         found=(_privacy(sources), _secagg(sources), _costs(sources), _honest(sources)),
-        table=_table(sources),
+        table=answer_table(sources),
         sure=_sure(sources, verdicts),
         tags="; ".join(f"[{tag}] {what}" for tag, what in sources.claims.sources.items()),
     )
 
 
 def _claims(sources: Sources) -> str:
-    parts = []
+    counts, levels, losses = [], [], []
     for private in sources.claims.of_kind("accuracy"):
         plain = sources.claims.accuracy(PLAIN, private.hospitals or 0)
         if private.configuration == PRIVATE and plain:
-            parts.append(
-                f"{private.value:.2f} % with {private.hospitals} hospitals, "
-                f"{plain.value - private.value:.2f} points less than without either"
-            )
+            counts.append(str(private.hospitals))
+            levels.append(f"{private.value:.2f}")
+            losses.append(f"{plain.value - private.value:.2f}")
     budget = sources.claims.get("epsilon")
     return (
         "Privacy costs almost nothing. Hospitals that train one classifier of blood cells "
         f"together, with differential privacy (ε = {budget.value:g} [{budget.source}]) and secure "
-        f"aggregation, reach a test accuracy of {'; and of '.join(parts)} [2nd]."
+        f"aggregation, reach a test accuracy of {_each(levels)} % with {_each(counts)} hospitals, "
+        f"{_each(losses)} points less than without either [2nd]."
     )
 
 
@@ -100,10 +101,10 @@ def _documented(sources: Sources) -> float:
 def _privacy(sources: Sources) -> Finding:
     claim, documented = sources.claims.get("epsilon"), _documented(sources)
     return Finding(
-        f"The privacy claimed is not there: ε = {claim.value:g} does not hold.",
-        "The noise was very likely never added, so nothing is guaranteed: "
-        f"ε = {epsilon(math.inf)} [flwr, infer]. Had it been added as documented, a hospital would "
-        f"have ε = {epsilon(documented)} after the {claim['rounds']} rounds [calc]. (But for a "
+        f"ε = {claim.value:g} does not hold, with or without the noise.",
+        "Very likely the noise was never added, and nothing is guaranteed: "
+        f"ε = {epsilon(math.inf)} [flwr, infer]. Added as documented, it gives a hospital "
+        f"ε = {epsilon(documented)} over the paper's {claim['rounds']} rounds [calc]. (But for a "
         "small probability δ, ε limits how far seeing the training can shift anybody's odds about "
         f"a hospital: {claim.value:g} by a factor of {math.exp(claim.value):.0f}; "
         f"{epsilon(documented)} limits nothing.)",
@@ -120,10 +121,10 @@ def _secagg(sources: Sources) -> Finding:
         claim = next(claimed, None)
         theirs.append(f"{claim.value:+.2f}".replace("-", "−") if claim else "not given")
     return Finding(
-        "Secure aggregation alone changes accuracy",
-        f"by {_each(ours)} points in these runs, with {_counts(evidence)} hospitals and the same "
-        f"seeds with and without it, where its rounding is all that differs; in the paper's table "
-        f"by {_each(theirs)} [calc].",
+        "What secure aggregation alone changes:",
+        f"accuracy by {_each(ours)} points in these runs, with {_counts(evidence)} hospitals and "
+        "the same seeds with and without it, where its rounding is all that differs; in the "
+        f"paper's table by {_each(theirs)} [calc].",
     )
 
 
@@ -132,35 +133,61 @@ def _costs(sources: Sources) -> Finding:
     evidence = sources.evidence
     parts = []
     for what, arm in (
-        ("clipping without noise", CLIPPED),
+        (f"clipping without noise{_never_clipped(evidence)}", CLIPPED),
         ("the documented noise", DOCUMENTED),
         (f"an honest {promise(RECORD)}", RECORD),
         (f"an honest {promise(HOSPITAL)}", HOSPITAL),
     ):
-        shown = [_points(gain(evidence, arm, hospitals)) for hospitals in evidence.hospital_counts]
-        parts.append(f"{what} {_each(shown)}")
+        parts.append(f"{what} {_gains(evidence, arm)}")
     return Finding(
-        "What privacy costs:",
-        "points of accuracy in these runs against plain FedAvg of the same seeds, with "
-        f"{_counts(evidence)} hospitals: {'; '.join(parts)}.",
+        "What privacy costs the paper's network:",
+        f"points of accuracy in these runs against plain FedAvg of the same seeds, all with secure "
+        f"aggregation and {_counts(evidence)} hospitals: {'; '.join(parts)}.",
     )
 
 
+def _never_clipped(evidence: Evidence) -> str:
+    """Why clipping may change nothing at all, where that is so."""
+    runs = [run for k in evidence.hospital_counts for run in evidence.runs(CLIPPED, k)]
+    if not runs or any(run.diagnostics.get("updates_clipped", 1) for run in runs):
+        return ""
+    return " (no update was long enough to be clipped)"
+
+
 def _honest(sources: Sources) -> Finding:
-    """What an honest guarantee can reach with a model that suits it."""
+    """What an honest guarantee reaches with a model that suits it."""
     evidence = sources.evidence
 
     def each(arm: str) -> str:
         finals = [evidence.final(arm, hospitals) for hospitals in evidence.hospital_counts]
         return _each([percent(final) for final in finals]) + ("" if None in finals else " %")
 
-    pooled = evidence.final("scattering-central-dpsgd-eps6", evidence.hospital_counts[0])
+    pooled = evidence.final(SCATTERING_POOLED, evidence.hospital_counts[0])
     return Finding(
-        "What honest privacy can reach:",
-        f"a model made for small data, fixed wavelet scattering with one linear layer, has at "
-        f"{promise(SCATTERING)}, with secure aggregation and {_counts(evidence)} hospitals, a test "
-        f"accuracy of {each(SCATTERING)}; without privacy {each('scattering-fedavg')}; with the "
-        f"same ε but all images in one trusted place {percent(pooled)}{' %' if pooled else ''}.",
+        "What honest privacy reaches with another model:",
+        "fixed wavelet scattering with one linear layer, which suits few images, has at "
+        f"{promise(SCATTERING)}, with secure aggregation and {_counts(evidence)} hospitals, "
+        f"{each(SCATTERING)}, that is {_gains(evidence, SCATTERING, SCATTERING_PLAIN)} points "
+        "against itself without privacy; with all images in one trusted place, "
+        f"{promise(SCATTERING_POOLED)} and δ = {small(ARMS[SCATTERING_POOLED].delta)}, "
+        f"{percent(pooled)}{' %' if pooled else ''}. {_as_long(sources)}"
+        f"Its settings were chosen in {SCATTERING_SEARCH}; no ε here covers that search, which "
+        f"would cost {SCATTERING_SEARCH_EPSILON} if it were charged.",
+    )
+
+
+def _as_long(sources: Sources) -> str:
+    """The paper's network with as much training, if that ablation was run."""
+    found = sources.side("ablations/training-length")
+    if found is None:
+        return ""
+    variants = [v for v in found["data"]["variants"] if v["variant"] == LONG]
+    shown = {
+        v["series"]: percent(Summary(v["mean"], v["deviation"], len(v["seeds"]))) for v in variants
+    }
+    return (
+        f"The paper's network, given the same {LONG} (ablation training-length), has "
+        f"{shown[FEDAVG]} % without privacy and {shown['dpsgd-eps6']} % at {promise(RECORD)}. "
     )
 
 
@@ -173,11 +200,16 @@ def _each(parts: list[str]) -> str:
     return parts[0] if set(parts) == {NOT_RUN} else " / ".join(parts)
 
 
-def gain(evidence: Evidence, arm: str, hospitals: int) -> Summary | None:
-    """Points of accuracy over plain FedAvg, paired by seed so that what seeds share drops out."""
-    plain = {r.seed: r.final_accuracy for r in evidence.runs("fedavg", hospitals)}
+def gain(evidence: Evidence, arm: str, hospitals: int, plain_arm: str = FEDAVG) -> Summary | None:
+    """Points of accuracy over ``plain_arm``, paired by seed so that what seeds share drops out."""
+    plain = {r.seed: r.final_accuracy for r in evidence.runs(plain_arm, hospitals)}
     other = {r.seed: r.final_accuracy for r in evidence.runs(arm, hospitals)}
     return Summary.of([100 * (other[seed] - plain[seed]) for seed in plain if seed in other])
+
+
+def _gains(evidence: Evidence, arm: str, plain_arm: str = FEDAVG) -> str:
+    counts = evidence.hospital_counts
+    return _each([_points(gain(evidence, arm, hospitals, plain_arm)) for hospitals in counts])
 
 
 def _points(summary: Summary | None) -> str:
@@ -185,54 +217,6 @@ def _points(summary: Summary | None) -> str:
         return NOT_RUN
     deviation = "" if summary.deviation is None else f" ± {summary.deviation:.1f}"
     return f"{summary.mean:+.1f}{deviation}".replace("-", "−")
-
-
-def _table(sources: Sources) -> Table:
-    """The answer's few numbers: true ε and accuracy of each reading."""
-    evidence = sources.evidence
-    counts = evidence.hospital_counts
-    stated = sources.claims.get("epsilon").value
-    rows = [{"what": "the paper’s claim", "epsilon": f"{stated:g} (as stated)"}]
-    for hospitals in counts:
-        claim = sources.claims.accuracy(PRIVATE, hospitals)
-        rows[0][f"k{hospitals}"] = f"{claim.value:.2f} [{claim.source}]" if claim else "–"
-    for what, arm in ROWS:
-        row = {"what": what, "epsilon": _true_epsilon(evidence, arm)}
-        for hospitals in counts:
-            final = evidence.final(arm, hospitals)
-            row[f"k{hospitals}"] = NOT_RUN if final is None else percent(final)
-        rows.append(row)
-    return Table(
-        name="answer",
-        title="Test accuracy (%) and true ε",
-        columns=[
-            Column("what", "reading"),
-            Column("epsilon", "ε", number=True),
-            *(Column(f"k{k}", f"accuracy (%), {k} hospitals", number=True) for k in counts),
-        ],
-        rows=rows,
-        caption="Accuracy: mean ± standard deviation over seeds, last round. ε: total, from the "
-        f"runs' own ledgers, for the unit in brackets.{_beware(evidence)} {evidence.caption()}",
-    )
-
-
-def _beware(evidence: Evidence) -> str:
-    """What must not be read out of the table, where these runs decide nothing."""
-    why_not = undecidable(evidence) if evidence.records else None
-    if why_not is None:
-        return ""
-    return f" Compare our rows with each other, not with the paper: {why_not}."
-
-
-def _true_epsilon(evidence: Evidence, arm: str) -> str:
-    """The largest total ε in the ledgers of the arm's runs, and what it protects."""
-    unit = protected_unit(arm)
-    if unit is None:
-        return epsilon(math.inf)
-    runs = [run for hospitals in evidence.hospital_counts for run in evidence.runs(arm, hospitals)]
-    if not runs:
-        return NOT_RUN
-    return f"{epsilon(max(total_epsilon(run, unit) for run in runs))} ({unit})"
 
 
 def coverage(evidence: Evidence) -> tuple[int, int]:
@@ -253,7 +237,7 @@ def _sure(sources: Sources, verdicts: list[Verdict]) -> tuple[Finding, ...]:
     order = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE, NOT_CHECKABLE)
     tally = ", ".join(f"{counts[name]} {name}" for name in order)
     return (
-        Finding("Certain:", "the ε of each reading. It follows from the setting by exact "
+        Finding("Certain:", "the ε of each reading of “DP+”. It follows from the setting by exact "
                 "arithmetic; no run is needed [calc]."),
         Finding("Very likely:", "that the noise was never added. The Flower releases which the "
                 "authors' repository can install compute it and throw it away when executed "
@@ -261,7 +245,7 @@ def _sure(sources: Sources, verdicts: list[Verdict]) -> tuple[Finding, ...]:
         _sure_of_accuracy(sources.evidence),
         Finding("Not known:", "the paper's text, its seeds and deviations. Its numbers come from "
                 "one third-party summary [2nd], its settings from the authors' code [code]."),
-        Finding("In numbers:", f"of the paper's claims, read in every way, {tally}."),
+        Finding("In numbers:", f"every claim of the paper, judged under each reading: {tally}."),
     )  # fmt: skip
 
 
@@ -270,17 +254,20 @@ def _sure_of_accuracy(evidence: Evidence) -> Finding:
     done, wanted = coverage(evidence)
     finished = f"{done} of {wanted} runs are finished"
     if not evidence.records:
-        return Finding("Open: accuracy.", f"No run is finished yet ({finished}).")
+        return Finding("Open: the paper's accuracy.", f"No run is finished yet ({finished}).")
     finals = [evidence.final(arm, k) for _, arm in ROWS for k in evidence.hospital_counts]
     widest = max((final.deviation or 0.0 for final in finals if final), default=0.0)
-    spread = f"Seeds spread by up to ± {100 * widest:.1f} points; {finished}."
+    spread = f"Standard deviations over seeds reach {100 * widest:.1f} points; {finished}."
     why_not = undecidable(evidence)
     if why_not is None:
-        lead, text = "Measured: accuracy.", "Real images in the paper's setting decide the claims."
+        lead, text = (
+            "Measured: the paper's accuracy.",
+            "Real images in the paper's setting decide the claims.",
+        )
         return Finding(lead, f"{text} {spread}")
     smaller = departures(PROFILES[evidence.profile])
     setting = f" Against the paper's setting: {', '.join(smaller)}." if smaller else ""
     return Finding(
-        "Open: accuracy.",
+        "Open: the paper's accuracy.",
         f"These runs decide no claim on it, since {why_not}.{setting} {spread}",
     )

@@ -35,6 +35,13 @@ def test_kept_features_are_those_computed(images, tmp_path, monkeypatch):
         fixed_features(model, images[:10], tmp_path / "features")
 
 
+def test_kept_features_are_of_this_code_and_library(images, tmp_path, monkeypatch):
+    fixed_features(ScatteringLinear(), images, tmp_path)
+    monkeypatch.setattr(module.torch, "__version__", "another")
+    fixed_features(ScatteringLinear(), images, tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
 def test_number_of_workers_changes_no_bit(images, monkeypatch):
     model = ScatteringLinear()
     results = []

@@ -106,15 +106,20 @@ def test_a_sum_is_good_for_its_own_batch_only():
 
 
 def test_runs_that_do_not_fit_together_are_refused():
-    def run(clip_norm):
+    def run(clip_norm, trainable=True, **more):
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
-        settings = DPSGDSettings(clip_norm, 1.0, expected_batch=2, learning_rate=0.1)
+        model[1].bias.requires_grad_(trainable)
+        settings = DPSGDSettings(clip_norm, 1.0, expected_batch=2, learning_rate=0.1, **more)
         inputs, targets = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 3])
         seed = RootSeed.from_user(0)
         return DPSGDRun(settings, model, losses, inputs, targets, seed=seed, hospital=0, round=1)
 
     with pytest.raises(InputError, match="one clipping rule"):
         train_together([run(1.0), run(2.0)], [1, 1])
+    with pytest.raises(InputError, match="trainable parameters alone"):
+        train_together([run(1.0), run(1.0, trainable=False)], [1, 1])
+    with pytest.raises(InputError, match="chunk_size"):
+        train_together([run(1.0), run(1.0, chunk_size=2)], [1, 1])
     trainer = PrivateTrainer(RecordPrivacy(engine="bookkeeping"), {0: 4, 1: 4}, epochs=1, rounds=1)
     with pytest.raises(InputError, match="auto or vmap"):
         trainer.train_together(small_model(), hospitals([4, 4]), seed=SEED, round_number=1)

@@ -76,7 +76,7 @@ def test_the_first_screen_answers_the_three_questions(drawn):
     first = text[: text.index("<nav>")]
     for question in ("What the paper claims", "What was found", "How sure we are"):
         assert question in first
-    assert "97.78 %" in first
+    assert "97.78 / 96.89 %" in first.replace("\N{NO-BREAK SPACE}", " ")
     assert "19.50 ± 0.40" in first
     assert "synthetic stand-in" in first
     assert "126 of 126 runs" in first
@@ -94,24 +94,30 @@ def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind)
     given = answer(sources, judge(sources))
     leads = [finding.lead for finding in given.sure]
     decides = profile == "paper"
-    assert ("Measured: accuracy." in leads) == decides
-    assert ("Open: accuracy." in leads) != decides
-    assert ("not with the paper" in given.table.caption) != decides
+    assert ("Measured: the paper's accuracy." in leads) == decides
+    assert ("Open: the paper's accuracy." in leads) != decides
+    assert ("none with the paper" in given.table.caption) != decides
+    assert "at δ = 1.9e-4, from" in given.table.caption
+    assert "seeds are public" in given.table.caption
+    epochs = {"quick": "1.25", "paper": "150"}[profile]
+    assert given.table.rows[1]["epochs"] == epochs
+    assert given.table.rows[-1]["epochs"] == "not run"
     cells = {row["what"]: row for row in given.table.rows}
     assert cells["honest privacy for a whole hospital"]["epsilon"] == "6 (hospital)"
     assert cells["honest privacy for a record (one image)"]["epsilon"] == "not run"
     secagg, costs, honest = (finding.text for finding in given.found[1:])
-    assert "by −0.1 ± 0.0 / −0.1 ± 0.0 points" in secagg
+    assert "accuracy by −0.1 ± 0.0 / −0.1 ± 0.0 points" in secagg
     assert "−0.65 / −0.76 [calc]" in secagg
     assert "an honest ε = 6 for a hospital −79.0 ± 0.0 / −79.0 ± 0.0" in costs
     assert "clipping without noise not run;" in costs
-    assert "accuracy of not run; without privacy not run;" in honest
+    assert "hospitals, not run, that is not run points" in honest
 
 
 def test_what_honest_privacy_reaches_is_read_from_the_runs(drawn):
     """The made-up runs come within 0.06 % of their levels, 0.76 and 0.752, 0.83 in one place."""
     first = (drawn / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "75.96 ± 0.40 / 75.17 ± 0.40 %" in first
+    assert "points against itself without privacy" in first
     assert "82.96 ± 0.40 %" in first
 
 

@@ -21,7 +21,7 @@ def variants(profile: Profile, hospitals: int) -> list[Variant]:
         found += [
             ("the profile's own", own),
             (
-                f"{SCATTERING_EPOCHS} local epochs",
+                f"{SCATTERING_EPOCHS} local epochs",  # `repro.results.answer` quotes these rows
                 change(own, "local", epochs=SCATTERING_EPOCHS / own.rounds),
             ),
         ]
