@@ -1,6 +1,7 @@
 """The report: well-formed, self-contained, and honest on its first screen; in a real browser."""
 
 import dataclasses
+import json
 import html.parser
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from repro.experiments import FIGURES, ITEMS
 from repro.experiments.ablations import NAMES
 from repro.results import RunStore
-from repro.results.answer import answer, gain
+from repro.results.answer import LONG, answer, gain
 from repro.results.claims import PAPER_RESULTS, load_claims
 from repro.results.documents import DOCUMENTS, refreshed, update_documents
 from repro.results.drawing import Sources
@@ -111,6 +112,25 @@ def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind)
     assert "an honest ε = 6 for a hospital −79.0 ± 0.0 / −79.0 ± 0.0" in costs
     assert "clipping without noise not run;" in costs
     assert "hospitals, not run, that is not run points" in honest
+
+
+def test_the_longer_training_is_told_once_it_was_run(tmp_path):
+    fake.store(tmp_path, ["fedavg"], "quick", "rebuilt")
+    rows = [("fedavg", 0.8), ("dpsgd-eps6", 0.5)]
+    variants = [
+        {"variant": LONG, "series": arm, "hospitals": 10, "seeds": [0, 1]}
+        | {"mean": mean, "deviation": 0.01}
+        for arm, mean in rows
+    ]
+    before = answer(Sources.of(tmp_path), [])
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "training-length.json").write_text(
+        json.dumps({"data": {"variants": variants}})
+    )
+    *others, told = answer(Sources.of(tmp_path), []).found
+    assert tuple(others) == before.found
+    assert "80.00 ± 1.00 % without privacy and 50.00 ± 1.00 %" in told.text
+    assert "with 10 hospitals" in told.text
 
 
 def test_what_honest_privacy_reaches_is_read_from_the_runs(drawn):

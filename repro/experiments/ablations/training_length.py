@@ -33,5 +33,5 @@ ABLATION = Ablation(
     question="How much of what DPResNet's arms lack is training, and how much is privacy?",
     axis="local training in all rounds together",
     variants=variants,
-    columns=("training_seconds", "epsilon"),
+    columns=("epsilon",),
 )
