@@ -150,7 +150,7 @@ _SCATTERING: dict[str, Any] = {
     "dpsgd_learning_rate": 2.0,
     "dpsgd_optimizer": "sgd",
     "dpsgd_momentum": 0.9,
-    # Gradients are some hundred times longer, so each is clipped and only their direction counts.
+    # Gradients are some hundred times longer: most are clipped, so mainly their direction counts.
     "dpsgd_clip_norm": 0.1,
 }
 # One step on pooled images has as many as the hospitals' steps together, so less noise.

@@ -175,7 +175,9 @@ def describe(record: RunRecord, out: Path) -> str:
         f"{entry['relation']}, {entry['view']}"
         for entry in record.privacy
     ]
-    if record.privacy and record.seed_source == "user seed":
-        lines.append("  noise keys come from the given seed: reproducible, but not private")
+    warnings = [warning for entry in record.privacy for warning in entry.get("warnings", ())]
+    lines += [f"  {warning}" for warning in dict.fromkeys(warnings)]
+    if record.privacy and record.diagnostics:
+        lines.append("  the record's `diagnostics` are counts without noise, which no ε covers")
     lines += [f"  {record.dataset['caption']}", f"  record: {out / 'runs' / record.run_id}"]
     return "\n".join(lines)

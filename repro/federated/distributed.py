@@ -5,8 +5,9 @@
 Every rank runs the same command; ``join`` finds torchrun's environment and the loop goes on as
 if it were alone. Objects and CPU tensors travel by Gloo, CUDA tensors by NCCL.
 
-What goes wrong costs one line, said by one rank: rank 0 for a bad set-up, whoever notices first
-when a rank dies. The others end with the same status and say nothing.
+Once the ranks have met, what goes wrong costs one line, said by one rank: rank 0 for a bad set-up,
+whoever notices first when a rank dies. The others say nothing. Ranks that cannot meet at all have
+no way to tell who should speak, so each says so.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
 """``repro run`` and ``repro arms``: the JSON contract, and one line for every mistake."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from repro.cli import main
+from repro.cli.run import describe
+from tests.results import fake
 
 KEYS = {
     *("arm", "hospitals", "seed", "dataset", "rounds", "final_accuracy", "best_accuracy"),
@@ -65,3 +69,15 @@ def test_mistakes_cost_one_line_and_leave_nothing(words, field, tmp_path, capsys
     assert said.count("\n") == 1
     assert field in said
     assert not out.exists()
+
+
+def test_what_a_private_run_does_not_promise_is_said_with_its_epsilon():
+    """The ledger's warnings once, not once a row, and that the record holds noiseless counts."""
+    made = fake.record("dpsgd-eps6-secagg", 10, 0)
+    rows = [dict(row, warnings=["beware of the seed"]) for row in made.privacy]
+    shown = describe(replace(made, privacy=rows, diagnostics={"gradients": 7}), Path("out"))
+    assert len(rows) > 1
+    assert shown.count("beware of the seed") == 1
+    assert "counts without noise, which no ε covers" in shown
+    plain = describe(replace(fake.record("fedavg", 10, 0), diagnostics={"updates": 7}), Path("out"))
+    assert "counts without noise" not in plain

@@ -1,8 +1,8 @@
 """The report: well-formed, self-contained, and honest on its first screen; in a real browser."""
 
 import dataclasses
-import json
 import html.parser
+import json
 import re
 import shutil
 import subprocess
