@@ -98,8 +98,8 @@ def of_the_runs(root: str) -> Iterable[Schedule]:
 
 def compare(schedule: Schedule) -> list[Row]:
     """ε of one schedule by each accountant; ours alone, with a note, without dp-accounting."""
+    from repro.bench.pld import pld_epsilon
     from repro.privacy.accounting import PoissonSampledGaussianEvent, PrivacyEvent, RDPAccountant
-    from repro.privacy.accounting.pld import pld_epsilon
 
     event = PoissonSampledGaussianEvent(schedule.noise_multiplier, schedule.sample_rate)
     ours = RDPAccountant().compose(event, schedule.steps).epsilon(schedule.delta)[0]

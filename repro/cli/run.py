@@ -14,6 +14,7 @@ from repro.data import Dataset, load_dataset
 from repro.errors import InputError
 from repro.profiles import PROFILES, get_profile
 from repro.provenance import code_version
+from repro.results.privacy import warnings_of
 from repro.results.record import RunRecord
 from repro.results.store import RunStore
 from repro.settings import RunSettings
@@ -175,8 +176,7 @@ def describe(record: RunRecord, out: Path) -> str:
         f"{entry['relation']}, {entry['view']}"
         for entry in record.privacy
     ]
-    warnings = [warning for entry in record.privacy for warning in entry.get("warnings", ())]
-    lines += [f"  {warning}" for warning in dict.fromkeys(warnings)]
+    lines += [f"  {warning}" for warning in warnings_of([record])]
     if record.privacy and record.diagnostics:
         lines.append("  the record's `diagnostics` are counts without noise, which no ε covers")
     lines += [f"  {record.dataset['caption']}", f"  record: {out / 'runs' / record.run_id}"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from repro.profiles import PROFILES, profile_table
 from repro.results.answer import coverage
 from repro.results.drawing import Sources
 from repro.results.evidence import Evidence
-from repro.results.record import RunRecord
+from repro.results.privacy import warnings_of
 from repro.results.table import Column, Table
 from repro.results.tightness import given_away
 
@@ -50,7 +49,7 @@ def measured_table(sources: Sources) -> Table:
         ("runs", f"{done} of {wanted} of the matrix (arms × hospitals × seeds)"),
         ("seeds", each([r.seed for r in records])),
         ("where noise and masks come from", each([r.seed_source for r in records])),
-        ("what the ledgers warn of", each(_warnings(records))),
+        ("what the ledgers warn of", each(warnings_of(records))),
         ("model", each([_model(r.model) for r in records])),
         *((key.replace("_", " "), each([e.get(key) for e in environments])) for key in keys),
         ("package version", each([r.code.get("version") for r in records])),
@@ -66,10 +65,6 @@ def measured_table(sources: Sources) -> Table:
         rows=[{"what": what, "value": value} for what, value in rows],
         caption=evidence.caption(),
     )
-
-
-def _warnings(records: Sequence[RunRecord]) -> list[str]:
-    return [w for r in records for entry in r.privacy for w in entry.get("warnings", ())]
 
 
 def _model(model: dict[str, Any]) -> str:

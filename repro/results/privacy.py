@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,12 @@ def total_epsilon(record: RunRecord, unit: str) -> float:
     """
     totals = [s.total for s in statements(record, unit) if s.relation != REPLACE]
     return max((_or_infinity(total) for total in totals), default=math.inf)
+
+
+def warnings_of(records: Iterable[RunRecord]) -> list[str]:
+    """What the runs' ledgers warn of, each once."""
+    every = (w for r in records for entry in r.privacy for w in entry.get("warnings", ()))
+    return list(dict.fromkeys(every))
 
 
 def epsilon_cell(records: list[RunRecord], unit: str) -> str:

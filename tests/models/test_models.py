@@ -50,7 +50,7 @@ def test_counts_on_networks_small_enough_to_do_by_hand():
 
 
 def test_comparison_knows_the_paper_s_numbers():
-    """4,802,120 parameters and 0.64 GMAC per 28×28 image: paper.md [code]."""
+    """4,802,120 parameters and 0.64 GMAC per 28×28 image [code]."""
     rows = {row["model"]: row for row in compare()}
     assert rows["dpresnet"]["parameters"] == 4_802_120
     assert rows["dpresnet"]["multiply_adds"] == pytest.approx(0.64e9, rel=0.01)

@@ -117,20 +117,41 @@ def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind)
 def test_the_longer_training_is_told_once_it_was_run(tmp_path):
     fake.store(tmp_path, ["fedavg"], "quick", "rebuilt")
     rows = [("fedavg", 0.8), ("dpsgd-eps6", 0.5)]
-    variants = [
-        {"variant": LONG, "series": arm, "hospitals": 10, "seeds": [0, 1]}
-        | {"mean": mean, "deviation": 0.01}
-        for arm, mean in rows
-    ]
     before = answer(Sources.of(tmp_path), [])
     (tmp_path / "ablations").mkdir()
-    (tmp_path / "ablations" / "training-length.json").write_text(
-        json.dumps({"data": {"variants": variants}})
-    )
-    *others, told = answer(Sources.of(tmp_path), []).found
+
+    def found(*own):
+        """With an ablation whose shorter runs are these."""
+        variants = [
+            {"variant": LONG, "series": arm, "hospitals": 10, "seeds": [0, 1], "runs": []}
+            | {"mean": mean, "deviation": 0.01}
+            for arm, mean in rows
+        ]
+        variants.append(dict(variants[0], variant="the profile's own", runs=list(own)))
+        file = tmp_path / "ablations" / "training-length.json"
+        file.write_text(json.dumps({"data": {"variants": variants}}))
+        return answer(Sources.of(tmp_path), []).found
+
+    assert found("a run of another profile") == before.found
+    *others, told = found(fake.record("fedavg", 10, 0, "quick", "rebuilt").run_id)
     assert tuple(others) == before.found
     assert "80.00 ± 1.00 % without privacy and 50.00 ± 1.00 %" in told.text
     assert "with 10 hospitals" in told.text
+
+
+def test_the_search_is_charged_by_composing_its_steps(tmp_path):
+    """40 · 180 steps at q = 0.12296, σ = 1.42481 cost more than √40 times the 6 of one run, and
+    less than 40 times; a run without a schedule is not charged."""
+    run = fake.record("scattering-dpsgd-eps6-secagg", 10, 0)
+    RunStore(tmp_path).save(run)
+    untold = answer(Sources.of(tmp_path), []).found[3].text
+    assert "no ε here covers that search." in untold
+    schedule = {"noise_multiplier": 1.42481, "sample_rate": 0.12296, "steps": 180}
+    rows = [row | schedule for row in run.privacy]
+    RunStore(tmp_path).save(dataclasses.replace(run, privacy=rows))
+    told = answer(Sources.of(tmp_path), []).found[3].text
+    (cost,) = re.findall(r"would cost ε = (\d+) if", told)
+    assert 6 * 40**0.5 < int(cost) < 6 * 40
 
 
 def test_what_honest_privacy_reaches_is_read_from_the_runs(drawn):

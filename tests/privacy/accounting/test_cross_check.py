@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
+from repro.bench.pld import pld_epsilon
 from repro.privacy.accounting import (
     FixedBatchGaussianEvent,
     GaussianEvent,
@@ -13,7 +14,6 @@ from repro.privacy.accounting import (
     RDPAccountant,
     gaussian_epsilon,
 )
-from repro.privacy.accounting.pld import pld_epsilon
 from repro.privacy.accounting.subsampled_gaussian import rdp_poisson_gaussian
 from tests.privacy.accounting.oracles import rdp_quadrature, relative
 

@@ -2,7 +2,8 @@
 
 The privacy loss distribution (Koskela et al. 2020; Doroshenko et al. 2022) loses nothing but its
 discretisation, so it says how much Rényi accounting gives away: 10–13 % over thousands of steps,
-more over few (``repro bench tightness``). For reports and tests only: no guarantee rests on it.
+more over few (``repro bench tightness``). An oracle for benchmarks and tests: no guarantee rests
+on it, and nothing else may import it.
 """
 
 from __future__ import annotations
