@@ -26,7 +26,7 @@ _TARGET = 3.0
 Contestants = dict[str, Callable[[], float]]
 
 _MODULES = {
-    "ours": "repro.privacy.accounting",
+    "ours": "repro.accounting",
     "dp-accounting": "dp_accounting.rdp",
     "opacus": "opacus.accountants",
 }
@@ -102,7 +102,7 @@ def _rows(
 
 
 def _ours() -> tuple[Callable[[], float], Callable[[], float]]:
-    from repro.privacy.accounting import (
+    from repro.accounting import (
         PoissonSampledGaussianEvent,
         RDPAccountant,
         calibrate_noise_multiplier,

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from repro.errors import InputError, MissingDependency
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import ADD_REMOVE, Number
-from repro.privacy.accounting.curves import check_proved
-from repro.privacy.accounting.events import (
+from repro.accounting import checks
+from repro.accounting.checks import ADD_REMOVE, Number
+from repro.accounting.curves import check_proved
+from repro.accounting.events import (
     GaussianEvent,
     PoissonSampledGaussianEvent,
     PrivacyEvent,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from repro.bench.harness import Row, environment
 from repro.errors import MissingDependency
-from repro.privacy.accounting.checks import ADD_REMOVE, RECORD
+from repro.accounting.checks import ADD_REMOVE, RECORD
 
 OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
 TABLE, RUNS = "Table 2", "runs"  # where schedules come from
@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 def of_the_paper() -> list[Schedule]:
     """Those of Table 2's noise multipliers: hospitals' sizes, batches and total ε."""
     from repro.experiments import table2_privacy as table
-    from repro.privacy.accounting import calibrate_noise_multiplier
+    from repro.accounting import calibrate_noise_multiplier
 
     schedules = []
     for images, batch in table.HOSPITALS:
@@ -99,7 +99,7 @@ def of_the_runs(root: str) -> Iterable[Schedule]:
 def compare(schedule: Schedule) -> list[Row]:
     """ε of one schedule by each accountant; ours alone, with a note, without dp-accounting."""
     from repro.bench.pld import pld_epsilon
-    from repro.privacy.accounting import PoissonSampledGaussianEvent, PrivacyEvent, RDPAccountant
+    from repro.accounting import PoissonSampledGaussianEvent, PrivacyEvent, RDPAccountant
 
     event = PoissonSampledGaussianEvent(schedule.noise_multiplier, schedule.sample_rate)
     ours = RDPAccountant().compose(event, schedule.steps).epsilon(schedule.delta)[0]

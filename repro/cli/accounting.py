@@ -91,7 +91,7 @@ _OPTIONS = {
 
 
 def _event(arguments: argparse.Namespace, noise_multiplier: float) -> Any:
-    from repro.privacy.accounting import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
+    from repro.accounting import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
 
     kind = {"poisson": PoissonSampledGaussianEvent, "fixed": FixedBatchGaussianEvent}
     event = kind[arguments.sampling](noise_multiplier, arguments.sample_rate)
@@ -103,7 +103,7 @@ def _event(arguments: argparse.Namespace, noise_multiplier: float) -> Any:
 
 
 def _epsilon(arguments: argparse.Namespace) -> Outcome:
-    from repro.privacy.accounting import RDPAccountant, checks
+    from repro.accounting import RDPAccountant, checks
 
     accountant = RDPAccountant(arguments.relation)
     steps = checks.count("steps", arguments.steps)
@@ -125,7 +125,7 @@ def _epsilon(arguments: argparse.Namespace) -> Outcome:
 
 
 def _rdp(arguments: argparse.Namespace) -> Outcome:
-    from repro.privacy.accounting import rdp
+    from repro.accounting import rdp
 
     event = _event(arguments, arguments.noise_multiplier)
     value = rdp(event, arguments.order, relation=arguments.relation)
@@ -134,7 +134,7 @@ def _rdp(arguments: argparse.Namespace) -> Outcome:
 
 
 def _noise(arguments: argparse.Namespace) -> Outcome:
-    from repro.privacy.accounting import calibrate_noise_multiplier
+    from repro.accounting import calibrate_noise_multiplier
 
     _event(arguments, 1.0)  # refuses a relation without proof before any search
     multiplier, epsilon = calibrate_noise_multiplier(
@@ -153,7 +153,7 @@ def _noise(arguments: argparse.Namespace) -> Outcome:
 
 
 def _gaussian(arguments: argparse.Namespace) -> Outcome:
-    from repro.privacy.accounting import gaussian_epsilon
+    from repro.accounting import gaussian_epsilon
 
     epsilon = gaussian_epsilon(
         arguments.sigma, arguments.sensitivity, arguments.rounds, arguments.delta

@@ -18,8 +18,8 @@ from repro.experiments.table2_privacy import (
     ROUNDS,
     SIGMA,
 )
-from repro.privacy.accounting.calibration import calibrate_noise_multiplier
-from repro.privacy.accounting.gaussian import gaussian_epsilon, gaussian_sigma
+from repro.accounting.calibration import calibrate_noise_multiplier
+from repro.accounting.gaussian import gaussian_epsilon, gaussian_sigma
 
 #: label → (sensitivity, hospitals whose noise adds up).
 READINGS = {

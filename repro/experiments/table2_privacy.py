@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from repro.privacy.accounting.calibration import calibrate_noise_multiplier
-from repro.privacy.accounting.composition import summed_multiplier
-from repro.privacy.accounting.gaussian import (
+from repro.accounting.calibration import calibrate_noise_multiplier
+from repro.accounting.composition import summed_multiplier
+from repro.accounting.gaussian import (
     basic_composition,
     classical_sigma,
     gaussian_epsilon,

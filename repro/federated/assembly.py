@@ -11,13 +11,13 @@ from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.local_training import LocalTrainer, PlainTrainer
 from repro.federated.private_training import PrivateTrainer
 from repro.federated.ranks import Ranks
-from repro.privacy.accounting import (
+from repro.accounting import (
     GaussianEvent,
     NonPrivateEvent,
     PrivacyEvent,
     gaussian_sigma,
 )
-from repro.privacy.accounting.ledger import FederatedLedger
+from repro.accounting.ledger import FederatedLedger
 from repro.privacy.mechanisms import (
     ClipAndNoiseUpdate,
     ClipUpdate,

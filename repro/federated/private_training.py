@@ -20,7 +20,7 @@ from repro.errors import InputError
 from repro.federated.local_training import HospitalData, LocalReport
 from repro.federated.stacked import check_stackable
 from repro.federated.vector import to_vector
-from repro.privacy.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
+from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
 from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.together import train_together

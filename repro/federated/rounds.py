@@ -29,8 +29,8 @@ from repro.federated.local_training import (
 )
 from repro.federated.ranks import Ranks
 from repro.federated.vector import load_vector, to_vector
-from repro.privacy.accounting import PrivacyEvent
-from repro.privacy.accounting.ledger import FederatedLedger
+from repro.accounting import PrivacyEvent
+from repro.accounting.ledger import FederatedLedger
 from repro.privacy.mechanisms import UpdateMechanism
 from repro.random import RootSeed
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from repro.arms import ARMS
 from repro.experiments.ablations.training_length import LONG
-from repro.privacy.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 from repro.profiles import PROFILES, SCATTERING_SEARCH
 from repro.results.answer_table import (
     CLIPPED,

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from repro.privacy.accounting.gaussian import gaussian_epsilon
+from repro.accounting.gaussian import gaussian_epsilon
 from repro.profiles import PROFILES, Profile
 from repro.results.claims import Claim
 from repro.results.drawing import Sources

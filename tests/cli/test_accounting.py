@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from repro.cli import main
-from repro.privacy.accounting import RDPAccountant, gaussian_epsilon
-from repro.privacy.accounting.events import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
+from repro.accounting import RDPAccountant, gaussian_epsilon
+from repro.accounting.events import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
 
 EPSILON = {"noise-multiplier": 1.1, "sample-rate": 64 / 11959, "steps": 9342, "delta": 1e-5}
 RDP = {"noise-multiplier": 1.1, "sample-rate": 0.01, "order": 7.5}
@@ -164,7 +164,7 @@ def test_accounting_needs_no_torch():
 def test_import_loads_numpy_alone():
     """Importing the accountant loads neither scipy nor torch (0.1 s instead of seconds)."""
     code = (
-        "import sys, repro.privacy.accounting, repro.privacy\n"
+        "import sys, repro.accounting, repro.privacy\n"
         "repro.privacy.RDPAccountant\n"
         "assert not {'torch', 'scipy'} & set(sys.modules)\n"
     )

@@ -15,7 +15,7 @@ from repro.federated.images import LabelledImages
 from repro.federated.local_training import HospitalData, PlainTrainer, images_per_pass
 from repro.federated.private_training import plan
 from repro.models import DPResNet
-from repro.privacy.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 from repro.profiles import PROFILES
 from repro.random import RootSeed
 from repro.settings import LocalSettings, RecordPrivacy

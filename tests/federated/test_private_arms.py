@@ -12,7 +12,7 @@ from repro.federated.division import subset
 from repro.federated.execute import assemble, cpu_threads, execute
 from repro.federated.ranks import Ranks
 from repro.federated.rounds import run_rounds
-from repro.privacy.accounting import RDPAccountant, gaussian_epsilon
+from repro.accounting import RDPAccountant, gaussian_epsilon
 from repro.profiles import PROFILES
 from repro.random import RootSeed
 from repro.results.store import RunStore
@@ -80,7 +80,7 @@ def test_dpsgd_spends_its_target_and_not_a_hair_more(secure, dataset, tmp_path):
     # The worst hospital's own steps, composed by hand.
     row = record.privacy[0]
     accountant = RDPAccountant("add_remove", "record")
-    from repro.privacy.accounting import PoissonSampledGaussianEvent
+    from repro.accounting import PoissonSampledGaussianEvent
 
     event = PoissonSampledGaussianEvent(row["noise_multiplier"], row["sample_rate"])
     assert accountant.compose(event, row["steps"]).epsilon(DELTA)[0] == spent

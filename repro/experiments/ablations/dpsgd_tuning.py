@@ -109,7 +109,7 @@ def search_epsilon(cells: Sequence[Cell], dataset: Dataset) -> float:
     """
     from repro.federated.division import shares, subset
     from repro.federated.private_training import plan
-    from repro.privacy.accounting import PoissonSampledGaussianEvent, RDPAccountant
+    from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 
     first = cells[0].settings
     train = subset(dataset, first)["train"]

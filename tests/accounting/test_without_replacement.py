@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from repro.privacy.accounting.without_replacement import (
+from repro.accounting.without_replacement import (
     _log_even_differences,
     rdp_fixed_batch_gaussian,
 )

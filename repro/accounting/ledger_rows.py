@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro.privacy.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE
-from repro.privacy.accounting.events import NonPrivateEvent, PrivacyEvent
-from repro.privacy.accounting.statements import NO_GUARANTEE, PLAIN, SECURE
+from repro.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE
+from repro.accounting.events import NonPrivateEvent, PrivacyEvent
+from repro.accounting.statements import NO_GUARANTEE, PLAIN, SECURE
 
 if TYPE_CHECKING:
-    from repro.privacy.accounting.ledger import FederatedLedger
+    from repro.accounting.ledger import FederatedLedger
 
 VIEWS = {PLAIN: "server, plain aggregation", SECURE: "server, after secure aggregation"}
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from repro.errors import InputError
-from repro.privacy.accounting import checks, events
-from repro.privacy.accounting.events import PrivacyEvent
-from repro.privacy.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
-from repro.privacy.accounting.without_replacement import rdp_fixed_batch_gaussian
+from repro.accounting import checks, events
+from repro.accounting.events import PrivacyEvent
+from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
+from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.typing import Float
 
 _UP = 1 + 1e-12

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from repro.bench.pld import pld_epsilon
-from repro.privacy.accounting import (
+from repro.accounting import (
     FixedBatchGaussianEvent,
     GaussianEvent,
     PoissonSampledGaussianEvent,
     RDPAccountant,
     gaussian_epsilon,
 )
-from repro.privacy.accounting.subsampled_gaussian import rdp_poisson_gaussian
-from tests.privacy.accounting.oracles import rdp_quadrature, relative
+from repro.accounting.subsampled_gaussian import rdp_poisson_gaussian
+from tests.accounting.oracles import rdp_quadrature, relative
 
 dp_accounting = pytest.importorskip("dp_accounting")
 

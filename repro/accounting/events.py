@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from repro.errors import InputError
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import ADD_REMOVE, RECORD, RELATIONS, REPLACE_ONE, Number
+from repro.accounting import checks
+from repro.accounting.checks import ADD_REMOVE, RECORD, RELATIONS, REPLACE_ONE, Number
 
 _BOTH = RELATIONS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from repro.privacy.accounting.composition import NO_ACCOUNTANT
-from repro.privacy.accounting.events import PrivacyEvent
+from repro.accounting.composition import NO_ACCOUNTANT
+from repro.accounting.events import PrivacyEvent
 
 PLAIN = "plain"
 SECURE = "secure"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.privacy.accounting.gaussian import (
+from repro.accounting.gaussian import (
     basic_composition,
     classical_epsilon,
     classical_sigma,
@@ -17,7 +17,7 @@ from repro.privacy.accounting.gaussian import (
     gaussian_sigma,
     log_delta_of_mu,
 )
-from tests.privacy.accounting.oracles import gaussian_log_delta
+from tests.accounting.oracles import gaussian_log_delta
 
 DELTA = 1.9e-4
 SIGMA = classical_sigma(6.0, 1.0, DELTA)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 
 from repro.errors import InputError
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.accountant import RDPAccountant
-from repro.privacy.accounting.checks import RELATIONS, Number
-from repro.privacy.accounting.events import GaussianEvent, NonPrivateEvent, PrivacyEvent
-from repro.privacy.accounting.gaussian import compose_mu, epsilon_of_mu
+from repro.accounting import checks
+from repro.accounting.accountant import RDPAccountant
+from repro.accounting.checks import RELATIONS, Number
+from repro.accounting.events import GaussianEvent, NonPrivateEvent, PrivacyEvent
+from repro.accounting.gaussian import compose_mu, epsilon_of_mu
 
 EXACT = "exact Gaussian (Balle & Wang 2018)"
 RENYI = "RDP (Mironov et al. 2019; conversion of Canonne et al. 2020)"

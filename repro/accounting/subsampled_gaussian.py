@@ -24,8 +24,8 @@ import math
 
 import numpy as np
 
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import Number
+from repro.accounting import checks
+from repro.accounting.checks import Number
 from repro.typing import Float
 
 _EPS = 2.0**-52

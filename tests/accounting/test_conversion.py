@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro.privacy.accounting.conversion import (
+from repro.accounting.conversion import (
     epsilon_from_rdp,
     epsilon_mironov,
     log_delta_from_rdp,

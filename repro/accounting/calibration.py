@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 
 from repro.errors import InputError
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.accountant import RDPAccountant
-from repro.privacy.accounting.checks import ADD_REMOVE, Number
-from repro.privacy.accounting.events import (
+from repro.accounting import checks
+from repro.accounting.accountant import RDPAccountant
+from repro.accounting.checks import ADD_REMOVE, Number
+from repro.accounting.events import (
     FixedBatchGaussianEvent,
     PoissonSampledGaussianEvent,
     PrivacyEvent,

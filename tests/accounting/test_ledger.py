@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from repro.cli.output import to_json
 from repro.errors import InputError
-from repro.privacy.accounting import (
+from repro.accounting import (
     DataDependentRateEvent,
     FixedBatchGaussianEvent,
     GaussianEvent,
@@ -19,9 +19,9 @@ from repro.privacy.accounting import (
     ShuffledBatchesEvent,
     gaussian_epsilon,
 )
-from repro.privacy.accounting.composition import summed_multiplier
-from repro.privacy.accounting.ledger import FederatedLedger
-from repro.privacy.accounting.ledger_rows import warnings_of
+from repro.accounting.composition import summed_multiplier
+from repro.accounting.ledger import FederatedLedger
+from repro.accounting.ledger_rows import warnings_of
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.privacy.accounting import (
+from repro.accounting import (
     calibrate_noise_multiplier,
     calibrate_sample_rate,
     calibrate_steps,
 )
-from repro.privacy.accounting.calibration import spent, subsampled_event
+from repro.accounting.calibration import spent, subsampled_event
 
 DELTA = 1.9e-4
 

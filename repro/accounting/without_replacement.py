@@ -19,9 +19,9 @@ import math
 
 import numpy as np
 
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import Number
-from repro.privacy.accounting.subsampled_gaussian import rdp_gaussian
+from repro.accounting import checks
+from repro.accounting.checks import Number
+from repro.accounting.subsampled_gaussian import rdp_gaussian
 from repro.typing import Float
 
 _UP = 1 + 1e-10

@@ -8,14 +8,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.privacy.accounting.subsampled_gaussian import (
+from repro.accounting.subsampled_gaussian import (
     _excess,
     _moments_on,
     rdp_gaussian,
     rdp_poisson_gaussian,
     trapezoidal_step,
 )
-from tests.privacy.accounting.oracles import rdp_integer, rdp_quadrature, relative
+from tests.accounting.oracles import rdp_integer, rdp_quadrature, relative
 
 TOLERANCE = 1e-10
 

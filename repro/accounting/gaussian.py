@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import Number
+from repro.accounting import checks
+from repro.accounting.checks import Number
 
 _NARROW = 0.25  # below this μ the two terms nearly cancel, and their difference is integrated
 _HALVINGS = 200

@@ -3,14 +3,14 @@
 Needs numpy only (scipy where a Gaussian tail is evaluated); torch is never imported.
 """
 
-from repro.privacy.accounting.accountant import RDPAccountant
-from repro.privacy.accounting.calibration import (
+from repro.accounting.accountant import RDPAccountant
+from repro.accounting.calibration import (
     calibrate_noise_multiplier,
     calibrate_sample_rate,
     calibrate_steps,
 )
-from repro.privacy.accounting.curves import rdp
-from repro.privacy.accounting.events import (
+from repro.accounting.curves import rdp
+from repro.accounting.events import (
     ComposedEvent,
     DataDependentRateEvent,
     DiscreteGaussianEvent,
@@ -24,7 +24,7 @@ from repro.privacy.accounting.events import (
     ShuffledBatchesEvent,
     event_from_dict,
 )
-from repro.privacy.accounting.gaussian import (
+from repro.accounting.gaussian import (
     classical_epsilon,
     classical_sigma,
     gaussian_epsilon,

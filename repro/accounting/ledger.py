@@ -20,29 +20,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from repro.errors import InputError
-from repro.privacy.accounting import checks
-from repro.privacy.accounting.checks import (
+from repro.accounting import checks
+from repro.accounting.checks import (
     ADD_REMOVE,
     HOSPITAL,
     RELATIONS,
     REPLACE_ONE,
     Number,
 )
-from repro.privacy.accounting.composition import (
+from repro.accounting.composition import (
     EXACT,
     common_relations,
     compose_epsilon,
     summed_multiplier,
 )
-from repro.privacy.accounting.events import (
+from repro.accounting.events import (
     ComposedEvent,
     GaussianEvent,
     PrivacyEvent,
     RepeatedEvent,
     event_from_dict,
 )
-from repro.privacy.accounting.ledger_rows import rows_of
-from repro.privacy.accounting.statements import (
+from repro.accounting.ledger_rows import rows_of
+from repro.accounting.statements import (
     AGGREGATIONS,
     NO_GUARANTEE,
     PLAIN,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.privacy.accounting import (
+from repro.accounting import (
     ComposedEvent,
     DataDependentRateEvent,
     DiscreteGaussianEvent,
@@ -24,7 +24,7 @@ from repro.privacy.accounting import (
     event_from_dict,
     gaussian_epsilon,
 )
-from repro.privacy.accounting.curves import rdp_laplace
+from repro.accounting.curves import rdp_laplace
 
 ANCHOR = PoissonSampledGaussianEvent(1.1, 64 / 11959)
 
@@ -49,7 +49,7 @@ steps = st.tuples(st.floats(0.3, 20.0), st.floats(1e-5, 0.9))
 def test_epsilon_is_the_best_of_a_fine_grid(step, count, delta):
     """No order of a fine grid beats the order found by more than 1e-6, and that one is valid."""
     event = PoissonSampledGaussianEvent(*step)
-    from repro.privacy.accounting.conversion import epsilon_from_rdp
+    from repro.accounting.conversion import epsilon_from_rdp
 
     accountant = RDPAccountant().compose(event, count)
     best, order = accountant.epsilon(delta)
