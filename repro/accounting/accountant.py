@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from repro.errors import InputError
 from repro.accounting import checks, conversion
 from repro.accounting.checks import ADD_REMOVE, RECORD, Number
 from repro.accounting.curves import check_proved, rdp_of
 from repro.accounting.events import PrivacyEvent, event_from_dict
 from repro.accounting.orders import minimise
+from repro.errors import InputError
 
 _UP = 1 + 1e-14  # a sum of a few rounded-up products
 _NEAR_ONE = 1 + 2.0**-20  # where RDP stands in for the KL divergence

@@ -11,7 +11,6 @@ import functools
 import math
 from collections.abc import Callable
 
-from repro.errors import InputError
 from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import ADD_REMOVE, Number
@@ -20,6 +19,7 @@ from repro.accounting.events import (
     PoissonSampledGaussianEvent,
     PrivacyEvent,
 )
+from repro.errors import InputError
 
 _TOLERANCE = 1e-9
 _LARGEST_MULTIPLIER = 1e12

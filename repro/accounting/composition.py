@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from repro.errors import InputError
 from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import RELATIONS, Number
 from repro.accounting.events import GaussianEvent, NonPrivateEvent, PrivacyEvent
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu
+from repro.errors import InputError
 
 EXACT = "exact Gaussian (Balle & Wang 2018)"
 RENYI = "RDP (Mironov et al. 2019; conversion of Canonne et al. 2020)"

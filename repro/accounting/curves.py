@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from repro.errors import InputError
 from repro.accounting import checks, events
 from repro.accounting.events import PrivacyEvent
 from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
+from repro.errors import InputError
 from repro.typing import Float
 
 _UP = 1 + 1e-12

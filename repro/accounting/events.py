@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from repro.errors import InputError
 from repro.accounting import checks
 from repro.accounting.checks import ADD_REMOVE, RECORD, RELATIONS, REPLACE_ONE, Number
+from repro.errors import InputError
 
 _BOTH = RELATIONS
 

@@ -19,7 +19,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from repro.errors import InputError
 from repro.accounting import checks
 from repro.accounting.checks import (
     ADD_REMOVE,
@@ -49,6 +48,7 @@ from repro.accounting.statements import (
     RoundSpend,
     Statement,
 )
+from repro.errors import InputError
 
 SEED_SOURCES = ("operating system entropy", "user seed")
 

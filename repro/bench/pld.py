@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from types import ModuleType
 
-from repro.errors import InputError, MissingDependency
 from repro.accounting import checks
 from repro.accounting.checks import ADD_REMOVE, Number
 from repro.accounting.curves import check_proved
@@ -21,6 +20,7 @@ from repro.accounting.events import (
     PoissonSampledGaussianEvent,
     PrivacyEvent,
 )
+from repro.errors import InputError, MissingDependency
 
 INTERVAL = 1e-4
 

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 
 from repro.federated.aggregation import Aggregator, PlainAggregator
-from repro.federated.distributed import join
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import (
+from repro.federated.parallel.distributed import join
+from repro.federated.parallel.ranks import Ranks
+from repro.federated.rounds import Federation, run_rounds
+from repro.federated.secure import SecureAggregation
+from repro.federated.training.plain import (
     ConcurrentTrainer,
     HospitalData,
     LocalTrainer,
     PlainTrainer,
 )
-from repro.federated.private_training import PrivateTrainer
-from repro.federated.ranks import Ranks
-from repro.federated.rounds import Federation, run_rounds
-from repro.federated.secure import SecureAggregation
+from repro.federated.training.private import PrivateTrainer
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
 from repro.random import RootSeed
-from repro.settings import LocalSettings, ModelSettings, RecordPrivacy, SecAggParameters
+from repro.runs.settings import LocalSettings, ModelSettings, RecordPrivacy, SecAggParameters
 
 CLASSES = 8
 TEST_IMAGES = 64

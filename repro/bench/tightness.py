@@ -19,9 +19,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from repro.accounting.checks import ADD_REMOVE, RECORD
 from repro.bench.harness import Row, environment
 from repro.errors import MissingDependency
-from repro.accounting.checks import ADD_REMOVE, RECORD
 
 OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
 TABLE, RUNS = "Table 2", "runs"  # where schedules come from
@@ -64,8 +64,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 
 def of_the_paper() -> list[Schedule]:
     """Those of Table 2's noise multipliers: hospitals' sizes, batches and total ε."""
-    from repro.experiments import table2_privacy as table
     from repro.accounting import calibrate_noise_multiplier
+    from repro.report.items import table2_privacy as table
 
     schedules = []
     for images, batch in table.HOSPITALS:
@@ -79,8 +79,8 @@ def of_the_paper() -> list[Schedule]:
 
 def of_the_runs(root: str) -> Iterable[Schedule]:
     """What the ledgers of the store's own runs say of the hospital with the largest ε."""
-    from repro.results.evidence import is_canonical
-    from repro.results.store import RunStore
+    from repro.report.evidence import is_canonical
+    from repro.runs.store import RunStore
 
     for record in RunStore(root).all():
         for entry in record.privacy if is_canonical(record) else ():
@@ -98,8 +98,8 @@ def of_the_runs(root: str) -> Iterable[Schedule]:
 
 def compare(schedule: Schedule) -> list[Row]:
     """ε of one schedule by each accountant; ours alone, with a note, without dp-accounting."""
-    from repro.bench.pld import pld_epsilon
     from repro.accounting import PoissonSampledGaussianEvent, PrivacyEvent, RDPAccountant
+    from repro.bench.pld import pld_epsilon
 
     event = PoissonSampledGaussianEvent(schedule.noise_multiplier, schedule.sample_rate)
     ours = RDPAccountant().compose(event, schedule.steps).epsilon(schedule.delta)[0]

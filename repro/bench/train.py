@@ -82,7 +82,7 @@ def _model(arguments: argparse.Namespace) -> nn.Module:
 
 
 class Ours:
-    """The local epoch of ``repro.federated.local_training``, batches in stored order."""
+    """The local epoch of ``repro.federated.training.plain``, batches in stored order."""
 
     def __init__(self, split: Split, arguments: argparse.Namespace, device: str) -> None:
         self.data = LabelledImages.from_arrays(split.images, split.labels, device)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.ablations import NAMES, about, get_ablation
 from repro.cli.output import Outcome
 from repro.cli.reproduce import integers
 from repro.cli.run import add_common
 from repro.errors import InputError
-from repro.experiments.ablations import NAMES, about, get_ablation
-from repro.profiles import Profile, get_profile
+from repro.runs.profiles import Profile, get_profile
 
 if TYPE_CHECKING:
-    from repro.experiments.ablations.base import Ablation
+    from repro.ablations.base import Ablation
 
 ALL = "all"
 
@@ -49,10 +49,10 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     from tqdm import tqdm
 
+    from repro.ablations.running import draw_ablation, run_ablation
     from repro.data import load_dataset
-    from repro.experiments.ablations.running import draw_ablation, run_ablation
-    from repro.federated.checks import check_device, check_synthetic
-    from repro.results.store import RunStore
+    from repro.federated.parallel.preflight import check_device, check_synthetic
+    from repro.runs.store import RunStore
 
     out = Path(arguments.out)
     store = RunStore(out)

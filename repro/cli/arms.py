@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from repro.arms import ARMS
 from repro.cli.output import Outcome
+from repro.runs.arms import ARMS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from repro.bench import format_rows
 from repro.cli import OneLineParser
 from repro.cli.output import Outcome, to_json
-from repro.results.files import write_whole
+from repro.files import write_whole
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "train": ("repro.bench.train", "one local epoch against the authors' way"),

@@ -10,11 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from repro.arms import ARMS, get_arm
 from repro.cli.output import Outcome, to_json
 from repro.cli.run import add_common
 from repro.errors import InputError
-from repro.profiles import Profile, get_profile
+from repro.runs.arms import ARMS, get_arm
+from repro.runs.profiles import Profile, get_profile
 
 EXIT_OUT_OF_BAND = 1
 
@@ -38,9 +38,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     out = Path(arguments.out)
 
     from repro.data import load_dataset
-    from repro.federated.campaign import matrix, run_all
-    from repro.federated.checks import check_device, check_synthetic
-    from repro.results.store import RunStore
+    from repro.federated.parallel.campaign import matrix, run_all
+    from repro.federated.parallel.preflight import check_device, check_synthetic
+    from repro.runs.store import RunStore
 
     store = RunStore(out)
     device = check_device(arguments.device)
@@ -72,7 +72,7 @@ def _say(*lines: str) -> None:
 def _write_partitions(arguments: argparse.Namespace, profile: Profile, out: Path) -> None:
     """The hospitals of the whole train split, for the figures: ``OUT/partition/kK.json``."""
     from repro.cli import OneLineParser, partition
-    from repro.results.files import write_whole
+    from repro.files import write_whole
 
     for count in profile.hospitals:
         parser = OneLineParser()
@@ -86,17 +86,17 @@ def _write_models(out: Path) -> None:
     """Table 5 is counted on the modules themselves, once: ``OUT/models.json``."""
     if (out / "models.json").exists():
         return
+    from repro.files import write_whole
     from repro.models.compare import compare
-    from repro.results.files import write_whole
 
     write_whole(out / "models.json", to_json({"rows": compare()}) + "\n")
 
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
-    from repro.results.drawing import Sources
-    from repro.results.expected import check_expected
-    from repro.results.report import write_report
-    from repro.results.verdicts import judge, verdict_lines
+    from repro.report.cache import Sources
+    from repro.report.expected import check_expected
+    from repro.report.html import write_report
+    from repro.report.verdicts import judge, verdict_lines
 
     _say("drawing tables and figures")
     sources = Sources.of(out, profile=profile.name, fingerprint=fingerprint)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from repro.cli.output import Outcome
-from repro.profiles import PROFILES
+from repro.runs.profiles import PROFILES
 
 DEFAULT_OUT = "reproduction"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from repro.experiments import FIGURES, TABLES
+    from repro.report.items import FIGURES, TABLES
 
     command = parser.get_default("command")
     if command != "report":
@@ -41,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    from repro.experiments import draw, find
-    from repro.results.drawing import Sources
+    from repro.report.cache import Sources
+    from repro.report.items import draw, find
 
     item = None
     if arguments.command != "report":
@@ -62,11 +62,11 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _report(sources: Any, *, update_docs: bool) -> list[Path]:
-    from repro.results.report import write_report
+    from repro.report.html import write_report
 
     paths = write_report(sources)
     if update_docs:
-        from repro.results.documents import update_documents
+        from repro.report.documents import update_documents
 
         paths += update_documents(sources)
     return paths

@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repro.arms import ARMS, compose, get_arm
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
-from repro.profiles import PROFILES, get_profile
-from repro.provenance import code_version
-from repro.results.privacy import warnings_of
-from repro.results.record import RunRecord
-from repro.results.store import RunStore
-from repro.settings import RunSettings
+from repro.report.privacy import warnings_of
+from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.profiles import PROFILES, get_profile
+from repro.runs.provenance import code_version
+from repro.runs.record import RunRecord
+from repro.runs.settings import RunSettings
+from repro.runs.store import RunStore
 
 if TYPE_CHECKING:
-    from repro.federated.ranks import Ranks
+    from repro.federated.parallel.ranks import Ranks
 
 EXIT_RANKS_LOST = 4
 
@@ -96,7 +96,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    from repro.federated.distributed import RanksLost, SaidElsewhere, join
+    from repro.federated.parallel.distributed import RanksLost, SaidElsewhere, join
 
     try:
         with join() as ranks:
@@ -111,8 +111,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
-    from repro.federated import checks
     from repro.federated import execute as run_module
+    from repro.federated.parallel import preflight as checks
 
     def prepare() -> tuple[RunSettings, Dataset, RunStore, str | None]:
         profile = get_profile(arguments.profile)

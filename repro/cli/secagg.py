@@ -68,7 +68,7 @@ def _aggregate(
 ) -> Outcome:
     from repro.secagg import Encoding, Field, Party, Round, RoundFailed, Traffic, run_round
     from repro.secagg.encoding import EXTRA
-    from repro.secagg.loopback import run_on_loopback
+    from repro.secagg.transport.loopback import run_on_loopback
 
     count = arguments.hospitals
     field = Field(arguments.field_bits)

@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from repro.federated.exact_sum import ExactWeightedSum
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.exact_sum import ExactWeightedSum
+from repro.federated.parallel.ranks import Ranks
 from repro.typing import Float
 
 

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repro.federated.aggregation import Aggregator, PlainAggregator
-from repro.federated.local_training import LocalTrainer, PlainTrainer
-from repro.federated.private_training import PrivateTrainer
-from repro.federated.ranks import Ranks
 from repro.accounting import (
     GaussianEvent,
     NonPrivateEvent,
@@ -18,6 +14,10 @@ from repro.accounting import (
     gaussian_sigma,
 )
 from repro.accounting.ledger import FederatedLedger
+from repro.federated.aggregation import Aggregator, PlainAggregator
+from repro.federated.parallel.ranks import Ranks
+from repro.federated.training.plain import LocalTrainer, PlainTrainer
+from repro.federated.training.private import PrivateTrainer
 from repro.privacy.mechanisms import (
     ClipAndNoiseUpdate,
     ClipUpdate,
@@ -26,7 +26,7 @@ from repro.privacy.mechanisms import (
     local_dp_mod_sigma,
 )
 from repro.random import RootSeed
-from repro.settings import RunSettings, UpdatePrivacy
+from repro.runs.settings import RunSettings, UpdatePrivacy
 
 
 @dataclass(frozen=True)

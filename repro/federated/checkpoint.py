@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from repro.files import write_whole
 from repro.random import RootSeed
-from repro.results.files import write_whole
 
 NAME = "checkpoint.pt"
 _HASH_BYTES = 32

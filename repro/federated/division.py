@@ -6,7 +6,7 @@ import numpy as np
 
 from repro.data import Dataset, Split, partition
 from repro.data.hospitals import HospitalRecords
-from repro.settings import RunSettings
+from repro.runs.settings import RunSettings
 
 
 def subset(dataset: Dataset, settings: RunSettings) -> dict[str, Split]:

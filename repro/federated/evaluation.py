@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.federated.images import LabelledImages
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 from repro.typing import Int
 
 BATCH = 256

@@ -21,17 +21,17 @@ from repro.federated.checkpoint import forget_seed, saved_seed
 from repro.federated.division import class_count, judged_on, shares, subset
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import HospitalData
 from repro.federated.memory import keep_freed_memory
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
-from repro.federated.stacked import check_stackable
+from repro.federated.training.plain import HospitalData
+from repro.federated.training.stacked import check_stackable
 from repro.models.registry import build_model
-from repro.provenance import code_version
 from repro.random import RootSeed
-from repro.results.record import RunRecord, best_round
-from repro.results.store import RunStore
-from repro.settings import RunSettings
+from repro.runs.provenance import code_version
+from repro.runs.record import RunRecord, best_round
+from repro.runs.settings import RunSettings
+from repro.runs.store import RunStore
 
 
 def execute(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from repro.federated.images import LabelledImages, normalise
-from repro.results.files import exclusive, writable_folder
+from repro.files import exclusive, writable_folder
 from repro.typing import Float, Int, Shaped
 
 BATCH = 64  # images at once: fixed, so that the same images give the same bits on any machine part

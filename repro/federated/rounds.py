@@ -17,20 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.accounting import PrivacyEvent
+from repro.accounting.ledger import FederatedLedger
 from repro.federated.aggregation import Aggregated, Aggregator
 from repro.federated.checkpoint import load_checkpoint, save_checkpoint
 from repro.federated.evaluation import evaluate
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import (
+from repro.federated.parallel.ranks import Ranks
+from repro.federated.training.plain import (
     ConcurrentTrainer,
     HospitalData,
     LocalReport,
     LocalTrainer,
 )
-from repro.federated.ranks import Ranks
 from repro.federated.vector import load_vector, to_vector
-from repro.accounting import PrivacyEvent
-from repro.accounting.ledger import FederatedLedger
 from repro.privacy.mechanisms import UpdateMechanism
 from repro.random import RootSeed
 

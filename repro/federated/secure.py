@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from repro.federated.aggregation import Aggregated
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 from repro.random import RootSeed
+from repro.runs.settings import SecAggParameters
 from repro.secagg import (
     Decoded,
     Directory,
@@ -35,7 +36,6 @@ from repro.secagg import (
 from repro.secagg.encoding import EXTRA
 from repro.secagg.messages import Buffer
 from repro.secagg.rounds import PHASES, SESSION_BYTES
-from repro.settings import SecAggParameters
 from repro.typing import Float
 
 Messages = Mapping[int, Buffer]  # hospital → what it sends, or what is sent to it

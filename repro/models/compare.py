@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from repro.errors import MissingDependency
 from repro.models.registry import MODELS, build_model
-from repro.settings import ModelSettings
+from repro.runs.settings import ModelSettings
 
 
 def multiply_adds(model: nn.Module, shape: tuple[int, int, int]) -> int:

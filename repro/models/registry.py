@@ -10,7 +10,7 @@ from torch import nn
 
 from repro.errors import InputError
 from repro.random import RootSeed
-from repro.settings import ModelSettings
+from repro.runs.settings import ModelSettings
 
 # name -> (module, class or factory taking in_channels, num_classes, width)
 MODELS: dict[str, tuple[str, str]] = {

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import InputError
 from repro.accounting import (
     ComposedEvent,
     DataDependentRateEvent,
@@ -25,6 +24,7 @@ from repro.accounting import (
     gaussian_epsilon,
 )
 from repro.accounting.curves import rdp_laplace
+from repro.errors import InputError
 
 ANCHOR = PoissonSampledGaussianEvent(1.1, 64 / 11959)
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import InputError
 from repro.accounting import (
     calibrate_noise_multiplier,
     calibrate_sample_rate,
     calibrate_steps,
 )
 from repro.accounting.calibration import spent, subsampled_event
+from repro.errors import InputError
 
 DELTA = 1.9e-4
 

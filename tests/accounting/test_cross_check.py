@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 
-from repro.bench.pld import pld_epsilon
 from repro.accounting import (
     FixedBatchGaussianEvent,
     GaussianEvent,
@@ -15,6 +14,7 @@ from repro.accounting import (
     gaussian_epsilon,
 )
 from repro.accounting.subsampled_gaussian import rdp_poisson_gaussian
+from repro.bench.pld import pld_epsilon
 from tests.accounting.oracles import rdp_quadrature, relative
 
 dp_accounting = pytest.importorskip("dp_accounting")

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.errors import InputError
 from repro.accounting.gaussian import (
     basic_composition,
     classical_epsilon,
@@ -17,6 +16,7 @@ from repro.accounting.gaussian import (
     gaussian_sigma,
     log_delta_of_mu,
 )
+from repro.errors import InputError
 from tests.accounting.oracles import gaussian_log_delta
 
 DELTA = 1.9e-4

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.cli.output import to_json
-from repro.errors import InputError
 from repro.accounting import (
     DataDependentRateEvent,
     FixedBatchGaussianEvent,
@@ -22,6 +20,8 @@ from repro.accounting import (
 from repro.accounting.composition import summed_multiplier
 from repro.accounting.ledger import FederatedLedger
 from repro.accounting.ledger_rows import warnings_of
+from repro.cli.output import to_json
+from repro.errors import InputError
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from repro.experiments import figure_privacy, table2_privacy
 from repro.accounting.gaussian import gaussian_epsilon
+from repro.report.items import figure_privacy, table2_privacy
 
 PRINTED = {  # (reading, relation): ε of one round, of fifty [calc]
     ("nominal: pretending sensitivity 1", "add or remove"): (5.61, 86.3),

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from repro.errors import InputError
 from repro.accounting.subsampled_gaussian import (
     _excess,
     _moments_on,
@@ -15,6 +14,7 @@ from repro.accounting.subsampled_gaussian import (
     rdp_poisson_gaussian,
     trapezoidal_step,
 )
+from repro.errors import InputError
 from tests.accounting.oracles import rdp_integer, rdp_quadrature, relative
 
 TOLERANCE = 1e-10

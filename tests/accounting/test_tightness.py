@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
+from repro.accounting import GaussianEvent, gaussian_epsilon
 from repro.bench import tightness
 from repro.bench.pld import pld_epsilon
 from repro.bench.tightness import LOWER, OURS, TABLE, UPPER, Schedule
 from repro.cli import main
 from repro.errors import InputError
-from repro.accounting import GaussianEvent, gaussian_epsilon
 
 SMALL = Schedule("a small hospital", TABLE, 1.2, 0.1, 40, 1e-4)
 

@@ -7,7 +7,7 @@ import torch
 
 from repro.bench import scale, scale_job
 from repro.cli import main
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 
 SMALL = "bench scale --hospitals 2 4 --secure 4 --neighbours 2 --width 2 --repeats 1"
 

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from repro.cli import main
 from repro.accounting import RDPAccountant, gaussian_epsilon
 from repro.accounting.events import FixedBatchGaussianEvent, PoissonSampledGaussianEvent
+from repro.cli import main
 
 EPSILON = {"noise-multiplier": 1.1, "sample-rate": 64 / 11959, "steps": 9342, "delta": 1e-5}
 RDP = {"noise-multiplier": 1.1, "sample-rate": 0.01, "order": 7.5}

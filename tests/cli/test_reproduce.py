@@ -3,7 +3,7 @@
 import json
 
 from repro.cli import main
-from repro.experiments import FIGURES, TABLES
+from repro.report.items import FIGURES, TABLES
 
 
 def test_reproduce_leaves_everything_and_repeats_nothing(tmp_path, capsys):

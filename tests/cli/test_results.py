@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro.cli import main
-from tests.results import fake
+from tests.report import fake
 
 
 @pytest.fixture

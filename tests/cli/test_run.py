@@ -8,7 +8,7 @@ import pytest
 
 from repro.cli import main
 from repro.cli.run import describe
-from tests.results import fake
+from tests.report import fake
 
 KEYS = {
     *("arm", "hospitals", "seed", "dataset", "rounds", "final_accuracy", "best_accuracy"),

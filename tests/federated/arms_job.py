@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from repro.federated.checkpoint import load_checkpoint
-from repro.federated.distributed import join
 from repro.federated.execute import execute
-from repro.federated.ranks import Ranks
-from repro.results.store import RunStore
+from repro.federated.parallel.distributed import join
+from repro.federated.parallel.ranks import Ranks
+from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
 

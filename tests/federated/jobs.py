@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from repro.results.record import VOLATILE
+from repro.runs.record import VOLATILE
 
 
 def words(arm: str, out: Path, *more: str, hospitals: int = 4, rounds: int = 2) -> list[str]:

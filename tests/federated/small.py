@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro.arms import compose, get_arm
 from repro.data import Dataset, Split
-from repro.profiles import PROFILES
-from repro.settings import RunSettings
+from repro.runs.arms import compose, get_arm
+from repro.runs.profiles import PROFILES
+from repro.runs.settings import RunSettings
 
 
 def small_dataset(records: int = 160, classes: int = 4) -> Dataset:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from repro.federated.distributed import RanksLost, TorchRanks, _catching_sigterm
+from repro.federated.parallel.distributed import RanksLost, TorchRanks, _catching_sigterm
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import shutil
 
-from repro.arms import get_arm
-from repro.federated.campaign import matrix, run_all
-from repro.profiles import PROFILES
-from repro.results.store import RunStore
+from repro.federated.parallel.campaign import matrix, run_all
+from repro.runs.arms import get_arm
+from repro.runs.profiles import PROFILES
+from repro.runs.store import RunStore
 from tests.federated.small import small_dataset
 
 ARMS = [get_arm("fedavg"), get_arm("central")]

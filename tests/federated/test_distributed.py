@@ -10,7 +10,7 @@ import torch
 
 from repro.federated.evaluation import BATCH, evaluate
 from repro.federated.images import LabelledImages
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 from tests.federated.arms_job import outcome
 from tests.federated.jobs import (
     alone,
@@ -112,7 +112,7 @@ def test_more_ranks_than_hospitals(tmp_path):
 
 
 OTHER_CODE = (
-    "import sys, repro.provenance as p; right = p.code_version();"
+    "import sys, repro.runs.provenance as p; right = p.code_version();"
     "p.code_version = lambda: {**right, 'version': '0.0.0'};"
     "from repro.cli import main; sys.exit(main(sys.argv[1:]))"
 )

@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repro.arms import compose, get_arm
+from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import HospitalData, PlainTrainer, images_per_pass
-from repro.federated.private_training import plan
+from repro.federated.training.plain import HospitalData, PlainTrainer, images_per_pass
+from repro.federated.training.private import plan
 from repro.models import DPResNet
-from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
-from repro.profiles import PROFILES
 from repro.random import RootSeed
-from repro.settings import LocalSettings, RecordPrivacy
+from repro.runs.arms import compose, get_arm
+from repro.runs.profiles import PROFILES
+from repro.runs.settings import LocalSettings, RecordPrivacy
 
 
 @given(st.integers(1, 2000), st.floats(0.001, 8))

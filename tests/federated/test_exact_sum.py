@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.federated.exact_sum import ExactWeightedSum, mean_of
+from repro.federated.parallel.exact_sum import ExactWeightedSum, mean_of
 
 
 @given(

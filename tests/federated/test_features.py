@@ -8,7 +8,7 @@ from repro.federated import features as module
 from repro.federated.execute import execute
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.models import DPResNet, ScatteringLinear
-from repro.results.store import RunStore
+from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
 

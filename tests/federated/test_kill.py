@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from repro.results.record import VOLATILE
+from repro.runs.record import VOLATILE
 
 
 def command(out):

@@ -5,17 +5,17 @@ import math
 
 import pytest
 
-from repro.arms import ARMS, compose
+from repro.accounting import RDPAccountant, gaussian_epsilon
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
 from repro.federated.division import subset
 from repro.federated.execute import assemble, cpu_threads, execute
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import run_rounds
-from repro.accounting import RDPAccountant, gaussian_epsilon
-from repro.profiles import PROFILES
 from repro.random import RootSeed
-from repro.results.store import RunStore
+from repro.runs.arms import ARMS, compose
+from repro.runs.profiles import PROFILES
+from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
 DELTA = 1.9e-4

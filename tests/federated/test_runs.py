@@ -10,11 +10,11 @@ import torch
 
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
-from repro.federated.checks import check_synthetic
 from repro.federated.division import shares
 from repro.federated.execute import execute
-from repro.profiles import PROFILES
-from repro.results.store import RunStore
+from repro.federated.parallel.preflight import check_synthetic
+from repro.runs.profiles import PROFILES
+from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
 

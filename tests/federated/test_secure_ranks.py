@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation, field_sum, public_bound
 from repro.random import RootSeed
+from repro.runs.settings import SecAggParameters
 from repro.secagg import (
     Field,
     Hospital,
@@ -22,7 +23,6 @@ from repro.secagg import (
     Server,
 )
 from repro.secagg.simulation import Party
-from repro.settings import SecAggParameters
 from tests.federated.threads import Meeting, on_ranks
 
 SIZE = 40

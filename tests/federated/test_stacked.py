@@ -12,16 +12,16 @@ from torch import nn
 from repro.cli import main
 from repro.errors import InputError
 from repro.federated import images, rounds
-from repro.federated.checks import check_ranks
 from repro.federated.execute import execute
 from repro.federated.images import LabelledImages
-from repro.federated.local_training import ConcurrentTrainer, HospitalData, PlainTrainer
-from repro.federated.ranks import Ranks, groups_of
+from repro.federated.parallel.preflight import check_ranks
+from repro.federated.parallel.ranks import Ranks, groups_of
+from repro.federated.training.plain import ConcurrentTrainer, HospitalData, PlainTrainer
 from repro.federated.vector import load_vector, to_vector
 from repro.models import DPResNet, ResNet9
 from repro.random import RootSeed
-from repro.results.store import RunStore
-from repro.settings import LocalSettings
+from repro.runs.settings import LocalSettings
+from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
 SEED = RootSeed.from_user(4)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from repro.errors import InputError
 from repro.federated import images
-from repro.federated.private_training import PrivateTrainer
+from repro.federated.training.private import PrivateTrainer
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy import dpsgd, per_sample_gradients
 from repro.privacy.clipping import Clipping
@@ -14,7 +14,7 @@ from repro.privacy.dpsgd import DPSGDRun, DPSGDSettings
 from repro.privacy.engines.stacked import RECORDS, stacked_sums
 from repro.privacy.together import train_together
 from repro.random import RootSeed
-from repro.settings import RecordPrivacy
+from repro.runs.settings import RecordPrivacy
 from tests.federated.test_stacked import SEED, hospitals, small_model
 
 SIZES = [19, 12, 5]  # with batches of 3 on average: 7, 4 and 2 steps

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from repro.federated.ranks import Ranks
+from repro.federated.parallel.ranks import Ranks
 
 
 class Meeting:

@@ -8,7 +8,7 @@ from repro.errors import InputError
 from repro.models import ResNet9, build_model
 from repro.models.compare import compare, multiply_adds, receptive_field
 from repro.random import RootSeed
-from repro.settings import ModelSettings
+from repro.runs.settings import ModelSettings
 
 
 def test_initial_weights_follow_the_seed_and_leave_the_global_generator_alone():

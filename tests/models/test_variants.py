@@ -10,7 +10,7 @@ from repro.models.dpresnet import DPResNet
 from repro.models.registry import build_model
 from repro.models.variants import DOWNSAMPLINGS, NORMALISATIONS, SKIPS, DPResNetVariant
 from repro.random import RootSeed
-from repro.settings import ModelSettings
+from repro.runs.settings import ModelSettings
 
 
 def build(**options):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from repro.secagg import Hospital, Refused, RoundFailed
-from repro.secagg.loopback import run_on_loopback
 from repro.secagg.messages import ADVERTISE_BYTES, Kind, max_message_bytes, wrap
 from repro.secagg.rounds import PHASES
-from repro.secagg.tcp_hospital import take_part
-from repro.secagg.tcp_server import TcpServer
-from repro.secagg.wire import receive_frame, send_frame
+from repro.secagg.transport.loopback import run_on_loopback
+from repro.secagg.transport.tcp_hospital import take_part
+from repro.secagg.transport.tcp_server import TcpServer
+from repro.secagg.transport.wire import receive_frame, send_frame
 from tests.secagg.parties import field_sum, field_vectors, make_round
 
 DIMENSION = 300

@@ -1,0 +1,112 @@
+"""Many runs: every arm × hospitals × seed of a profile, in as many processes as make sense.
+
+A profile whose runs take one thread each is spread over the cores; one that takes all threads
+(or a GPU) goes run by run. Either way each run is the same bits.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from tqdm import tqdm
+
+from repro.data import Dataset
+from repro.federated.execute import execute
+from repro.runs.arms import ARMS, Arm, compose
+from repro.runs.profiles import Profile
+from repro.runs.record import RunRecord
+from repro.runs.settings import RunSettings
+from repro.runs.store import RunStore
+
+
+def matrix(
+    profile: Profile,
+    arms: Iterable[Arm] = ARMS.values(),
+    hospitals: Iterable[int] | None = None,
+    seeds: Iterable[int] | None = None,
+) -> list[RunSettings]:
+    """Every run of the profile's tables, most telling first: all arms at one K and seed."""
+    arms = list(arms)
+    counts = list(profile.hospitals if hospitals is None else hospitals)
+    return [
+        compose(arm, profile, hospitals=count, seed=seed)
+        for seed in (profile.seeds if seeds is None else seeds)
+        for count in counts
+        for arm in arms
+        # Pooled training doesn't depend on K (but for the split's rounding): once is enough.
+        if arm.scope != "pooled" or count == counts[0]
+    ]
+
+
+def run_all(
+    runs: list[RunSettings],
+    dataset: Dataset,
+    store: RunStore,
+    *,
+    device: str | None = None,
+    title: str = "runs",
+) -> list[RunRecord]:
+    """Execute what is not finished yet; returns all records in the order of ``runs``."""
+    finished: dict[int, RunRecord] = {}
+    todo: list[int] = []
+    for index, settings in enumerate(runs):
+        record = store.load(settings.run_id(dataset.fingerprint))
+        if record is None:
+            todo.append(index)
+        else:
+            finished[index] = record
+    with tqdm(total=len(runs), initial=len(finished), desc=title, unit="run") as bar:
+        for index, record in _execute(runs, todo, dataset, store, device):
+            finished[index] = record
+            bar.update()
+            bar.set_postfix_str(
+                f"{record.arm} K={record.hospitals} seed {record.seed}: "
+                f"{100 * record.final_accuracy:.1f} %"
+            )
+    return [finished[index] for index in range(len(runs))]
+
+
+def _execute(
+    runs: list[RunSettings],
+    todo: list[int],
+    dataset: Dataset,
+    store: RunStore,
+    device: str | None,
+) -> Iterator[tuple[int, RunRecord]]:
+    workers = min(len(todo), os.cpu_count() or 1)
+    if workers <= 1 or any(runs[index].threads != 1 for index in todo):
+        for index in todo:
+            yield index, execute(runs[index], dataset, store, device=device)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_prepare, initargs=(dataset, store.root, device)
+    ) as pool:
+        futures = {pool.submit(_work, runs[index]): index for index in todo}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as broken:
+            raise RuntimeError(
+                "a training process was killed (out of memory?); the same command goes on from here"
+            ) from broken
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_shared: tuple[Dataset, RunStore, str | None]
+
+
+def _prepare(dataset: Dataset, root: Path, device: str | None) -> None:
+    global _shared
+    _shared = (dataset, RunStore(root), device)
+
+
+def _work(settings: RunSettings) -> RunRecord:
+    dataset, store, device = _shared
+    return execute(settings, dataset, store, device=device, quiet=True)

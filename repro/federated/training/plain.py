@@ -1,0 +1,156 @@
+"""Local trainers: global model + hospital → update.
+
+A trainer changes the model it is given; the caller takes the difference. ``PlainTrainer`` is
+the authors' local training; ``repro.federated.training.private`` holds DP-SGD's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.errors import InputError
+from repro.federated.images import LabelledImages
+from repro.federated.training.stacked import train_stacked
+from repro.random import RootSeed
+from repro.runs.settings import LocalSettings
+from repro.typing import Float, Int
+
+
+@dataclass(frozen=True)
+class HospitalData:
+    """One hospital's side of the federation."""
+
+    hospital: int
+    train: LabelledImages
+
+
+@dataclass(frozen=True)
+class LocalReport:
+    """What a trainer says of one hospital's round."""
+
+    loss: float | None  # mean training loss over the round's batches, nats; None: not released
+    spent: list[tuple[Any, int]] = field(default_factory=list)  # (privacy event, count)
+    diagnostics: dict[str, int] = field(default_factory=dict)  # for this machine only
+
+
+@runtime_checkable
+class LocalTrainer(Protocol):
+    """Trains ``model`` in place on one hospital's data."""
+
+    def train(
+        self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> LocalReport: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class ConcurrentTrainer(LocalTrainer, Protocol):
+    """A trainer that can also train several hospitals at once, each from the same model."""
+
+    def train_together(
+        self,
+        model: nn.Module,
+        hospitals: Sequence[HospitalData],
+        *,
+        seed: RootSeed,
+        round_number: int,
+    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
+        """What ``train`` would leave in ``model`` for each, as vectors, up to rounding.
+
+        The model stays as it is.
+        """
+        ...
+
+
+def images_per_pass(epochs: int | float, images: int) -> list[int]:
+    """How many images each pass over the data takes: all of them, in the last one a fraction.
+
+    Of a fraction of an epoch at least one image is left. Raises InputError unless epochs > 0.
+    """
+    if not 0 < epochs < math.inf:
+        raise InputError("epochs", epochs, "a number above 0")
+    whole = int(epochs)
+    rest = [max(1, round((epochs - whole) * images))] if epochs > whole else []
+    return [images] * whole + rest
+
+
+class PlainTrainer:
+    """Cross-entropy and Adam over shuffled batches, the last one possibly smaller [code].
+
+    keep_optimizer: False re-creates Adam every round, as the authors do; True keeps its moments
+        (central training), and then they are part of the checkpoint.
+    """
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self.settings = settings
+        self._kept: dict[int, dict[str, Any]] = {}
+
+    def train(
+        self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> LocalReport:
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.settings.learning_rate, fused=True)
+        if self.settings.keep_optimizer and data.hospital in self._kept:
+            optimizer.load_state_dict(self._kept[data.hospital])
+        total = torch.zeros((), device=data.train.labels.device)
+        batches = self.batches(data, seed=seed, round_number=round_number)
+        model.train()
+        # One copy to the device for all steps.
+        positions = torch.cat(batches).to(total.device).split([len(batch) for batch in batches])
+        for batch in positions:
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(model(data.train.inputs(batch)), data.train.labels[batch])
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        if self.settings.keep_optimizer:
+            self._kept[data.hospital] = optimizer.state_dict()
+        return LocalReport(loss=float(total) / len(batches))
+
+    def batches(
+        self, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> list[Int[Tensor, " _"]]:
+        """Which of the hospital's images each step of the round takes; on the CPU."""
+        order = seed.torch_generator("batch order", data.hospital, round_number)
+        taken: list[Tensor] = []
+        for images in images_per_pass(self.settings.epochs, len(data.train)):
+            shuffled = torch.randperm(len(data.train), generator=order)[:images]
+            taken += shuffled.split(self.settings.batch_size)
+        return taken
+
+    def train_together(
+        self,
+        model: nn.Module,
+        hospitals: Sequence[HospitalData],
+        *,
+        seed: RootSeed,
+        round_number: int,
+    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
+        """A step of all hospitals that still have one to take is one step of stacked models."""
+        if self.settings.keep_optimizer:
+            raise InputError("concurrent", len(hospitals), "1 where optimizers are kept")
+        batches = [self.batches(one, seed=seed, round_number=round_number) for one in hospitals]
+        images = LabelledImages.joined([one.train for one in hospitals])
+        starts = itertools.accumulate([0, *(len(one.train) for one in hospitals[:-1])])
+        within = [
+            [batch + start for batch in own] for own, start in zip(batches, starts, strict=True)
+        ]
+        model.train()
+        vectors, losses = train_stacked(model, images, within, self.settings.learning_rate)
+        return vectors, [LocalReport(loss=loss) for loss in losses.tolist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._kept = dict(state["kept"])

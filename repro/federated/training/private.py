@@ -1,0 +1,153 @@
+"""DP-SGD as a hospital's local trainer, its noise calibrated to a total ε over the whole run.
+
+Each hospital has its own sample rate (expected batch ÷ its images) and number of steps, hence
+its own noise multiplier: all of them spend the same ε. Images, sizes, steps and the expected
+batch are what the guarantee takes as public; see the ledger.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
+from repro.errors import InputError
+from repro.federated.training.plain import HospitalData, LocalReport
+from repro.federated.training.stacked import check_stackable
+from repro.federated.vector import to_vector
+from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
+from repro.privacy.sampling import PoissonSampler
+from repro.privacy.together import train_together
+from repro.random import RootSeed
+from repro.runs.settings import RecordPrivacy
+from repro.typing import Float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One hospital's DP-SGD, fixed before training from public numbers alone."""
+
+    sampler: PoissonSampler
+    steps_per_round: int
+    noise_multiplier: float
+
+
+def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> Plan:
+    """The smallest noise that keeps ``rounds`` rounds of ``epochs`` local epochs within ε.
+
+    A hospital with fewer images than the expected batch takes all of them at every step.
+    """
+    sampler = PoissonSampler.with_expected_batch(images, min(settings.expected_batch, images))
+    steps = max(1, round(epochs * sampler.steps_per_epoch()))
+    noise, _ = calibrate_noise_multiplier(
+        settings.epsilon, settings.delta, sampler.sample_rate, steps * rounds
+    )
+    return Plan(sampler, steps, noise)
+
+
+class PrivateTrainer:
+    """A ``LocalTrainer``. Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
+
+    def __init__(
+        self,
+        settings: RecordPrivacy,
+        weights: dict[int, int],
+        *,
+        epochs: int | float,
+        rounds: int,
+    ) -> None:
+        self.settings = settings
+        # Hospitals of one size share a plan: thousands of them cost a handful of calibrations.
+        by_size = {size: plan(settings, size, epochs, rounds) for size in set(weights.values())}
+        self.plans = {hospital: by_size[size] for hospital, size in weights.items()}
+
+    def train(
+        self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
+    ) -> LocalReport:
+        """No training loss is reported: computed on records, it would itself need noise."""
+        mine = self.plans[data.hospital]
+        report = DPSGD(self._dpsgd(mine)).train(
+            model,
+            _cross_entropy,
+            data.train.inputs(),
+            data.train.labels,
+            seed=seed,
+            hospital=data.hospital,
+            round=round_number,
+            steps=mine.steps_per_round,
+        )
+        return self._reported(report)
+
+    def train_together(
+        self,
+        model: nn.Module,
+        hospitals: Sequence[HospitalData],
+        *,
+        seed: RootSeed,
+        round_number: int,
+    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
+        """Per-record gradients of all hospitals' models in one pass; see ``privacy.together``."""
+        check_stackable(model)
+        if self.settings.engine not in ("auto", "vmap"):
+            raise InputError("engine", self.settings.engine, "auto or vmap, for several at once")
+        plans = [self.plans[data.hospital] for data in hospitals]
+        runs = [
+            DPSGDRun(
+                self._dpsgd(mine),
+                copy.deepcopy(model),
+                _cross_entropy,
+                data.train.inputs(),
+                data.train.labels,
+                seed=seed,
+                hospital=data.hospital,
+                round=round_number,
+            )
+            for data, mine in zip(hospitals, plans, strict=True)
+        ]
+        reports = train_together(runs, [mine.steps_per_round for mine in plans])
+        vectors = torch.stack([to_vector(run.model) for run in runs])
+        return vectors, [self._reported(report) for report in reports]
+
+    @staticmethod
+    def _reported(report: DPSGDReport) -> LocalReport:
+        event = PoissonSampledGaussianEvent(report.noise_multiplier, report.sample_rate)
+        noted = report.diagnostics
+        return LocalReport(
+            loss=None,
+            spent=[(event, report.steps)],
+            diagnostics={
+                "gradients": noted.drawn,
+                "gradients_clipped": noted.clipped,
+                "gradients_non_finite": noted.non_finite,
+            },
+        )
+
+    def _dpsgd(self, mine: Plan) -> DPSGDSettings:
+        settings = self.settings
+        return DPSGDSettings(
+            clip_norm=settings.clip_norm,
+            noise_multiplier=mine.noise_multiplier,
+            expected_batch=round(mine.sampler.expected_batch),
+            learning_rate=settings.learning_rate,
+            optimizer="adam" if settings.optimizer == "adam" else "sgd",
+            momentum=settings.momentum if settings.optimizer == "sgd" else 0.0,
+            clipping=settings.clipping,
+            engine=settings.engine,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One loss a record, (B,)."""
+    return F.cross_entropy(outputs, targets, reduction="none")

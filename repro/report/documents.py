@@ -1,0 +1,97 @@
+"""The generated parts of README.md and REPRODUCE.md.
+
+A part stands between ``<!-- generated:NAME -->`` and ``<!-- end -->``; what is between is
+replaced, everything else is left as it is. So no number in either file is ever typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from repro.errors import InputError
+from repro.files import write_whole
+from repro.report.answer import Finding, answer
+from repro.report.cache import Sources
+from repro.report.claims import PAPER_RESULTS
+from repro.report.expected import load_expected
+from repro.report.methods import profile_columns
+from repro.report.rows import table_of_rows
+from repro.report.sections import ablation_sections, item_sections
+from repro.report.table import markdown
+from repro.report.verdicts import judge, verdict_table
+
+DOCUMENTS = ("README.md", "REPRODUCE.md")
+PART = re.compile(r"(<!-- generated:([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def update_documents(sources: Sources, root: Path | None = None) -> list[Path]:
+    """Refresh both documents in ``root`` (the repository's by default) from ``sources``."""
+    root = PAPER_RESULTS.parent if root is None else root
+    paths = [root / name for name in DOCUMENTS]
+    for path in paths:
+        if not path.exists():
+            raise InputError("document", path.name, "it in the repository's root")
+    # All texts are made before the first is written, so that a mistake changes nothing.
+    texts = [refreshed(path.read_text(encoding="utf-8"), sources) for path in paths]
+    for path, text in zip(paths, texts, strict=True):
+        write_whole(path, text)
+    return paths
+
+
+def refreshed(text: str, sources: Sources) -> str:
+    """``text`` with every generated part made anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(2)
+        if name not in PARTS:
+            raise InputError("generated part", name, "one of " + ", ".join(PARTS))
+        return f"{match.group(1)}{PARTS[name](sources).rstrip()}\n{match.group(3)}"
+
+    return PART.sub(replace, text)
+
+
+def _answer(sources: Sources) -> str:
+    given = answer(sources, judge(sources))
+
+    def bullets(findings: tuple[Finding, ...]) -> str:
+        return "\n".join(f"- **{finding.lead}** {finding.text}" for finding in findings)
+
+    return "\n\n".join(
+        [
+            f"**The paper claims:** {given.claims}",
+            f"**What was found:**\n\n{bullets(given.found)}",
+            markdown(given.table, heading=False).rstrip(),
+            f"**How sure we are:**\n\n{bullets(given.sure)}",
+        ]
+    )
+
+
+def _profiles(sources: Sources) -> str:
+    return markdown(profile_columns(sources.evidence), heading=False)
+
+
+def _verdicts(sources: Sources) -> str:
+    return markdown(verdict_table(sources), heading=False)
+
+
+def _expected(sources: Sources) -> str:
+    rows = [dict(vars(band)) for band in load_expected()]
+    if not rows:
+        return "No band is set yet."
+    labels = {"low": "from (%)", "high": "to (%)"}
+    caption = "Mean accuracy of the last round over the profile's seeds."
+    return markdown(
+        table_of_rows("expected", "", rows, caption=caption, labels=labels), heading=False
+    )
+
+
+PARTS: dict[str, Callable[[Sources], str]] = {
+    "answer": _answer,
+    "profiles": _profiles,
+    "items": item_sections,
+    "ablations": ablation_sections,
+    "verdicts": _verdicts,
+    "expected": _expected,
+}

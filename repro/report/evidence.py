@@ -1,0 +1,163 @@
+"""What a table or figure may be drawn from: the runs of one profile on one data set.
+
+A store may hold runs of several profiles, data sets and settings. Mixing them would compare
+what cannot be compared, so everything that is drawn sees exactly one such group, and says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from repro.errors import InputError
+from repro.report.statistics import Summary
+from repro.runs.arms import ARMS, compose
+from repro.runs.profiles import PROFILES, Profile
+from repro.runs.record import RunRecord
+from repro.runs.store import RunStore
+
+# Best first: what a reader would rather see when a store holds several kinds of data.
+KINDS = ("official", "rebuilt", "file", "synthetic")
+REAL = ("official", "rebuilt")
+
+
+def data_kind(dataset: dict[str, Any]) -> str:
+    """One of ``KINDS``, from a record's ``dataset``."""
+    if dataset.get("official"):
+        return "official"
+    origin = dataset.get("origin")
+    if origin in KINDS:
+        return str(origin)
+    source = str(dataset.get("source", "")).lower()
+    return next((kind for kind in ("synthetic", "rebuilt") if kind in source), "file")
+
+
+def data_caption(dataset: dict[str, Any]) -> str:
+    """The line that names the data, e.g. ``Data: synthetic stand-in, not BloodMNIST``."""
+    caption = dataset.get("caption")
+    if caption:
+        return str(caption)
+    md5 = f", md5 {dataset['md5']}" if dataset.get("md5") else ""
+    return f"Data: {dataset.get('source', 'unknown')}{md5}."
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The comparable runs of a store: one profile, one data set, the matrix' own settings."""
+
+    profile: str
+    kind: str | None  # of data; None while there is no run
+    records: tuple[RunRecord, ...]
+
+    def runs(self, arm: str, hospitals: int, *, timed: bool = False) -> list[RunRecord]:
+        """The finished runs of one cell, by seed.
+
+        timed: say True to show the runs' timings, in which equal runs differ (see ``watching``).
+        Pooled training knows no hospitals, so its runs stand in the cells of every number.
+        """
+        pooled = ARMS[arm].scope == "pooled"
+        found = [r for r in self.records if r.arm == arm and r.hospitals == hospitals]
+        if pooled and not found:
+            counts = [r.hospitals for r in self.records if r.arm == arm]
+            found = [r for r in self.records if r.arm == arm and r.hospitals == min(counts)]
+        return found
+
+    def final(self, arm: str, hospitals: int) -> Summary | None:
+        """Test accuracy after the last round (a fraction), over seeds."""
+        return Summary.of([r.final_accuracy for r in self.runs(arm, hospitals)])
+
+    def best(self, arm: str, hospitals: int) -> Summary | None:
+        """Test accuracy of each run's best round: chosen on the test split, so optimistic."""
+        return Summary.of([r.best_accuracy for r in self.runs(arm, hospitals)])
+
+    @property
+    def hospital_counts(self) -> tuple[int, ...]:
+        return PROFILES[self.profile].hospitals
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """From the data where it says, else numbers."""
+        for record in self.records:
+            names = record.dataset.get("class_names")
+            if names:
+                return [str(name) for name in names]
+        classes = len(self.records[0].confusion) if self.records else 0
+        return [f"class {index}" for index in range(classes)]
+
+    @property
+    def dataset_caption(self) -> str:
+        return data_caption(self.records[0].dataset) if self.records else "Data: no run yet."
+
+    def caption(self, records: Iterable[RunRecord] | None = None) -> str:
+        """What stands under every table and figure: data, profile, seeds."""
+        used = self.records if records is None else list(records)
+        seeds = sorted({r.seed for r in used if r.seed is not None})
+        shown = ", ".join(map(str, seeds)) if seeds else "none (not run)"
+        rounds = sorted({r.rounds for r in used})
+        length = f", {'/'.join(map(str, rounds))} rounds" if rounds else ""
+        return f"{self.dataset_caption} Profile: {self.profile}{length}. Seeds: {shown}."
+
+
+def gather(store: RunStore, profile: str | None = None, fingerprint: str | None = None) -> Evidence:
+    """The store's runs of ``profile`` on the data of ``fingerprint``.
+
+    Either may be None: then the group that says most is taken (the profile that trains most,
+    official before rebuilt before other data, then the one with most runs). Runs whose settings
+    are not the matrix' own (other rounds, an ablation) and runs without a seed are left out.
+    """
+    if profile is not None and profile not in PROFILES:
+        raise InputError("profile", profile, "one of " + ", ".join(PROFILES))
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for record in store.all():
+        if profile not in (None, record.profile) or not is_canonical(record):
+            continue
+        print_ = str(record.dataset.get("fingerprint") or record.dataset.get("md5"))
+        if fingerprint not in (None, print_):
+            continue
+        groups.setdefault((record.profile, data_kind(record.dataset), print_), []).append(record)
+    if not groups:
+        return Evidence(profile or "quick", None, ())
+    best = min(groups, key=lambda key: (*_rank(key), -len(groups[key]), key))
+    records = sorted(groups[best], key=lambda r: (r.arm, r.hospitals, r.seed))
+    return Evidence(best[0], best[1], tuple(records))
+
+
+def _rank(key: tuple[str, str, str]) -> tuple[float, int]:
+    return -training_work(PROFILES[key[0]]), KINDS.index(key[1])
+
+
+def training_work(profile: Profile) -> float:
+    """How much a profile's runs train, up to a factor: work of an image × images × seeds."""
+    images = profile.rounds * profile.local_epochs / profile.train_stride
+    return float(profile.width**2 * images * len(profile.seeds))
+
+
+def is_canonical(record: RunRecord) -> bool:
+    """Was the run made with exactly the matrix' settings for its arm and profile?
+
+    Settings that only one side knows (a field added since) do not count against a record.
+    """
+    if record.arm not in ARMS or record.profile not in PROFILES or record.seed is None:
+        return False
+    if record.rounds != record.settings["rounds"]:  # it was extended
+        return False
+    wanted = compose(
+        ARMS[record.arm],
+        PROFILES[record.profile],
+        hospitals=record.hospitals,
+        seed=record.seed,
+    ).as_dict()
+    return _agree(wanted, record.settings)
+
+
+def _agree(wanted: dict[str, Any], given: dict[str, Any]) -> bool:
+    for name in wanted.keys() & given.keys():
+        left, right = wanted[name], given[name]
+        if isinstance(left, dict) and isinstance(right, dict):
+            if not _agree(left, right):
+                return False
+        elif left != right:
+            return False
+    return True

@@ -1,0 +1,129 @@
+"""Every table and figure: one module each, whose docstring says how to get it and what to expect.
+
+A table's module has ``build(sources) -> list[Table]``, a figure's ``build(sources) -> Figure``.
+Both read run records and side files only; drawing is left to ``draw`` and ``draw_all``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.errors import InputError
+
+if TYPE_CHECKING:
+    from repro.report.cache import Sources
+
+
+@dataclass(frozen=True)
+class Item:
+    """One table or figure. ``name`` is that of its files."""
+
+    kind: str  # "table" | "figure"
+    number: int
+    name: str
+    title: str
+    module: str  # below repro.report.items
+    settles: tuple[str, ...] = ()  # the kinds of claims it gives a verdict on
+
+    @property
+    def folder(self) -> str:
+        return self.kind + "s"
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind.capitalize()} {self.number}"
+
+    def about(self) -> dict[str, str]:
+        """``Command``, ``Cost and hardware`` and ``Expected``, from the module's docstring."""
+        return docstring_parts(self.load().__doc__)
+
+    def load(self) -> Any:
+        return importlib.import_module(f"repro.report.items.{self.module}")
+
+
+def docstring_parts(text: str | None) -> dict[str, str]:
+    """``Command``, ``Cost and hardware`` and ``Expected``, as far as a docstring says them."""
+    words = " ".join((text or "").split())
+    parts = re.split(r"(?:^|(?<=[.:?] ))(Command|Cost and hardware|Expected): ", words)
+    return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+
+
+def _numbered(kind: str, *items: tuple[Any, ...]) -> tuple[Item, ...]:
+    return tuple(Item(kind, number, *item) for number, item in enumerate(items, start=1))
+
+
+TABLES = _numbered(
+    "table",
+    (
+        "table1",
+        "Test accuracy: the paper's claims and ours",
+        "table1_accuracy",
+        ("accuracy", "quoted", "difference"),
+    ),
+    ("table2", "Privacy: what each reading guarantees", "table2_drawn", ("epsilon",)),
+    ("table3", "Secure aggregation: bytes, time, error", "table3_secagg"),
+    ("table4", "DP-SGD engines: time and memory", "table4_engines"),
+    ("table5", "Models: size, work, receptive field", "table5_models"),
+)
+FIGURES = _numbered(
+    "figure",
+    ("hospitals", "Images per hospital", "figure_hospitals", ("sizes",)),
+    ("labels", "Label mix of the hospitals", "figure_labels"),
+    ("accuracy", "Test accuracy against round", "figure_accuracy"),
+    ("loss", "Test loss against round", "figure_loss"),
+    ("frontier", "Test accuracy against ε", "figure_frontier"),
+    ("confusion", "Confusion matrices", "figure_confusion"),
+    ("recall", "Per-class recall with and without privacy", "figure_recall"),
+    ("epsilon", "ε against round and noise", "figure_epsilon"),
+    ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
+)
+ITEMS = TABLES + FIGURES
+
+
+def find(kind: str, wanted: str) -> Item:
+    """The table or figure of that number or name."""
+    items = TABLES if kind == "table" else FIGURES
+    for item in items:
+        if wanted in (str(item.number), item.name):
+            return item
+    names = ", ".join(f"{item.number} ({item.name})" for item in items)
+    raise InputError(kind, wanted, f"one of {names}")
+
+
+def draw(item: Item, sources: Sources) -> list[Path]:
+    """Draw one item, whatever was there before."""
+    from repro.report import style
+    from repro.report.cache import mark_current
+    from repro.report.table import write_table
+    from repro.report.watching import WatchedSources
+
+    watched = WatchedSources(sources)
+    folder = sources.out / item.folder
+    if item.kind == "table":
+        tables = item.load().build(watched)
+        paths = [path for table in tables for path in write_table(table, folder)]
+    else:
+        with style.applied():
+            paths = style.write_figure(item.load().build(watched), folder, item.name)
+    mark_current(sources.out, item.name, watched.inputs(), paths)
+    return paths
+
+
+def draw_all(sources: Sources) -> Iterator[tuple[Item, list[Path], bool]]:
+    """Every item in turn with its paths, and whether it had to be drawn."""
+    from repro.report.cache import is_current, noted_paths
+    from repro.report.watching import answer_digest
+
+    # Many items ask the same questions; the sources do not change meanwhile.
+    answers = functools.cache(functools.partial(answer_digest, sources))
+    for item in ITEMS:
+        if is_current(sources.out, item.name, answers):
+            yield item, noted_paths(sources.out, item.name), False
+        else:
+            yield item, draw(item, sources), True

@@ -1,0 +1,99 @@
+"""How the numbers were measured, and what they cannot say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repro.report.answer import coverage
+from repro.report.cache import Sources
+from repro.report.evidence import Evidence
+from repro.report.privacy import warnings_of
+from repro.report.table import Column, Table
+from repro.report.tightness import given_away
+from repro.runs.profiles import PROFILES, profile_table
+
+LIMITS = (
+    "The paper's text, figures and limitations could not be obtained; its numbers are known from "
+    "one third-party summary [2nd], its settings from the authors' repositories [code].",
+    "98.76, 98.11 and 96.89 are not k/3421, so they are no single evaluation of the 3,421 test "
+    "images [calc]; all claims are read with ±0.3 points.",
+    "That the noise was never added is inferred: the Flower releases the repository can install "
+    "discard it when executed [flwr]; the authors' own environment is not known [infer].",
+    "A BloodMNIST rebuilt from its source images has the official numbers of images per class but "
+    "its own split: its accuracies compare with published ones, yet not on the same test images.",
+    "The best round is chosen on the test images and therefore optimistic; last rounds are given "
+    "beside it.",
+    "An ε is only as good as its assumptions: honest hospitals, Poisson sampling, and noise from "
+    "the operating system's entropy. Runs with a seed are reproducible, and thus not private "
+    "towards anybody who knows the seed.",
+    "Search for hyper-parameters is not in the stated ε unless a table says so.",
+)
+
+
+def measured_table(sources: Sources) -> Table:
+    """Profile, data, machines, versions, code and time of the runs; how tight their ε is."""
+    evidence = sources.evidence
+    records = evidence.records
+    done, wanted = coverage(evidence)
+
+    def each(values: list[Any]) -> str:
+        return "\n".join(sorted({str(v) for v in values if v not in (None, "")})) or "–"
+
+    seconds = sum(record.wall_seconds for record in records)
+    environments = [record.environment for record in records]
+    keys = sorted({key for environment in environments for key in environment})
+    rows = [
+        ("profile", f"{evidence.profile}: {PROFILES[evidence.profile].summary}"),
+        ("data", evidence.dataset_caption),
+        ("data fingerprint", each([r.dataset.get("fingerprint") for r in records])),
+        ("runs", f"{done} of {wanted} of the matrix (arms × hospitals × seeds)"),
+        ("seeds", each([r.seed for r in records])),
+        ("where noise and masks come from", each([r.seed_source for r in records])),
+        ("what the ledgers warn of", each(warnings_of(records))),
+        ("model", each([_model(r.model) for r in records])),
+        *((key.replace("_", " "), each([e.get(key) for e in environments])) for key in keys),
+        ("package version", each([r.code.get("version") for r in records])),
+        ("fingerprint of the code", each([r.code.get("fingerprint") for r in records])),
+        ("commit", each([r.code.get("commit") for r in records])),
+        ("what Rényi accounting gives away", given_away(sources)),
+        ("training time, all runs", f"{seconds / 3600:.2f} h" if records else "–"),
+    ]
+    return Table(
+        name="measured",
+        title="What ran, where",
+        columns=[Column("what", "what"), Column("value", "value")],
+        rows=[{"what": what, "value": value} for what, value in rows],
+        caption=evidence.caption(),
+    )
+
+
+def _model(model: dict[str, Any]) -> str:
+    count = model.get("parameters")
+    size = f", {count:,} parameters" if isinstance(count, int) else ""
+    # Width is DPResNet's and the ResNets'; scattering has none.
+    width = "" if model.get("name") == "scattering" else f", width {model.get('width')}"
+    return f"{model.get('name')}{width}{size}"
+
+
+def profile_columns(evidence: Evidence) -> Table:
+    """What each profile changes; everything else is the same in all."""
+    names = list(PROFILES)
+    rows = []
+    for row in profile_table():
+        cells = {name: _shown(row[name]) for name in names}
+        rows.append({"field": str(row["field"]).replace("_", " "), **cells})
+    return Table(
+        name="profiles",
+        title="Profiles",
+        columns=[Column("field", "what changes"), *(Column(name, name) for name in names)],
+        rows=rows,
+        caption=f"This report: the {evidence.profile} profile.",
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,138 @@
+"""Every hyper-parameter, with its unit and where its value comes from.
+
+Tags as in ``paper_results/claims.toml``: [code] the authors' repositories, [ours] our choice.
+A run is described completely by one ``RunSettings``; its hash names the run in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network, and how wide."""
+
+    name: str = "dpresnet"  # a name in repro.models.registry
+    width: int = 64  # channels of the first convolution [code]; narrower in small profiles [ours]
+    # Of "dpresnet" only, for the ablations; the defaults are the paper's network [code].
+    normalisation: str = "group"  # "group", "batch", "layer" or "none"
+    downsampling: str = "stride"  # "stride" or "pool" (max-pooling, as in ResNet-9)
+    skips: str = "first"  # "first" block's only [code], "all" three or "none"
+
+    @property
+    def varied(self) -> bool:
+        """Is the network another than the one ``name`` stands for?"""
+        return (self.normalisation, self.downsampling, self.skips) != ("group", "stride", "first")
+
+
+@dataclass(frozen=True)
+class PartitionSettings:
+    """How the training split is divided among the hospitals."""
+
+    scheme: str = "authors"  # contiguous slices, then pairwise transfers [code]
+    alpha: float = 0.5  # Dirichlet concentration, for scheme "dirichlet" [ours]
+    exponent: float = 1.0  # Zipf exponent, for scheme "zipf" [ours]
+    validation_fraction: float = 0.2  # of each hospital's images [code]
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """Ordinary local training."""
+
+    # Local epochs a round [code]; a fraction takes that part of the images, drawn anew each round.
+    epochs: int | float = 3
+    batch_size: int = 32  # images [code]
+    learning_rate: float = 1e-3  # Adam's default [code]
+    keep_optimizer: bool = False  # False: a fresh Adam every round [code]
+
+
+@dataclass(frozen=True)
+class RecordPrivacy:
+    """DP-SGD in every hospital: the guarantee is for one image."""
+
+    epsilon: float = 6.0  # total over all rounds, at `delta`, add/remove one record
+    delta: float = 1.9e-4  # the paper's δ [code]
+    clip_norm: float = 1.0  # L2, of one image's gradient [ours; see repro.runs.profiles for how]
+    expected_batch: int = 128  # images a Poisson step draws on average [ours]
+    learning_rate: float = 1e-3  # [ours]
+    optimizer: str = "adam"  # "adam" or "sgd" [ours]
+    momentum: float = 0.0  # of "sgd"; forgotten after each round, as the optimizer is fresh [ours]
+    clipping: str = "flat"  # "flat", "per_layer" or "automatic"
+    engine: str = "auto"  # a per-sample gradient engine, or "auto"
+
+
+@dataclass(frozen=True)
+class UpdatePrivacy:
+    """Clipping (and noise) on a hospital's whole update, after Flower's ``LocalDpMod``."""
+
+    clip_norm: float = 7.0  # L2, of the whole update [code]
+    noise: str = (
+        "none"  # "none" | "documented" (LocalDpMod's formula) | "calibrated" (true total ε)
+    )
+    sensitivity: float = 1.0  # what the authors passed; the true one is `clip_norm` [code]
+    epsilon: float = 6.0  # [code]
+    delta: float = 1.9e-4  # [code]
+
+
+@dataclass(frozen=True)
+class SecAggParameters:
+    """Secure aggregation: 5 shares (self and 4 neighbours), threshold 4 [code]."""
+
+    neighbours: int = 4  # of each hospital in the sharing graph, itself not counted
+    threshold: int = 4  # shares that rebuild a secret
+    value_range: float = (
+        8.0  # coordinates beyond ±this are clipped and counted [code: Flower's default]
+    )
+    drop_rate: float = 0.0  # fraction of hospitals lost in each round, for the ablation [ours]
+    levels: int | None = None  # quantisation levels; None: as many as the field allows
+    field_bits: int = 31  # or 61: twice the bytes, finer steps where hospitals are many [ours]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run, completely: arm × hospitals × seed, and everything it depends on but the data."""
+
+    arm: str
+    hospitals: int
+    seed: int | None  # None: keys from the operating system's entropy (not reproducible)
+    profile: str
+    scope: str  # "federated" | "pooled" (central training) | "single" (one hospital alone)
+    trainer: str  # "adam" | "dpsgd"
+    mechanism: str  # "identity" | "clip" | "clip_noise"
+    aggregator: str  # "plain" | "secure"
+    rounds: int = 50  # [code]
+    model: ModelSettings = field(default_factory=ModelSettings)
+    partition: PartitionSettings = field(default_factory=PartitionSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
+    record_privacy: RecordPrivacy | None = None
+    update_privacy: UpdatePrivacy | None = None
+    secagg: SecAggParameters | None = None
+    train_stride: int = 1  # use every n-th training image; 1 in the paper profile
+    test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
+    evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
+    threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
+    concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def digest(self, data_fingerprint: str) -> str:
+        """Ten hex digits that change whenever a setting or the data does."""
+        known = self.as_dict()
+        # As before there was a choice: finished runs keep their names.
+        if self.concurrent == 1:
+            del known["concurrent"]
+        if self.secagg is not None and self.secagg.field_bits == 31:
+            del known["secagg"]["field_bits"]
+        text = json.dumps([known, data_fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def run_id(self, data_fingerprint: str) -> str:
+        """The run's folder name in the store, readable and unique."""
+        seed = "os" if self.seed is None else str(self.seed)
+        name = f"{self.arm}-k{self.hospitals}-s{seed}-{self.profile}"
+        return f"{name}-{self.digest(data_fingerprint)}"

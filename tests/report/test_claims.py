@@ -1,0 +1,211 @@
+"""The claims are complete and tagged, and each gets the verdict its runs allow."""
+
+import dataclasses
+import math
+
+import pytest
+
+from repro.errors import InputError
+from repro.report import RunStore
+from repro.report.cache import Sources
+from repro.report.claims import load_claims
+from repro.report.expected import Band, check_expected, load_expected
+from repro.report.verdicts import (
+    NOT_CHECKABLE,
+    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    judge,
+    verdict_lines,
+    verdict_table,
+)
+from tests.report import fake
+
+
+def sources_with(tmp_path, levels, profile="paper", kind="rebuilt"):
+    """Sources whose runs reach exactly ``levels``: arm -> accuracies by seed."""
+    store = RunStore(tmp_path)
+    for arm, accuracies in levels.items():
+        for seed, accuracy in enumerate(accuracies):
+            run = fake.record(arm, 10, seed, profile, kind)
+            store.save(
+                dataclasses.replace(run, final_accuracy=accuracy, best_accuracy=accuracy + 0.001)
+            )
+    return Sources.of(tmp_path)
+
+
+def verdict_of(sources, claim, reading=None):
+    found = [v for v in judge(sources) if v.claim == claim and reading in (None, v.reading)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_papers_numbers_are_all_there_and_tagged():
+    claims = load_claims()
+    table = {(c.configuration, c.hospitals): c.value for c in claims.of_kind("accuracy", "quoted")}
+    assert table == {
+        ("DP− / SecAgg−", 10): 98.76,
+        ("DP− / SecAgg−", 20): 97.77,
+        ("DP− / SecAgg+", 10): 98.11,
+        ("DP− / SecAgg+", 20): 97.01,
+        ("DP+ / SecAgg+", 10): 97.78,
+        ("DP+ / SecAgg+", 20): 96.89,
+        ("PriMIA (quoted)", 10): 85.00,
+        ("FedMIC (quoted)", 20): 96.33,
+    }
+    assert all(claim.source in claims.sources for claim in claims.claims)
+    assert all(claim.tolerance == 0.3 for claim in claims.of_kind("accuracy", "quoted"))
+    assert claims.accuracy("DP+ / SecAgg−", 10) is None
+
+
+def test_differences_follow_from_the_table():
+    claims = load_claims()
+    for hospitals in (10, 20):
+        without = claims.accuracy("DP− / SecAgg−", hospitals).value
+        secure = claims.accuracy("DP− / SecAgg+", hospitals).value
+        difference = claims.get(f"secagg-cost-{hospitals}").value
+        assert difference == pytest.approx(secure - without, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        'source = "hearsay"\nkind = "accuracy"\nconfiguration = "x"\nvalue = 1\ntolerance = 0',
+        'source = "abs"\nkind = "rumour"\nconfiguration = "x"\nvalue = 1\ntolerance = 0',
+        'source = "abs"\nkind = "accuracy"\nvalue = 1\ntolerance = 0',
+    ],
+)
+def test_an_untagged_or_incomplete_claim_is_refused(tmp_path, entry):
+    path = tmp_path / "claims.toml"
+    path.write_text(f'paper = "p"\n[sources]\nabs = "a"\n[[claim]]\nid = "a"\n{entry}\n')
+    with pytest.raises(InputError):
+        load_claims(path)
+
+
+def test_real_data_in_the_paper_profile_decides(tmp_path):
+    sources = sources_with(
+        tmp_path,
+        {
+            "fedavg": [0.965, 0.966, 0.967],
+            "clip-secagg": [0.9775, 0.9778, 0.9781],
+            "documented-secagg": [0.195, 0.194, 0.196],
+        },
+    )
+    assert verdict_of(sources, "plain-10").verdict == NOT_REPRODUCED
+    assert "2.16 points below" in verdict_of(sources, "plain-10").reason
+    assert verdict_of(sources, "dp-secagg-10", "as most likely run").verdict == REPRODUCED
+    assert verdict_of(sources, "dp-secagg-10", "as documented").verdict == NOT_REPRODUCED
+    assert verdict_of(sources, "plain-20").verdict == NOT_CHECKABLE
+    assert verdict_of(sources, "plain-20").measured == "not run"
+
+
+def test_the_best_round_alone_can_reproduce_and_is_named(tmp_path):
+    sources = sources_with(tmp_path, {"fedavg": [0.9835, 0.9836, 0.9837]})
+    found = verdict_of(sources, "plain-10")
+    assert found.verdict == REPRODUCED
+    assert "best round" in found.reason
+
+
+def test_an_interval_that_admits_anything_decides_nothing(tmp_path):
+    sources = sources_with(tmp_path, {"fedavg": [0.90, 0.97, 0.99]})
+    assert verdict_of(sources, "plain-10").verdict == NOT_CHECKABLE
+
+
+@pytest.mark.parametrize(("profile", "kind"), [("quick", "official"), ("paper", "synthetic")])
+def test_small_profiles_and_other_images_decide_nothing(tmp_path, profile, kind):
+    sources = sources_with(tmp_path, {"fedavg": [0.9876, 0.9875, 0.9877]}, profile, kind)
+    found = verdict_of(sources, "plain-10")
+    assert found.verdict == NOT_CHECKABLE
+    assert found.measured.startswith("98.76")
+
+
+def test_one_seed_decides_nothing(tmp_path):
+    assert verdict_of(sources_with(tmp_path, {"fedavg": [0.9876]}), "plain-10").verdict == (
+        NOT_CHECKABLE
+    )
+
+
+def test_the_cost_of_secure_aggregation_is_paired_by_seed(tmp_path):
+    """Seeds differ by points, pairs by nothing: only pairing shows that the cost is zero."""
+    accuracies = [0.95, 0.96, 0.97]
+    sources = sources_with(tmp_path, {"fedavg": accuracies, "fedavg-secagg": accuracies})
+    found = verdict_of(sources, "secagg-cost-10")
+    assert found.measured == "+0.00 ± 0.00 points"
+    assert found.verdict == NOT_REPRODUCED
+
+
+def test_quoted_numbers_are_not_comparable_and_say_why(tmp_path):
+    found = [v for v in judge(Sources.of(tmp_path)) if v.verdict == NOT_COMPARABLE]
+    assert {v.claim for v in found} == {"primia-10", "fedmic-20"}
+    assert all("[infer]" in v.reason for v in found)
+
+
+def test_without_noise_epsilon_is_infinite_whatever_is_installed(tmp_path):
+    found = [v for v in judge(Sources.of(tmp_path)) if v.claim == "epsilon"]
+    assert found[0].verdict == NOT_REPRODUCED
+    assert "∞" in found[0].measured
+    assert len(found) == 6
+
+
+def test_epsilon_of_the_documented_noise(tmp_path):
+    """Against a bisection of the exact Gaussian trade-off (Balle & Wang 2018) written here."""
+    found = {v.reading: v for v in judge(Sources.of(tmp_path)) if v.claim == "epsilon"}
+    documented = found["as documented: add/remove one hospital's update"]
+    wanted = exact_epsilon(7.0 / 0.698873, 50, 1.9e-4)
+    assert documented.measured == f"{wanted:,.0f} in total"
+    assert documented.verdict == NOT_REPRODUCED
+
+
+def exact_epsilon(per_round: float, rounds: int, delta: float) -> float:
+    from mpmath import mp, mpf, ncdf
+
+    mp.dps = 60
+    mu = mpf(per_round) * mp.sqrt(rounds)
+
+    def spent(epsilon):
+        return ncdf(mu / 2 - epsilon / mu) - mp.exp(epsilon) * ncdf(-mu / 2 - epsilon / mu)
+
+    low, high = mpf(0), mpf(10000)
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(middle) > delta else (low, middle)
+    return float(high)
+
+
+def test_sizes_and_parameters_need_no_runs(drawn):
+    found = {v.claim: v.verdict for v in judge(Sources.of(drawn))}
+    assert found["sizes-10"] == found["sizes-20"] == found["parameters"] == REPRODUCED
+
+
+def test_counting_parameters_agrees_with_the_model(tmp_path):
+    from repro.models import DPResNet
+    from repro.report.items.figure_dpresnet import parameters
+
+    assert parameters() == sum(p.numel() for p in DPResNet().parameters())
+
+
+def test_verdicts_print_one_line_each(sources):
+    verdicts = judge(sources)
+    lines = verdict_lines(verdicts)
+    assert len(lines) == len(verdicts) == len(verdict_table(sources).rows)
+    assert not any("\n" in line for line in lines)
+
+
+def test_a_mean_outside_its_band_is_reported(tmp_path):
+    evidence = sources_with(tmp_path, {"fedavg": [0.95, 0.96, 0.97]}).evidence
+    band = Band("paper", "rebuilt", "fedavg", 10, 95.5, 96.5)
+    assert check_expected(evidence, [band]) == []
+    found = check_expected(evidence, [dataclasses.replace(band, low=96.1)])
+    assert math.isclose(found[0].measured, 96.0)
+    assert "left its expected band" in str(found[0])
+    other = dataclasses.replace(band, low=99.0, data="official")
+    missing = dataclasses.replace(band, low=99.0, arm="single")
+    assert check_expected(evidence, [other, missing]) == []
+
+
+def test_expected_bands_on_file_are_well_formed(tmp_path):
+    load_expected()
+    path = tmp_path / "expected.toml"
+    path.write_text('[[band]]\nprofile = "quick"\n')
+    with pytest.raises(InputError, match="band"):
+        load_expected(path)

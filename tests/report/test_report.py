@@ -1,0 +1,306 @@
+"""The report: well-formed, self-contained, and honest on its first screen; in a real browser."""
+
+import dataclasses
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from repro.ablations import NAMES
+from repro.report import RunStore
+from repro.report.answer import LONG, answer, gain
+from repro.report.cache import Sources
+from repro.report.claims import PAPER_RESULTS, load_claims
+from repro.report.documents import DOCUMENTS, refreshed, update_documents
+from repro.report.html import write_report
+from repro.report.items import FIGURES, ITEMS
+from repro.report.sections import ablation_sections, item_sections, links
+from repro.report.verdicts import judge
+from tests.report import fake
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects what is loaded and linked, and insists on matching tags and unique ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.links, self.ids, self.text = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        assert tag not in ("script", "iframe", "object", "embed", "link")
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if "src" in attributes:
+            self.sources.append(attributes["src"])
+        if "href" in attributes:
+            self.links.append(attributes["href"])
+        if tag == "img":
+            assert attributes["alt"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(drawn):
+    checker = Checker()
+    checker.feed((drawn / "report.html").read_text())
+    assert checker.open == []
+    return checker
+
+
+def test_the_page_is_well_formed_and_loads_nothing(page, drawn):
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert len(page.sources) == len(FIGURES) + 1  # the ablation's
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert all(link.startswith("https://arxiv.org/") for link in outside)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    style = re.search(r"<style>(.*?)</style>", (drawn / "report.html").read_text(), re.S).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_first_screen_answers_the_three_questions(drawn):
+    text = (drawn / "report.html").read_text()
+    first = text[: text.index("<nav>")]
+    for question in ("What the paper claims", "What was found", "How sure we are"):
+        assert question in first
+    assert "97.78 / 96.89 %" in first.replace("\N{NO-BREAK SPACE}", " ")
+    assert "19.50 ± 0.40" in first
+    assert "synthetic stand-in" in first
+    assert "126 of 126 runs" in first
+    assert "the images are not BloodMNIST&#x27;s but a synthetic stand-in" in first
+    assert "width 4 instead of 64" in first
+    for tag in load_claims().sources:
+        assert f"[{tag}] " in first
+
+
+@pytest.mark.parametrize(("profile", "kind"), [("quick", "rebuilt"), ("paper", "rebuilt")])
+def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind):
+    """Only the paper's setting on real images decides; ε is that of the runs' own ledgers."""
+    fake.store(tmp_path, ["fedavg", "fedavg-secagg", "calibrated-secagg"], profile, kind)
+    sources = Sources.of(tmp_path)
+    given = answer(sources, judge(sources))
+    leads = [finding.lead for finding in given.sure]
+    decides = profile == "paper"
+    assert ("Measured: the paper's accuracy." in leads) == decides
+    assert ("Open: the paper's accuracy." in leads) != decides
+    assert ("none with the paper" in given.table.caption) != decides
+    assert "at δ = 1.9e-4, from" in given.table.caption
+    assert "seeds are public" in given.table.caption
+    epochs = {"quick": "1.25", "paper": "150"}[profile]
+    assert given.table.rows[1]["epochs"] == epochs
+    assert given.table.rows[-1]["epochs"] == "not run"
+    cells = {row["what"]: row for row in given.table.rows}
+    assert cells["honest privacy for a whole hospital"]["epsilon"] == "6 (hospital)"
+    assert cells["honest privacy for a record (one image)"]["epsilon"] == "not run"
+    secagg, costs, honest = (finding.text for finding in given.found[1:])
+    assert "accuracy by −0.1 ± 0.0 / −0.1 ± 0.0 points" in secagg
+    assert "−0.65 / −0.76 [calc]" in secagg
+    assert "an honest ε = 6 for a hospital −79.0 ± 0.0 / −79.0 ± 0.0" in costs
+    assert "clipping without noise not run;" in costs
+    assert "hospitals, not run, that is not run points" in honest
+
+
+def test_the_longer_training_is_told_once_it_was_run(tmp_path):
+    fake.store(tmp_path, ["fedavg"], "quick", "rebuilt")
+    rows = [("fedavg", 0.8), ("dpsgd-eps6", 0.5)]
+    before = answer(Sources.of(tmp_path), [])
+    (tmp_path / "ablations").mkdir()
+
+    def found(*own):
+        """With an ablation whose shorter runs are these."""
+        variants = [
+            {"variant": LONG, "series": arm, "hospitals": 10, "seeds": [0, 1], "runs": []}
+            | {"mean": mean, "deviation": 0.01}
+            for arm, mean in rows
+        ]
+        variants.append(dict(variants[0], variant="the profile's own", runs=list(own)))
+        file = tmp_path / "ablations" / "training-length.json"
+        file.write_text(json.dumps({"data": {"variants": variants}}))
+        return answer(Sources.of(tmp_path), []).found
+
+    assert found("a run of another profile") == before.found
+    *others, told = found(fake.record("fedavg", 10, 0, "quick", "rebuilt").run_id)
+    assert tuple(others) == before.found
+    assert "80.00 ± 1.00 % without privacy and 50.00 ± 1.00 %" in told.text
+    assert "with 10 hospitals" in told.text
+
+
+def test_the_search_is_charged_by_composing_its_steps(tmp_path):
+    """40 · 180 steps at q = 0.12296, σ = 1.42481 cost more than √40 times the 6 of one run, and
+    less than 40 times; a run without a schedule is not charged."""
+    run = fake.record("scattering-dpsgd-eps6-secagg", 10, 0)
+    RunStore(tmp_path).save(run)
+    untold = answer(Sources.of(tmp_path), []).found[3].text
+    assert "no ε here covers that search." in untold
+    schedule = {"noise_multiplier": 1.42481, "sample_rate": 0.12296, "steps": 180}
+    rows = [row | schedule for row in run.privacy]
+    RunStore(tmp_path).save(dataclasses.replace(run, privacy=rows))
+    told = answer(Sources.of(tmp_path), []).found[3].text
+    (cost,) = re.findall(r"would cost ε = (\d+) if", told)
+    assert 6 * 40**0.5 < int(cost) < 6 * 40
+
+
+def test_what_honest_privacy_reaches_is_read_from_the_runs(drawn):
+    """The made-up runs come within 0.06 % of their levels, 0.76 and 0.752, 0.83 in one place."""
+    first = (drawn / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "75.96 ± 0.40 / 75.17 ± 0.40 %" in first
+    assert "points against itself without privacy" in first
+    assert "82.96 ± 0.40 %" in first
+
+
+def test_gains_are_paired_by_seed(tmp_path):
+    """By hand: seeds 0 and 1 were run with both, so only their differences count."""
+    store = RunStore(tmp_path)
+    for arm, accuracies in {"fedavg": (0.5, 0.6, 0.9), "clip-secagg": (0.4, 0.6)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            run = fake.record(arm, 10, seed)
+            store.save(dataclasses.replace(run, final_accuracy=accuracy))
+    found = gain(Sources.of(tmp_path).evidence, "clip-secagg", 10)
+    assert found is not None
+    assert (found.n, found.mean) == (2, pytest.approx(-5.0))
+    assert found.deviation == pytest.approx(10 / 2**0.5)
+
+
+def test_ablations_that_were_run_stand_in_both(drawn):
+    page = (drawn / "report.html").read_text()
+    assert "FAKE CELL" in page[page.index('id="ablations"') :]
+    text = (drawn / "report.md").read_text()
+    assert "FAKE CELL" in text
+    assert "ablations/clip.svg" in text
+
+
+def test_markdown_has_the_same_tables_and_verdicts(drawn):
+    text = (drawn / "report.md").read_text()
+    assert "DP+ / SecAgg+" in text
+    assert "not checkable" in text
+    for item in FIGURES:
+        assert f"figures/{item.name}.svg" in text
+
+
+def test_the_same_store_gives_the_same_report(drawn, tmp_path):
+    fake.store(tmp_path)
+    fake.side_files(tmp_path)
+    for path in write_report(Sources.of(tmp_path)):
+        assert path.read_bytes() == (drawn / path.name).read_bytes()
+
+
+def test_an_empty_store_reports_that_nothing_was_run(tmp_path):
+    page = write_report(Sources.of(tmp_path))[0].read_text()
+    first = page[: page.index("<nav>")]
+    assert "No run is finished yet" in first
+    assert "0 of 126 runs" in first
+
+
+def test_every_table_and_figure_explains_itself():
+    for item in ITEMS:
+        assert set(item.about()) == {"Command", "Cost and hardware", "Expected"}, item.name
+        assert f"repro {item.kind} " in item.about()["Command"]
+
+
+def test_documents_keep_their_words_and_get_their_numbers(sources, tmp_path):
+    for name in DOCUMENTS:
+        (tmp_path / name).write_text(
+            "before\n<!-- generated:answer -->\nold\n<!-- end -->\nafter\n"
+            "<!-- generated:items -->\n<!-- end -->\n"
+        )
+    update_documents(sources, tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n<!-- generated:answer -->\n**The paper claims:**")
+    assert "old" not in text.split("after")[0].split("claims:**")[0]
+    assert "### Figure 9: DPResNet" in text
+    assert refreshed(text, sources) == text
+
+
+def test_sections_say_where_their_files_are_and_what_was_not_run(sources):
+    """Outside the repository files are named, inside it they are linked."""
+    items, ablations = item_sections(sources), ablation_sections(sources)
+    assert items.count("\n- **Drawn.** `OUT/") == len(ITEMS)
+    assert "`OUT/tables/table1.md`" in items
+    assert "`OUT/figures/recall.svg`" in items
+    assert ablations.count("### Ablation ") == len(NAMES)
+    assert ablations.count("- **Measured.** not run here yet.") == len(NAMES)
+    inside = PAPER_RESULTS / "tables" / "table1.md"
+    assert links(PAPER_RESULTS, [inside]) == "[table1.md](paper_results/tables/table1.md)."
+
+
+def test_the_repositorys_documents_have_only_known_parts(sources):
+    for name in DOCUMENTS:
+        refreshed((PAPER_RESULTS.parent / name).read_text(), sources)
+
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
+     if (path := shutil.which(name))),
+    None,
+)  # fmt: skip
+PROBE = """<script>addEventListener('load', () => {
+  const wide = [...document.querySelectorAll('main *')].filter(
+    e => !e.closest('.scroll') && e.getBoundingClientRect().right > innerWidth + 1);
+  const broken = [...document.images].filter(i => !i.complete || i.naturalWidth === 0);
+  document.body.dataset.probe = [document.documentElement.scrollWidth, innerWidth,
+    wide.length, broken.length, document.images.length,
+    getComputedStyle(document.body).backgroundColor].join(';');
+});</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine's PATH")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_real_browser_nothing_overflows_and_every_figure_shows(drawn, tmp_path, width, dark):
+    """A frame of the asked width holds the page, since headless windows have a minimum width."""
+    inner = tmp_path / "inner.html"
+    text = (drawn / "report.html").read_text().replace("</body>", PROBE + "</body>")
+    if dark:  # what the browser does itself when its user prefers dark
+        text = text.replace("(prefers-color-scheme: dark)", "all")
+    inner.write_text(text)
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f'<iframe src="inner.html" style="width:{width}px;height:900px;border:0"></iframe>'
+        "<script>addEventListener('load', () => setTimeout(() => { document.title = "
+        "frames[0].document.body.dataset.probe; }, 50));</script>"
+    )
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1400,1000",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            outer.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr[-500:]
+    scroll, inside, wide, broken, images, ground = title.group(1).split(";")
+    assert int(inside) == width
+    assert int(scroll) <= width
+    assert int(wide) == 0
+    assert int(broken) == 0
+    assert int(images) == len(FIGURES) + 1
+    assert (ground != "rgb(255, 255, 255)") == dark

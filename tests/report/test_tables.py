@@ -1,0 +1,114 @@
+"""Tables: what stands in them, and that all four renderings say the same."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from repro.report.cache import Sources
+from repro.report.items import TABLES, draw, find
+from repro.report.table import Column, Table, comma_separated, html_fragment, markdown
+from repro.runs.arms import ARMS
+from repro.runs.profiles import PROFILES
+from tests.report import fake
+
+
+def rows_of(out, name):
+    return json.loads((out / "tables" / f"{name}.json").read_text())["rows"]
+
+
+def test_table_1_puts_the_claims_beside_every_reading(drawn):
+    rows = {(r["configuration"], r["hospitals"]): r for r in rows_of(drawn, "table1")}
+    both = rows["DP+ / SecAgg+", "10"]
+    assert both["paper"] == "97.78 [2nd]"
+    assert both["run"].startswith("93.95 ± 0.40")
+    assert both["documented"].startswith("19.50 ± 0.40")
+    assert "best" in both["hospital"]
+    assert "n = 3" in both["record"]
+    missing_row = rows["DP+ / SecAgg−", "20"]
+    assert missing_row["paper"] == "not in the paper"
+    assert missing_row["record"].startswith("65.1")
+    assert "not comparable" in rows["PriMIA (quoted)", "10"]["paper"]
+    assert ("PriMIA (quoted)", "20") not in rows
+
+
+def test_table_1b_has_every_arm_with_its_ledger(drawn):
+    rows = {(r["arm"], r["hospitals"]): r for r in rows_of(drawn, "table1-arms")}
+    assert set(rows) == {(arm, k) for arm in ARMS for k in ("10", "20")}
+    record = rows["dpsgd-eps6", "10"]["record"].split("\n")
+    assert record == ["1.2 / 6 (add/remove)", "1.5 / 7.8 (replace)"]
+    assert rows["dpsgd-eps6", "10"]["hospital"] == "∞"
+    assert rows["fedavg", "10"]["record"] == "∞"
+    documented = rows["documented-secagg", "10"]["hospital"].split("\n")
+    assert documented == [
+        "84.9 / 2,759 (add/remove, each update seen)",
+        "271 / 10,535 (replace, each update seen)",
+        "15.6 / 329 (add/remove, only the sum seen)",
+    ]
+
+
+def test_missing_runs_are_said_never_guessed(tmp_path):
+    fake.store(tmp_path, ["fedavg"])
+    draw(find("table", "1"), Sources.of(tmp_path))
+    rows = {(r["arm"], r["hospitals"]): r for r in rows_of(tmp_path, "table1-arms")}
+    assert rows["clip-secagg", "10"]["last"] == "not run"
+    assert rows["clip-secagg", "10"]["hospital"] == "not run"
+    assert rows["fedavg", "10"]["last"] != "not run"
+    cells = {(r["configuration"], r["hospitals"]): r for r in rows_of(tmp_path, "table1")}
+    assert cells["DP+ / SecAgg+", "20"]["documented"] == "not run"
+
+
+def test_a_private_arm_without_a_ledger_is_not_called_private(tmp_path):
+    import dataclasses
+
+    store = fake.store(tmp_path, [])
+    store.save(dataclasses.replace(fake.record("dpsgd-eps6", 10, 0), privacy=[]))
+    draw(find("table", "1"), Sources.of(tmp_path))
+    rows = {(r["arm"], r["hospitals"]): r for r in rows_of(tmp_path, "table1-arms")}
+    assert rows["dpsgd-eps6", "10"]["record"] == "∞ (not stated)"
+
+
+@pytest.mark.parametrize("item", TABLES, ids=lambda item: item.name)
+def test_every_table_carries_its_caption_in_every_format(drawn, item, sources):
+    for table in item.load().build(sources):
+        for ending in ("md", "csv", "json", "html"):
+            text = (drawn / "tables" / f"{table.name}.{ending}").read_text()
+            if ending == "html":
+                text = text.replace("&#x27;", "'")
+            assert table.caption in text or json.dumps(table.caption)[1:-1] in text
+    assert "FAKE" in (drawn / "tables" / "table1.md").read_text()
+
+
+def test_renderings_keep_odd_characters_apart():
+    table = Table(
+        name="odd",
+        title="odd <title>",
+        columns=[Column("a", "a|b"), Column("b", "<i>", number=True)],
+        rows=[{"a": 'x|"y",\nz', "b": "<script>"}, {"b": "2"}],
+        caption="c & d",
+    )
+    assert "x\\|" in markdown(table)
+    assert len({line.count(" | ") for line in markdown(table).split("\n")[2:6:2]}) == 1
+    parsed = list(csv.reader(io.StringIO(comma_separated(table))))
+    assert parsed[1] == ['x|"y",; z', "<script>"]
+    assert "<script>" not in html_fragment(table)
+
+
+def test_table_3_counts_bytes_per_hospital_and_parameter(drawn):
+    row = rows_of(drawn, "table3")[0]
+    assert row["per_parameter"] == "4"
+    assert row["up"] == f"{(1840 + 9260 + 1840 + 3290) / 10 / 1000 + 4 * 75.432:.4g}"
+    assert float(row["seconds"]) == pytest.approx(0.5 / PROFILES["quick"].rounds)
+
+
+def test_benchmarks_come_from_their_side_files(tmp_path):
+    (tmp_path / "bench").mkdir()
+    row = {"name": "ours", "metric": "step time", "unit": "s", "median": 0.5, "p20": 0.4}
+    row |= {"p80": 0.6, "repeats": 5, "relative": 1.25, "note": "", "detail": {}}
+    bench = {"name": "dpsgd", "rows": [row], "environment": {"cpu": "a cpu", "torch": None}}
+    (tmp_path / "bench" / "dpsgd.json").write_text(json.dumps(bench))
+    draw(find("table", "4"), Sources.of(tmp_path))
+    assert rows_of(tmp_path, "table4")[0]["relative"] == "1.25"
+    assert "a cpu" in (tmp_path / "tables" / "table4.md").read_text()
+    assert rows_of(tmp_path, "table4-kernels")[0]["state"] == "not run"
