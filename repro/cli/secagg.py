@@ -1,4 +1,5 @@
-"""``repro secagg``: one secure aggregation of random vectors, with drop-outs where one says."""
+"""``repro secagg``: one secure aggregation of random vectors, with drop-outs where one says;
+and ``repro secagg committee``, how safe a setting is."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from repro.cli import OneLineParser, secagg_committee
 from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.random import RootSeed
@@ -17,12 +19,18 @@ EXIT_BELOW_THRESHOLD = 3
 PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
+    if "committee" in parser.words[:2]:  # --json may come first
+        parser.add_argument("action", choices=["committee"], help=argparse.SUPPRESS)
+        secagg_committee.configure(parser)
+        return
     parser.epilog = (
         "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
-        "when too few hospitals are left: then nothing is unmasked and ok is false.\n\n"
+        "when too few hospitals are left (then nothing is unmasked) or the sum is\n"
+        "an impossible one: ok is false.\n\n"
         "examples:\n"
         "  repro secagg --hospitals 10 --dimension 1000 --threshold 4 --neighbours 4\n"
+        "  repro secagg committee --help\n"
         "  repro secagg --hospitals 5 --dimension 1000 --threshold 3 --neighbours 4 "
         "--drop masked:1 --drop unmask:3"
     )
@@ -52,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
+    if hasattr(arguments, "action"):
+        return secagg_committee.execute(arguments)
     drop = parse_drops(arguments.drop, arguments.hospitals)
     for name, least in (("hospitals", 2), ("dimension", 1)):
         if getattr(arguments, name) < least:
@@ -91,11 +101,11 @@ def _aggregate(
         play = run_on_loopback if arguments.processes else run_round
         vector = partial(_contribution, truth, seed)
         completed = play(party, round_, vector, drop=drop, traffic=traffic)
+        decoded = encoding.decode(completed.total, len(completed.survivors))
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
-        return Outcome(data, f"below threshold: {failure}", EXIT_BELOW_THRESHOLD)
-    decoded = encoding.decode(completed.total, len(completed.survivors))
+        return Outcome(data, f"no sum: {failure}", EXIT_BELOW_THRESHOLD)
     error = float(
         np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
     )
