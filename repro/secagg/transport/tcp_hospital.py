@@ -14,6 +14,7 @@ from repro.secagg.messages import Buffer, max_message_bytes
 from repro.secagg.transport.wire import Deadline, receive_frame, send_frame
 
 Watch = Callable[[str, str], None]
+Observe = Callable[[str, str, Buffer], None]  # way, phase, message
 
 
 def take_part(
@@ -66,8 +67,12 @@ def converse(
     *,
     timeout: float = 120.0,
     watch: Watch = lambda phase, moment: None,
+    observe: Observe = lambda way, phase, message: None,
 ) -> None:
-    """``take_part`` on a connection that is there already."""
+    """``take_part`` on a connection that is there already.
+
+    observe: called with every message, before it is sent and after it was received.
+    """
     limit = max_message_bytes(hospital.round)
     answers: dict[str, Callable[[Buffer], Buffer]] = {
         "share": hospital.share_keys,
@@ -75,10 +80,16 @@ def converse(
         "consistency": hospital.consistency_check,
         "unmask": hospital.unmask,
     }
-    _speak(connection, "advertise", hospital.advertise_keys(), watch, timeout)
+
+    def speak(phase: str, message: Buffer) -> None:
+        observe("sent", phase, message)
+        _speak(connection, phase, message, watch, timeout)
+
+    speak("advertise", hospital.advertise_keys())
     for phase, answer in answers.items():
         message = receive_frame(connection, limit, Deadline(timeout))
-        _speak(connection, phase, answer(message), watch, timeout)
+        observe("received", phase, message)
+        speak(phase, answer(message))
 
 
 def _speak(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from repro.secagg.keys import Identity
 from repro.secagg.messages import ADVERTISE_BYTES, Buffer
@@ -20,6 +20,7 @@ from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import Limits, buffer_bytes, frame_limit
 from repro.secagg.transport.peers import Peers, Report
 
+Observe = Callable[[str, str, int, Buffer], None]  # way, phase, hospital, message
 _TURN = 0.1  # seconds of one wait on all sockets
 
 
@@ -60,12 +61,14 @@ class TcpServer:
         traffic: Traffic | None = None,
         *,
         greeting: bytes = b"",
+        observe: Observe = lambda way, phase, hospital, message: None,
     ) -> Completed:
         """One round with whoever connects. Raises RoundFailed when too few are left.
 
         traffic: filled as the round goes; the server's seconds include its waiting, and the
         hospitals' are not known here. greeting: a first frame for everybody who connects, such
-        as what the round is about. All connections are closed at the end, however it ends.
+        as what the round is about. observe: called with every message that is accepted
+        ("received") or answered ("sent"). All connections are closed at the end, however it ends.
         Raises InputError if the process may not open a connection for each hospital.
         """
         traffic = Traffic() if traffic is None else traffic
@@ -80,18 +83,22 @@ class TcpServer:
                 ("masked", server.masked_input),
                 ("consistency", server.consistency_check),
             ):
-                answers = method(self._messages(server, phase, traffic))
+                answers = method(self._messages(server, phase, traffic, observe))
                 self._send(answers)
                 following = PHASES[PHASES.index(phase) + 1]
+                for one, answer in answers.items():
+                    observe("sent", following, one, answer)
                 traffic.down_bytes[following] += sum(map(len, answers.values()))
-            total = server.unmask(self._messages(server, "unmask", traffic))
+            total = server.unmask(self._messages(server, "unmask", traffic, observe))
         finally:
             peers.accepting = False
             peers.close_all()
         refusals, survivors = tuple(server.refusals), tuple(sorted(server.survivors))
         return Completed(total, survivors, refusals, traffic)
 
-    def _messages(self, server: Server, phase: str, traffic: Traffic) -> Iterator[Buffer]:
+    def _messages(
+        self, server: Server, phase: str, traffic: Traffic, observe: Observe
+    ) -> Iterator[Buffer]:
         """Messages as they come, until nobody is left who could still answer this phase."""
         started = time.monotonic()
         ends = started + self.limits.seconds(phase)
@@ -109,6 +116,7 @@ class TcpServer:
                 traffic.hospitals[phase] += 1
                 # Nothing more is due from it before it has been answered.
                 peer.hospital, peer.reader.limit = accepted.pop(), 0
+                observe("received", phase, peer.hospital, message)
         traffic.server_seconds[phase] += time.monotonic() - started
 
     def _admit(self, phase: str, limit: int) -> None:
