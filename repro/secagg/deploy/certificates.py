@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Sequence
+from secrets import token_hex
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -23,7 +24,9 @@ def self_signed(hosts: Sequence[str], days: int = 365) -> tuple[bytes, bytes]:
     Valid from an hour ago, for clocks that differ, and for ``days`` from now.
     """
     key = ec.generate_private_key(_CURVE)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:64])])
+    # A verifier finds an issuer by its name, so two that trust each other's must differ in it.
+    parts = {x509.NameOID.COMMON_NAME: hosts[0][:64], x509.NameOID.SERIAL_NUMBER: token_hex(16)}
+    name = x509.Name([x509.NameAttribute(part, value) for part, value in parts.items()])
     now = datetime.datetime.now(datetime.timezone.utc)
     public = key.public_key()
     builder = (

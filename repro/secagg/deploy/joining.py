@@ -98,7 +98,7 @@ class _Member:
                 ended = self._attempt()
             except (OSError, Refused) as reason:
                 ended = False
-                self._report(f"not this time: {reason}")
+                self._report(f"trying again soon: {reason}")
             if ended:
                 completed, failures, since = completed + 1, 0, time.monotonic()
                 continue

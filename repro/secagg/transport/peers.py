@@ -171,7 +171,9 @@ class Peers:
             except BlockingIOError:
                 return
             except (OSError, Refused) as reason:
-                self.close(peer, str(reason))
+                # Who has said all it had to say may go: that is the usual end of a round.
+                left = isinstance(reason, ConnectionError) and peer.reader.limit == 0
+                self.close(peer, "" if left else str(reason))
                 return
             if message is not None:
                 yield peer, message

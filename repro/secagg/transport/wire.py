@@ -96,7 +96,8 @@ def _receive_exactly(connection: socket.socket, room: bytearray, deadline: Deadl
                 connection.settimeout(deadline.left())
             count = connection.recv_into(view[filled:])
             if count == 0:
-                raise Refused("the connection ended in the middle of a message")
+                where = "in the middle of a message" if filled or len(room) > LENGTH_BYTES else ""
+                raise Refused(f"the other end has closed the connection {where}".rstrip())
             filled += count
 
 
