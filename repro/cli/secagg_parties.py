@@ -88,25 +88,20 @@ def _configure_place(parser: argparse.ArgumentParser) -> None:
 
 
 def execute_serve(arguments: argparse.Namespace) -> Outcome:
-    from repro.secagg.deploy.serving import Service, serve
+    from repro.secagg.deploy.serving import Listener, Service, serve
     from repro.secagg.transport.limits import Limits
     from repro.secagg.transport.tls import server_context
 
     tls = None
     if _tls_wanted(arguments, "tls_certificate", "tls_key"):
         tls = server_context(arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals)
-    service = Service(
-        arguments.host,
-        arguments.port,
-        arguments.results,
-        tls=tls,
-        limits=Limits(phase=arguments.phase, opening=arguments.opening),
-        application=arguments.application,
-        pause=arguments.pause,
-    )
+    limits = Limits(phase=arguments.phase, opening=arguments.opening)
+    listener = Listener(arguments.host, arguments.port, tls, limits)
+    service = Service(arguments.results, arguments.application, arguments.pause)
     signal.signal(signal.SIGTERM, _stop)
     sums = serve(
         _place(arguments),
+        listener,
         service,
         rounds=arguments.rounds,
         report=_report,

@@ -53,6 +53,11 @@ class Announcement:
         return cls(number, session, digest, body[_HEADER.size :])
 
 
+def is_announcement(raw: Buffer) -> bool:
+    """Whether this may be an announcement rather than a message of a round."""
+    return bytes(raw[:4]) == _MAGIC
+
+
 def max_announcement_bytes(dimension: int) -> int:
     """What a hospital allows for: a model of ``dimension`` values and something beside it."""
     return OVERHEAD + APPLICATION_ROOM + 8 * dimension

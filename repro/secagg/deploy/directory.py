@@ -42,6 +42,10 @@ class Settings:
     clip_range: float = 8.0
     max_weight: int = 10_000
 
+    def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise InputError("dimension", self.dimension, "at least 1")
+
 
 @dataclass(frozen=True)
 class FederationDirectory:
@@ -64,7 +68,9 @@ class FederationDirectory:
             raise InputError("directory", listed[0].hex(), "a key that has not been revoked")
         if self.serial < 1:
             raise InputError("serial", self.serial, "at least 1")
-        self.round(1)  # bad settings are found here, not in the first round
+        # Bad settings are found here, not in the first round.
+        self.round(1)
+        assert self.encoding is not None
 
     def round(self, number: int) -> Round:
         """The public settings of round ``number``."""

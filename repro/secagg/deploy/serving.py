@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,68 +28,101 @@ from repro.secagg.deploy.transcript import Transcript, open_transcript
 from repro.secagg.errors import RoundFailed
 from repro.secagg.keys import Identity
 from repro.secagg.messages import Buffer
+from repro.secagg.rounds import Round
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import Limits
-from repro.secagg.transport.tcp_server import TcpServer
+from repro.secagg.transport.tcp_server import Observe, TcpServer
 
 Report = Callable[[str], None]
 _LONGEST_PAUSE = 60.0
 
 
+class Hold(Protocol):
+    """Holds one round with whoever comes, over some network; see ``TcpServer.run_round``."""
+
+    def __call__(
+        self,
+        identity: Identity,
+        round_: Round,
+        traffic: Traffic | None = None,
+        *,
+        greeting: bytes = b"",
+        observe: Observe = ...,
+    ) -> Completed: ...
+
+
 @dataclass(frozen=True)
-class Service:
-    """How the server serves. results: folder for the sums; application: a file whose bytes go to
-    the hospitals with each announcement (read anew for each); pause: seconds between rounds,
-    doubled after each failed one, up to a minute."""
+class Listener:
+    """Where to listen, and what a peer is granted. tls: a server's context; None for tests."""
 
     host: str
     port: int
-    results: Path
     tls: ssl.SSLContext | None = None
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the rounds are for. results: folder for the sums; application: a file whose bytes go
+    to the hospitals with each announcement (read anew for each); pause: seconds between rounds,
+    doubled after each failed one, up to a minute."""
+
+    results: Path
     application: Path | None = None
     pause: float = 1.0
 
 
 def serve(
     place: Place,
+    listener: Listener,
     service: Service,
     *,
     rounds: int | None = None,
     report: Report = lambda line: None,
     listening: Callable[[tuple[str, int]], None] = lambda address: None,
 ) -> int:
-    """Hold rounds until ``rounds`` of them gave a sum (None: for ever); how many did.
+    """Hold rounds over TCP until ``rounds`` of them gave a sum (None: for ever); how many did.
 
     listening: called once with the address, as soon as hospitals may connect.
     Raises InputError for files that are not right.
     """
+    with TcpServer(
+        listener.host, listener.port, limits=listener.limits, tls=listener.tls, report=report
+    ) as server:
+        listening(server.address)
+        return serve_over(server.run_round, place, service, rounds=rounds, report=report)
+
+
+def serve_over(
+    hold: Hold,
+    place: Place,
+    service: Service,
+    *,
+    rounds: int | None = None,
+    report: Report = lambda line: None,
+) -> int:
+    """``serve`` over any network that can hold a round."""
     identity = load_identity(place.key)
     with (
         open_counter(place.state / "rounds.json", place.missed) as counter,
         open_transcript(place.state / "transcript.log", identity) as log,
-        TcpServer(
-            service.host, service.port, limits=service.limits, tls=service.tls, report=report
-        ) as server,
     ):
-        daemon = _Daemon(place, service, identity, counter, log, server, report)
-        listening(server.address)
-        return daemon.run(rounds)
+        return _Daemon(hold, place, service, identity, counter, log, report).run(rounds)
 
 
 class _Daemon:
     def __init__(
         self,
+        hold: Hold,
         place: Place,
         service: Service,
         identity: Identity,
         counter: FileCounter,
         log: Transcript,
-        server: TcpServer,
         report: Report,
     ) -> None:
-        self._service, self._identity, self._counter = service, identity, counter
-        self._log, self._server, self._report = log, server, report
+        self._hold_round, self._service, self._identity = hold, service, identity
+        self._counter, self._log, self._report = counter, log, report
         self._pinned = place.pinned()
         self._unused: tuple[bytes, int] | None = None  # announced, and nobody came
 
@@ -127,7 +160,7 @@ class _Daemon:
 
         traffic = Traffic()
         try:
-            completed = self._server.run_round(
+            completed = self._hold_round(
                 self._identity,
                 round_,
                 traffic,

@@ -58,14 +58,15 @@ class Plan:
 @dataclass
 class Outcome:
     """What happened. sums: rounds that gave one; numbers: begun by the server; attendance:
-    survivors -> how many sums had that many; worst: largest error ÷ its bound; findings: one
-    line for each thing that is wrong."""
+    survivors -> how many sums had that many; cut_short: parts in a round, of any party, that were
+    begun and not ended; worst: largest error ÷ its bound; messages, compared, opened: see
+    ``Audit``; findings: one line for each thing that is wrong."""
 
     sums: int = 0
     numbers: int = 0
     hospital_kills: int = 0
     server_kills: int = 0
-    mid_round_kills: int = 0
+    cut_short: int = 0
     seconds: float = 0.0
     attendance: dict[int, int] = field(default_factory=dict)
     worst: float = 0.0
@@ -281,8 +282,8 @@ def _check_logs(paths: Sequence[Path], outcome: Outcome) -> None:
     outcome.findings += found.findings
     outcome.numbers, outcome.messages = found.rounds, found.messages
     outcome.compared, outcome.opened = found.compared, found.opened
-    # A hospital that is killed within a round leaves a begun one that is neither done nor ended.
+    # Who is killed within a round, or left alone in it, has begun one and not ended it.
     for log in logs:
         begun = sum(entry["event"] == "begun" for entry in log.entries)
         ended = sum(entry["event"] in ("done", "sum", "failed") for entry in log.entries)
-        outcome.mid_round_kills += max(begun - ended, 0)
+        outcome.cut_short += max(begun - ended, 0)

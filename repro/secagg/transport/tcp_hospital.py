@@ -74,22 +74,31 @@ def converse(
     observe: called with every message, before it is sent and after it was received.
     """
     limit = max_message_bytes(hospital.round)
-    answers: dict[str, Callable[[Buffer], Buffer]] = {
-        "share": hospital.share_keys,
-        "masked": lambda message: hospital.masked_input(message, vector()),
-        "consistency": hospital.consistency_check,
-        "unmask": hospital.unmask,
-    }
 
     def speak(phase: str, message: Buffer) -> None:
         observe("sent", phase, message)
         _speak(connection, phase, message, watch, timeout)
 
     speak("advertise", hospital.advertise_keys())
-    for phase, answer in answers.items():
+    while hospital.phase != "done":
         message = receive_frame(connection, limit, Deadline(timeout))
+        phase = phase_of(hospital, message)
         observe("received", phase, message)
-        speak(phase, answer(message))
+        speak(phase, answer(hospital, message, vector))
+
+
+def phase_of(hospital: Hospital, message: Buffer) -> str:
+    return hospital.phase
+
+
+def answer(hospital: Hospital, message: Buffer, vector: Callable[[], np.ndarray]) -> Buffer:
+    answers: dict[str, Callable[[Buffer], Buffer]] = {
+        "share": hospital.share_keys,
+        "masked": lambda message: hospital.masked_input(message, vector()),
+        "consistency": hospital.consistency_check,
+        "unmask": hospital.unmask,
+    }
+    return answers[hospital.phase](message)
 
 
 def _speak(
