@@ -17,6 +17,7 @@ from repro.cli.output import Outcome
 from repro.errors import InputError
 
 if TYPE_CHECKING:
+    from repro.secagg import Contribution
     from repro.secagg.deploy.announcement import Announcement
     from repro.secagg.deploy.place import Place
 
@@ -170,8 +171,10 @@ def _tls_wanted(arguments: argparse.Namespace, *needed: str) -> bool:
 
 def _contribution(
     arguments: argparse.Namespace, announcement: Announcement
-) -> tuple[np.ndarray, int]:
+) -> Contribution:
     """The vector of a round, made by the command where there is one."""
+    from repro.secagg import Contribution
+
     if arguments.train is not None:
         application = arguments.state / "application"
         application.write_bytes(announcement.application)
@@ -188,7 +191,7 @@ def _contribution(
         vector = np.load(arguments.vector, allow_pickle=False)
     except (OSError, ValueError) as problem:
         raise InputError("vector", str(arguments.vector), f"an .npy file ({problem})") from None
-    return vector, arguments.weight
+    return Contribution(vector, arguments.weight)
 
 
 def _report(line: str) -> None:

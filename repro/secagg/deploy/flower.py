@@ -22,19 +22,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repro.errors import InputError, MissingDependency
+from repro.errors import MissingDependency
 from repro.secagg.deploy.agent import ask_agent
 from repro.secagg.deploy.keystore import parse_public, read_public
 from repro.secagg.deploy.place import Place
 from repro.secagg.deploy.serving import Service, serve_over
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
-from repro.secagg.messages import Buffer, max_message_bytes, sender_of
+from repro.secagg.messages import Buffer
 from repro.secagg.rounds import Round
 from repro.secagg.server import Server
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import frame_limit
-from repro.secagg.transport.tcp_server import Observe, finish, next_answers, note_answers
+from repro.secagg.transport.tcp_server import Observe, finish, note_answers
 
 ACTION = "secagg"
 _RECORD, _FIELD, _REASON = "secagg", "message", "refused"
@@ -112,9 +112,7 @@ class FlowerNetwork:
         while server.phase != "done":
             phase = server.phase
             received = self._exchange(outgoing, phase, round_)
-            answers = next_answers(
-                server, self._accepted(server, phase, received, nodes, traffic, observe)
-            )
+            answers = server.receive(self._accepted(server, received, nodes, traffic, observe))
             note_answers(server, answers, traffic, observe)
             outgoing = {nodes[one]: message for one, message in answers.items() if one in nodes}
         return finish(server, traffic)
@@ -154,13 +152,13 @@ class FlowerNetwork:
     def _accepted(
         self,
         server: Server,
-        phase: str,
         received: list[tuple[int, bytes]],
         nodes: dict[int, int],
         traffic: Traffic,
         observe: Observe,
     ) -> Iterator[Buffer]:
         """The replies; each accepted one is counted, and says which node is which hospital."""
+        phase = server.phase
         for node, message in received:
             awaited = set(server.awaited)
             yield message
