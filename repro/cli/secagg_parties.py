@@ -169,9 +169,7 @@ def _tls_wanted(arguments: argparse.Namespace, *needed: str) -> bool:
     return True
 
 
-def _contribution(
-    arguments: argparse.Namespace, announcement: Announcement
-) -> Contribution:
+def _contribution(arguments: argparse.Namespace, announcement: Announcement) -> Contribution:
     """The vector of a round, made by the command where there is one."""
     from repro.secagg import Contribution
 

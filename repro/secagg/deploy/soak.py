@@ -32,7 +32,7 @@ from repro.secagg.deploy.transcript import read_log
 from repro.secagg.rounds import SESSION_BYTES
 
 HOST = "127.0.0.1"
-_STARTING = 30.0  # seconds beyond which a round that does not come is a failure of the soak
+_STARTING = 60.0  # seconds beyond which a round that does not come is a failure of the soak
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
         federation.start(name)
     due: dict[str, float] = {}  # killed -> when to start it again
     done, progress = 0, time.monotonic()
-    next_kill = progress + 3.0
+    next_kill = float("inf")  # until the federation has shown that it works
     while done < plan.rounds:
         time.sleep(0.02)
         now = time.monotonic()
@@ -226,11 +226,13 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
         if dead:
             outcome.findings.append(f"{dead[0]} ended by itself: see {dead[0]}.err")
             return
-        if plan.kills > 0 and now > next_kill:
+        if now > next_kill:
             next_kill = now + dice.expovariate(plan.kills)
             _kill_one(federation, outcome, due, dice)
         ready = len(list(federation.results.glob("*.json")))
         if ready > done:
+            if done == 0 and plan.kills > 0:
+                next_kill = now + dice.expovariate(plan.kills)
             done, progress = ready, now
             if done % 10 == 0 or done == plan.rounds:
                 kills = outcome.hospital_kills + outcome.server_kills

@@ -139,7 +139,9 @@ def test_keys_are_rotated_and_revoked_while_everybody_runs(tmp_path):
     with pytest.raises(InputError, match="not been revoked"):
         join(deployment.place("3"), address, lambda _: None, rounds=1)
     vector = deployment.vector(3, 2)
-    join(deployment.place("new"), address, lambda _: Contribution(vector, 4), rounds=1, patience=30.0)
+    join(
+        deployment.place("new"), address, lambda _: Contribution(vector, 4), rounds=1, patience=30.0
+    )
     deployment.finish()
     deployment.check(2, range(4))
 

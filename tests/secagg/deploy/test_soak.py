@@ -12,7 +12,7 @@ from repro.errors import InputError
 from repro.secagg.deploy import soak as module
 from repro.secagg.deploy.soak import Federation, Outcome, Plan, soak
 
-SHORT = Plan(rounds=4, hospitals=5, threshold=3, neighbours=4, dimension=200, kills=0.7, seed=3)
+SHORT = Plan(rounds=4, hospitals=5, threshold=3, neighbours=4, dimension=200, kills=0.5, seed=3)
 
 
 @pytest.fixture(scope="module")
