@@ -46,7 +46,7 @@ def client_app() -> Any:
     flwr_app, flwr_clientapp = _flwr()
     app = flwr_clientapp.ClientApp()
 
-    @app.query(ACTION)  # type: ignore[untyped-decorator]
+    @app.query(ACTION)
     def answer(message: Any, context: Any) -> Any:
         path = Path(str(context.node_config["agent"]))
         try:
@@ -66,7 +66,7 @@ def server_app() -> Any:
 
     app = ServerApp()
 
-    @app.main()  # type: ignore[untyped-decorator]
+    @app.main()
     def main(grid: Any, context: Any) -> None:
         config = dict(context.run_config)
         key = str(config["operator"])

@@ -192,8 +192,8 @@ class Federation:
 def soak(folder: Path, plan: Plan, report: Callable[[str], None] = lambda line: None) -> Outcome:
     """Run until ``plan.rounds`` sums are there, then check everything.
 
-    Raises InputError for a folder that is not empty. A federation that stands still for a
-    minute ends the soak with a finding.
+    Killing begins after the first sum. Raises InputError for a folder that is not empty. A
+    federation that stands still for minutes ends the soak with a finding.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError("folder", str(folder), "an empty folder, or none")
