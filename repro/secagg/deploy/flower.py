@@ -7,7 +7,8 @@ expects.
 
     # app.py of the Flower app
     from repro.secagg.deploy.flower import client_app, server_app
-    client, server = client_app(), server_app()
+    client = client_app()
+    server = server_app()
 
 Node configuration of each SuperNode: ``agent="/path/of/the/socket"``. Run configuration of the
 app: key, directory, operator, state and results (paths, as of ``repro secagg serve``), rounds,

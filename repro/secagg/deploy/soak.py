@@ -39,7 +39,8 @@ _STARTING = 60.0  # seconds beyond which a round that does not come is a failure
 class Plan:
     """hospitals, threshold, neighbours, dimension: the federation's; rounds: sums to reach.
 
-    kills: mean number of processes killed per second; server_share: which part of them are the
+    kills: mean number of processes killed per sum, so that a slow machine is not killed to a
+    standstill; server_share: which part of them are the
     server's; opening, phase: seconds, see ``Limits``; seed: of vectors, victims and moments.
     """
 
@@ -48,7 +49,7 @@ class Plan:
     threshold: int = 4
     neighbours: int = 5
     dimension: int = 1000
-    kills: float = 0.5
+    kills: float = 1.0
     server_share: float = 0.2
     opening: float = 4.0
     phase: float = 10.0
@@ -214,7 +215,8 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
     for name in federation.names:
         federation.start(name)
     due: dict[str, float] = {}  # killed -> when to start it again
-    done, progress = 0, time.monotonic()
+    done, begun = 0, time.monotonic()
+    progress = begun
     next_kill = float("inf")  # until the federation has shown that it works
     while done < plan.rounds:
         time.sleep(0.02)
@@ -227,12 +229,12 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
             outcome.findings.append(f"{dead[0]} ended by itself: see {dead[0]}.err")
             return
         if now > next_kill:
-            next_kill = now + dice.expovariate(plan.kills)
+            next_kill = now + (now - begun) / done * dice.expovariate(plan.kills)
             _kill_one(federation, outcome, due, dice)
         ready = len(list(federation.results.glob("*.json")))
         if ready > done:
             if done == 0 and plan.kills > 0:
-                next_kill = now + dice.expovariate(plan.kills)
+                next_kill = now + dice.uniform(0.0, now - begun)
             done, progress = ready, now
             if done % 10 == 0 or done == plan.rounds:
                 kills = outcome.hospital_kills + outcome.server_kills

@@ -166,7 +166,8 @@ phase = 120.0
 APP = """
 from repro.secagg.deploy.flower import client_app, server_app
 
-client, server = client_app(), server_app()
+client = client_app()
+server = server_app()
 """
 
 

@@ -12,7 +12,7 @@ from repro.errors import InputError
 from repro.secagg.deploy import soak as module
 from repro.secagg.deploy.soak import Federation, Outcome, Plan, soak
 
-SHORT = Plan(rounds=4, hospitals=4, threshold=3, neighbours=3, dimension=200, kills=0.4, seed=3)
+SHORT = Plan(rounds=4, hospitals=4, threshold=3, neighbours=3, dimension=200, kills=1.0, seed=3)
 
 
 @pytest.fixture(scope="module")
