@@ -10,9 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from repro.cli.output import Outcome, to_json
+from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.errors import InputError
+from repro.formatting import to_json
 from repro.runs.arms import ARMS, get_arm
 from repro.runs.profiles import Profile, get_profile
 

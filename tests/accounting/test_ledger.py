@@ -20,8 +20,8 @@ from repro.accounting import (
 from repro.accounting.composition import summed_multiplier
 from repro.accounting.ledger import FederatedLedger
 from repro.accounting.ledger_rows import warnings_of
-from repro.cli.output import to_json
 from repro.errors import InputError
+from repro.formatting import to_json
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}

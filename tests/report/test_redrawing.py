@@ -7,10 +7,10 @@ import pytest
 
 import repro.report.items as experiments
 from repro.files import write_changed
-from repro.report import RunStore
 from repro.report.cache import Sources
 from repro.report.items import ITEMS, draw, draw_all, find
 from repro.report.watching import WatchedSources, answer_digest
+from repro.runs import RunStore
 from tests.report import fake
 
 FEW = ("table1", "table3", "hospitals", "recall", "dpresnet")

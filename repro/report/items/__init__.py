@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.about import docstring_parts
 from repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,13 +45,6 @@ class Item:
 
     def load(self) -> Any:
         return importlib.import_module(f"repro.report.items.{self.module}")
-
-
-def docstring_parts(text: str | None) -> dict[str, str]:
-    """``Command``, ``Cost and hardware`` and ``Expected``, as far as a docstring says them."""
-    words = " ".join((text or "").split())
-    parts = re.split(r"(?:^|(?<=[.:?] ))(Command|Cost and hardware|Expected): ", words)
-    return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
 
 
 def _numbered(kind: str, *items: tuple[Any, ...]) -> tuple[Item, ...]:
