@@ -102,7 +102,7 @@ def integer_gaussian(count: int, width: Width, *, seed: int, step: int) -> np.nd
     blocks = -(-count * draws // 4)
     words = philox4x32_blocks(0, blocks, 0, (key & 0xFFFFFFFF, key >> 32)).reshape(-1)
     numbers = _looked_up(words[: count * draws], key).reshape(draws, count)
-    total = numbers[-1]
+    total: np.ndarray = numbers[-1]
     for m, addend in zip(reversed(width.multipliers), numbers[-2::-1], strict=True):
         total *= m
         total += addend

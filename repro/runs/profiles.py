@@ -154,11 +154,20 @@ _SCATTERING: dict[str, Any] = {
 _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learning_rate": 4.0}
 
 
-def for_model(profile: Profile, model: str, scope: str = "federated") -> Profile:
-    """``profile`` as arms with ``model`` and ``scope`` take it."""
+# Shared noise makes the hospitals' steps those of pooled images.
+_SCATTERING_SHARED: dict[str, Any] = _SCATTERING_POOLED
+_DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
+
+
+def for_model(
+    profile: Profile, model: str, scope: str = "federated", trainer: str = "adam"
+) -> Profile:
+    """``profile`` as arms with ``model``, ``scope`` and ``trainer`` take it."""
+    shared = trainer == "shared-dpsgd"
     if model != "scattering":
-        return profile
-    changes = _SCATTERING | (_SCATTERING_POOLED if scope == "pooled" else {})
+        return replace(profile, **_DPRESNET_SHARED) if shared else profile
+    together = _SCATTERING_SHARED if shared else _SCATTERING_POOLED if scope == "pooled" else {}
+    changes = _SCATTERING | together
     if profile.name != "smoke":
         epochs = SCATTERING_EPOCHS / profile.rounds
         changes |= {"local_epochs": epochs, "dpsgd_local_epochs": epochs, "test_stride": 1}

@@ -157,7 +157,7 @@ class NoisePlan:
         return deviation / self.grid_sensitivity * (1 - 1e-14)
 
     def event(self, shares: int, sample_rate: float) -> PrivacyEvent:
-        """What one release costs a record, whose hospital draws it with probability q = sample_rate.
+        """What one release costs a record that its hospital draws with probability ``sample_rate``.
 
         1: everybody takes part, the exact Gaussian. Unit: record; add/remove one.
         """
@@ -168,7 +168,7 @@ class NoisePlan:
 
     @property
     def log_ratio(self) -> float:
-        """Bound on |log density ratio| of one release to the continuous mechanism's, post-processed.
+        """Bound on |log ratio| of a release's density to the post-processed continuous mechanism's.
 
         P coordinates of τ, 2ϑ and the sampler's own. ε is larger by at most twice this a release.
         """
