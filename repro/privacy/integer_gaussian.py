@@ -27,7 +27,7 @@ from functools import lru_cache
 import numpy as np
 
 from repro.errors import InputError
-from repro.privacy.validation import check_count, check_word64
+from repro.privacy.validation import Number, check_count, check_word64
 from repro.random import philox4x32_blocks
 
 BASE = 256  # b: deviation of the table's distribution
@@ -69,7 +69,7 @@ class Width:
         return math.sqrt(self.variance)
 
     @classmethod
-    def at_most(cls, deviation: float) -> Width:
+    def at_most(cls, deviation: Number) -> Width:
         """The largest width up to ``deviation``, in grid steps, at least 256."""
         best = cls(())
         if not deviation >= BASE:

@@ -157,20 +157,24 @@ _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learn
 # Shared noise makes the hospitals' steps those of pooled images.
 _SCATTERING_SHARED: dict[str, Any] = _SCATTERING_POOLED
 _DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
+_SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
 
 
 def for_model(
     profile: Profile, model: str, scope: str = "federated", trainer: str = "adam"
 ) -> Profile:
     """``profile`` as arms with ``model``, ``scope`` and ``trainer`` take it."""
-    shared = trainer == "shared-dpsgd"
-    if model != "scattering":
-        return replace(profile, **_DPRESNET_SHARED) if shared else profile
-    together = _SCATTERING_SHARED if shared else _SCATTERING_POOLED if scope == "pooled" else {}
-    changes = _SCATTERING | together
-    if profile.name != "smoke":
+    scattering, shared = model == "scattering", trainer == "shared-dpsgd"
+    changes = dict(_SCATTERING) if scattering else {}
+    if scattering and profile.name != "smoke":
         epochs = SCATTERING_EPOCHS / profile.rounds
         changes |= {"local_epochs": epochs, "dpsgd_local_epochs": epochs, "test_stride": 1}
+    if scattering and scope == "pooled":
+        changes |= _SCATTERING_POOLED
+    if shared:
+        changes |= _SCATTERING_SHARED if scattering else _DPRESNET_SHARED
+    if shared and profile.name == "smoke":
+        changes |= _SMOKE_SHARED
     return replace(profile, **changes)
 
 
@@ -192,6 +196,12 @@ def profile_table() -> list[dict[str, Any]]:
         ", of scattering arms": {n: for_model(p, "scattering") for n, p in PROFILES.items()},
         ", of the pooled scattering arm": {
             n: for_model(p, "scattering", "pooled") for n, p in PROFILES.items()
+        },
+        ", of the scattering arms with shared noise": {
+            n: for_model(p, "scattering", trainer="shared-dpsgd") for n, p in PROFILES.items()
+        },
+        ", of DPResNet with shared noise": {
+            n: for_model(p, "dpresnet", trainer="shared-dpsgd") for n, p in PROFILES.items()
         },
     }
     rows: list[dict[str, Any]] = []

@@ -33,7 +33,7 @@ from typing import Any
 from repro.accounting import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
 from repro.errors import InputError
 from repro.privacy.integer_gaussian import BASE, LOG_RATIO, TABLE_ERROR, Width
-from repro.privacy.validation import check_count, check_not_negative, check_positive
+from repro.privacy.validation import Number, check_count, check_not_negative, check_positive
 from repro.secagg import Field
 
 SMOOTHING = 2.0  # r, in grid steps
@@ -57,12 +57,12 @@ class NoisePlan:
 
     hospitals: int
     dimension: int
-    sensitivity: float
-    noise_multiplier: float
-    largest_sum: float
+    sensitivity: Number
+    noise_multiplier: Number
+    largest_sum: Number
     colluders: int = 1
     drop_outs: int = 0
-    sum_error: float = 0.0
+    sum_error: Number = 0.0
     field_bits: int = 31
 
     def __post_init__(self) -> None:
@@ -156,7 +156,7 @@ class NoisePlan:
         deviation = math.sqrt(shares * self.width.variance - SMOOTHING**2) * self.granularity
         return deviation / self.grid_sensitivity * (1 - 1e-14)
 
-    def event(self, shares: int, sample_rate: float) -> PrivacyEvent:
+    def event(self, shares: int, sample_rate: Number) -> PrivacyEvent:
         """What one release costs a record that its hospital draws with probability ``sample_rate``.
 
         1: everybody takes part, the exact Gaussian. Unit: record; add/remove one.

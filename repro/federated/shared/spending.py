@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from repro.accounting import ComposedEvent, PrivacyEvent, RepeatedEvent
 from repro.accounting.ledger import FederatedLedger
 from repro.federated.shared.noise_plan import NoisePlan
+from repro.privacy.validation import Number
 
 Releases = Mapping[tuple[int, ...], int]  # survivors -> sums
 
 
 def spend_releases(
-    ledger: FederatedLedger, plan: NoisePlan, sample_rate: float, releases: Releases
+    ledger: FederatedLedger, plan: NoisePlan, sample_rate: Number, releases: Releases
 ) -> None:
     """Charge every hospital for the sums its records were in; a round without one costs nothing."""
     for hospital in sorted({one for survivors in releases for one in survivors}):
@@ -35,7 +36,7 @@ def spend_releases(
         )
 
 
-def composed(plan: NoisePlan, sample_rate: float, shares: Mapping[int, int]) -> PrivacyEvent:
+def composed(plan: NoisePlan, sample_rate: Number, shares: Mapping[int, int]) -> PrivacyEvent:
     """shares in a sum that the adversary does not know -> how many such sums, as one event."""
     parts = [
         RepeatedEvent(plan.event(number, sample_rate), count)

@@ -18,6 +18,7 @@ from repro.accounting import PrivacyEvent
 from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.privacy.integer_gaussian import integer_gaussian
+from repro.privacy.validation import Number
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import Field, Party, Round, RoundFailed, Traffic, run_round
@@ -46,7 +47,7 @@ class Release:
     server_seconds: float = 0.0
     noise_seconds: float = 0.0
 
-    def event(self, sample_rate: float, *, colluders: int | None = None) -> PrivacyEvent:
+    def event(self, sample_rate: Number, *, colluders: int | None = None) -> PrivacyEvent:
         """What this release cost a record of an honest survivor's.
 
         colluders: hospitals whose shares the adversary knows; None: as many as were planned.

@@ -35,6 +35,7 @@ from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 from repro.secagg import RoundFailed
 from repro.typing import Float
 
+PARTS = ("training", "noise", "aggregation")  # what a round's seconds are counted for
 _CHUNK = 64  # records in one engine call: bounds the rounding of a single-precision sum
 
 
@@ -45,7 +46,7 @@ class SharedReport:
     releases: Counter[tuple[int, ...]] = field(default_factory=Counter)  # survivors -> steps
     facts: dict[str, Any] = field(default_factory=dict)
     diagnostics: Counter[str] = field(default_factory=Counter)  # for this machine only
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
 
 class SharedNoiseTrainer:
@@ -80,7 +81,7 @@ class SharedNoiseTrainer:
             hospitals=len(self.weights),
             dimension=dimension,
             sensitivity=settings.clip_norm * (1 + self._clip_tolerance),
-            noise_multiplier=multiplier,
+            noise_multiplier=multiplier * (1 + 1e-12),  # so that rounding stays within ε
             largest_sum=settings.clip_norm * records * 1.01,
             colluders=shared.colluders,
             drop_outs=shared.drop_outs,
