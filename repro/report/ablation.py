@@ -38,13 +38,13 @@ def draw_ablation(
     """
     caption = _caption(ablation, profile, cells)
     table = _table(ablation, cells, conclusion, caption)
-    note, inputs = f"ablation-{ablation.name}", {"table": digest_of(as_json(table))}
-    if is_current(out, note, lambda question: inputs.get(question, "")):
+    note, shown = f"ablation-{ablation.name}", digest_of(as_json(table))
+    if is_current(out, note, shown):
         return in_order(noted_paths(out, note))
     paths = write_table(table, out / FOLDER)
     with style.applied():
         paths += style.write_figure(_figure(ablation, cells, caption), out / FOLDER, ablation.name)
-    mark_current(out, note, inputs, paths)
+    mark_current(out, note, shown, paths)
     return in_order(paths)
 
 

@@ -27,9 +27,9 @@ from repro.report.answer_table import (
     SCATTERING_POOLED,
     answer_table,
 )
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN, Table
 from repro.report.verdicts import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from repro.formatting import small
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon
+from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import undecidable

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from repro.errors import InputError
-from repro.report.cache import Sources
 from repro.report.claims import load_claims
 from repro.report.expected import Band, check_expected, load_expected
+from repro.report.sources import Sources
 from repro.report.verdicts import (
     NOT_CHECKABLE,
     NOT_COMPARABLE,

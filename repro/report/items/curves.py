@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
 from repro.runs.arms import EPSILONS
 from repro.runs.guarantees import promise

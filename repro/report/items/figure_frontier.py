@@ -11,8 +11,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from repro.formatting import small
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
+from repro.report.sources import Sources
 from repro.report.statistics import Summary
 from repro.report.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
 from repro.runs.arms import ARMS, EPSILONS
