@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from repro.bench import Row, environment, interleave, peak_memory
+from repro.bench import Row, interleave, peak_memory
 from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import DPSGDSettings, PoissonSampler
 from repro.privacy.dpsgd import DPSGDRun
 from repro.random import RootSeed
+from repro.runs.provenance import environment
 
 CLIP_NORM, NOISE_MULTIPLIER, LEARNING_RATE = 1.0, 1.0, 0.1
 PLAIN = ("plain SGD", "plain SGD, channels last")

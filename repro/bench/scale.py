@@ -19,9 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from repro.bench.harness import Row, environment
+from repro.bench.harness import Row
 from repro.bench.scale_job import Job
 from repro.errors import InputError
+from repro.runs.provenance import environment
 
 Answers = list[dict[str, Any]]
 LARGE = 1000

@@ -20,11 +20,11 @@ from typing import Any
 from tqdm import tqdm
 
 from repro.accounting.checks import ADD_REMOVE, RECORD
-from repro.bench.harness import Row, environment
+from repro.bench.harness import Row
 from repro.errors import MissingDependency
+from repro.report.tightness import LOWER, OURS, RUNS, TABLE, UPPER
+from repro.runs.provenance import environment
 
-OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
-TABLE, RUNS = "Table 2", "runs"  # where schedules come from
 # Half a grid step a repetition is what rounding down loses; so the lower bound is 0.5 % low.
 _LOWER_LOSS = 0.01
 

@@ -49,9 +49,10 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     from tqdm import tqdm
 
-    from repro.ablations.running import draw_ablation, run_ablation
+    from repro.ablations.running import run_ablation
     from repro.data import load_dataset
     from repro.federated.parallel.preflight import check_device, check_synthetic
+    from repro.report.ablation import draw_ablation
     from repro.runs.store import RunStore
 
     out = Path(arguments.out)

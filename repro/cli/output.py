@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 from dataclasses import dataclass
 from typing import Any
+
+from repro.formatting import to_json
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,3 @@ def emit(outcome: Outcome, *, as_json: bool) -> None:
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted; the interpreter must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def to_json(data: Any) -> str:
-    """Strict JSON: ∞ and NaN, which JSON lacks, become the strings "inf", "-inf", "nan"."""
-    return json.dumps(_strict(data), ensure_ascii=False, allow_nan=False)
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _strict(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(inner) for inner in value]
-    return value

@@ -41,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    from repro.report.cache import Sources
     from repro.report.items import draw, find
+    from repro.report.sources import Sources
 
     item = None
     if arguments.command != "report":

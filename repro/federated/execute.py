@@ -232,7 +232,7 @@ def _secagg_summary(state: RunState) -> dict[str, Any] | None:
 
 
 def environment(model: nn.Module) -> dict[str, Any]:
-    from repro.bench import environment as machine
+    from repro.runs.provenance import environment as machine
 
     device = next(model.parameters()).device
     return {"device": device.type, **machine(("torch", "numpy"))}

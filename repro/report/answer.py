@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from repro.ablations.training_length import LONG
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.formatting import small
 from repro.report.answer_table import (
     CLIPPED,
     DOCUMENTED,
@@ -26,10 +27,9 @@ from repro.report.answer_table import (
     SCATTERING_POOLED,
     answer_table,
 )
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
-from repro.report.privacy import epsilon, promise
-from repro.report.rows import small
+from repro.report.privacy import epsilon
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN, Table
 from repro.report.verdicts import (
@@ -43,6 +43,7 @@ from repro.report.verdicts import (
     undecidable,
 )
 from repro.runs.arms import ARMS
+from repro.runs.guarantees import promise
 from repro.runs.profiles import PROFILES, SCATTERING_SEARCH
 from repro.runs.settings import UpdatePrivacy
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-from repro.report.cache import Sources
+from repro.formatting import small
 from repro.report.evidence import Evidence
-from repro.report.privacy import epsilon, protected_unit, total_epsilon
-from repro.report.rows import small
+from repro.report.privacy import epsilon
+from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import undecidable
+from repro.runs.guarantees import protected_unit, total_epsilon
 from repro.runs.settings import RecordPrivacy
 
 PRIVATE = "DP+ / SecAgg+"

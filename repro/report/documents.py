@@ -13,12 +13,12 @@ from pathlib import Path
 from repro.errors import InputError
 from repro.files import write_whole
 from repro.report.answer import Finding, answer
-from repro.report.cache import Sources
 from repro.report.claims import PAPER_RESULTS
 from repro.report.expected import load_expected
 from repro.report.methods import profile_columns
 from repro.report.rows import table_of_rows
 from repro.report.sections import ablation_sections, item_sections
+from repro.report.sources import Sources
 from repro.report.table import markdown
 from repro.report.verdicts import judge, verdict_table
 

@@ -51,10 +51,9 @@ class Evidence:
     kind: str | None  # of data; None while there is no run
     records: tuple[RunRecord, ...]
 
-    def runs(self, arm: str, hospitals: int, *, timed: bool = False) -> list[RunRecord]:
+    def runs(self, arm: str, hospitals: int) -> list[RunRecord]:
         """The finished runs of one cell, by seed.
 
-        timed: say True to show the runs' timings, in which equal runs differ (see ``watching``).
         Pooled training knows no hospitals, so its runs stand in the cells of every number.
         """
         pooled = ARMS[arm].scope == "pooled"

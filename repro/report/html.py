@@ -14,10 +14,10 @@ from pathlib import Path
 
 from repro.files import write_changed
 from repro.report.answer import Answer, Finding, answer
-from repro.report.cache import Sources
 from repro.report.items import FIGURES, TABLES, Item, draw_all
 from repro.report.methods import LIMITS, measured_table, profile_columns
 from repro.report.page import STYLE
+from repro.report.sources import Sources
 from repro.report.table import Table, html_fragment, markdown, write_table
 from repro.report.verdicts import judge, verdict_table
 

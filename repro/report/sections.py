@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from repro.ablations import NAMES, about, get_ablation
-from repro.report.cache import Sources
 from repro.report.claims import PAPER_RESULTS
 from repro.report.items import ITEMS, Item
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.verdicts import Verdict, judge
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.cli.output import to_json
 from repro.files import write_changed
+from repro.formatting import to_json
 
 NOT_RUN = "not run"
 

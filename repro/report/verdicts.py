@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.accounting.gaussian import gaussian_epsilon
-from repro.report.cache import Sources
+from repro.formatting import small
 from repro.report.claims import Claim
 from repro.report.evidence import REAL, Evidence
 from repro.report.privacy import epsilon
-from repro.report.rows import small
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.profiles import PROFILES, Profile

@@ -6,8 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from repro.report import RunRecord, RunStore
 from repro.report.table import Column, Table, write_table
+from repro.runs import RunRecord, RunStore
 from repro.runs.arms import ARMS, compose
 from repro.runs.profiles import PROFILES
 from repro.runs.record import FORMAT

@@ -6,10 +6,9 @@ import math
 import pytest
 
 from repro.errors import InputError
-from repro.report import RunStore
-from repro.report.cache import Sources
 from repro.report.claims import load_claims
 from repro.report.expected import Band, check_expected, load_expected
+from repro.report.sources import Sources
 from repro.report.verdicts import (
     NOT_CHECKABLE,
     NOT_COMPARABLE,
@@ -19,6 +18,7 @@ from repro.report.verdicts import (
     verdict_lines,
     verdict_table,
 )
+from repro.runs import RunStore
 from tests.report import fake
 
 

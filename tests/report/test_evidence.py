@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from repro.errors import InputError
-from repro.report import RunStore
 from repro.report.answer import answer
-from repro.report.cache import Sources
 from repro.report.evidence import data_kind, gather, is_canonical
 from repro.report.items import FIGURES, TABLES, draw
+from repro.report.sources import Sources
 from repro.report.verdicts import judge
+from repro.runs import RunStore
 from repro.runs.profiles import PROFILES
 from tests.report import fake
 

@@ -10,15 +10,15 @@ import subprocess
 import pytest
 
 from repro.ablations import NAMES
-from repro.report import RunStore
 from repro.report.answer import LONG, answer, gain
-from repro.report.cache import Sources
 from repro.report.claims import PAPER_RESULTS, load_claims
 from repro.report.documents import DOCUMENTS, refreshed, update_documents
 from repro.report.html import write_report
 from repro.report.items import FIGURES, ITEMS
 from repro.report.sections import ablation_sections, item_sections, links
+from repro.report.sources import Sources
 from repro.report.verdicts import judge
+from repro.runs import RunStore
 from tests.report import fake
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}

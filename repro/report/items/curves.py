@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
-from repro.report.privacy import promise
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
 from repro.runs.arms import EPSILONS
+from repro.runs.guarantees import promise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from repro.report.cache import Sources
+from repro.formatting import small
 from repro.report.evidence import Evidence
-from repro.report.privacy import promise, target_epsilon, total_epsilon
-from repro.report.rows import small
+from repro.report.sources import Sources
 from repro.report.statistics import Summary
 from repro.report.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
 from repro.runs.arms import ARMS, EPSILONS
+from repro.runs.guarantees import promise, target_epsilon, total_epsilon
 from repro.runs.settings import RecordPrivacy
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
-from repro.report.privacy import promise
+from repro.report.sources import Sources
 from repro.report.statistics import Summary
 from repro.report.style import MARKS, MUTED, legend_below, new_figure, say_not_run
+from repro.runs.guarantees import promise
 from repro.runs.record import RunRecord
 
 if TYPE_CHECKING:

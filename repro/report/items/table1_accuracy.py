@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro.report.cache import Sources
+from repro.formatting import small
 from repro.report.evidence import Evidence
-from repro.report.privacy import epsilon_cell, promise
-from repro.report.rows import small
+from repro.report.privacy import epsilon_cell
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS, POOLED_DELTA
+from repro.runs.guarantees import promise
 from repro.runs.profiles import SCATTERING_EPOCHS
 from repro.runs.settings import RecordPrivacy, UpdatePrivacy
 

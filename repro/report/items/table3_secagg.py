@@ -8,8 +8,8 @@ of about 5e-6 RMS [code, calc], and so no cost in accuracy.
 
 from __future__ import annotations
 
-from repro.report.cache import Sources
 from repro.report.rows import benchmark_table, cell, empty_table
+from repro.report.sources import Sources
 from repro.report.statistics import Summary
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS
@@ -37,7 +37,7 @@ def _runs(sources: Sources) -> Table:
         if arm.aggregator != "secure":
             continue
         for hospitals in evidence.hospital_counts:
-            runs = [run for run in evidence.runs(arm.name, hospitals, timed=True) if run.secagg]
+            runs = [run for run in evidence.runs(arm.name, hospitals) if run.secagg]
             used += runs
             row: dict[str, str] = {"arm": arm.name, "hospitals": str(hospitals)}
             row |= dict.fromkeys(MEASURES, NOT_RUN) if not runs else _measured(runs)
