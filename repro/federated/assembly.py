@@ -17,6 +17,7 @@ from repro.accounting.ledger import FederatedLedger
 from repro.errors import InputError
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.spending import shared_views
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import LocalTrainer, PlainTrainer
 from repro.federated.training.private import PrivateTrainer
@@ -91,6 +92,7 @@ def _ledger(
         aggregation="secure" if settings.secagg is not None else "plain",
         clip_norm=claims.clip_norm,
         seed_source=seed.source,
+        views=shared_views(settings.shared.colluders) if settings.shared else None,
     )
 
 

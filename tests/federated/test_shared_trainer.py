@@ -129,7 +129,7 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
             for row in record.privacy
             if (row["unit"], row["relation"]) == ("record", "add_remove")
         }
-        return record, spent["server, after secure aggregation"]
+        return record, spent["coalition of 1 hospital with the server"]
 
     whole, none_lost = run(0.0)
     lossy, one_lost = run(0.2)
@@ -156,7 +156,7 @@ def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):
     (row,) = [
         row
         for row in record.privacy
-        if row["unit"] == "record" and row["view"] == "server, after secure aggregation"
+        if row["unit"] == "record" and row["view"] == "coalition of 1 hospital with the server"
     ]
     event = PoissonSampledGaussianEvent(row["noise_multiplier"], rate)
     by_hand, _ = RDPAccountant().compose(event, steps).epsilon(1e-5)
