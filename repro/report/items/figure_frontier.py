@@ -29,7 +29,14 @@ POOLED = "scattering-central-dpsgd-eps6"
 FRONTIERS = (
     ("dpsgd-eps{:g}", OKABE_ITO["blue"], "o", "record-level DP-SGD", 0.97),
     ("dpsgd-eps{:g}-secagg", OKABE_ITO["orange"], "^", "record-level DP-SGD + SecAgg", 1.03),
-    ("scattering-dpsgd-eps{:g}", OKABE_ITO["sky"], "X", "the same, scattering for DPResNet", 1.0),
+    ("scattering-dpsgd-eps{:g}", OKABE_ITO["sky"], "X", "scattering, noise in each hospital", 1.0),
+    (
+        "scattering-shared-eps{:g}",
+        OKABE_ITO["vermilion"],
+        "P",
+        "scattering, noise shared inside the secure sum",
+        1.0,
+    ),
 )
 
 
