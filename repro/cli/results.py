@@ -62,7 +62,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _report(sources: Any, *, update_docs: bool) -> list[Path]:
-    from repro.report.html import write_report
+    from repro.report.assemble import write_report
 
     paths = write_report(sources)
     if update_docs:
