@@ -197,7 +197,7 @@ def compose(
             secagg = replace(secagg, value_range=1024.0)
     shared = None
     if arm.trainer == "shared-dpsgd":
-        shared = SharedNoise(precision="double" if arm.model == "scattering" else "single")
+        shared = SharedNoise()
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,

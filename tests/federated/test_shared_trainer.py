@@ -53,7 +53,7 @@ def hospitals() -> dict[int, HospitalData]:
 def trainer(privacy: RecordPrivacy, epochs: float = 2.0) -> SharedNoiseTrainer:
     return SharedNoiseTrainer(
         privacy,
-        SharedNoise(),
+        SharedNoise(precision="double"),
         SECAGG,
         SIZES,
         dimension=(FEATURES + 1) * CLASSES,
