@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Content:
     ablations: dict[str, list[Path]]  # what each that was run left: table, drawing
     methods: list[Table]
     caption: str
+    out: Path  # where it is written, for links
 
 
 def write_report(sources: Sources) -> list[Path]:
@@ -68,7 +70,8 @@ def collect(sources: Sources) -> Content:
             )
             for item in FIGURES
         ],
-        ablations=_found_ablations(sources.out / "ablations"),
+        ablations=_found_ablations([place / "ablations" for place in sources.places]),
+        out=sources.out,
         methods=[measured_table(sources), profile_columns(sources.evidence)],
         caption=sources.evidence.caption(),
     )
@@ -148,8 +151,13 @@ def _drawing(name: str, label: str, path: Path, caption: str) -> str:
     )
 
 
-def _found_ablations(folder: Path) -> dict[str, list[Path]]:
-    paths = sorted([*folder.glob("*.html"), *folder.glob("*.svg")])
+def _found_ablations(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """By name, from the first folder that has it."""
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        for path in (*folder.glob("*.html"), *folder.glob("*.svg")):
+            seen.setdefault(path.name, path)
+    paths = [seen[name] for name in sorted(seen)]
     found: dict[str, list[Path]] = {path.stem: [] for path in paths}
     for path in paths:
         found[path.stem].append(path)
@@ -174,7 +182,8 @@ def _markdown_ablations(content: Content) -> list[str]:
     for name, paths in content.ablations.items():
         for path in paths:
             if path.suffix == ".svg":
-                parts.append(f"![Ablation: {name}](ablations/{path.name})")
+                link = Path(os.path.relpath(path, content.out)).as_posix()
+                parts.append(f"![Ablation: {name}]({link})")
             else:
                 parts.append(path.with_suffix(".md").read_text(encoding="utf-8"))
     return ["## Ablations", *parts] if parts else []
