@@ -76,6 +76,7 @@ def judge(sources: Sources) -> list[Verdict]:
 
 def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Table:
     verdicts = judge(sources) if verdicts is None else verdicts
+    reasons = list(dict.fromkeys(v.reason for v in verdicts))
     return Table(
         name="verdicts",
         title="Verdicts: the paper's claims, one by one",
@@ -87,7 +88,7 @@ def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Ta
             Column("measured", "measured", number=True),
             Column("interval", "95 % interval", number=True),
             Column("verdict", "verdict"),
-            Column("reason", "reason"),
+            Column("reason", "why", number=True),
         ],
         rows=[
             {
@@ -98,10 +99,11 @@ def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Ta
                 "measured": v.measured,
                 "interval": v.interval,
                 "verdict": v.verdict,
-                "reason": v.reason,
+                "reason": str(reasons.index(v.reason) + 1),
             }
             for v in verdicts
         ],
+        notes=[f"Why {number}: {reason}." for number, reason in enumerate(reasons, start=1)],
         caption=sources.evidence.caption(),
         data=[v.__dict__ for v in verdicts],
     )

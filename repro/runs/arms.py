@@ -188,7 +188,7 @@ def compose(
         model=ModelSettings(arm.model, width=profile.width),
         partition=PartitionSettings(),
         local=LocalSettings(
-            epochs=profile.local_epochs if record is None else profile.dpsgd_local_epochs,
+            epochs=profile.local_epochs,
             batch_size=profile.batch_size,
             keep_optimizer=arm.scope == "pooled",  # of "adam"; DP-SGD's is always fresh
         ),

@@ -56,7 +56,7 @@ class RecordPrivacy:
 
     epsilon: float = 6.0  # total over all rounds, at `delta`, add/remove one record
     delta: float = 1.9e-4  # the paper's δ [code]
-    clip_norm: float = 1.0  # L2, of one image's gradient [ours; see repro.runs.profiles for how]
+    clip_norm: float = 1.0  # L2, of one image's gradient [ours; docs/settings-search.md]
     expected_batch: int = 128  # images a Poisson step draws on average [ours]
     learning_rate: float = 1e-3  # [ours]
     optimizer: str = "adam"  # "adam" or "sgd" [ours]

@@ -105,7 +105,7 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
     settings = compose(ARMS[arm], PROFILES[profile], hospitals=hospitals, seed=seed)
     rounds = settings.rounds
     private = ARMS[arm].trainer == "dpsgd"
-    level = LEVELS[arm.removesuffix("-secagg") if private else arm]
+    level = LEVELS.get(arm.removesuffix("-secagg") if private else arm, 0.7)
     level += 0.004 * (seed - 1) - 0.0008 * (hospitals - 10)
     history = [
         {
