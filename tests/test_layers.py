@@ -16,7 +16,7 @@ ROOT = Path(repro.__file__).resolve().parent
 
 # From the ground up. A package may import those on lower floors only, never its own floor.
 FLOORS = (
-    ("errors", "typing", "version", "about", "formatting"),
+    ("errors", "typing", "version", "about", "formatting", "progress"),
     ("files",),
     ("random", "accounting"),
     ("runs",),

@@ -102,8 +102,8 @@ def ablation_summary(sources: Sources) -> Table | None:
     """A line for each ablation that was run: its question and what it measured."""
     rows = []
     for name in NAMES:
-        path = sources.out / "ablations" / f"{name}.json"
-        if path.exists():
+        path = sources.find(f"ablations/{name}.json")
+        if path is not None:
             table = json.loads(path.read_text(encoding="utf-8"))
             variants = (table.get("data") or {}).get("variants", [])
             rows.append(
