@@ -20,13 +20,17 @@ from repro.accounting.events import (
     PrivacyEvent,
 )
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu
+from repro.accounting.pld import PLDAccountant, accounts_for
 from repro.errors import InputError
 
-GAUSSIAN, RDP, NONE = "gaussian", "rdp", "none"
+GAUSSIAN, PLD, RDP, NONE = "gaussian", "pld", "rdp", "none"
+BEST = "best"
+CHOICES = (BEST, RDP, PLD)
 
 #: Method → the accountant behind it, in words.
 ACCOUNTANTS = {
     GAUSSIAN: "exact Gaussian (Balle & Wang 2018)",
+    PLD: "privacy loss distribution (Doroshenko et al. 2022)",
     RDP: "RDP (Mironov et al. 2019; conversion of Canonne et al. 2020)",
     NONE: "none",
 }
@@ -54,21 +58,40 @@ NO_BOUND = Bound(math.inf, NONE)
 
 
 def compose_epsilon(
-    counts: Mapping[PrivacyEvent, int], relation: str, unit: str, delta: float
+    counts: Mapping[PrivacyEvent, int],
+    relation: str,
+    unit: str,
+    delta: float,
+    *,
+    accountant: str = BEST,
 ) -> Bound:
-    """The smallest proved ε: exact where every event is an unsampled Gaussian, else RDP."""
+    """The smallest proved ε of events, each with its count.
+
+    accountant: "best" is exact where every event is an unsampled Gaussian, else the smaller of
+    RDP and, where it accounts for every event, the privacy loss distribution. "rdp" and "pld"
+    ask for one alone; "pld" raises ``InputError`` for events it does not account for.
+    """
+    checks.one_of("accountant", accountant, CHOICES)
     leaves = _leaves(counts)
     if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
         return NO_BOUND
-    mu = _gaussian_mu(leaves, relation)
-    if mu is not None:
+    if accountant == BEST and (mu := _gaussian_mu(leaves, relation)) is not None:
         epsilon = epsilon_of_mu(mu, delta)
         return Bound(epsilon, GAUSSIAN, None, {GAUSSIAN: epsilon})
-    accountant = RDPAccountant(relation, unit)
-    for event, times in leaves.items():
-        accountant.compose(event, times)
-    epsilon, order = accountant.epsilon(delta)
-    return Bound(epsilon, RDP, order, {RDP: epsilon})
+    found: dict[str, float] = {}
+    order = None
+    if accountant != PLD:
+        rdp = RDPAccountant(relation, unit)
+        for event, times in leaves.items():
+            rdp.compose(event, times)
+        found[RDP], order = rdp.epsilon(delta)
+    if accountant == PLD or (accountant == BEST and accounts_for(leaves, relation)):
+        pld = PLDAccountant(relation, unit)
+        for event, times in leaves.items():
+            pld.compose(event, times)
+        found[PLD] = pld.epsilon(delta)
+    method = min(found, key=found.__getitem__)
+    return Bound(found[method], method, order if method == RDP else None, found)
 
 
 def _leaves(counts: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:

@@ -12,6 +12,7 @@ from repro.accounting import (
     FixedBatchGaussianEvent,
     GaussianEvent,
     NonPrivateEvent,
+    PLDAccountant,
     PoissonSampledGaussianEvent,
     RDPAccountant,
     ShuffledBatchesEvent,
@@ -93,7 +94,10 @@ def test_record_epsilon_is_the_maximum_over_hospitals():
     worst = max(alone, key=alone.get)
     statement = ledger.record_epsilon()
     assert worst == 1  # the smallest hospital has the highest sample rate
-    assert (statement.epsilon, statement.order) == alone[worst]
+    assert statement.bound.by_method["rdp"] == alone[worst][0]
+    # Tighter than RDP by about a tenth, and said to be by another method.
+    assert 0.8 * alone[worst][0] < statement.epsilon < 0.97 * alone[worst][0]
+    assert (statement.method, statement.order) == ("pld", None)
     assert statement.hospital == worst
     assert ledger.hospital_epsilon().epsilon == math.inf
 
@@ -196,11 +200,14 @@ def test_running_on_adds_to_what_was_spent():
     """More rounds after a finished run cost more, composed with the first ones."""
     ledger = dp_sgd()
     train(ledger, 5)
-    finished = ledger.record_epsilon().epsilon
+    finished = ledger.record_epsilon()
     train(ledger, 5)
     event, count = steps_of(1)
     both = RDPAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
-    assert finished < ledger.record_epsilon().epsilon == both
+    tight = PLDAccountant().compose(event, 10 * count).epsilon(DELTA)
+    after = ledger.record_epsilon()
+    assert dict(after.bound.by_method) == {"rdp": both, "pld": tight}
+    assert finished.epsilon < after.epsilon == min(both, tight)
 
 
 def test_rounds_with_fewer_survivors_cost_more():
@@ -270,7 +277,7 @@ def test_several_events_of_one_hospital_are_one_round():
     event, count = steps_of(1)
     ledger.spend_round([(1, event, count), (1, GaussianEvent(5.0), 2)])
     both = RDPAccountant().compose(event, count).compose(GaussianEvent(5.0), 2)
-    assert ledger.record_epsilon().epsilon == both.epsilon(DELTA)[0]
+    assert ledger.record_epsilon().bound.by_method["rdp"] == both.epsilon(DELTA)[0]
     row = ledger.as_records()[0]
     assert (row["rounds"], row["steps"]) == (1, count + 2)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from repro.accounting.composition import (
     GAUSSIAN,
     NO_BOUND,
+    RDP,
     Bound,
     compose_epsilon,
 )
@@ -76,17 +77,17 @@ def _largest(
     unit: str,
     delta: float,
 ) -> Statement:
-    found = [
-        Statement(compose_epsilon(dict(counts), relation, unit, delta), hospital)
-        for counts, hospital in asked.items()
-    ]
-    return _first_largest(found)
-
-
-def _first_largest(statements: Iterable[Statement]) -> Statement:
+    # RDP alone is cheap and never smaller than the best bound: who cannot be worst is not asked.
+    at_most = {
+        counts: compose_epsilon(dict(counts), relation, unit, delta, accountant=RDP).epsilon
+        for counts in asked
+    }
     best: Statement | None = None
-    for statement in statements:
-        if best is None or statement.epsilon > best.epsilon:
-            best = statement
+    for counts in sorted(asked, key=at_most.__getitem__, reverse=True):
+        if best is not None and at_most[counts] <= best.epsilon:
+            break
+        bound = compose_epsilon(dict(counts), relation, unit, delta)
+        if best is None or bound.epsilon > best.epsilon:
+            best = Statement(bound, asked[counts])
     assert best is not None
     return best
