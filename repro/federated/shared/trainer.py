@@ -27,12 +27,13 @@ from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.sum import PrivateSum, Release
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import clipped_sum
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
-from repro.secagg import RoundFailed
+from repro.secagg import RoundFailed, model_digest
 from repro.typing import Float
 
 PARTS = ("training", "noise", "aggregation")  # what a round's seconds are counted for
@@ -147,7 +148,13 @@ class SharedNoiseTrainer:
         started = time.perf_counter()
         protocol = step % self.shared.protocol_every == 0
         try:
-            release = self.sum.release(sums, round=round_number, step=step, protocol=protocol)
+            release = self.sum.release(
+                sums,
+                round=round_number,
+                step=step,
+                protocol=protocol,
+                model=model_digest(to_vector(model).cpu().numpy()),
+            )
         except RoundFailed as failure:  # nothing was unmasked, so nothing is spent; no step
             report.seconds["aggregation"] += time.perf_counter() - started
             report.facts["failed"] = str(failure)

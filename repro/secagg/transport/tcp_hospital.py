@@ -1,4 +1,4 @@
-"""A hospital on a TCP socket: it connects, answers five times, and is done."""
+"""A hospital on a TCP socket: it connects, answers until the round is over, and is done."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Hospital
-from repro.secagg.messages import Buffer, max_message_bytes
+from repro.secagg.hospital import Contribution, Hospital
+from repro.secagg.messages import Buffer, max_message_bytes, phase_of
 from repro.secagg.transport.wire import receive_frame, send_frame
 
 Watch = Callable[[str, str], None]
@@ -18,30 +18,25 @@ Watch = Callable[[str, str], None]
 def take_part(
     address: tuple[str, int],
     hospital: Hospital,
-    vector: Callable[[], np.ndarray],
+    vector: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
     watch: Watch = lambda phase, moment: None,
 ) -> None:
     """Take ``hospital`` through its round with the server at ``address``.
 
-    vector: makes the (dimension,) field elements when they are needed. timeout: seconds the
+    vector: makes the contribution when it is needed. timeout: seconds the
     hospital waits for any one message. watch: called as (phase, "before" | "after") around
     every message it sends.
     Raises Refused when the server cheats or ends the round, OSError when it is gone.
     """
     limit = max_message_bytes(hospital.round)
-    answers: dict[str, Callable[[Buffer], Buffer]] = {
-        "share": hospital.share_keys,
-        "masked": lambda message: hospital.masked_input(message, vector()),
-        "consistency": hospital.consistency_check,
-        "unmask": hospital.unmask,
-    }
     with socket.create_connection(address, timeout=timeout) as connection:
         _speak(connection, "advertise", hospital.advertise_keys(), watch)
-        for phase, answer in answers.items():
+        while hospital.phase != "done":
             message = receive_frame(connection, limit)
-            _speak(connection, phase, answer(message), watch)
+            reply = hospital.answer(message, vector)
+            _speak(connection, phase_of(message), reply, watch)
 
 
 def _speak(connection: socket.socket, phase: str, message: Buffer, watch: Watch) -> None:

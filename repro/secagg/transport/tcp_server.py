@@ -1,6 +1,6 @@
 """The server on a TCP socket: one thread, every wait bounded, memory for one vector at a time.
 
-A peer that has not yet sent a valid ADVERTISE may send 184 bytes and no more. Later phases
+A peer that has not yet sent a valid ADVERTISE may send 240 bytes and no more. Later phases
 end when everybody still connected has answered, or at the time-out. Whatever a peer does
 (garbage, oversized frames, half a frame, silence, a reset) costs that peer its connection or its
 place in the round and nobody else anything.
@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from repro.secagg.driver import counted
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
 from repro.secagg.messages import ADVERTISE_BYTES, Buffer, max_message_bytes
-from repro.secagg.rounds import PHASES, Round
+from repro.secagg.rounds import Round
 from repro.secagg.server import Answers, Server
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.wire import FrameReader, frame_header
@@ -88,22 +89,17 @@ class TcpServer:
         traffic = Traffic() if traffic is None else traffic
         server = Server(identity, round_)
         try:
-            answers: Answers = {}
-            for phase, method in (
-                ("advertise", server.advertise_keys),
-                ("share", server.share_keys),
-                ("masked", server.masked_input),
-                ("consistency", server.consistency_check),
-            ):
-                answers = method(self._messages(server, phase, traffic))
+            while server.phase != "done":
+                answers = server.receive(self._messages(server, server.phase, traffic))
                 self._send(answers)
-                following = PHASES[PHASES.index(phase) + 1]
-                traffic.down_bytes[following] += sum(map(len, answers.values()))
-            total = server.unmask(self._messages(server, "unmask", traffic))
+                if answers:
+                    following = counted(server.phase)
+                    traffic.down_bytes[following] += sum(map(len, answers.values()))
         finally:
             self._close_peers()
+        assert server.total is not None
         refusals, survivors = tuple(server.refusals), tuple(sorted(server.survivors))
-        return Completed(total, survivors, refusals, traffic)
+        return Completed(server.total, survivors, refusals, traffic, server.excluded)
 
     def _messages(self, server: Server, phase: str, traffic: Traffic) -> Iterator[Buffer]:
         """Messages as they come, until nobody is left who could still answer this phase."""
@@ -115,8 +111,7 @@ class TcpServer:
                 yield message
                 accepted = awaited - server.awaited
                 if accepted:
-                    traffic.up_bytes[phase] += len(message)
-                    traffic.hospitals[phase] += 1
+                    traffic.sent(phase, len(message))
                     peer.hospital, peer.reader.limit = accepted.pop(), limit
                 else:
                     peer.refusals += 1
@@ -125,7 +120,7 @@ class TcpServer:
         if phase == "advertise":  # nobody may join any more
             for peer in [peer for peer in self._peers if peer.hospital is None]:
                 self._close(peer)
-        traffic.server_seconds[phase] += time.monotonic() - started
+        traffic.server_seconds[counted(phase)] += time.monotonic() - started
 
     def _unfinished(self, server: Server, phase: str) -> bool:
         if phase == "advertise":
