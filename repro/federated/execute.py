@@ -139,7 +139,8 @@ def assemble(
         for hospital, positions in share.items()
         if hospital in mine
     }
-    parts = compose_parts(settings, weights, seed, ranks)
+    size = sum(p.numel() for p in model.parameters())
+    parts = compose_parts(settings, weights, seed, ranks, size)
     return Federation(
         model=model.to(where),
         hospitals=hospitals,

@@ -13,8 +13,8 @@ from pathlib import Path
 from repro.errors import InputError
 from repro.files import write_whole
 from repro.report.answer import answer
-from repro.report.assemble import CHART
 from repro.report.claims import PAPER_RESULTS
+from repro.report.content import CHART
 from repro.report.expected import load_expected
 from repro.report.methods import profile_columns
 from repro.report.rows import table_of_rows

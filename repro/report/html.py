@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from repro.report.answer import Finding
-from repro.report.assemble import PAPER, SUBTITLE, TITLE, Content
+from repro.report.content import PAPER, SUBTITLE, TITLE, Content
 from repro.report.items import Item
 from repro.report.methods import LIMITS
 from repro.report.page import STYLE

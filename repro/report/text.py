@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from repro.report.answer import Answer, Finding
-from repro.report.assemble import PAPER, SUBTITLE, TITLE, Content
+from repro.report.content import PAPER, SUBTITLE, TITLE, Content
 from repro.report.methods import LIMITS
 from repro.report.table import markdown
 

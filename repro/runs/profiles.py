@@ -139,14 +139,28 @@ _SCATTERING: dict[str, Any] = {
 _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learning_rate": 4.0}
 
 
-def for_model(profile: Profile, model: str, scope: str = "federated") -> Profile:
-    """``profile`` as arms with ``model`` and ``scope`` take it."""
-    if model != "scattering":
-        return profile
-    changes = _SCATTERING | (_SCATTERING_POOLED if scope == "pooled" else {})
-    if profile.name != "smoke":
+# With shared noise a batch is of all hospitals together. Chosen on validation images:
+# docs/settings-search.md.
+_SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 3.0}
+_DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
+_SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
+
+
+def for_model(
+    profile: Profile, model: str, scope: str = "federated", trainer: str = "adam"
+) -> Profile:
+    """``profile`` as arms with ``model``, ``scope`` and ``trainer`` take it."""
+    scattering, shared = model == "scattering", trainer == "shared-dpsgd"
+    changes = dict(_SCATTERING) if scattering else {}
+    if scattering and profile.name != "smoke":
         epochs = SCATTERING_EPOCHS / profile.rounds
         changes |= {"local_epochs": epochs, "test_stride": 1}
+    if scattering and scope == "pooled":
+        changes |= _SCATTERING_POOLED
+    if shared:
+        changes |= _SCATTERING_SHARED if scattering else _DPRESNET_SHARED
+    if shared and profile.name == "smoke":
+        changes |= _SMOKE_SHARED
     return replace(profile, **changes)
 
 
@@ -168,6 +182,12 @@ def profile_table() -> list[dict[str, Any]]:
         ", of scattering arms": {n: for_model(p, "scattering") for n, p in PROFILES.items()},
         ", of the pooled scattering arm": {
             n: for_model(p, "scattering", "pooled") for n, p in PROFILES.items()
+        },
+        ", of the scattering arms with shared noise": {
+            n: for_model(p, "scattering", trainer="shared-dpsgd") for n, p in PROFILES.items()
+        },
+        ", of DPResNet with shared noise": {
+            n: for_model(p, "dpresnet", trainer="shared-dpsgd") for n, p in PROFILES.items()
         },
     }
     rows: list[dict[str, Any]] = []

@@ -12,8 +12,9 @@ import pytest
 from repro.ablations import NAMES
 from repro.ablations.training_length import LONG
 from repro.report.answer import answer
-from repro.report.assemble import CHART, SHOWN_FIGURES, ablation_summary, write_report
+from repro.report.assemble import write_report
 from repro.report.claims import PAPER_RESULTS, load_claims
+from repro.report.content import CHART, SHOWN_FIGURES, ablation_summary
 from repro.report.documents import DOCUMENTS, refreshed, update_documents
 from repro.report.items import FIGURES, ITEMS
 from repro.report.sections import ablation_sections, item_sections, links
