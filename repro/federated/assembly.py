@@ -43,7 +43,7 @@ class Parts:
 def compose_parts(
     settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
 ) -> Parts:
-    mechanism = _mechanism(settings.update_privacy, settings.rounds)
+    mechanism = update_mechanism(settings.update_privacy, settings.rounds)
     return Parts(
         trainer=_trainer(settings, weights),
         mechanism=mechanism,
@@ -90,7 +90,7 @@ def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
     )
 
 
-def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+def update_mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
     if settings is None:
         return Identity()
     if settings.noise == "none":
