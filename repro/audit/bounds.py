@@ -129,7 +129,7 @@ def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
 def one_run_epsilon(
     canaries: int, guesses: int, right: int, delta: float, confidence: float
 ) -> float:
-    """The largest ε that ``right`` of ``guesses`` refutes at ``confidence``; 0 where it refutes none.
+    """The largest ε that ``right`` of ``guesses`` refutes at ``confidence``; 0 if there is none.
 
     The p-value rises with ε, so every smaller ε is refuted too.
     """

@@ -79,7 +79,7 @@ class OrthogonalCanaries:
     def records(
         self, chosen: np.ndarray
     ) -> tuple[Float[Tensor, "records side"], Float[Tensor, "records side"]]:
-        """Inputs and targets of the canaries at positions ``chosen`` (n,) of the flat parameters."""
+        """Inputs and targets of the canaries at ``chosen`` (n,), positions of flat parameters."""
         index = torch.from_numpy(chosen)
         targets = torch.zeros(len(index), self.side)
         inputs = torch.zeros(len(index), self.side)

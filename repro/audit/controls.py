@@ -28,7 +28,7 @@ class Actual:
 
 
 def actual(noise_multiplier: float, control: str | None) -> Actual:
-    """What an honest implementation (None) or a control does where ``noise_multiplier`` is stated."""
+    """What an honest version (None) or a control does where ``noise_multiplier`` is stated."""
     if control is None:
         return Actual(noise_multiplier, 1.0)
     if control not in CONTROLS:
