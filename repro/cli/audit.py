@@ -28,8 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     controls = "\n".join(f"  {name:<10} {what}" for name, what in CONTROLS.items())
     parser.epilog = (
         f"controls:\n{controls}\n\n"
-        "Writes OUT/audit/ARM.json (ARM-CONTROL.json for a control), from which `repro table 6` is\n"
-        "drawn. Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
+        "Writes OUT/audit/ARM.json (ARM-CONTROL.json for a control), for `repro table 6`.\n"
+        "Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
         "example: repro audit scattering-dpsgd-eps6 --hospitals 10 --seed 0"
     )
     parser.add_argument(
@@ -126,9 +126,10 @@ def describe(record: dict[str, Any]) -> str:
     """One audit in three or four lines."""
     many, one, claim = record["many_run"], record["one_run"], record["claim"]
     name = record["arm"] + (f", {record['control']}" if record["control"] else "")
+    verdict = "REFUTED" if record["exceeded"] else "not refuted"
     lines = [
         f"{name}: ε = {record['epsilon_stated']:.4g} stated for a {claim['unit']}, "
-        f"{'REFUTED' if record['exceeded'] else 'not refuted'} at confidence {record['confidence']}",
+        f"{verdict} at confidence {record['confidence']}",
         f"  many runs: {many['steps']} full-batch steps, ε = {many['claimed_epsilon']:.3g} stated, "
         f"at least {many['epsilon']:.3g} found ({many['gaussian_epsilon']:.3g} if Gaussian)",
     ]

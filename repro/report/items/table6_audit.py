@@ -104,7 +104,7 @@ def _caption(found: list[dict[str, Any]]) -> str:
 
     return (
         f"Data sizes: {every('dataset', 'source')}. Profile: {every('profile')}, "
-        f"{every('hospitals')} hospitals. Confidence: {every('confidence')} for each row's findings "
-        f"together, {every('plan', 'trials')} runs each way, {every('plan', 'canaries')} canaries. "
+        f"{every('hospitals')} hospitals. Confidence: {every('confidence')} for all of "
+        f"a row, {every('plan', 'trials')} runs each way, {every('plan', 'canaries')} canaries. "
         f"Seeds: {every('seed')}."
     )
