@@ -16,8 +16,8 @@ ROOT = Path(repro.__file__).resolve().parent
 
 # From the ground up. A package may import those on lower floors only, never its own floor.
 FLOORS = (
-    ("errors", "typing", "version", "about", "formatting"),
-    ("files",),
+    ("errors", "typing", "version", "about", "formatting", "progress"),
+    ("files", "progress"),
     ("random", "accounting"),
     ("runs",),
     ("data", "models", "privacy", "secagg"),

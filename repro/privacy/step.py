@@ -85,33 +85,62 @@ def clipped_noisy_sum(
     check_not_negative("noise_multiplier", noise_multiplier)
     check_word64("seed", seed)
     check_word64("step", step)
-    check_count("views", views)
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
-    parameters = trainable_parameters(model)
-    check_batch(inputs, targets, parameters, views)
-    if isinstance(engine, str):
-        engine = check_engine(model, loss_fn, inputs, targets, engine=engine, views=views)
-    elif not isinstance(engine, EngineChoice):
-        engine = EngineChoice(engine, engine.name)
     batch = Batch(model, loss_fn, inputs, targets, clipping, views)
-    try:
-        summed = _sum(engine.engine, batch, chunk_size)
-    except Exception as problem:
-        engine = engine.after(problem)
-        summed = _sum(engine.engine, batch, chunk_size)
+    summed, chosen = _summed(batch, engine, chunk_size)
     _add_noise(summed.total, noise, float(noise_multiplier), clipping, seed, step)
     return NoisySum(
-        gradient=_unflatten(summed.total, parameters),
+        gradient=_unflatten(summed.total, trainable_parameters(model)),
         flat=summed.total,
-        engine=engine.engine.name,
+        engine=chosen.engine.name,
         non_finite=summed.non_finite,
         clipped=summed.clipped,
         records=summed.records,
-        engine_reason=engine.reason,
+        engine_reason=chosen.reason,
     )
+
+
+def clipped_sum(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    clipping: Clipping,
+    engine: str | Engine | EngineChoice = "auto",
+    chunk_size: int | None = None,
+    views: int = 1,
+) -> tuple[ClippedSum, str]:
+    """Σ_i clip(g_i) **without noise**, and the engine's name; arguments as ``clipped_noisy_sum``'s.
+
+    For those who add noise themselves before anybody else sees the sum (a hospital's share in
+    ``repro.federated.shared``). Nothing about it is private.
+    """
+    batch = Batch(model, loss_fn, inputs, targets, clipping, views)
+    summed, chosen = _summed(batch, engine, chunk_size)
+    return summed, chosen.engine.name
+
+
+def _summed(
+    batch: Batch, engine: str | Engine | EngineChoice, chunk_size: int | None
+) -> tuple[ClippedSum, EngineChoice]:
+    """The sum by the engine that passes the gate, and which that was."""
+    check_count("views", batch.views)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    records = batch.model, batch.loss_fn, batch.inputs, batch.targets
+    if isinstance(engine, str):
+        chosen = check_engine(*records, engine=engine, views=batch.views)
+    else:
+        check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
+        known = isinstance(engine, EngineChoice)
+        chosen = engine if known else EngineChoice(engine, engine.name)
+    try:
+        return _sum(chosen.engine, batch, chunk_size), chosen
+    except Exception as problem:
+        chosen = chosen.after(problem)
+        return _sum(chosen.engine, batch, chunk_size), chosen
 
 
 def _add_noise(

@@ -22,9 +22,10 @@ h1 { font-size: clamp(1.35rem, 4vw, 2rem); line-height: 1.2; margin: 0 0 .4rem; 
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 0 0 .6rem; }
 p, li { max-width: 58rem; overflow-wrap: anywhere; }
-ul { padding-left: 1.2rem; margin: .4rem 0; }
+ul, ol { padding-left: 1.2rem; margin: .4rem 0; }
 li { margin: .3rem 0; }
 a { color: var(--accent); }
+.scope { font-weight: 600; margin: .2rem 0 .5rem; }
 .data { color: var(--muted); margin: 0; font-size: .9rem; }
 #answer { background: var(--raised); border: 1px solid var(--line); border-radius: .6rem;
   padding: .2rem 1.1rem .9rem; margin-top: 1rem; }

@@ -56,13 +56,28 @@ class RecordPrivacy:
 
     epsilon: float = 6.0  # total over all rounds, at `delta`, add/remove one record
     delta: float = 1.9e-4  # the paper's δ [code]
-    clip_norm: float = 1.0  # L2, of one image's gradient [ours; see repro.runs.profiles for how]
+    clip_norm: float = 1.0  # L2, of one image's gradient [ours; docs/settings-search.md]
     expected_batch: int = 128  # images a Poisson step draws on average [ours]
     learning_rate: float = 1e-3  # [ours]
     optimizer: str = "adam"  # "adam" or "sgd" [ours]
     momentum: float = 0.0  # of "sgd"; forgotten after each round, as the optimizer is fresh [ours]
     clipping: str = "flat"  # "flat", "per_layer" or "automatic"
     engine: str = "auto"  # a per-sample gradient engine, or "auto"
+
+
+@dataclass(frozen=True)
+class SharedNoise:
+    """Noise inside the secure sum; what it hides, and how much of it, is in ``RecordPrivacy``.
+
+    There ``expected_batch`` is of all hospitals together, and so is the sample rate.
+    """
+
+    colluders: int = 1  # hospitals that may pool what they know, with the server or not [ours]
+    drop_outs: int = 1  # hospitals that may be lost in one sum; more, and it is not taken [ours]
+    # Every n-th step runs the protocol, the others only its sum, with the same bits; 1: all [ours]
+    protocol_every: int = 1
+    # Of the model while it trains: "double" where that is cheap, else "single" [ours]
+    precision: str = "double"
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,7 @@ class RunSettings:
     seed: int | None  # None: keys from the operating system's entropy (not reproducible)
     profile: str
     scope: str  # "federated" | "pooled" (central training) | "single" (one hospital alone)
-    trainer: str  # "adam" | "dpsgd"
+    trainer: str  # "adam" | "dpsgd" | "shared-dpsgd" (noise inside the secure sum)
     mechanism: str  # "identity" | "clip" | "clip_noise"
     aggregator: str  # "plain" | "secure"
     rounds: int = 50  # [code]
@@ -111,6 +126,7 @@ class RunSettings:
     record_privacy: RecordPrivacy | None = None
     update_privacy: UpdatePrivacy | None = None
     secagg: SecAggParameters | None = None
+    shared: SharedNoise | None = None
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
@@ -126,6 +142,8 @@ class RunSettings:
         # As before there was a choice: finished runs keep their names.
         if self.concurrent == 1:
             del known["concurrent"]
+        if self.shared is None:
+            del known["shared"]
         if self.secagg is not None and self.secagg.field_bits == 31:
             del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)

@@ -74,6 +74,7 @@ FIGURES = _numbered(
     ("recall", "Per-class recall with and without privacy", "figure_recall"),
     ("epsilon", "ε against round and noise", "figure_epsilon"),
     ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
+    ("answer", "The answer in one chart", "figure_answer"),
 )
 ITEMS = TABLES + FIGURES
 
