@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "noise": ("repro.cli.accounting", "smallest noise multiplier that meets a target (ε, δ)"),
     "gaussian": ("repro.cli.accounting", "exact ε of Gaussian releases, composed over rounds"),
     "partition": ("repro.cli.partition", "sizes and label counts of the hospitals"),
+    "audit": ("repro.cli.audit", "attack an arm and bound its ε from below, controls included"),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
     "bench": ("repro.cli.bench", "measure speed and memory beside a peer, in one run"),
 }

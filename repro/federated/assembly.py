@@ -47,7 +47,7 @@ def compose_parts(
     settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks, size: int
 ) -> Parts:
     """size: the model's number of parameters."""
-    mechanism = _mechanism(settings.update_privacy, settings.rounds)
+    mechanism = update_mechanism(settings.update_privacy, settings.rounds)
     shared = _shared_trainer(settings, weights, seed, ranks, size)
     return Parts(
         trainer=shared or _trainer(settings, weights),
@@ -127,7 +127,7 @@ def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
     )
 
 
-def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+def update_mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
     if settings is None:
         return Identity()
     if settings.noise == "none":

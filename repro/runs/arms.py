@@ -12,13 +12,19 @@ from typing import Any
 from repro.errors import InputError
 from repro.runs.profiles import Profile, for_model
 from repro.runs.settings import (
+    AggregatorKind,
     LocalSettings,
+    Mechanism,
+    ModelName,
     ModelSettings,
     PartitionSettings,
     RecordPrivacy,
     RunSettings,
+    Scope,
     SecAggParameters,
     SharedNoise,
+    Trainer,
+    UpdateNoise,
     UpdatePrivacy,
 )
 
@@ -32,14 +38,14 @@ class Arm:
     name: str
     description: str
     reading: str  # the column of Table 1 it fills
-    scope: str = "federated"
-    trainer: str = "adam"
-    mechanism: str = "identity"
-    aggregator: str = "plain"
-    noise: str = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
+    scope: Scope = "federated"
+    trainer: Trainer = "adam"
+    mechanism: Mechanism = "identity"
+    aggregator: AggregatorKind = "plain"
+    noise: UpdateNoise = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
     epsilon: float | None = None  # record-level total ε of DP-SGD, at `delta`
     delta: float = RecordPrivacy.delta
-    model: str = "dpresnet"  # a name in repro.models.registry
+    model: ModelName = "dpresnet"  # a name in repro.models.registry
 
     @property
     def private(self) -> bool:
@@ -86,7 +92,7 @@ def _scattering(epsilon: float | None = None, **more: Any) -> Arm:
     )
 
 
-def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
+def _shared(epsilon: float, model: ModelName = "dpresnet") -> Arm:
     """DP-SGD on all hospitals' records, with noise shared inside the secure sum."""
     scattering = model == "scattering"
     return Arm(
@@ -204,9 +210,6 @@ def compose(
         seed=seed,
         profile=profile.name,
         scope=arm.scope,
-        trainer=arm.trainer,
-        mechanism=arm.mechanism,
-        aggregator=arm.aggregator,
         rounds=profile.rounds if rounds is None else rounds,
         model=ModelSettings(arm.model, width=profile.width),
         partition=PartitionSettings(),

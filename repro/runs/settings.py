@@ -8,20 +8,81 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
+
+from repro.errors import InputError
+
+# What a choice may be; each is checked when settings are made, so that a misspelt one never
+# silently means another.
+ModelName = Literal["dpresnet", "resnet9", "resnet18", "scattering"]
+Normalisation = Literal["group", "batch", "layer", "none"]
+Downsampling = Literal["stride", "pool"]
+Skips = Literal["first", "all", "none"]
+Scheme = Literal["authors", "iid", "dirichlet", "zipf"]
+Optimizer = Literal["adam", "sgd"]
+ClippingKind = Literal["flat", "per_layer", "automatic"]
+UpdateNoise = Literal["none", "documented", "calibrated"]
+Scope = Literal["federated", "pooled", "single"]
+Trainer = Literal["adam", "dpsgd", "shared-dpsgd"]  # "shared": noise inside the secure sum
+Precision = Literal["single", "double"]
+Mechanism = Literal["identity", "clip", "clip_noise"]
+AggregatorKind = Literal["plain", "secure"]
+Split = Literal["test", "validation"]
+
+
+def _check_choices(settings: object, kinds: Mapping[str, Any]) -> None:
+    for name, kind in kinds.items():
+        value = getattr(settings, name)
+        if value not in get_args(kind):
+            raise InputError(name, value, "one of " + ", ".join(map(str, get_args(kind))))
+
+
+def _check_above_zero(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise InputError(name, value, "a finite number above 0")
+
+
+def _check_counts(settings: object, **least: int) -> None:
+    for name, lowest in least.items():
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise InputError(name, value, f"an integer of at least {lowest}")
+
+
+def _check_fraction(settings: object, name: str, *, zero: bool) -> None:
+    value = getattr(settings, name)
+    if not (value >= 0 if zero else value > 0) or not value < 1:
+        raise InputError(name, value, f"a number in {'[' if zero else '('}0, 1)")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """Which network, and how wide."""
 
-    name: str = "dpresnet"  # a name in repro.models.registry
+    name: ModelName = "dpresnet"  # a name in repro.models.registry
     width: int = 64  # channels of the first convolution [code]; narrower in small profiles [ours]
     # Of "dpresnet" only, for the ablations; the defaults are the paper's network [code].
-    normalisation: str = "group"  # "group", "batch", "layer" or "none"
-    downsampling: str = "stride"  # "stride" or "pool" (max-pooling, as in ResNet-9)
-    skips: str = "first"  # "first" block's only [code], "all" three or "none"
+    normalisation: Normalisation = "group"
+    downsampling: Downsampling = "stride"  # "pool": max-pooling, as in ResNet-9
+    skips: Skips = "first"  # "first" block's only [code], "all" three or "none"
+
+    def __post_init__(self) -> None:
+        _check_choices(
+            self,
+            {
+                "name": ModelName,
+                "normalisation": Normalisation,
+                "downsampling": Downsampling,
+                "skips": Skips,
+            },
+        )
+        _check_counts(self, width=1)
 
     @property
     def varied(self) -> bool:
@@ -33,10 +94,15 @@ class ModelSettings:
 class PartitionSettings:
     """How the training split is divided among the hospitals."""
 
-    scheme: str = "authors"  # contiguous slices, then pairwise transfers [code]
+    scheme: Scheme = "authors"  # contiguous slices, then pairwise transfers [code]
     alpha: float = 0.5  # Dirichlet concentration, for scheme "dirichlet" [ours]
     exponent: float = 1.0  # Zipf exponent, for scheme "zipf" [ours]
     validation_fraction: float = 0.2  # of each hospital's images [code]
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"scheme": Scheme})
+        _check_above_zero(self, "alpha")
+        _check_fraction(self, "validation_fraction", zero=True)
 
 
 @dataclass(frozen=True)
@@ -49,6 +115,10 @@ class LocalSettings:
     learning_rate: float = 1e-3  # Adam's default [code]
     keep_optimizer: bool = False  # False: a fresh Adam every round [code]
 
+    def __post_init__(self) -> None:
+        _check_above_zero(self, "epochs", "learning_rate")
+        _check_counts(self, batch_size=1)
+
 
 @dataclass(frozen=True)
 class RecordPrivacy:
@@ -59,10 +129,17 @@ class RecordPrivacy:
     clip_norm: float = 1.0  # L2, of one image's gradient [ours; docs/settings-search.md]
     expected_batch: int = 128  # images a Poisson step draws on average [ours]
     learning_rate: float = 1e-3  # [ours]
-    optimizer: str = "adam"  # "adam" or "sgd" [ours]
+    optimizer: Optimizer = "adam"  # [ours]
     momentum: float = 0.0  # of "sgd"; forgotten after each round, as the optimizer is fresh [ours]
-    clipping: str = "flat"  # "flat", "per_layer" or "automatic"
-    engine: str = "auto"  # a per-sample gradient engine, or "auto"
+    clipping: ClippingKind = "flat"
+    engine: str = "auto"  # a name in repro.privacy.engines.registry, which checks it, or "auto"
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"optimizer": Optimizer, "clipping": ClippingKind})
+        _check_above_zero(self, "epsilon", "clip_norm", "learning_rate")
+        _check_fraction(self, "delta", zero=False)
+        _check_fraction(self, "momentum", zero=True)
+        _check_counts(self, expected_batch=1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +155,11 @@ class SharedNoise:
     protocol_every: int = 1
     # Of the model while it trains, "single" or "double"; sums are less exact in single, which
     # costs a percent of noise [ours]
-    precision: str = "single"
+    precision: Precision = "single"
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"precision": Precision})
+        _check_counts(self, colluders=0, drop_outs=0, protocol_every=1)
 
 
 @dataclass(frozen=True)
@@ -86,12 +167,15 @@ class UpdatePrivacy:
     """Clipping (and noise) on a hospital's whole update, after Flower's ``LocalDpMod``."""
 
     clip_norm: float = 7.0  # L2, of the whole update [code]
-    noise: str = (
-        "none"  # "none" | "documented" (LocalDpMod's formula) | "calibrated" (true total ε)
-    )
+    noise: UpdateNoise = "none"  # "documented": LocalDpMod's formula; "calibrated": true total ε
     sensitivity: float = 1.0  # what the authors passed; the true one is `clip_norm` [code]
     epsilon: float = 6.0  # [code]
     delta: float = 1.9e-4  # [code]
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"noise": UpdateNoise})
+        _check_above_zero(self, "clip_norm", "sensitivity", "epsilon")
+        _check_fraction(self, "delta", zero=False)
 
 
 @dataclass(frozen=True)
@@ -107,6 +191,15 @@ class SecAggParameters:
     levels: int | None = None  # quantisation levels; None: as many as the field allows
     field_bits: int = 31  # or 61: twice the bytes, finer steps where hospitals are many [ours]
 
+    def __post_init__(self) -> None:
+        _check_counts(self, neighbours=1, threshold=1)
+        _check_above_zero(self, "value_range")
+        _check_fraction(self, "drop_rate", zero=True)
+        if self.levels is not None:
+            _check_counts(self, levels=2)
+        if self.field_bits not in (31, 61):
+            raise InputError("field_bits", self.field_bits, "31 or 61")
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -116,10 +209,7 @@ class RunSettings:
     hospitals: int
     seed: int | None  # None: keys from the operating system's entropy (not reproducible)
     profile: str
-    scope: str  # "federated" | "pooled" (central training) | "single" (one hospital alone)
-    trainer: str  # "adam" | "dpsgd" | "shared-dpsgd" (noise inside the secure sum)
-    mechanism: str  # "identity" | "clip" | "clip_noise"
-    aggregator: str  # "plain" | "secure"
+    scope: Scope  # "pooled": central training; "single": one hospital alone
     rounds: int = 50  # [code]
     model: ModelSettings = field(default_factory=ModelSettings)
     partition: PartitionSettings = field(default_factory=PartitionSettings)
@@ -130,12 +220,42 @@ class RunSettings:
     shared: SharedNoise | None = None
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
-    evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
+    evaluate_on: Split = (
+        "test"  # "validation": the hospitals' held-out images, for choosing settings
+    )
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
     concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
 
+    def __post_init__(self) -> None:
+        _check_choices(self, {"scope": Scope, "evaluate_on": Split})
+        _check_counts(
+            self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0, concurrent=1
+        )
+
+    @property
+    def trainer(self) -> Trainer:
+        if self.shared is not None:
+            return "shared-dpsgd"
+        return "adam" if self.record_privacy is None else "dpsgd"
+
+    @property
+    def mechanism(self) -> Mechanism:
+        if self.update_privacy is None:
+            return "identity"
+        return "clip" if self.update_privacy.noise == "none" else "clip_noise"
+
+    @property
+    def aggregator(self) -> AggregatorKind:
+        return "plain" if self.secagg is None else "secure"
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every setting, and the names of the three parts that follow from them."""
+        names = {
+            "trainer": self.trainer,
+            "mechanism": self.mechanism,
+            "aggregator": self.aggregator,
+        }
+        return asdict(self) | names
 
     def digest(self, data_fingerprint: str) -> str:
         """Ten hex digits that change whenever a setting or the data does."""
