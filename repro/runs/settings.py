@@ -81,6 +81,20 @@ class SharedNoise:
 
 
 @dataclass(frozen=True)
+class SecondOrder:
+    """Whitening by private second moments, then full-batch steps; docs/second-order.md.
+
+    Shares of the privacy budget are of μ² (Gaussian DP, which adds up); the steps get the rest.
+    """
+
+    mean_share: float = 0.05  # of the mean of the features, the first round [ours]
+    moments_share: float = 0.15  # of their second moments, the second round [ours]
+    floor: float = (
+        0.5  # smallest eigenvalue that is evened out, in norms of the noise matrix [ours]
+    )
+
+
+@dataclass(frozen=True)
 class UpdatePrivacy:
     """Clipping (and noise) on a hospital's whole update, after Flower's ``LocalDpMod``."""
 
@@ -116,7 +130,7 @@ class RunSettings:
     seed: int | None  # None: keys from the operating system's entropy (not reproducible)
     profile: str
     scope: str  # "federated" | "pooled" (central training) | "single" (one hospital alone)
-    trainer: str  # "adam" | "dpsgd" | "shared-dpsgd" (noise inside the secure sum)
+    trainer: str  # "adam" | "dpsgd" | "shared-dpsgd" | "shared-newton" (noise inside the sum)
     mechanism: str  # "identity" | "clip" | "clip_noise"
     aggregator: str  # "plain" | "secure"
     rounds: int = 50  # [code]
@@ -127,6 +141,7 @@ class RunSettings:
     update_privacy: UpdatePrivacy | None = None
     secagg: SecAggParameters | None = None
     shared: SharedNoise | None = None
+    second_order: SecondOrder | None = None
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
@@ -144,6 +159,8 @@ class RunSettings:
             del known["concurrent"]
         if self.shared is None:
             del known["shared"]
+        if self.second_order is None:
+            del known["second_order"]
         if self.secagg is not None and self.secagg.field_bits == 31:
             del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)
