@@ -9,9 +9,9 @@ from repro.data import SCHEMES
 from repro.errors import InputError
 from repro.models.registry import MODELS
 from repro.privacy.clipping import KINDS
-from repro.runs import RunStore
 from repro.report.claims import PAPER_RESULTS
 from repro.report.evidence import is_canonical
+from repro.runs import RunStore
 from repro.runs import settings as module
 from repro.runs.arms import ARMS, compose, get_arm
 from repro.runs.profiles import PROFILES
