@@ -19,7 +19,7 @@ from repro.errors import InputError
 from repro.random import RootSeed
 
 EXIT_BELOW_THRESHOLD = 3
-PHASES = ("advertise", "share", "masked", "consistency", "unmask")
+PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 
 # word -> (module, its configure, its execute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str, str]] = {
@@ -121,7 +121,6 @@ def _aggregate(
     arguments: argparse.Namespace, drop: Mapping[str, set[int]], seed: RootSeed
 ) -> Outcome:
     from repro.secagg import Encoding, Field, Party, Round, RoundFailed, Traffic, run_round
-    from repro.secagg.encoding import EXTRA
     from repro.secagg.transport.loopback import run_on_loopback
 
     count = arguments.hospitals
@@ -134,15 +133,17 @@ def _aggregate(
         number=1,
         threshold=arguments.threshold,
         neighbours=arguments.neighbours,
-        dimension=arguments.dimension + EXTRA,
-        field=field,
+        encoding=encoding,
+        length=arguments.dimension,
+        model=bytes(32),
+        training=bytes(32),
     )
     truth = _Truth(arguments, seed)
     lost = sorted(set().union(*drop.values()))
     traffic = Traffic()
     try:
         play = run_on_loopback if arguments.processes else run_round
-        vector = partial(_encoded, truth, encoding, seed)
+        vector = partial(_contribution, truth, seed)
         completed = play(party, round_, vector, drop=drop, traffic=traffic)
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
@@ -165,10 +166,11 @@ def _aggregate(
     return Outcome(data, _text(data))
 
 
-def _encoded(truth: _Truth, encoding: Any, seed: RootSeed, hospital: int) -> np.ndarray:
+def _contribution(truth: _Truth, seed: RootSeed, hospital: int) -> Any:
+    from repro.secagg import Contribution
+
     key = seed.derive("secagg rounding", hospital, 1)
-    encoded: np.ndarray = encoding.encode(truth.vector(hospital), truth.weight(hospital), key)
-    return encoded
+    return Contribution(truth.vector(hospital), truth.weight(hospital), key)
 
 
 class _Truth:

@@ -172,4 +172,5 @@ def _aggregator(
         return PlainAggregator(ranks)
     from repro.federated.secure import SecureAggregation
 
-    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent)
+    known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
+    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent, known)
