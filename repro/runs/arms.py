@@ -233,8 +233,10 @@ def compose(
             # The noise alone reaches hundreds; ±8 would clip it away and void the experiment.
             secagg = replace(secagg, value_range=1024.0)
     shared = None
-    if arm.trainer in ("shared-dpsgd", "shared-newton"):
-        shared = SharedNoise(precision="single" if arm.model == "dpresnet" else "double")
+    if arm.trainer == "shared-dpsgd":
+        shared = SharedNoise()
+    elif arm.trainer == "shared-newton":
+        shared = SharedNoise(precision="double")
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,

@@ -154,7 +154,9 @@ class SharedNoise:
     drop_outs: int = 1  # hospitals that may be lost in one sum; more, and it is not taken [ours]
     # Every n-th step runs the protocol, the others only its sum, with the same bits; 1: all [ours]
     protocol_every: int = 1
-    precision: Precision = "double"  # of the model while it trains; double where it is cheap [ours]
+    # Of the model while it trains; sums are less exact in single, which costs a percent of
+    # noise [ours]
+    precision: Precision = "single"
 
     def __post_init__(self) -> None:
         _check_choices(self, {"precision": Precision})
