@@ -22,14 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repro.errors import InputError, MissingDependency
+from repro.errors import MissingDependency
 from repro.secagg.deploy.agent import ask_agent
 from repro.secagg.deploy.keystore import parse_public, read_public
 from repro.secagg.deploy.place import Place
 from repro.secagg.deploy.serving import Service, serve_over
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
-from repro.secagg.messages import Buffer, max_message_bytes, sender_of
+from repro.secagg.messages import Buffer
 from repro.secagg.rounds import Round
 from repro.secagg.server import Server
 from repro.secagg.simulation import Completed, Traffic
