@@ -17,7 +17,7 @@ from repro.errors import InputError
 
 # What a choice may be; each is checked when settings are made, so that a misspelt one never
 # silently means another.
-ModelName = Literal["dpresnet", "resnet9", "resnet18", "scattering"]
+ModelName = Literal["dpresnet", "resnet9", "resnet18", "scattering", "scattering-rings", "backbone"]
 Normalisation = Literal["group", "batch", "layer", "none"]
 Downsampling = Literal["stride", "pool"]
 Skips = Literal["first", "all", "none"]
@@ -26,7 +26,8 @@ Optimizer = Literal["adam", "sgd"]
 ClippingKind = Literal["flat", "per_layer", "automatic"]
 UpdateNoise = Literal["none", "documented", "calibrated"]
 Scope = Literal["federated", "pooled", "single"]
-Trainer = Literal["adam", "dpsgd", "shared-dpsgd"]  # "shared": noise inside the secure sum
+# "shared": noise inside the secure sum
+Trainer = Literal["adam", "dpsgd", "shared-dpsgd", "shared-newton"]
 Precision = Literal["single", "double"]
 Mechanism = Literal["identity", "clip", "clip_noise"]
 AggregatorKind = Literal["plain", "secure"]
@@ -153,13 +154,27 @@ class SharedNoise:
     drop_outs: int = 1  # hospitals that may be lost in one sum; more, and it is not taken [ours]
     # Every n-th step runs the protocol, the others only its sum, with the same bits; 1: all [ours]
     protocol_every: int = 1
-    # Of the model while it trains, "single" or "double"; sums are less exact in single, which
-    # costs a percent of noise [ours]
+    # Of the model while it trains; sums are less exact in single, which costs a percent of
+    # noise [ours]
     precision: Precision = "single"
 
     def __post_init__(self) -> None:
         _check_choices(self, {"precision": Precision})
         _check_counts(self, colluders=0, drop_outs=0, protocol_every=1)
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """Whitening by private second moments, then full-batch steps; docs/second-order.md.
+
+    Shares of the privacy budget are of μ² (Gaussian DP, which adds up); the steps get the rest.
+    """
+
+    mean_share: float = 0.05  # of the mean of the features, the first round [ours]
+    moments_share: float = 0.15  # of their second moments, the second round [ours]
+    floor: float = (
+        0.5  # smallest eigenvalue that is evened out, in norms of the noise matrix [ours]
+    )
 
 
 @dataclass(frozen=True)
@@ -218,6 +233,7 @@ class RunSettings:
     update_privacy: UpdatePrivacy | None = None
     secagg: SecAggParameters | None = None
     shared: SharedNoise | None = None
+    second_order: SecondOrder | None = None
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: Split = (
@@ -235,7 +251,7 @@ class RunSettings:
     @property
     def trainer(self) -> Trainer:
         if self.shared is not None:
-            return "shared-dpsgd"
+            return "shared-dpsgd" if self.second_order is None else "shared-newton"
         return "adam" if self.record_privacy is None else "dpsgd"
 
     @property
@@ -265,6 +281,8 @@ class RunSettings:
             del known["concurrent"]
         if self.shared is None:
             del known["shared"]
+        if self.second_order is None:
+            del known["second_order"]
         if self.secagg is not None and self.secagg.field_bits == 31:
             del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)
