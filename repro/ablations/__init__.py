@@ -42,7 +42,7 @@ def get_ablation(name: str) -> Ablation:
 
 def about(name: str) -> dict[str, str]:
     """``Command``, ``Cost and hardware`` and ``Expected``, from the module's docstring."""
-    from repro.report.items import docstring_parts
+    from repro.about import docstring_parts
 
     return docstring_parts(_module(name).__doc__)
 

@@ -8,7 +8,7 @@ stays below FedAvg without privacy.
 from __future__ import annotations
 
 from repro.ablations.base import Ablation, Variant, base, change
-from repro.report.rows import small
+from repro.formatting import small
 from repro.runs.arms import EPSILONS
 from repro.runs.profiles import Profile
 from repro.runs.settings import RecordPrivacy, RunSettings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.ablations.base import Cell
-from repro.report.privacy import total_epsilon
+from repro.runs.guarantees import total_epsilon
 from repro.runs.record import RunRecord
 
 

@@ -4,6 +4,7 @@ Machines are shared and noisy, so a figure is only ever quoted beside a peer mea
 same run, the contestants taking turns (A B C, A B C, …) so that drift hits all alike.
 """
 
-from repro.bench.harness import Row, environment, format_rows, interleave, peak_memory
+from repro.bench.harness import Row, format_rows, interleave, peak_memory
+from repro.runs.provenance import environment
 
 __all__ = ["Row", "environment", "format_rows", "interleave", "peak_memory"]

@@ -18,7 +18,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from repro.bench import Row, environment, interleave
+from repro.bench import Row, interleave
+from repro.runs.provenance import environment
 
 _RATE, _SIGMA, _STEPS, _DELTA = 0.01, 1.1, 10_000, 1e-5
 _TARGET = 3.0

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import multiprocessing
-import os
-import platform
 import resource
 import statistics
 import sys
@@ -112,37 +109,6 @@ def _peak_rss_bytes() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
-
-
-def environment(packages: Sequence[str] = ("torch", "numpy")) -> dict[str, Any]:
-    """Device and versions a figure must be quoted with. Imports torch only if it is loaded."""
-    facts: dict[str, Any] = {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "platform": platform.system() + " " + platform.machine(),
-        "python": platform.python_version(),
-    }
-    for package in packages:
-        try:
-            facts[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # noqa: PERF203
-            facts[package] = None
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        facts["threads"] = torch.get_num_threads()
-        facts["cuda_device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return facts
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
 
 
 def format_rows(rows: Sequence[Row]) -> str:

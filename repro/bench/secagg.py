@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from repro.bench import flower_secagg
-from repro.bench.harness import Row, environment, peak_memory
+from repro.bench.harness import Row, peak_memory
 from repro.errors import InputError, MissingDependency
+from repro.runs.provenance import environment
 from repro.secagg import PHASES, Encoding, Field, Party, Round, Traffic, run_round
 from repro.secagg.encoding import EXTRA
 

@@ -17,14 +17,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from repro.accounting.checks import ADD_REMOVE, RECORD
-from repro.bench.harness import Row, environment
+from repro.bench.harness import Row
 from repro.errors import MissingDependency
+from repro.progress import progress
+from repro.report.tightness import LOWER, OURS, RUNS, TABLE, UPPER
+from repro.runs.provenance import environment
 
-OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
-TABLE, RUNS = "Table 2", "runs"  # where schedules come from
 # Half a grid step a repetition is what rounding down loses; so the lower bound is 0.5 % low.
 _LOWER_LOSS = 0.01
 
@@ -57,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         for schedule in of_the_runs(arguments.out):
             found.setdefault(schedule.key, schedule)
     rows = []
-    for schedule in tqdm(found.values(), desc="tightness", unit="schedule"):
+    for schedule in progress(list(found.values()), desc="tightness", unit="schedule"):
         rows += compare(schedule)
     return rows, environment(("numpy", "scipy", "dp-accounting"))
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.bench.harness import Row, environment, interleave
+from repro.bench.harness import Row, interleave
 from repro.data import Split
 from repro.federated.images import LabelledImages
 from repro.models import DPResNet
+from repro.runs.provenance import environment
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 from repro.bench import format_rows
 from repro.cli import OneLineParser
-from repro.cli.output import Outcome, to_json
+from repro.cli.output import Outcome
 from repro.files import write_whole
+from repro.formatting import to_json
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "train": ("repro.bench.train", "one local epoch against the authors' way"),
     "dpsgd": ("repro.bench.dpsgd", "DP-SGD engines against plain SGD and Opacus"),
-    "kernels": ("kernels.benchmark", "the Triton clip-and-noise kernel against PyTorch"),
+    "kernels": ("repro.bench.kernels", "the Triton clip-and-noise kernel against PyTorch"),
     "secagg": ("repro.bench.secagg", "secure aggregation against Flower's SecAgg+"),
     "accountant": ("repro.bench.accountant", "the accountant against dp-accounting and Opacus"),
     "tightness": ("repro.bench.tightness", "what Rényi accounting gives away in ε"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 from dataclasses import dataclass
 from typing import Any
+
+from repro.formatting import to_json
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,9 @@ def emit(outcome: Outcome, *, as_json: bool) -> None:
         return
     try:
         print(to_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; the interpreter must not complain at exit.
+    except OSError as problem:
+        # The interpreter flushes once more at exit, and must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def to_json(data: Any) -> str:
-    """Strict JSON: ∞ and NaN, which JSON lacks, become the strings "inf", "-inf", "nan"."""
-    return json.dumps(_strict(data), ensure_ascii=False, allow_nan=False)
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): _strict(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(inner) for inner in value]
-    return value
+        if not isinstance(problem, BrokenPipeError):  # `| head` has what it wanted
+            problem.filename = "standard output"
+            raise

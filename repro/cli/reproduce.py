@@ -10,9 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from repro.cli.output import Outcome, to_json
+from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.errors import InputError
+from repro.formatting import to_json
 from repro.runs.arms import ARMS, get_arm
 from repro.runs.profiles import Profile, get_profile
 
@@ -93,9 +94,9 @@ def _write_models(out: Path) -> None:
 
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
-    from repro.report.cache import Sources
+    from repro.report.assemble import write_report
     from repro.report.expected import check_expected
-    from repro.report.html import write_report
+    from repro.report.sources import Sources
     from repro.report.verdicts import judge, verdict_lines
 
     _say("drawing tables and figures")

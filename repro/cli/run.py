@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
-from repro.report.privacy import warnings_of
 from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.guarantees import warnings_of
 from repro.runs.profiles import PROFILES, get_profile
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord

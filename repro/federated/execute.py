@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from repro.data import Dataset, Split
 from repro.errors import InputError
@@ -27,6 +26,7 @@ from repro.federated.rounds import Federation, RunState, run_rounds
 from repro.federated.training.plain import HospitalData
 from repro.federated.training.stacked import check_stackable
 from repro.models.registry import build_model
+from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord, best_round
@@ -139,7 +139,8 @@ def assemble(
         for hospital, positions in share.items()
         if hospital in mine
     }
-    parts = compose_parts(settings, weights, seed, ranks)
+    size = sum(p.numel() for p in model.parameters())
+    parts = compose_parts(settings, weights, seed, ranks, size)
     return Federation(
         model=model.to(where),
         hospitals=hospitals,
@@ -231,7 +232,7 @@ def _secagg_summary(state: RunState) -> dict[str, Any] | None:
 
 
 def environment(model: nn.Module) -> dict[str, Any]:
-    from repro.bench import environment as machine
+    from repro.runs.provenance import environment as machine
 
     device = next(model.parameters()).device
     return {"device": device.type, **machine(("torch", "numpy"))}
@@ -259,12 +260,11 @@ class _Bar:
     """Progress on stderr: hospitals trained, round, accuracy, time left."""
 
     def __init__(self, settings: RunSettings, rounds: int, ranks: Ranks, quiet: bool) -> None:
-        self.bar: Any = tqdm(
+        self.bar: Progress[None] = progress(
             total=rounds,
             desc=f"{settings.arm} K={settings.hospitals} seed {settings.seed}",
             unit="round",
-            disable=quiet or not ranks.first,
-            dynamic_ncols=True,
+            quiet=quiet or not ranks.first,
         )
 
     def __enter__(self) -> _Bar:

@@ -80,30 +80,57 @@ def clipped_noisy_sum(
     check_not_negative("noise_multiplier", noise_multiplier)
     check_word64("seed", seed)
     check_word64("step", step)
-    check_count("views", views)
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
-    parameters = trainable_parameters(model)
-    check_batch(inputs, targets, parameters, views)
-    chosen = choose(engine, model) if isinstance(engine, str) else engine
-    try:
-        summed, used = _sum(chosen, model, loss_fn, inputs, targets, clipping, views, chunk_size)
-    except Unsupported:
-        if engine != "auto":
-            raise
-        reference = ENGINES["vmap"]
-        summed, used = _sum(reference, model, loss_fn, inputs, targets, clipping, views, chunk_size)
+    summed, used = clipped_sum(
+        model,
+        loss_fn,
+        inputs,
+        targets,
+        clipping=clipping,
+        engine=engine,
+        chunk_size=chunk_size,
+        views=views,
+    )
     _add_noise(summed.total, noise, float(noise_multiplier), clipping, seed, step)
     return NoisySum(
-        gradient=_unflatten(summed.total, parameters),
+        gradient=_unflatten(summed.total, trainable_parameters(model)),
         flat=summed.total,
         engine=used,
         non_finite=summed.non_finite,
         clipped=summed.clipped,
         records=summed.records,
     )
+
+
+def clipped_sum(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    clipping: Clipping,
+    engine: str | Engine = "auto",
+    chunk_size: int | None = None,
+    views: int = 1,
+) -> tuple[ClippedSum, str]:
+    """Σ_i clip(g_i) **without noise**, and the engine's name; arguments as ``clipped_noisy_sum``'s.
+
+    For those who add noise themselves before anybody else sees the sum (a hospital's share in
+    ``repro.federated.shared``). Nothing about it is private.
+    """
+    check_count("views", views)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    check_batch(inputs, targets, trainable_parameters(model), views)
+    chosen = choose(engine, model) if isinstance(engine, str) else engine
+    try:
+        return _sum(chosen, model, loss_fn, inputs, targets, clipping, views, chunk_size)
+    except Unsupported:
+        if engine != "auto":
+            raise
+        reference = ENGINES["vmap"]
+        return _sum(reference, model, loss_fn, inputs, targets, clipping, views, chunk_size)
 
 
 def _add_noise(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repro.formatting import plain, small
 from repro.report.table import Column, Table
 
 
@@ -63,16 +64,6 @@ def cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "\n".join(map(str, value))
     return str(value)
-
-
-def plain(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def small(value: float) -> str:
-    """``1.9e-4``: three significant digits, no padded exponent."""
-    mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _numeric(rows: Sequence[Mapping[str, Any]], key: str) -> bool:

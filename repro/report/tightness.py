@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from repro.bench.tightness import LOWER, OURS, RUNS, TABLE, UPPER
-from repro.report.cache import Sources
-from repro.report.rows import empty_table, small
+from repro.formatting import small
+from repro.report.rows import empty_table
+from repro.report.sources import Sources
 from repro.report.table import Column, Table
 
+OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
+TABLE, RUNS = "Table 2", "runs"  # where schedules come from
 NAME = "table2-tightness"
 TITLE = "Table 2e. What Rényi accounting gives away"
 COMMAND = "repro bench tightness --out OUT"

@@ -12,18 +12,13 @@ from typing import Any
 from repro.errors import InputError
 from repro.runs.profiles import Profile, for_model
 from repro.runs.settings import (
-    AggregatorKind,
     LocalSettings,
-    Mechanism,
-    ModelName,
     ModelSettings,
     PartitionSettings,
     RecordPrivacy,
     RunSettings,
-    Scope,
     SecAggParameters,
-    Trainer,
-    UpdateNoise,
+    SharedNoise,
     UpdatePrivacy,
 )
 
@@ -37,19 +32,19 @@ class Arm:
     name: str
     description: str
     reading: str  # the column of Table 1 it fills
-    scope: Scope = "federated"
-    trainer: Trainer = "adam"
-    mechanism: Mechanism = "identity"
-    aggregator: AggregatorKind = "plain"
-    noise: UpdateNoise = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
+    scope: str = "federated"
+    trainer: str = "adam"
+    mechanism: str = "identity"
+    aggregator: str = "plain"
+    noise: str = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
     epsilon: float | None = None  # record-level total ε of DP-SGD, at `delta`
     delta: float = RecordPrivacy.delta
-    model: ModelName = "dpresnet"  # a name in repro.models.registry
+    model: str = "dpresnet"  # a name in repro.models.registry
 
     @property
     def private(self) -> bool:
         """Does the arm add noise anywhere? (Clipping alone is not private.)"""
-        return self.trainer == "dpsgd" or self.noise != "none"
+        return self.epsilon is not None or self.noise != "none"
 
 
 def _dpsgd(epsilon: float, *, secure: bool) -> Arm:
@@ -88,6 +83,23 @@ def _scattering(epsilon: float | None = None, **more: Any) -> Arm:
         epsilon=epsilon,
         model="scattering",
         **more,
+    )
+
+
+def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
+    """DP-SGD on all hospitals' records, with noise shared inside the secure sum."""
+    scattering = model == "scattering"
+    return Arm(
+        name=f"scattering-shared-eps{epsilon:g}" if scattering else f"shared-dpsgd-eps{epsilon:g}",
+        description=("scattering and a linear layer for DPResNet: " if scattering else "")
+        + f"record-level DP-SGD with noise shared inside the secure sum, true total ε = {epsilon:g}"
+        + f", δ = {POOLED_DELTA:g}",
+        reading="honest",
+        trainer="shared-dpsgd",
+        aggregator="secure",
+        epsilon=epsilon,
+        delta=POOLED_DELTA,
+        model=model,
     )
 
 
@@ -144,6 +156,8 @@ ARMS: dict[str, Arm] = {
         *(_scattering(epsilon) for epsilon in EPSILONS),
         _scattering(6.0, aggregator="secure"),
         _scattering(6.0, scope="pooled", delta=POOLED_DELTA),
+        *(_shared(epsilon, "scattering") for epsilon in EPSILONS),
+        _shared(6.0),
     )
 }
 
@@ -159,7 +173,7 @@ def compose(
 ) -> RunSettings:
     """The settings of one run of ``arm`` at ``profile``."""
     _check(hospitals, seed, rounds)
-    profile = for_model(profile, arm.model, arm.scope)
+    profile = for_model(profile, arm.model, arm.scope, arm.trainer)
     secure = arm.aggregator == "secure"
     update = None
     if arm.mechanism != "identity":
@@ -181,6 +195,9 @@ def compose(
         if arm.noise == "calibrated":
             # The noise alone reaches hundreds; ±8 would clip it away and void the experiment.
             secagg = replace(secagg, value_range=1024.0)
+    shared = None
+    if arm.trainer == "shared-dpsgd":
+        shared = SharedNoise(precision="double" if arm.model == "scattering" else "single")
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,
@@ -191,13 +208,14 @@ def compose(
         model=ModelSettings(arm.model, width=profile.width),
         partition=PartitionSettings(),
         local=LocalSettings(
-            epochs=profile.local_epochs if record is None else profile.dpsgd_local_epochs,
+            epochs=profile.local_epochs,
             batch_size=profile.batch_size,
             keep_optimizer=arm.scope == "pooled",  # of "adam"; DP-SGD's is always fresh
         ),
         record_privacy=record,
         update_privacy=update,
         secagg=secagg,
+        shared=shared,
         train_stride=profile.train_stride,
         test_stride=profile.test_stride,
         threads=profile.threads,

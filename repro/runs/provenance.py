@@ -1,10 +1,15 @@
-"""Which code made a record: version, a fingerprint of the sources, the commit if there is one."""
+"""Which code made a record, on which machine: version, sources' fingerprint, commit, device."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
+import os
+import platform
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +48,34 @@ def _commit(root: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def environment(packages: Sequence[str] = ("torch", "numpy")) -> dict[str, Any]:
+    """Device and versions a figure must be quoted with. Imports torch only if it is loaded."""
+    facts: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "platform": platform.system() + " " + platform.machine(),
+        "python": platform.python_version(),
+    }
+    for package in packages:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # noqa: PERF203
+            facts[package] = None
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["threads"] = torch.get_num_threads()
+        facts["cuda_device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return facts
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

@@ -12,7 +12,7 @@ import torch
 from repro.ablations import NAMES, about, dpsgd_tuning, get_ablation
 from repro.ablations.base import Ablation, Cell, base, change
 from repro.ablations.measures import late_accuracy
-from repro.ablations.running import draw_ablation, run_ablation
+from repro.ablations.running import run_ablation
 from repro.cli import main
 from repro.data import Split
 from repro.errors import InputError
@@ -20,10 +20,11 @@ from repro.federated.parallel.campaign import run_all
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation
 from repro.random import RootSeed
-from repro.report.cache import Sources
+from repro.report.ablation import draw_ablation
 from repro.report.evidence import gather
 from repro.report.items import table1_accuracy
 from repro.report.sections import ablation_sections
+from repro.report.sources import Sources
 from repro.report.table import markdown
 from repro.runs.arms import ARMS, compose
 from repro.runs.profiles import PROFILES

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 
-from repro.bench import Row, environment, format_rows, interleave, peak_memory
+from repro.bench import Row, format_rows, interleave, peak_memory
 from repro.cli import main
+from repro.runs.provenance import environment
 
 
 def test_contestants_take_turns():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from repro.cli import main
-from repro.cli.output import to_json
+from repro.formatting import to_json
 
 
 def test_help_lists_every_command_without_importing_torch():

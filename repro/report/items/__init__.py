@@ -6,18 +6,17 @@ Both read run records and side files only; drawing is left to ``draw`` and ``dra
 
 from __future__ import annotations
 
-import functools
 import importlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.about import docstring_parts
 from repro.errors import InputError
 
 if TYPE_CHECKING:
-    from repro.report.cache import Sources
+    from repro.report.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,6 @@ class Item:
 
     def load(self) -> Any:
         return importlib.import_module(f"repro.report.items.{self.module}")
-
-
-def docstring_parts(text: str | None) -> dict[str, str]:
-    """``Command``, ``Cost and hardware`` and ``Expected``, as far as a docstring says them."""
-    words = " ".join((text or "").split())
-    parts = re.split(r"(?:^|(?<=[.:?] ))(Command|Cost and hardware|Expected): ", words)
-    return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
 
 
 def _numbered(kind: str, *items: tuple[Any, ...]) -> tuple[Item, ...]:
@@ -83,6 +75,7 @@ FIGURES = _numbered(
     ("recall", "Per-class recall with and without privacy", "figure_recall"),
     ("epsilon", "ε against round and noise", "figure_epsilon"),
     ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
+    ("answer", "The answer in one chart", "figure_answer"),
 )
 ITEMS = TABLES + FIGURES
 
@@ -102,29 +95,24 @@ def draw(item: Item, sources: Sources) -> list[Path]:
     from repro.report import style
     from repro.report.cache import mark_current
     from repro.report.table import write_table
-    from repro.report.watching import WatchedSources
 
-    watched = WatchedSources(sources)
     folder = sources.out / item.folder
     if item.kind == "table":
-        tables = item.load().build(watched)
+        tables = item.load().build(sources)
         paths = [path for table in tables for path in write_table(table, folder)]
     else:
         with style.applied():
-            paths = style.write_figure(item.load().build(watched), folder, item.name)
-    mark_current(sources.out, item.name, watched.inputs(), paths)
+            paths = style.write_figure(item.load().build(sources), folder, item.name)
+    mark_current(sources.out, item.name, sources.digest, paths)
     return paths
 
 
 def draw_all(sources: Sources) -> Iterator[tuple[Item, list[Path], bool]]:
     """Every item in turn with its paths, and whether it had to be drawn."""
     from repro.report.cache import is_current, noted_paths
-    from repro.report.watching import answer_digest
 
-    # Many items ask the same questions; the sources do not change meanwhile.
-    answers = functools.cache(functools.partial(answer_digest, sources))
     for item in ITEMS:
-        if is_current(sources.out, item.name, answers):
+        if is_current(sources.out, item.name, sources.digest):
             yield item, noted_paths(sources.out, item.name), False
         else:
             yield item, draw(item, sources), True

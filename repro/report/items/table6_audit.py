@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro.report.cache import Sources
 from repro.report.rows import cell, empty_table
+from repro.report.sources import Sources
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS
 

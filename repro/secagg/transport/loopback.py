@@ -16,6 +16,7 @@ from repro.secagg.hospital import Hospital
 from repro.secagg.keys import Identity
 from repro.secagg.rounds import PHASES, Round
 from repro.secagg.simulation import Completed, Drop, Party, Traffic
+from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.tcp_hospital import take_part
 from repro.secagg.transport.tcp_server import TcpServer
 
@@ -64,7 +65,7 @@ def run_on_loopback(
     fates = {one: (phase, "before") for phase in reversed(PHASES) for one in _of(drop, phase)}
     fates.update(dies or {})
     context = multiprocessing.get_context("spawn")
-    with TcpServer(timeout=timeout) as server:
+    with TcpServer(limits=Limits(phase=timeout)) as server:
         processes = [
             context.Process(
                 target=HospitalProcess(

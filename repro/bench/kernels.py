@@ -17,8 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import kernels
-from repro.bench import Row, environment, interleave
+from repro.bench import Row, interleave
 from repro.errors import InputError
+from repro.runs.provenance import environment
 
 CALL: dict[str, Any] = {"clip_norm": 1.0, "noise_multiplier": 1.0, "seed": 1, "step": 1}
 

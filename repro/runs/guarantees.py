@@ -1,0 +1,90 @@
+"""What arms promise, and what the ledgers of their runs state. Nothing here computes an ε."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from repro.accounting.ledger import UNPROTECTED
+from repro.runs.arms import ARMS
+from repro.runs.record import RunRecord
+from repro.runs.settings import UpdatePrivacy
+
+REPLACE = "replace_one"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One guarantee: ε for one unit, a round and in total, at δ."""
+
+    unit: str  # "record" | "hospital"
+    view: str  # what the adversary sees, e.g. one hospital's update or the sum
+    relation: str  # neighbouring relation
+    delta: float | None
+    per_round: float | None
+    total: float | None
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Statement:
+        return cls(
+            unit=str(entry.get("unit", "")),
+            view=str(entry.get("view", "")),
+            relation=str(entry.get("relation", "")),
+            delta=_number(entry.get("delta")),
+            per_round=_number(entry.get("epsilon_round")),
+            total=_number(entry.get("epsilon_total", entry.get("epsilon"))),
+        )
+
+
+def protected_unit(arm: str) -> str | None:
+    """Whom the arm's noise is meant to protect, record or hospital; None without noise."""
+    if ARMS[arm].epsilon is not None:
+        return "record"
+    return "hospital" if ARMS[arm].private else None
+
+
+def target_epsilon(arm: str) -> float | None:
+    """The total ε an arm's noise is calibrated to, for its unit; None where it is to none."""
+    if ARMS[arm].noise == "calibrated":
+        return UpdatePrivacy().epsilon
+    return ARMS[arm].epsilon
+
+
+def promise(arm: str) -> str:
+    """``ε = 6 for a record``: what a calibrated arm promises."""
+    return f"ε = {target_epsilon(arm):g} for a {protected_unit(arm)}"
+
+
+def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:
+    found = [Statement.of(entry) for entry in record.privacy]
+    return [s for s in found if unit in (None, s.unit)]
+
+
+def total_epsilon(record: RunRecord, unit: str) -> float:
+    """The total ε for adding or removing one ``unit``; ∞ where the ledger states none.
+
+    Of several views the largest counts: it holds without trusting the aggregation. Only where the
+    arm's noise itself rests on secure aggregation, the view in which that fails is left out.
+    """
+    totals = [
+        s.total for s in statements(record, unit) if s.relation != REPLACE and s.view != UNPROTECTED
+    ]
+    return max((or_infinity(total) for total in totals), default=math.inf)
+
+
+def warnings_of(records: Iterable[RunRecord]) -> list[str]:
+    """What the runs' ledgers warn of, each once."""
+    every = (w for r in records for entry in r.privacy for w in entry.get("warnings", ()))
+    return list(dict.fromkeys(every))
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    return float(value)  # "inf" too
+
+
+def or_infinity(value: float | None) -> float:
+    return math.inf if value is None else value
