@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
 from repro.errors import InputError
 from repro.federated.training.plain import HospitalData, LocalReport
-from repro.federated.training.stacked import check_stackable
 from repro.federated.vector import to_vector
 from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
+from repro.privacy.engines.stacking import check_stackable
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.together import train_together
 from repro.random import RootSeed
