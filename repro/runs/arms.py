@@ -13,20 +13,14 @@ from typing import Any
 from repro.errors import InputError
 from repro.runs.profiles import Profile, for_model
 from repro.runs.settings import (
-    AggregatorKind,
     LocalSettings,
-    Mechanism,
-    ModelName,
     ModelSettings,
     PartitionSettings,
     RecordPrivacy,
     RunSettings,
-    Scope,
     SecAggParameters,
     SecondOrder,
     SharedNoise,
-    Trainer,
-    UpdateNoise,
     UpdatePrivacy,
 )
 
@@ -40,14 +34,14 @@ class Arm:
     name: str
     description: str
     reading: str  # the column of Table 1 it fills
-    scope: Scope = "federated"
-    trainer: Trainer = "adam"
-    mechanism: Mechanism = "identity"
-    aggregator: AggregatorKind = "plain"
-    noise: UpdateNoise = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
+    scope: str = "federated"
+    trainer: str = "adam"
+    mechanism: str = "identity"
+    aggregator: str = "plain"
+    noise: str = "none"  # of the update mechanism: see settings.UpdatePrivacy.noise
     epsilon: float | None = None  # record-level total ε of DP-SGD, at `delta`
     delta: float = RecordPrivacy.delta
-    model: ModelName = "dpresnet"  # a name in repro.models.registry
+    model: str = "dpresnet"  # a name in repro.models.registry
     package: str | None = None  # an optional package without which it cannot run
 
     @property
@@ -102,7 +96,7 @@ def _scattering(epsilon: float | None = None, **more: Any) -> Arm:
     )
 
 
-def _shared(epsilon: float, model: ModelName = "dpresnet") -> Arm:
+def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
     """DP-SGD on all hospitals' records, with noise shared inside the secure sum."""
     scattering = model == "scattering"
     return Arm(

@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from repro.errors import InputError
-from repro.runs.settings import Optimizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Profile:
     threads: int  # of one run; 0: all. With 1, `repro reproduce` runs one run per core
     dpsgd_expected_batch: int  # images a Poisson step draws on average
     dpsgd_learning_rate: float
-    dpsgd_optimizer: Optimizer
+    dpsgd_optimizer: str
     dpsgd_momentum: float  # of "sgd", anew each round
     dpsgd_clip_norm: float  # L2, of one image's gradient
     synthetic_by_default: bool  # may "auto" data fall back to the synthetic stand-in?
