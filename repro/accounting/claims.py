@@ -266,12 +266,12 @@ def _words(
         )
     elif claim.epsilon is not None and holds is False and claim.rounds != 1:
         parts.append("The budget of one release is spent again in every round.")
-    for finding in findings:
-        if finding.view == AFTER_SUM and finding.relation == ADD_REMOVE:
-            parts.append(
-                f"If only a sum is seen in which {claim.in_sum} clients' noise is honest, "
-                f"{shown(finding.epsilon_total)} in total: by trust in the protocol and in them."
-            )
+    parts += [
+        f"If only a sum is seen in which {claim.in_sum} clients' noise is honest, "
+        f"{shown(finding.epsilon_total)} in total: by trust in the protocol and in them."
+        for finding in findings
+        if finding.view == AFTER_SUM and finding.relation == ADD_REMOVE
+    ]
     if claim.epsilon is not None and first.sigma_needed is not None:
         parts.append(
             f"ε = {claim.epsilon:g} in total needs σ = {first.sigma_needed:.3g} "

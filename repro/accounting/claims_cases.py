@@ -1,4 +1,4 @@
-"""Claims that ship with ``repro check-claim --case NAME``; every number has its source beside it."""
+"""Claims that ship with ``repro check-claim --case NAME``, each with its source."""
 
 from __future__ import annotations
 
