@@ -1,4 +1,4 @@
-"""Claims that ship with ``repro check-claim --case NAME``, each with its source."""
+"""Claims that ship with ``repro check-claim --case NAME``, each number with its source."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ class Sources:
     out: Path
     evidence: Evidence
     claims: Claims
+    runs: Path | None = None  # the store's root where it is not ``out``
 
     @classmethod
     def of(
@@ -36,13 +37,23 @@ class Sources:
         fingerprint: str | None = None,
     ) -> Sources:
         """out: where things are drawn; runs: the store's root where it is another folder."""
-        evidence = gather(RunStore(out if runs is None else runs), profile, fingerprint)
-        return cls(Path(out), evidence, load_claims())
+        store = RunStore(out) if runs is None else RunStore(runs, written=False)
+        evidence = gather(store, profile, fingerprint)
+        return cls(Path(out), evidence, load_claims(), None if runs is None else store.root)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where side files may lie: beside the runs first, then where things are drawn."""
+        return (self.out,) if self.runs is None else (self.runs, self.out)
+
+    def find(self, name: str) -> Path | None:
+        """The file or folder ``name`` in the first place that has it."""
+        return next((place / name for place in self.places if (place / name).exists()), None)
 
     def side(self, name: str) -> dict[str, Any] | None:
         """A JSON file beside the runs, e.g. ``partition/k10`` or ``bench/secagg``; or None."""
-        path = self.out / f"{name}.json"
-        if not path.exists():
+        path = self.find(f"{name}.json")
+        if path is None:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -60,8 +71,9 @@ class Sources:
         evidence = self.evidence
         runs = [[run.stable(), run.timings] for run in evidence.records]
         side = {
-            path.relative_to(self.out).as_posix(): digest_of(path.read_text(encoding="utf-8"))
+            path.relative_to(place).as_posix(): digest_of(path.read_text(encoding="utf-8"))
+            for place in reversed(self.places)  # the first place has the last word
             for pattern in SIDE
-            for path in sorted(self.out.glob(pattern))
+            for path in sorted(place.glob(pattern))
         }
         return digest_of([evidence.profile, evidence.kind, runs, repr(self.claims), side])

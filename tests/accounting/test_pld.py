@@ -89,7 +89,7 @@ def test_one_step_against_its_closed_form(sigma, rate):
 @given(sigma=st.floats(0.3, 3.0), rate=st.floats(1e-3, 0.99), epsilon=st.floats(0.01, 4.0))
 @settings(max_examples=5)
 def test_delta_of_one_step_against_its_closed_form(sigma, rate, epsilon):
-    """δ(ε), the other way round: never below, and within 1 % where it is not beyond use."""
+    """δ(ε), the other way round: never below, and within 1 % where it is not tiny."""
     got = PLDAccountant().compose(PoissonSampledGaussianEvent(sigma, rate)).delta(epsilon)
     truth = max(delta_of_one_step(sigma, rate, epsilon, adding) for adding in (False, True))
     assert got >= truth
@@ -249,7 +249,7 @@ def test_small_delta():
 
 
 def test_edges():
-    """Nothing → 0; rate 0 → 0, however often; no noise → ∞; too many steps → ∞ (not by RDP)."""
+    """Nothing → 0; rate 0 → 0, however often; no noise or too many steps → ∞ (RDP has a bound)."""
     assert PLDAccountant().epsilon(1e-5) == PLDAccountant().delta(1.0) == 0
     nothing = PLDAccountant().compose(PoissonSampledGaussianEvent(1.0, 0.0), 10**400)
     assert nothing.epsilon(1e-5) == nothing.delta(0.5) == 0

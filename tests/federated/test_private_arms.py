@@ -23,6 +23,7 @@ SIGMA = 0.698873  # LocalDpMod's at (6, 1.9e-4, sensitivity 1) [code]
 MECHANISMS = ["clip-secagg", "documented-secagg", "calibrated-secagg"]
 STOPPED = [*MECHANISMS, "dpsgd-eps6", "dpsgd-eps6-secagg", "fedavg-secagg"]
 STOPPED += ["scattering-dpsgd-eps6-secagg", "scattering-central-dpsgd-eps6"]
+STOPPED += ["scattering-shared-eps6", "shared-dpsgd-eps6"]
 
 
 @pytest.fixture(scope="module")

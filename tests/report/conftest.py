@@ -2,7 +2,7 @@
 
 import pytest
 
-from repro.report.html import write_report
+from repro.report.assemble import write_report
 from repro.report.sources import Sources
 from tests.report import fake
 

@@ -4,7 +4,14 @@ from repro.accounting.ledger.federated import PUBLIC, SEED_SOURCES, FederatedLed
 from repro.accounting.ledger.rows import Terms, warnings_of
 from repro.accounting.ledger.spends import RoundSpend, Spends
 from repro.accounting.ledger.statement import NO_GUARANTEE, Statement
-from repro.accounting.ledger.views import PLAIN, PLAIN_VIEW, SECURE, SECURE_VIEW, View
+from repro.accounting.ledger.views import (
+    PLAIN,
+    PLAIN_VIEW,
+    SECURE,
+    SECURE_VIEW,
+    UNPROTECTED,
+    View,
+)
 
 __all__ = [
     "NO_GUARANTEE",
@@ -14,6 +21,7 @@ __all__ = [
     "SECURE",
     "SECURE_VIEW",
     "SEED_SOURCES",
+    "UNPROTECTED",
     "FederatedLedger",
     "RoundSpend",
     "Spends",

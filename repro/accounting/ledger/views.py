@@ -15,6 +15,8 @@ from repro.accounting.events import PrivacyEvent
 
 PLAIN = "plain"
 SECURE = "secure"
+#: Name of the view of arms that rest on secure aggregation for their noise, in case it fails.
+UNPROTECTED = "server, were secure aggregation broken"
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ TABLES = _numbered(
     ("table3", "Secure aggregation: bytes, time, error", "table3_secagg"),
     ("table4", "DP-SGD engines: time and memory", "table4_engines"),
     ("table5", "Models: size, work, receptive field", "table5_models"),
+    ("table6", "Audit: lower bounds on ε", "table6_audit"),
 )
 FIGURES = _numbered(
     "figure",
@@ -74,6 +75,7 @@ FIGURES = _numbered(
     ("recall", "Per-class recall with and without privacy", "figure_recall"),
     ("epsilon", "ε against round and noise", "figure_epsilon"),
     ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
+    ("answer", "The answer in one chart", "figure_answer"),
 )
 ITEMS = TABLES + FIGURES
 
