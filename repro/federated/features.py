@@ -13,7 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def fixed_features(
 
 def _digest(model: FixedFeatures, images: np.ndarray) -> str:
     """Changes with the images and with all that computes the features."""
-    others = getattr(model, "sources", tuple)()  # of a model that wraps others
+    others: tuple[Any, ...] = getattr(model, "sources", tuple)()  # of a model that wraps others
     modules = [inspect.getmodule(type(model)), inspect.getmodule(normalise), sys.modules[__name__]]
     modules += [one if inspect.ismodule(one) else inspect.getmodule(type(one)) for one in others]
     state = hashlib.sha256(repr((images.shape, torch.__version__)).encode())
