@@ -101,7 +101,9 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise():
     for round_number in range(3, ROUNDS + 1):
         total = torch.zeros_like(weight)
         for v, label in zip(inputs, labels, strict=True):
-            (gradient,) = torch.autograd.grad(F.cross_entropy((weight @ v)[None], label[None]), weight)
+            (gradient,) = torch.autograd.grad(
+                F.cross_entropy((weight @ v)[None], label[None]), weight
+            )
             total += gradient * min(1.0, PRIVACY.clip_norm / float(gradient.norm()))
         total += torch.from_numpy(noise(made._steps.sum, round_number)).view_as(total)
         with torch.no_grad():
