@@ -53,7 +53,7 @@ def compose_parts(
     classes: int,
 ) -> Parts:
     """size: the model's number of parameters; classes: of its outputs."""
-    mechanism = _mechanism(settings.update_privacy, settings.rounds)
+    mechanism = update_mechanism(settings.update_privacy, settings.rounds)
     shared = _shared_trainer(settings, weights, seed, ranks, size, classes)
     return Parts(
         trainer=shared or _trainer(settings, weights),
@@ -152,7 +152,7 @@ def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
     )
 
 
-def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+def update_mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
     if settings is None:
         return Identity()
     if settings.noise == "none":
@@ -172,4 +172,5 @@ def _aggregator(
         return PlainAggregator(ranks)
     from repro.federated.secure import SecureAggregation
 
-    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent)
+    known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
+    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent, known)

@@ -24,9 +24,9 @@ from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
 from repro.federated.training.plain import HospitalData
-from repro.federated.training.stacked import check_stackable
 from repro.federated.whitening import RawFeatures, Whitened
 from repro.models.registry import build_model
+from repro.privacy.engines.stacking import check_stackable
 from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import code_version

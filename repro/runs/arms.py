@@ -227,17 +227,16 @@ def compose(
             # The noise alone reaches hundreds; ±8 would clip it away and void the experiment.
             secagg = replace(secagg, value_range=1024.0)
     shared = None
-    if arm.trainer in ("shared-dpsgd", "shared-newton"):
-        shared = SharedNoise(precision="single" if arm.model == "dpresnet" else "double")
+    if arm.trainer == "shared-dpsgd":
+        shared = SharedNoise()
+    elif arm.trainer == "shared-newton":
+        shared = SharedNoise(precision="double")
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,
         seed=seed,
         profile=profile.name,
         scope=arm.scope,
-        trainer=arm.trainer,
-        mechanism=arm.mechanism,
-        aggregator=arm.aggregator,
         rounds=profile.rounds if rounds is None else rounds,
         model=ModelSettings(arm.model, width=profile.width),
         partition=PartitionSettings(),

@@ -141,7 +141,7 @@ _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learn
 
 # With shared noise a batch is of all hospitals together. Chosen on validation images:
 # docs/settings-search.md.
-_SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 3.0}
+_SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 4.0}
 _DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
 _SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
 # Second-order training: the mean, the second moments, twelve steps on all records, each a round.
