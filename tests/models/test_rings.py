@@ -23,7 +23,7 @@ WEIGHTS = pytest.mark.skipif(
 
 def by_definition(image):
     """Pixel by pixel in float64."""
-    channels, side, _ = image.shape
+    _, side, _ = image.shape
     means, deviations = [], []
     for ring in RADII:
         weights = np.zeros((side, side))
