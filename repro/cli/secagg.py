@@ -19,10 +19,14 @@ from repro.errors import InputError
 from repro.random import RootSeed
 
 EXIT_BELOW_THRESHOLD = 3
-PHASES = ("advertise", "share", "masked", "consistency", "unmask")
+PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 
 # word -> (module, its configure, its execute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str, str]] = {
+    "committee": (
+        "repro.cli.secagg_committee", "configure", "execute",
+        "how likely chance places colluders and drop-outs badly",
+    ),
     "keygen": (
         "repro.cli.secagg_files", "configure_keygen", "execute_keygen",
         "make a party's long-term key, and a TLS certificate",
@@ -73,9 +77,11 @@ def _configure_simulation(parser: argparse.ArgumentParser) -> None:
     listing = "\n".join(f"  {name:<10} {words[3]}" for name, words in COMMANDS.items())
     parser.epilog = (
         "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
-        "when too few hospitals are left: then nothing is unmasked and ok is false.\n\n"
+        "when too few hospitals are left (then nothing is unmasked) or the sum is\n"
+        "an impossible one: ok is false.\n\n"
         "examples:\n"
         "  repro secagg --hospitals 10 --dimension 1000 --threshold 4 --neighbours 4\n"
+        "  repro secagg committee --help\n"
         "  repro secagg --hospitals 5 --dimension 1000 --threshold 3 --neighbours 4 "
         "--drop masked:1 --drop unmask:3\n\n"
         f"A federation on machines apart (`repro secagg COMMAND --help`):\n{listing}"
@@ -121,7 +127,6 @@ def _aggregate(
     arguments: argparse.Namespace, drop: Mapping[str, set[int]], seed: RootSeed
 ) -> Outcome:
     from repro.secagg import Encoding, Field, Party, Round, RoundFailed, Traffic, run_round
-    from repro.secagg.encoding import EXTRA
     from repro.secagg.transport.loopback import run_on_loopback
 
     count = arguments.hospitals
@@ -134,21 +139,23 @@ def _aggregate(
         number=1,
         threshold=arguments.threshold,
         neighbours=arguments.neighbours,
-        dimension=arguments.dimension + EXTRA,
-        field=field,
+        encoding=encoding,
+        length=arguments.dimension,
+        model=bytes(32),
+        training=bytes(32),
     )
     truth = _Truth(arguments, seed)
     lost = sorted(set().union(*drop.values()))
     traffic = Traffic()
     try:
         play = run_on_loopback if arguments.processes else run_round
-        vector = partial(_encoded, truth, encoding, seed)
+        vector = partial(_contribution, truth, seed)
         completed = play(party, round_, vector, drop=drop, traffic=traffic)
+        decoded = encoding.decode(completed.total, len(completed.survivors))
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
-        return Outcome(data, f"below threshold: {failure}", EXIT_BELOW_THRESHOLD)
-    decoded = encoding.decode(completed.total, len(completed.survivors))
+        return Outcome(data, f"no sum: {failure}", EXIT_BELOW_THRESHOLD)
     error = float(
         np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
     )
@@ -165,10 +172,11 @@ def _aggregate(
     return Outcome(data, _text(data))
 
 
-def _encoded(truth: _Truth, encoding: Any, seed: RootSeed, hospital: int) -> np.ndarray:
+def _contribution(truth: _Truth, seed: RootSeed, hospital: int) -> Any:
+    from repro.secagg import Contribution
+
     key = seed.derive("secagg rounding", hospital, 1)
-    encoded: np.ndarray = encoding.encode(truth.vector(hospital), truth.weight(hospital), key)
-    return encoded
+    return Contribution(truth.vector(hospital), truth.weight(hospital), key)
 
 
 class _Truth:

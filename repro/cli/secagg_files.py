@@ -13,7 +13,15 @@ from repro.errors import InputError
 if TYPE_CHECKING:
     from repro.secagg.deploy.directory import FederationDirectory
 
-_SETTINGS = ("threshold", "neighbours", "dimension", "field_bits", "clip_range", "max_weight")
+_SETTINGS = (
+    "threshold",
+    "neighbours",
+    "dimension",
+    "field_bits",
+    "clip_range",
+    "max_weight",
+    "minimum_survivors",
+)
 KEYGEN_EXAMPLE = """
 Every party makes its own key on its own machine: the operator, the server, each hospital. FILE
 stays there, readable by its owner only; FILE.pub goes to the operator. With --tls also a
@@ -67,6 +75,7 @@ def configure_directory(parser: argparse.ArgumentParser) -> None:
     add("--dimension", type=int, metavar="N", help="values in a vector")
     add("--clip-range", type=float, metavar="R", help="values clip at ±R (8)")
     add("--max-weight", type=int, metavar="W", help="weights' bound (10000)")
+    add("--minimum-survivors", type=int, metavar="M", help="no sum of fewer (2)")
     add("--field-bits", type=int, choices=(31, 61), help="field (31)")
     parser.epilog = DIRECTORY_EXAMPLE
 

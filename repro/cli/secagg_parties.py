@@ -17,7 +17,9 @@ from repro.cli.output import Outcome
 from repro.errors import InputError
 
 if TYPE_CHECKING:
+    from repro.secagg import Contribution
     from repro.secagg.deploy.announcement import Announcement
+    from repro.secagg.deploy.joining import Server
     from repro.secagg.deploy.place import Place
 
 SERVE_EXAMPLE = """
@@ -34,7 +36,8 @@ JOIN_EXAMPLE = """
 A hospital of a federation: it waits for open rounds and takes part in each once. VECTOR is read
 anew for each round; with --command, the command is run first and has to write it. The command
 finds the round's number in REPRO_ROUND and what the server announced (such as the global model)
-in the file that REPRO_APPLICATION names.
+in the file that REPRO_APPLICATION names. With --agent it answers on a Unix socket instead, for
+a Flower SuperNode beside it to carry the messages (docs/deployment.md).
 
 example:
   repro secagg join --server aggregator.example.org:7443 --key hospital.key \\
@@ -63,7 +66,11 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 def configure_join(parser: argparse.ArgumentParser) -> None:
     _configure_place(parser)
     add = parser.add_argument
-    add("--server", required=True, metavar="HOST:PORT", help="where the server listens")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--server", metavar="HOST:PORT", help="where the server listens")
+    where.add_argument(
+        "--agent", type=Path, metavar="SOCKET", help="answer on a Unix socket, for Flower's network"
+    )
     add("--tls-authorities", type=Path, metavar="PEM", help="who may vouch for the server")
     add("--tls-certificate", type=Path, metavar="PEM", help="this hospital's (mutual TLS)")
     add("--tls-key", type=Path, metavar="PEM", help="its private key")
@@ -112,7 +119,37 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
 
 
 def execute_join(arguments: argparse.Namespace) -> Outcome:
-    from repro.secagg.deploy.joining import Server, join
+    from repro.secagg.deploy.joining import join
+
+    signal.signal(signal.SIGTERM, _stop)
+
+    def prepare(announcement: Announcement) -> Contribution:
+        return _contribution(arguments, announcement)
+
+    if arguments.agent is not None:
+        from repro.secagg.deploy.agent import run_agent
+
+        completed = run_agent(
+            _place(arguments), arguments.agent, prepare, rounds=arguments.rounds, report=_report
+        )
+        return Outcome({"rounds": completed}, f"took part in {completed} rounds")
+    server = _server(arguments)
+    try:
+        completed = join(
+            _place(arguments),
+            server,
+            prepare,
+            rounds=arguments.rounds,
+            patience=arguments.patience,
+            report=_report,
+        )
+    except TimeoutError as reason:
+        return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)
+    return Outcome({"rounds": completed}, f"took part in {completed} rounds")
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    from repro.secagg.deploy.joining import Server
     from repro.secagg.transport.tls import hospital_context
 
     host, _, port = arguments.server.rpartition(":")
@@ -123,20 +160,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
         tls = hospital_context(
             arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
         )
-    server = Server(host, int(port), tls, arguments.tls_name, arguments.wait)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        completed = join(
-            _place(arguments),
-            server,
-            lambda announcement: _contribution(arguments, announcement),
-            rounds=arguments.rounds,
-            patience=arguments.patience,
-            report=_report,
-        )
-    except TimeoutError as reason:
-        return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)
-    return Outcome({"rounds": completed}, f"took part in {completed} rounds")
+    return Server(host, int(port), tls, arguments.tls_name, arguments.wait)
 
 
 def _place(arguments: argparse.Namespace) -> Place:
@@ -168,10 +192,10 @@ def _tls_wanted(arguments: argparse.Namespace, *needed: str) -> bool:
     return True
 
 
-def _contribution(
-    arguments: argparse.Namespace, announcement: Announcement
-) -> tuple[np.ndarray, int]:
+def _contribution(arguments: argparse.Namespace, announcement: Announcement) -> Contribution:
     """The vector of a round, made by the command where there is one."""
+    from repro.secagg import Contribution
+
     if arguments.train is not None:
         application = arguments.state / "application"
         application.write_bytes(announcement.application)
@@ -188,7 +212,7 @@ def _contribution(
         vector = np.load(arguments.vector, allow_pickle=False)
     except (OSError, ValueError) as problem:
         raise InputError("vector", str(arguments.vector), f"an .npy file ({problem})") from None
-    return vector, arguments.weight
+    return Contribution(vector, arguments.weight)
 
 
 def _report(line: str) -> None:

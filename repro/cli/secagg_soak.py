@@ -17,7 +17,7 @@ agree, or if both secrets of a hospital were opened in one round.
 
 examples:
   repro secagg soak --rounds 5
-  repro secagg soak --rounds 100 --kills 1 --folder soak-logs
+  repro secagg soak --rounds 100 --kills 2 --folder soak-logs
 """
 
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=int, default=4, metavar="T", help="shares needed (%(default)s)")
     add("--neighbours", type=int, default=5, metavar="k", help="even, or K-1 (%(default)s)")
     add("--dimension", type=int, default=1000, metavar="N", help="vector length (%(default)s)")
-    add("--kills", type=float, default=0.5, metavar="R", help="kill -9 per second (%(default)s)")
+    add("--kills", type=float, default=1.0, metavar="R", help="kill -9 per sum (%(default)s)")
     add("--seed", type=int, default=0, metavar="S", help="of victims and moments (%(default)s)")
     add("--folder", type=Path, metavar="DIR", help="keep keys, results and logs there")
     parser.epilog = EXAMPLE

@@ -18,6 +18,8 @@ MODELS: dict[str, tuple[str, str]] = {
     "resnet9": ("repro.models.resnet9", "ResNet9"),
     "resnet18": ("repro.models.torchvision_resnet", "resnet18"),
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
+    "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
+    "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 
 

@@ -122,7 +122,7 @@ def make_private(
     if expected is None:
         raise InputError("batch_size", None, "a number of records, since data is a Dataset")
     sampler = PoissonSampler.with_expected_batch(records.count, expected)
-    check_together(model, loss_fn, records, parameters)
+    check_together(model, loss_fn, records, parameters, engine)
     steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
     multiplier, _ = calibrate_noise_multiplier(
         target_epsilon, target_delta, sampler.sample_rate, steps

@@ -11,11 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from repro.errors import InputError
+from repro.privacy.gate import check_engine
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.records import Records
-from repro.privacy.validation import check_batch, refuse_mixing
+from repro.privacy.validation import check_batch
 
 EVERY = ("epoch", "step")
+PROBED = 16  # records that are tried
 HELD: WeakSet[Optimizer] = WeakSet()  # optimizers of private trainings that are not closed
 
 
@@ -61,20 +63,23 @@ def check_scheduler(scheduler: LRScheduler | None, every: str, optimizer: Optimi
         raise InputError("scheduler", f"{name} of another optimizer", "one of this optimizer")
 
 
-@torch.no_grad()
 def check_together(
-    model: nn.Module, loss_fn: LossFunction, records: Records, parameters: dict[str, nn.Parameter]
+    model: nn.Module,
+    loss_fn: LossFunction,
+    records: Records,
+    parameters: dict[str, nn.Parameter],
+    engine: str,
 ) -> None:
-    """Model, loss and data fit: tried on two records in evaluation mode; nothing is kept."""
+    """Model, loss, data and engine fit: tried on a few records; nothing is kept."""
     reduction = getattr(loss_fn, "reduction", "none")
     if reduction != "none":
         raise InputError("loss_fn", f"reduction={reduction!r}", 'reduction="none": one per record')
-    inputs, targets = records.first(2)
+    inputs, targets = records.first(PROBED)
     check_batch(inputs, targets, parameters)
-    refuse_mixing(model, inputs)
     modes = {module: module.training for module in model.modules()}
     try:
-        losses = loss_fn(model.eval()(inputs), targets)
+        with torch.no_grad():
+            losses = loss_fn(model.eval()(inputs), targets)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -84,3 +89,4 @@ def check_together(
             f"a loss of shape {tuple(losses.shape)} for {len(inputs)} records",
             f'shape ({len(inputs)},), one loss per record: reduction="none"',
         )
+    check_engine(model, loss_fn, inputs, targets, engine=engine)

@@ -56,7 +56,8 @@ figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   #answer { padding: .1rem .8rem .7rem; }
   table, tbody, tr, td { display: block; min-width: 0 !important; }
   thead { position: absolute; left: -10000px; }
-  tr { border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .6rem; padding: .3rem .5rem; }
+  tr { border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .6rem;
+    padding: .3rem .5rem; }
   td, td.n { border: 0; padding: .1rem 0; text-align: left; white-space: normal; max-width: none; }
   td:empty { display: none; }
   td::before { content: attr(data-label) ": "; color: var(--muted); }

@@ -69,17 +69,13 @@ class Loopback:
     def reach(self, one: int, phase: str):
         """(connection, hospital, message to answer) of one that has played honestly so far."""
         hospital, connection = self.hospital(one), self.connect()
-        limit, answers = max_message_bytes(self.round), []
+        limit = max_message_bytes(self.round)
         if phase != "advertise":
             send_frame(connection, hospital.advertise_keys())
-            answers = [
-                hospital.share_keys,
-                lambda message: hospital.masked_input(message, vector_of(one, self.dimension)),
-                hospital.consistency_check,
-                hospital.unmask,
-            ][: PHASES.index(phase) - 1]
-        for answer in answers:
-            send_frame(connection, answer(receive_frame(connection, limit)))
+            for _ in PHASES[1 : PHASES.index(phase)]:
+                message = receive_frame(connection, limit)
+                vector = partial(vector_of, one, self.dimension)
+                send_frame(connection, hospital.answer(message, vector))
         message = receive_frame(connection, limit) if phase != "advertise" else b""
         return connection, hospital, message
 

@@ -23,6 +23,8 @@ def test_server_refuses_late_double_malformed_and_foreign_messages():
     assert len(stage.server.refusals) == len(bad)
     shares = [stage.hospitals[i].share_keys(m) for i, m in answers.items()]
     answers = stage.server.share_keys([good[2], *shares, shares[1]])
+    verdicts = [stage.hospitals[i].verify_shares(m) for i, m in answers.items()]
+    answers = stage.server.verify_shares([shares[0], *verdicts, verdicts[1]])
     masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
     wrong_length = stage.as_hospital(3, Kind.MASKED, bytes(84))
     signed = bytes(masked[3][56 : 56 + 64])
@@ -34,7 +36,7 @@ def test_server_refuses_late_double_malformed_and_foreign_messages():
     unmasked = [stage.hospitals[i].unmask(m) for i, m in answers.items()]
     total = stage.server.unmask([*unmasked, unmasked[0]])
     np.testing.assert_array_equal(total, stage.expected(range(4)))
-    assert len(stage.server.refusals) == len(bad) + 2 + 4 + 2 + 1
+    assert len(stage.server.refusals) == len(bad) + 2 + 2 + 4 + 2 + 1
 
 
 def test_a_wrong_share_is_told_from_a_right_one():
@@ -72,6 +74,9 @@ def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monke
         return stage.as_hospital(3, Kind.SHARE, lie.to_bytes())
 
     answers = stage.server.share_keys(share(i, m) for i, m in answers.items())
+    answers = stage.server.verify_shares(
+        stage.hospitals[i].verify_shares(m) for i, m in answers.items()
+    )
     alive = range(3) if lost else range(4)
     answers = stage.server.masked_input(
         stage.hospitals[i].masked_input(answers[i], stage.vectors[i]) for i in alive
@@ -79,8 +84,9 @@ def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monke
     answers = stage.server.consistency_check(
         stage.hospitals[i].consistency_check(m) for i, m in answers.items()
     )
-    with pytest.raises(RoundFailed, match="hospital 3 to have shared what it used"):
+    with pytest.raises(RoundFailed, match="hospital 3 to have shared what it used") as failure:
         stage.server.unmask(stage.hospitals[i].unmask(m) for i, m in answers.items())
+    assert failure.value.culprits == (3,)
 
 
 @pytest.mark.parametrize("lie", ["small order", "another's", "one key twice"])
@@ -89,11 +95,12 @@ def test_keys_that_neighbours_would_refuse_lose_only_their_owner(lie):
     stage = Stage()
     good = {i: h.advertise_keys() for i, h in stage.hospitals.items()}
     keys = {
-        "small order": bytes(32) + bytes(range(32)),
-        "another's": bytes(good[0][56:88]) + bytes(range(32)),
-        "one key twice": 2 * bytes(range(32)),
+        "small order": (bytes(32), bytes(range(32))),
+        "another's": (bytes(good[0][56:88]), bytes(range(32))),
+        "one key twice": (bytes(range(32)), bytes(range(32))),
     }[lie]
-    good[2] = stage.as_hospital(2, Kind.ADVERTISE, keys)
+    advertised = messages.Advertise.of(stage.round, *keys).to_bytes()
+    good[2] = stage.as_hospital(2, Kind.ADVERTISE, advertised)
     answers = stage.server.advertise_keys(good.values())
     assert sorted(answers) == [0, 1, 3]
     assert len(stage.server.refusals) == 1
@@ -123,6 +130,8 @@ def test_shares_for_the_wrong_holders_lose_only_their_owner():
     shares[2] = stage.as_hospital(2, Kind.SHARE, fewer)
     answers = stage.server.share_keys(shares.values())
     assert sorted(answers) == [0, 1, 3]
+    verdicts = [stage.hospitals[i].verify_shares(m) for i, m in answers.items()]
+    answers = stage.server.verify_shares(verdicts)
     masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
     answers = stage.server.masked_input(masked)
     replies = [stage.hospitals[i].consistency_check(m) for i, m in answers.items()]

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repro.secagg.deploy.announcement import is_announcement, max_announcement_bytes
-from repro.secagg.deploy.member import Contribution, Member, Report, Taking, open_member
+from repro.secagg.deploy.member import Member, Prepare, Report, Taking, open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.errors import Refused
-from repro.secagg.messages import Buffer, max_message_bytes
-from repro.secagg.transport.tcp_hospital import answer, phase_of
+from repro.secagg.messages import Buffer, max_message_bytes, phase_of
 from repro.secagg.transport.wire import Deadline, receive_frame, send_frame
 
 OK, REFUSED = b"+", b"-"
@@ -29,7 +28,7 @@ _LOCAL = 30.0  # seconds for one exchange on this machine
 def run_agent(
     place: Place,
     path: Path,
-    contribution: Contribution,
+    prepare: Prepare,
     *,
     rounds: int | None = None,
     report: Report = lambda line: None,
@@ -42,7 +41,7 @@ def run_agent(
     path.unlink(missing_ok=True)
     completed = 0
     with (
-        open_member(place, contribution, report) as member,
+        open_member(place, prepare, report) as member,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
     ):
         listener.bind(str(path))
@@ -113,8 +112,8 @@ class _Agent:
         taking = self._taking
         if taking is None:
             raise Refused("a message of a round that this hospital is not in")
-        phase = phase_of(taking.hospital, request)
+        phase = phase_of(request)
         taking.witness("received", phase, request)
-        message = bytes(answer(taking.hospital, request, lambda: taking.encoded))
+        message = bytes(taking.hospital.answer(request, lambda: taking.contribution))
         taking.witness("sent", phase, message)
         return message, int(taking.hospital.phase == "done")

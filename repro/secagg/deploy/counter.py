@@ -14,7 +14,7 @@ from pathlib import Path
 
 from repro.errors import InputError
 from repro.files import write_whole
-from repro.secagg.errors import Refused
+from repro.secagg.counter import check_next
 
 MISSED = 16
 
@@ -42,12 +42,7 @@ class FileCounter:
 
         Raises Refused for one that is not after the last, or too far after it.
         """
-        last = self.last(session)
-        if number <= last:
-            raise Refused(f"round {number} of a session in which round {last} has been begun")
-        if number > last + 1 + self._missed:
-            allowed = f"at most {self._missed} may be missed"
-            raise Refused(f"round {number} of a session after round {last}: {allowed}")
+        check_next(self.last(session), number, self._missed)
         content = {**self._last, session.hex(): number}
         write_whole(self._path, json.dumps(content, indent=1) + "\n", mode=0o600)
         self._last = content

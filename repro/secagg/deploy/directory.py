@@ -18,8 +18,9 @@ from typing import Any
 
 from repro.errors import InputError
 from repro.files import write_whole
+from repro.secagg.context import settings_digest
 from repro.secagg.deploy.keystore import parse_public
-from repro.secagg.encoding import EXTRA, Encoding
+from repro.secagg.encoding import Encoding
 from repro.secagg.field import Field
 from repro.secagg.keys import Identity, verify
 from repro.secagg.rounds import SESSION_BYTES, Directory, Round
@@ -32,7 +33,7 @@ _PURPOSE = "directory"
 class Settings:
     """What every round of the federation is held under; see ``Round`` and ``Encoding``.
 
-    dimension: values in a hospital's vector, without what the encoding adds.
+    dimension: values in a hospital's vector. minimum_survivors: no sum of fewer is unmasked.
     """
 
     threshold: int
@@ -41,6 +42,7 @@ class Settings:
     field_bits: int = 31
     clip_range: float = 8.0
     max_weight: int = 10_000
+    minimum_survivors: int = 2
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
@@ -68,12 +70,11 @@ class FederationDirectory:
             raise InputError("directory", listed[0].hex(), "a key that has not been revoked")
         if self.serial < 1:
             raise InputError("serial", self.serial, "at least 1")
-        # Bad settings are found here, not in the first round.
-        self.round(1)
-        assert self.encoding is not None
+        self.round(1)  # bad settings are found here, not in the first round
 
-    def round(self, number: int) -> Round:
-        """The public settings of round ``number``."""
+    def round(self, number: int, application: bytes = b"") -> Round:
+        """The public settings of round ``number``, bound to this directory and to the bytes
+        announced: hospitals that were sent different ones do not end up in one sum."""
         settings = self.settings
         return Round(
             directory=Directory(self.server, dict(self.hospitals)),
@@ -81,8 +82,12 @@ class FederationDirectory:
             number=number,
             threshold=settings.threshold,
             neighbours=settings.neighbours,
-            dimension=settings.dimension + EXTRA,
-            field=Field(settings.field_bits),
+            encoding=self.encoding,
+            length=settings.dimension,
+            model=hashlib.sha256(application).digest(),
+            training=settings_digest(asdict(settings)),
+            application=self.digest,
+            minimum_survivors=settings.minimum_survivors,
         )
 
     @cached_property

@@ -7,7 +7,8 @@ expects.
 
     # app.py of the Flower app
     from repro.secagg.deploy.flower import client_app, server_app
-    client, server = client_app(), server_app()
+    client = client_app()
+    server = server_app()
 
 Node configuration of each SuperNode: ``agent="/path/of/the/socket"``. Run configuration of the
 app: key, directory, operator, state and results (paths, as of ``repro secagg serve``), rounds,
@@ -34,7 +35,7 @@ from repro.secagg.rounds import Round
 from repro.secagg.server import Server
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import frame_limit
-from repro.secagg.transport.tcp_server import Observe, finish, next_answers, note_answers
+from repro.secagg.transport.tcp_server import Observe, finish, note_answers
 
 ACTION = "secagg"
 _RECORD, _FIELD, _REASON = "secagg", "message", "refused"
@@ -46,7 +47,7 @@ def client_app() -> Any:
     flwr_app, flwr_clientapp = _flwr()
     app = flwr_clientapp.ClientApp()
 
-    @app.query(ACTION)  # type: ignore[untyped-decorator]
+    @app.query(ACTION)
     def answer(message: Any, context: Any) -> Any:
         path = Path(str(context.node_config["agent"]))
         try:
@@ -66,7 +67,7 @@ def server_app() -> Any:
 
     app = ServerApp()
 
-    @app.main()  # type: ignore[untyped-decorator]
+    @app.main()
     def main(grid: Any, context: Any) -> None:
         config = dict(context.run_config)
         key = str(config["operator"])
@@ -112,9 +113,7 @@ class FlowerNetwork:
         while server.phase != "done":
             phase = server.phase
             received = self._exchange(outgoing, phase, round_)
-            answers = next_answers(
-                server, self._accepted(server, phase, received, nodes, traffic, observe)
-            )
+            answers = server.receive(self._accepted(server, received, nodes, traffic, observe))
             note_answers(server, answers, traffic, observe)
             outgoing = {nodes[one]: message for one, message in answers.items() if one in nodes}
         return finish(server, traffic)
@@ -154,13 +153,13 @@ class FlowerNetwork:
     def _accepted(
         self,
         server: Server,
-        phase: str,
         received: list[tuple[int, bytes]],
         nodes: dict[int, int],
         traffic: Traffic,
         observe: Observe,
     ) -> Iterator[Buffer]:
         """The replies; each accepted one is counted, and says which node is which hospital."""
+        phase = server.phase
         for node, message in received:
             awaited = set(server.awaited)
             yield message

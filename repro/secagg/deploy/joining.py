@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from repro.secagg.deploy.announcement import max_announcement_bytes
-from repro.secagg.deploy.member import Contribution, Member, Report, open_member
+from repro.secagg.deploy.member import Member, Prepare, Report, open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.errors import Refused
 from repro.secagg.transport.tcp_hospital import connect, converse
@@ -34,7 +34,7 @@ class Server:
 def join(
     place: Place,
     server: Server,
-    contribution: Contribution,
+    prepare: Prepare,
     *,
     rounds: int | None = None,
     patience: float | None = None,
@@ -46,7 +46,7 @@ def join(
     Raises InputError for files that are not right.
     """
     completed, failures, since = 0, 0, time.monotonic()
-    with open_member(place, contribution, report) as member:
+    with open_member(place, prepare, report) as member:
         while rounds is None or completed < rounds:
             try:
                 ended = _attempt(member, server)
@@ -82,7 +82,7 @@ def _attempt(member: Member, server: Server) -> bool:
         converse(
             connection,
             taking.hospital,
-            lambda: taking.encoded,
+            lambda: taking.contribution,
             timeout=server.wait,
             observe=taking.witness,
         )

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from repro.errors import InputError
 from repro.files import write_whole
+from repro.secagg.counter import RoundCounter
 from repro.secagg.keys import PUBLIC_BYTES, Identity
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -34,8 +35,11 @@ def create_identity(path: Path) -> Identity:
     return identity
 
 
-def load_identity(path: Path) -> Identity:
-    """The identity in ``path``; InputError if others may read it or it is no Ed25519 key."""
+def load_identity(path: Path, counter: RoundCounter | None = None) -> Identity:
+    """The identity in ``path``, its rounds counted by ``counter``.
+
+    InputError if others may read the file, or if it holds no Ed25519 key.
+    """
     content = read_private(path)
     try:
         key = load_pem_private_key(content, password=None)
@@ -44,7 +48,7 @@ def load_identity(path: Path) -> Identity:
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError("key", str(path), "an unencrypted Ed25519 private key in PEM")
     secret = key.private_bytes_raw()
-    return Identity(lambda _: secret)
+    return Identity(lambda _: secret, counter=counter)
 
 
 def public_path(path: Path) -> Path:

@@ -8,11 +8,8 @@ the next round; nothing is sent twice under one round's number.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import numpy as np
 
 from repro.errors import InputError
 from repro.secagg.deploy.announcement import Announcement
@@ -22,22 +19,22 @@ from repro.secagg.deploy.keystore import load_identity
 from repro.secagg.deploy.place import Place
 from repro.secagg.deploy.transcript import Transcript, open_transcript
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Hospital
+from repro.secagg.hospital import Contribution, Hospital
 from repro.secagg.keys import SIGNATURE_BYTES
 from repro.secagg.messages import HEADER_BYTES, Buffer, Survivors, Unmask
 from repro.secagg.rounds import Round
 
 Report = Callable[[str], None]
 # The round announced -> the hospital's (dimension,) float32 or float64 vector and its weight.
-Contribution = Callable[[Announcement], tuple[np.ndarray, int]]
+Prepare = Callable[[Announcement], Contribution]
 
 
 @dataclass(frozen=True)
 class Taking:
-    """A round that is being taken part in. encoded: the field elements to be masked."""
+    """A round that is being taken part in."""
 
     hospital: Hospital
-    encoded: np.ndarray
+    contribution: Contribution
     witness: Witness
 
 
@@ -47,15 +44,15 @@ class Member:
     def __init__(
         self,
         place: Place,
-        contribution: Contribution,
+        prepare: Prepare,
         counter: FileCounter,
         log: Transcript,
         report: Report,
     ) -> None:
-        self._identity = load_identity(place.key)
+        self._identity = load_identity(place.key, counter)
         self._pinned, self._counter, self._log = place.pinned(), counter, log
-        self._contribution, self.report = contribution, report
-        self._prepared: tuple[Announcement, np.ndarray, int] | None = None
+        self._prepare, self.report = prepare, report
+        self._prepared: tuple[Announcement, Contribution] | None = None
 
     def directory(self) -> FederationDirectory:
         """The operator's, as it is now. InputError if this hospital is not in it."""
@@ -80,21 +77,22 @@ class Member:
         """Make the contribution to the round announced, once."""
         if self._prepared is None or self._prepared[0] != announcement:
             self.report(f"round {announcement.number}: making the vector")
-            self._prepared = (announcement, *self._contribution(announcement))
+            self._prepared = announcement, self._prepare(announcement)
 
     def begin(self, directory: FederationDirectory, announcement: Announcement) -> Taking:
         """Join the round that was prepared for. Its number is durable when this returns."""
         assert self._prepared is not None
         assert self._prepared[0] == announcement
-        _, vector, weight = self._prepared
-        me, round_ = self._own_id(directory), directory.round(announcement.number)
-        encoded = directory.encoding.encode(vector, weight, secrets.randbits(64))
-        # Durable first: whatever happens from here on, this number is not used again.
-        self._counter.advance(round_.session, round_.number)
-        self._log.append("begun", session=round_.session.hex(), round=round_.number)
+        contribution = self._prepared[1]
+        me = self._own_id(directory)
+        round_ = directory.round(announcement.number, announcement.application)
+        round_.encoding.check(contribution.vector, contribution.weight)
+        # The counter is on the disk when this returns: whatever happens from here on, the
+        # number is not used again.
         hospital = Hospital(me, self._identity, round_)
+        self._log.append("begun", session=round_.session.hex(), round=round_.number)
         self.report(f"round {round_.number}: taking part as hospital {me}")
-        return Taking(hospital, encoded, Witness(self._log, round_, me))
+        return Taking(hospital, contribution, Witness(self._log, round_, me))
 
     def finished(self, taking: Taking) -> None:
         """Note that the last message of the round is sent."""
@@ -114,7 +112,7 @@ class Member:
 
 @contextlib.contextmanager
 def open_member(
-    place: Place, contribution: Contribution, report: Report = lambda line: None
+    place: Place, prepare: Prepare, report: Report = lambda line: None
 ) -> Iterator[Member]:
     """A hospital with its state folder open, which no other process may have."""
     identity = load_identity(place.key)
@@ -122,7 +120,7 @@ def open_member(
         open_counter(place.state / "rounds.json", place.missed) as counter,
         open_transcript(place.state / "transcript.log", identity) as log,
     ):
-        yield Member(place, contribution, counter, log, report)
+        yield Member(place, prepare, counter, log, report)
 
 
 class Witness:

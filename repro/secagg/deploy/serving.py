@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ Report = Callable[[str], None]
 _LONGEST_PAUSE = 60.0
 
 
+@runtime_checkable
 class Hold(Protocol):
     """Holds one round with whoever comes, over some network; see ``TcpServer.run_round``."""
 
@@ -148,10 +149,9 @@ class _Daemon:
         """One round; whether it gave a sum."""
         directory = self._directory()
         number = self._number(directory)
-        round_ = directory.round(number)
-        announcement = Announcement(
-            number, directory.session, directory.digest, self._application(directory)
-        )
+        application = self._application(directory)
+        round_ = directory.round(number, application)
+        announcement = Announcement(number, directory.session, directory.digest, application)
         self._report(f"round {number}: open for {len(round_.roster)} hospitals")
 
         def observe(way: str, phase: str, hospital: int, message: Buffer) -> None:
@@ -218,7 +218,7 @@ class _Daemon:
 def _result(
     directory: FederationDirectory, number: int, completed: Completed
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """(mean, summary). Raises InputError for a sum that no honest hospitals can have made."""
+    """(mean, summary). Raises ImpossibleSum for one that no honest hospitals can have made."""
     decoded = directory.encoding.decode(completed.total, len(completed.survivors))
     return decoded.mean, {
         "session": directory.session.hex(),
@@ -227,6 +227,7 @@ def _result(
         "weight": decoded.weight,
         "clipped": decoded.clipped_count,
         "error_bound": decoded.max_error_bound,
+        "excluded": {str(one): why for one, why in completed.excluded.items()},
         "refusals": list(completed.refusals),
         "traffic": asdict(completed.traffic),
     }

@@ -32,14 +32,15 @@ from repro.secagg.deploy.transcript import read_log
 from repro.secagg.rounds import SESSION_BYTES
 
 HOST = "127.0.0.1"
-_STARTING = 30.0  # seconds beyond which a round that does not come is a failure of the soak
+_STARTING = 60.0  # seconds beyond which a round that does not come is a failure of the soak
 
 
 @dataclass(frozen=True)
 class Plan:
     """hospitals, threshold, neighbours, dimension: the federation's; rounds: sums to reach.
 
-    kills: mean number of processes killed per second; server_share: which part of them are the
+    kills: mean number of processes killed per sum, so that a slow machine is not killed to a
+    standstill; server_share: which part of them are the
     server's; opening, phase: seconds, see ``Limits``; seed: of vectors, victims and moments.
     """
 
@@ -48,7 +49,7 @@ class Plan:
     threshold: int = 4
     neighbours: int = 5
     dimension: int = 1000
-    kills: float = 0.5
+    kills: float = 1.0
     server_share: float = 0.2
     opening: float = 4.0
     phase: float = 10.0
@@ -192,8 +193,8 @@ class Federation:
 def soak(folder: Path, plan: Plan, report: Callable[[str], None] = lambda line: None) -> Outcome:
     """Run until ``plan.rounds`` sums are there, then check everything.
 
-    Raises InputError for a folder that is not empty. A federation that stands still for a
-    minute ends the soak with a finding.
+    Killing begins after the first sum. Raises InputError for a folder that is not empty. A
+    federation that stands still for minutes ends the soak with a finding.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError("folder", str(folder), "an empty folder, or none")
@@ -214,8 +215,9 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
     for name in federation.names:
         federation.start(name)
     due: dict[str, float] = {}  # killed -> when to start it again
-    done, progress = 0, time.monotonic()
-    next_kill = progress + 3.0
+    done, begun = 0, time.monotonic()
+    progress = begun
+    next_kill = float("inf")  # until the federation has shown that it works
     while done < plan.rounds:
         time.sleep(0.02)
         now = time.monotonic()
@@ -226,11 +228,13 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
         if dead:
             outcome.findings.append(f"{dead[0]} ended by itself: see {dead[0]}.err")
             return
-        if plan.kills > 0 and now > next_kill:
-            next_kill = now + dice.expovariate(plan.kills)
+        if now > next_kill:
+            next_kill = now + (now - begun) / done * dice.expovariate(plan.kills)
             _kill_one(federation, outcome, due, dice)
         ready = len(list(federation.results.glob("*.json")))
         if ready > done:
+            if done == 0 and plan.kills > 0:
+                next_kill = now + dice.uniform(0.0, now - begun)
             done, progress = ready, now
             if done % 10 == 0 or done == plan.rounds:
                 kills = outcome.hospital_kills + outcome.server_kills

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from repro.errors import InputError
-from repro.secagg.keys import SIGNATURE_BYTES
+from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES
 from repro.secagg.messages import (
     ADVERTISE_BYTES,
     COMMITMENT_BYTES,
@@ -80,6 +80,8 @@ def frame_limit(phase: str, round_: Round) -> int:
     limits = {
         "advertise": ADVERTISE_BYTES,
         "share": OVERHEAD + COMMITMENT_BYTES + 4 + holders * SealedShare.SIZE,
+        "verify": OVERHEAD + 4 + round_.neighbours * (8 + SIGNATURE_BYTES),
+        "open": OVERHEAD + 4 + round_.neighbours * (8 + PUBLIC_BYTES),
         "consistency": OVERHEAD + SIGNATURE_BYTES,
         "unmask": OVERHEAD + 4 + holders * (8 + SHARE_BYTES),
     }

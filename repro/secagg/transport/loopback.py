@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Hospital
+from repro.secagg.hospital import Contribution, Hospital
 from repro.secagg.keys import Identity
 from repro.secagg.rounds import PHASES, Round
 from repro.secagg.simulation import Completed, Drop, Party, Traffic
@@ -23,7 +23,7 @@ from repro.secagg.transport.tcp_server import TcpServer
 
 @dataclass(frozen=True)
 class HospitalProcess:
-    """What a hospital's process is started with. vector: picklable, hospital -> field elements.
+    """What a hospital's process is started with. vector: picklable, hospital -> its contribution.
 
     dies: (phase, "before" | "after"): the moment at which it is killed (SIGKILL), if any.
     """
@@ -32,7 +32,7 @@ class HospitalProcess:
     hospital: int
     secret: bytes
     round: Round
-    vector: Callable[[int], np.ndarray]
+    vector: Callable[[int], Contribution | np.ndarray]
     dies: tuple[str, str] | None = None
 
     def __call__(self) -> None:
@@ -49,7 +49,7 @@ class HospitalProcess:
 def run_on_loopback(
     party: Party,
     round_: Round,
-    vector: Callable[[int], np.ndarray],
+    vector: Callable[[int], Contribution | np.ndarray],
     *,
     drop: Drop | None = None,
     dies: Mapping[int, tuple[str, str]] | None = None,

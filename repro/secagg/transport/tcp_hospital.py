@@ -1,4 +1,4 @@
-"""A hospital on a TCP socket: it connects, answers five times, and is done."""
+"""A hospital on a TCP socket: it connects, answers until the round is over, and is done."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Hospital
-from repro.secagg.messages import Buffer, max_message_bytes
+from repro.secagg.hospital import Contribution, Hospital
+from repro.secagg.messages import Buffer, max_message_bytes, phase_of
 from repro.secagg.transport.wire import Deadline, receive_frame, send_frame
 
 Watch = Callable[[str, str], None]
@@ -20,7 +20,7 @@ Observe = Callable[[str, str, Buffer], None]  # way, phase, message
 def take_part(
     address: tuple[str, int],
     hospital: Hospital,
-    vector: Callable[[], np.ndarray],
+    contribution: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
     watch: Watch = lambda phase, moment: None,
@@ -28,13 +28,13 @@ def take_part(
 ) -> None:
     """Take ``hospital`` through its round with the server at ``address``.
 
-    vector: makes the (dimension,) field elements when they are needed. timeout: seconds the
-    hospital waits for any one message, however slowly its bytes come. watch: called as
-    (phase, "before" | "after") around every message it sends. tls: a hospital's context.
+    contribution: makes it when it is needed. timeout: seconds the hospital waits for any one
+    message, however slowly its bytes come. watch: called as (phase, "before" | "after") around
+    every message it sends. tls: a hospital's context.
     Raises Refused when the server cheats or ends the round, OSError when it is gone.
     """
     with connect(address, timeout=timeout, tls=tls) as connection:
-        converse(connection, hospital, vector, timeout=timeout, watch=watch)
+        converse(connection, hospital, contribution, timeout=timeout, watch=watch)
 
 
 def connect(
@@ -63,7 +63,7 @@ def connect(
 def converse(
     connection: socket.socket,
     hospital: Hospital,
-    vector: Callable[[], np.ndarray],
+    contribution: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
     watch: Watch = lambda phase, moment: None,
@@ -82,23 +82,9 @@ def converse(
     speak("advertise", hospital.advertise_keys())
     while hospital.phase != "done":
         message = receive_frame(connection, limit, Deadline(timeout))
-        phase = phase_of(hospital, message)
+        phase = phase_of(message)
         observe("received", phase, message)
-        speak(phase, answer(hospital, message, vector))
-
-
-def phase_of(hospital: Hospital, message: Buffer) -> str:
-    return hospital.phase
-
-
-def answer(hospital: Hospital, message: Buffer, vector: Callable[[], np.ndarray]) -> Buffer:
-    answers: dict[str, Callable[[Buffer], Buffer]] = {
-        "share": hospital.share_keys,
-        "masked": lambda message: hospital.masked_input(message, vector()),
-        "consistency": hospital.consistency_check,
-        "unmask": hospital.unmask,
-    }
-    return answers[hospital.phase](message)
+        speak(phase, hospital.answer(message, contribution))
 
 
 def _speak(

@@ -12,9 +12,10 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 
+from repro.secagg.driver import counted
 from repro.secagg.keys import Identity
 from repro.secagg.messages import ADVERTISE_BYTES, Buffer
-from repro.secagg.rounds import PHASES, Round
+from repro.secagg.rounds import Round
 from repro.secagg.server import Answers, Server
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import Limits, buffer_bytes, frame_limit
@@ -76,34 +77,21 @@ class TcpServer:
         peers.limits, peers.greeting = self.limits, greeting
         peers.capacity = self.limits.connections(len(round_.roster))
         try:
-            answers: Answers = {}
-            for phase, method in (
-                ("advertise", server.advertise_keys),
-                ("share", server.share_keys),
-                ("masked", server.masked_input),
-                ("consistency", server.consistency_check),
-            ):
-                answers = method(self._messages(server, phase, traffic, observe))
-                self._send(answers)
-                following = PHASES[PHASES.index(phase) + 1]
-                for one, answer in answers.items():
-                    observe("sent", following, one, answer)
-                traffic.down_bytes[following] += sum(map(len, answers.values()))
-            total = server.unmask(self._messages(server, "unmask", traffic, observe))
+            while server.phase != "done":
+                answers = server.receive(self._messages(server, traffic, observe))
+                self._send(server, answers)
+                note_answers(server, answers, traffic, observe)
         finally:
             peers.accepting = False
             peers.close_all()
-        refusals, survivors = tuple(server.refusals), tuple(sorted(server.survivors))
-        return Completed(total, survivors, refusals, traffic)
+        return finish(server, traffic)
 
-    def _messages(
-        self, server: Server, phase: str, traffic: Traffic, observe: Observe
-    ) -> Iterator[Buffer]:
+    def _messages(self, server: Server, traffic: Traffic, observe: Observe) -> Iterator[Buffer]:
         """Messages as they come, until nobody is left who could still answer this phase."""
-        started = time.monotonic()
+        phase, started = server.phase, time.monotonic()
         ends = started + self.limits.seconds(phase)
         limit = frame_limit(phase, server.round)
-        self._admit(phase, limit)
+        self._admit(server, limit)
         while self._unfinished(server, phase) and time.monotonic() < ends:
             for peer, message in self._peers.poll(min(_TURN, ends - time.monotonic())):
                 awaited = set(server.awaited)
@@ -112,29 +100,44 @@ class TcpServer:
                 if not accepted:  # a hospital that breaks the protocol is not waited for either
                     self._peers.close(peer, "its message was refused")
                     continue
-                traffic.up_bytes[phase] += len(message)
-                traffic.hospitals[phase] += 1
+                traffic.sent(phase, len(message))
                 # Nothing more is due from it before it has been answered.
                 peer.hospital, peer.reader.limit = accepted.pop(), 0
                 observe("received", phase, peer.hospital, message)
-        traffic.server_seconds[phase] += time.monotonic() - started
+        traffic.server_seconds[counted(phase)] += time.monotonic() - started
 
-    def _admit(self, phase: str, limit: int) -> None:
-        self._peers.accepting = phase == "advertise"
+    def _admit(self, server: Server, limit: int) -> None:
+        """Who may connect and speak in the phase that begins, and how much."""
+        first = server.phase == "advertise"
+        self._peers.accepting = first
         self._peers.room = buffer_bytes(max(limit, ADVERTISE_BYTES))
         for peer in self._peers:
-            peer.reader.limit = limit
+            peer.reader.limit = limit if first or peer.hospital in server.awaited else 0
 
     def _unfinished(self, server: Server, phase: str) -> bool:
         if phase == "advertise":
             return bool(server.awaited)
         return bool(server.awaited & {peer.hospital for peer in self._peers})
 
-    def _send(self, answers: Answers) -> None:
-        """Answer who is still in the round; who is not is let go."""
+    def _send(self, server: Server, answers: Answers) -> None:
+        """Answer; who has no part in the round any more is let go."""
         for peer in self._peers:
             message = answers.get(peer.hospital) if peer.hospital is not None else None
             if message is not None:
                 self._peers.send(peer, message)
-            else:
+            elif server.phase != "open" or peer.hospital is None:  # only the accused are asked
                 self._peers.close(peer)
+
+
+def note_answers(server: Server, answers: Answers, traffic: Traffic, observe: Observe) -> None:
+    """Count the server's messages, and show them."""
+    for one, answer in answers.items():
+        traffic.down_bytes[counted(server.phase)] += len(answer)
+        observe("sent", server.phase, one, answer)
+
+
+def finish(server: Server, traffic: Traffic) -> Completed:
+    """What a round that is done has given."""
+    assert server.total is not None
+    refusals, survivors = tuple(server.refusals), tuple(sorted(server.survivors))
+    return Completed(server.total, survivors, refusals, traffic, server.excluded)

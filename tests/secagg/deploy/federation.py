@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 
 import numpy as np
 
-from repro.secagg import Identity
+from repro.secagg import Contribution, Identity
 from repro.secagg.deploy.directory import FederationDirectory, Settings
 from repro.secagg.deploy.joining import Server, join
 from repro.secagg.deploy.keystore import create_identity
@@ -58,6 +59,9 @@ class Deployment:
         normal = np.random.default_rng((one, number))
         return normal.standard_normal(DIMENSION).astype(np.float32)
 
+    def contribution(self, one, announced):
+        return Contribution(self.vector(one, announced.number), one + 1)
+
     def serve(self, rounds, **more):
         def listening(address):
             self.address = address
@@ -80,7 +84,7 @@ class Deployment:
             join,
             self.place(str(one), **more),
             Server(*self.address, wait=20.0),
-            contribution or (lambda announced: (self.vector(one, announced.number), one + 1)),
+            contribution or partial(self.contribution, one),
             rounds=rounds,
             patience=30.0,
             report=self.lines.append,

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from repro.errors import InputError
-from repro.secagg import Hospital, Identity, Refused
+from repro.secagg import Contribution, Hospital, Identity, Refused
 from repro.secagg.deploy.announcement import Announcement, max_announcement_bytes
 from repro.secagg.deploy.audit import audit
 from repro.secagg.deploy.counter import FileCounter
@@ -45,7 +45,7 @@ def test_what_the_server_announces_reaches_every_hospital(deployment, tmp_path):
 
     def contribution(announced):
         heard.append((announced.number, announced.application))
-        return deployment.vector(0, announced.number), 1
+        return Contribution(deployment.vector(0, announced.number), 1)
 
     deployment.serve(1, application=tmp_path / "model")
     deployment.join(0, 1, contribution)
@@ -63,7 +63,7 @@ def test_training_may_take_longer_than_a_connection_lives(tmp_path):
     def slow(announced):
         made.append(announced.number)
         time.sleep(2.5)
-        return deployment.vector(0, announced.number), 1
+        return Contribution(deployment.vector(0, announced.number), 1)
 
     deployment.serve(1)
     deployment.join(0, 1, slow)
@@ -139,7 +139,9 @@ def test_keys_are_rotated_and_revoked_while_everybody_runs(tmp_path):
     with pytest.raises(InputError, match="not been revoked"):
         join(deployment.place("3"), address, lambda _: None, rounds=1)
     vector = deployment.vector(3, 2)
-    join(deployment.place("new"), address, lambda _: (vector, 4), rounds=1, patience=30.0)
+    join(
+        deployment.place("new"), address, lambda _: Contribution(vector, 4), rounds=1, patience=30.0
+    )
     deployment.finish()
     deployment.check(2, range(4))
 
@@ -224,7 +226,7 @@ def test_no_announcement_but_the_right_one_is_answered(deployment):
                 join(
                     deployment.place("0"),
                     Server(*impostor.listener.getsockname(), wait=5.0),
-                    lambda announced: (deployment.vector(0), 1),
+                    lambda announced: Contribution(deployment.vector(0), 1),
                     rounds=1,
                     patience=0.2,
                 )
