@@ -8,7 +8,8 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from kernels.reference import ClipReport, clipped_sum
+from kernels import reference
+from kernels.reference import ClipReport
 from repro.errors import InputError, MissingDependency
 from repro.privacy.clipping import Clipping
 from repro.privacy.noise import add_gaussian_noise
@@ -71,16 +72,31 @@ def clip_and_noise(
     check_word64("seed", seed)
     check_word64("step", step)
     rows = _as_rows(per_sample)
-    if _chosen(backend, rows[0]) == "triton":
+    if _chosen(backend, rows) == "triton":
         from kernels.fused import fused_clip_and_noise
 
         total, report = fused_clip_and_noise(
             rows, rule, noise_multiplier=noise_multiplier, seed=seed, step=step
         )
     else:
-        total, report = clipped_sum(rows, rule)
+        total, report = reference.clipped_sum(rows, rule)
         add_gaussian_noise(total, std=noise_multiplier * clip_norm, seed=seed, step=step)
     return (total, report) if return_report else total
+
+
+def clipped_sum(
+    rows: Sequence[Tensor], clipping: Clipping, backend: str = "auto"
+) -> tuple[Tensor, ClipReport]:
+    """Σ_i factor_i · g_i without noise, for a part of a step's records: **not for release**.
+
+    rows: at least one matrix (B, P_l) of one device, B ≥ 0; types may differ. backend: as in
+    ``clip_and_noise``. Returns (P,) in float32 (float64 if any is), and the counts and norms.
+    """
+    if _chosen(backend, rows) == "torch":
+        return reference.clipped_sum(rows, clipping)
+    from kernels.fused import fused_clip_and_noise
+
+    return fused_clip_and_noise(rows, clipping, noise_multiplier=0, seed=0, step=0)
 
 
 def _as_rows(per_sample: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -111,14 +127,14 @@ def _as_rows(per_sample: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [tensor.reshape(len(tensor), tensor.shape[1:].numel()) for tensor in tensors]
 
 
-def _chosen(backend: str, tensor: Tensor) -> str:
+def _chosen(backend: str, rows: Sequence[Tensor]) -> str:
     if backend not in ("auto", "torch", "triton"):
         raise InputError("backend", backend, "auto, torch or triton")
-    if backend == "torch" or tensor.dtype == torch.float64:
+    if backend == "torch" or any(matrix.dtype == torch.float64 for matrix in rows):
         if backend == "triton":
             raise InputError("backend", "triton with float64 gradients", "torch for float64")
         return "torch"
-    if backend == "auto" and not tensor.is_cuda:
+    if backend == "auto" and not rows[0].is_cuda:
         return "torch"
     try:
         import triton  # noqa: F401

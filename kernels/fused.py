@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.philox import normals
-from kernels.reference import ClipReport
+from kernels.reference import ClipReport, report_of
 from repro.errors import InputError
 from repro.privacy.clipping import Clipping
 from repro.typing import Float
@@ -137,8 +137,7 @@ def fused_clip_and_noise(
                 NOISE=noise_multiplier > 0,
             )
         offset += params
-    report = ClipReport(len(finite), int((~finite).sum()), int(clipped.sum()))
-    return output, report
+    return output, report_of(norms, finite, clipped)
 
 
 def _norms_of(matrix: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from repro.privacy.clipping import Clipping
-from repro.typing import Float
+from repro.typing import Bool, Float
 
 # Columns summed at once: bounds the copy a bfloat16 or non-contiguous input needs.
 _COLUMNS = 1 << 18
@@ -22,6 +22,8 @@ class ClipReport:
     records: int
     non_finite: int  # records that contributed exactly zero
     clipped: int  # finite records whose norm was above the clip norm
+    # (B,), L2, before clipping; squares that overflow give Inf
+    norms: Tensor = field(default_factory=lambda: torch.zeros(0), compare=False, repr=False)
 
 
 def squared_norms(rows: Sequence[Float[Tensor, "records _"]]) -> Float[Tensor, "records groups"]:
@@ -40,12 +42,22 @@ def clipped_sum(
     Two reads of the gradients (norms, weighted sum); nothing of their size is written, unless
     a record is not finite: its row is then zeroed in a copy, because 0 · NaN is NaN.
     """
-    factors, finite, clipped = clipping.factors(squared_norms(rows))
+    squared = squared_norms(rows)
+    factors, finite, clipped = clipping.factors(squared)
     if not bool(finite.all()):
         rows = [torch.where(finite[:, None], matrix, 0) for matrix in rows]
     parts = [_weighted_sum(matrix, factors[:, group]) for group, matrix in enumerate(rows)]
-    report = ClipReport(len(finite), int((~finite).sum()), int(clipped.sum()))
-    return torch.cat(parts), report
+    return torch.cat(parts), report_of(squared, finite, clipped)
+
+
+def report_of(
+    squared: Float[Tensor, "records groups"],
+    finite: Bool[Tensor, " records"],
+    clipped: Bool[Tensor, " records"],
+) -> ClipReport:
+    """Counts and norms from what ``Clipping.factors`` was given and gave."""
+    norms = squared.sum(dim=1).sqrt()
+    return ClipReport(len(finite), int((~finite).sum()), int(clipped.sum()), norms)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

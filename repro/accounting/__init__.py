@@ -9,6 +9,8 @@ from repro.accounting.calibration import (
     calibrate_sample_rate,
     calibrate_steps,
 )
+from repro.accounting.checks import Relation
+from repro.accounting.composition import Bound, compose_epsilon
 from repro.accounting.curves import rdp
 from repro.accounting.events import (
     ComposedEvent,
@@ -30,8 +32,10 @@ from repro.accounting.gaussian import (
     gaussian_epsilon,
     gaussian_sigma,
 )
+from repro.accounting.pld import PLDAccountant
 
 __all__ = [
+    "Bound",
     "ComposedEvent",
     "DataDependentRateEvent",
     "DiscreteGaussianEvent",
@@ -39,9 +43,11 @@ __all__ = [
     "GaussianEvent",
     "LaplaceEvent",
     "NonPrivateEvent",
+    "PLDAccountant",
     "PoissonSampledGaussianEvent",
     "PrivacyEvent",
     "RDPAccountant",
+    "Relation",
     "RepeatedEvent",
     "ShuffledBatchesEvent",
     "calibrate_noise_multiplier",
@@ -49,6 +55,7 @@ __all__ = [
     "calibrate_steps",
     "classical_epsilon",
     "classical_sigma",
+    "compose_epsilon",
     "event_from_dict",
     "gaussian_epsilon",
     "gaussian_sigma",

@@ -38,7 +38,7 @@ class RDPAccountant:
     """
 
     def __init__(self, relation: str = ADD_REMOVE, unit: str = RECORD) -> None:
-        self.relation = checks.one_of("relation", relation, checks.RELATIONS)
+        self.relation = checks.relation(relation)
         self.unit = checks.one_of("unit", unit, checks.UNITS)
         self._counts: dict[PrivacyEvent, int] = {}
 
@@ -61,12 +61,14 @@ class RDPAccountant:
 
     def rdp(self, orders: np.ndarray) -> np.ndarray:
         """Total RDP, in nats, at each order: (m,) float64 in (1, ∞) → (m,) float64."""
-        orders = np.asarray(orders, dtype=np.float64)
+        orders = checks.orders(orders)
         total = np.zeros_like(orders)
         # A fixed order of summation makes the total independent of the order of composition.
         for event, count in sorted(self._counts.items(), key=repr):
-            with np.errstate(over="ignore"):
-                total = total + rdp_of(event, self.relation, orders) * checks.as_float(count)
+            once = rdp_of(event, self.relation, orders)
+            with np.errstate(over="ignore", invalid="ignore"):
+                # Nothing, however often: 0 × ∞ is 0 here.
+                total = total + np.where(once == 0, 0.0, once * checks.as_float(count))
         return total * _UP
 
     def epsilon(self, delta: Number, *, conversion_rule: str = "tight") -> tuple[float, float]:
@@ -103,7 +105,7 @@ class RDPAccountant:
         """JSON-able and exact; ``load_state_dict`` on any accountant gives this one back."""
         spent = sorted(self._counts.items(), key=repr)
         return {
-            "relation": self.relation,
+            "relation": self.relation.value,
             "unit": self.unit,
             "spent": [{"event": event.as_dict(), "count": count} for event, count in spent],
         }

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 from typing import Any
+
+import numpy as np
 
 from repro.errors import InputError
 
 # A whole number is as good as a float wherever a real quantity is meant.
 Number = float | int
 
-ADD_REMOVE = "add_remove"
-REPLACE_ONE = "replace_one"
-RELATIONS = (ADD_REMOVE, REPLACE_ONE)
+
+class Relation(str, Enum):
+    """Which data sets are neighbours. Its text (``add_remove`` …) is as good as the member.
+
+    add_remove: one has a unit more. replace_one: one unit is exchanged for any other. zero_out:
+    one unit is exchanged for a null one that contributes nothing (Kairouz et al. 2021, arXiv
+    2103.00039, Definition 1.1; Ponomareva et al. 2023, arXiv 2303.00654, section 2.1.1).
+    """
+
+    ADD_REMOVE = "add_remove"
+    REPLACE_ONE = "replace_one"
+    ZERO_OUT = "zero_out"
+
+    def __str__(self) -> str:
+        return self.value
+
+    __repr__ = __str__
+
+
+ADD_REMOVE = Relation.ADD_REMOVE
+REPLACE_ONE = Relation.REPLACE_ONE
+ZERO_OUT = Relation.ZERO_OUT
+RELATIONS = tuple(Relation)
 
 RECORD = "record"
 HOSPITAL = "hospital"
@@ -39,6 +62,14 @@ def sample_rate(value: Any) -> float:
 
 def order(value: Any) -> float:
     return real("order", value, lambda x: 1 < x < math.inf, "a finite number above 1")
+
+
+def orders(values: Any) -> np.ndarray:
+    """Rényi orders as float64 (m,), each finite and above 1."""
+    found = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if found.ndim != 1 or not np.all((found > 1) & (found < math.inf)):
+        raise InputError("orders", values, "a list of finite numbers above 1")
+    return found
 
 
 def positive(field: str, value: Any) -> float:
@@ -68,9 +99,13 @@ def as_float(whole: int) -> float:
         return math.inf
 
 
+def relation(value: Any) -> Relation:
+    return Relation(one_of("relation", value, RELATIONS))
+
+
 def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
-        raise InputError(field, value, " or ".join(choices))
+        raise InputError(field, value, " or ".join(map(str, choices)))
     return str(value)
 
 

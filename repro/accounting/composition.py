@@ -1,39 +1,121 @@
-"""What several events together cost, and what noise the sum of several hospitals carries."""
+"""What several events together cost, and what noise the sum of several hospitals carries.
+
+Several proofs may cover the same events. Each gives a valid ε, so the smallest of them is one
+too, and ``compose_epsilon`` names the method that gave it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import RELATIONS, Number
-from repro.accounting.events import GaussianEvent, NonPrivateEvent, PrivacyEvent
+from repro.accounting.events import (
+    GaussianEvent,
+    NonPrivateEvent,
+    PoissonSampledGaussianEvent,
+    PrivacyEvent,
+)
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu
+from repro.accounting.pld import PLDAccountant, accounts_for
 from repro.errors import InputError
 
-EXACT = "exact Gaussian (Balle & Wang 2018)"
-RENYI = "RDP (Mironov et al. 2019; conversion of Canonne et al. 2020)"
-NO_ACCOUNTANT = "none"
+GAUSSIAN, PLD, RDP, NONE = "gaussian", "pld", "rdp", "none"
+BEST = "best"
+CHOICES = (BEST, RDP, PLD)
+
+#: Method → the accountant behind it, in words.
+ACCOUNTANTS = {
+    GAUSSIAN: "exact Gaussian (Balle & Wang 2018)",
+    PLD: "privacy loss distribution (Doroshenko et al. 2022)",
+    RDP: "RDP (Mironov et al. 2019; conversion of Canonne et al. 2020)",
+    NONE: "none",
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One ε, and where it comes from.
+
+    method: whose proof gave it, a key of ``ACCOUNTANTS``. order: Rényi order, of RDP's alone.
+    by_method: every ε that was computed on the way; each is valid, ``epsilon`` is the smallest.
+    """
+
+    epsilon: float
+    method: str
+    order: float | None = None
+    by_method: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def accountant(self) -> str:
+        return ACCOUNTANTS[self.method]
+
+
+NO_BOUND = Bound(math.inf, NONE)
 
 
 def compose_epsilon(
-    counts: Mapping[PrivacyEvent, int], relation: str, unit: str, delta: float
-) -> tuple[float, float | None, str]:
-    """(ε, Rényi order or None, accountant): exact where every event is Gaussian, else RDP."""
-    leaves = [(leaf, n * times) for e, times in counts.items() for leaf, n in e.leaves()]
-    if any(isinstance(leaf, NonPrivateEvent) and times for leaf, times in leaves):
-        return math.inf, None, NO_ACCOUNTANT
-    if leaves and all(isinstance(leaf, GaussianEvent) for leaf, _ in leaves):
-        mus = []
-        for leaf, times in leaves:
-            assert isinstance(leaf, GaussianEvent)
-            mus.append(compose_mu(leaf.effective_multiplier(relation), 1.0, times))
-        return epsilon_of_mu(math.hypot(*mus), delta), None, EXACT
-    accountant = RDPAccountant(relation, unit)
+    counts: Mapping[PrivacyEvent, int],
+    relation: str,
+    unit: str,
+    delta: float,
+    *,
+    accountant: str = BEST,
+) -> Bound:
+    """The smallest proved ε of events, each with its count.
+
+    accountant: "best" is exact where every event is an unsampled Gaussian, else the smaller of
+    RDP and, where it accounts for every event, the privacy loss distribution. "rdp" and "pld"
+    ask for one alone; "pld" raises ``InputError`` for events it does not account for.
+    """
+    checks.one_of("accountant", accountant, CHOICES)
+    leaves = _leaves(counts)
+    if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
+        return NO_BOUND
+    if accountant == BEST and (mu := _gaussian_mu(leaves, relation)) is not None:
+        epsilon = epsilon_of_mu(mu, delta)
+        return Bound(epsilon, GAUSSIAN, None, {GAUSSIAN: epsilon})
+    found: dict[str, float] = {}
+    order = None
+    if accountant != PLD:
+        rdp = RDPAccountant(relation, unit)
+        for event, times in leaves.items():
+            rdp.compose(event, times)
+        found[RDP], order = rdp.epsilon(delta)
+    if accountant == PLD or (accountant == BEST and accounts_for(leaves, relation)):
+        pld = PLDAccountant(relation, unit)
+        for event, times in leaves.items():
+            pld.compose(event, times)
+        found[PLD] = pld.epsilon(delta)
+    method = min(found, key=found.__getitem__)
+    return Bound(found[method], method, order if method == RDP else None, found)
+
+
+def _leaves(counts: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:
+    """The elementary events that did happen, each with its count."""
+    leaves: dict[PrivacyEvent, int] = {}
     for event, times in counts.items():
-        accountant.compose(event, times)
-    return (*accountant.epsilon(delta), RENYI)
+        for leaf, inner in event.leaves():
+            if inner * times:
+                leaves[leaf] = leaves.get(leaf, 0) + inner * times
+    return leaves
+
+
+def _gaussian_mu(leaves: Mapping[PrivacyEvent, int], relation: str) -> float | None:
+    """μ of the composition if all is unsampled Gaussian noise, else None.
+
+    A sample rate of 1 is no sampling: such a step is a plain Gaussian release.
+    """
+    mus = []
+    for leaf, times in leaves.items():
+        sampled = isinstance(leaf, PoissonSampledGaussianEvent) and leaf.sample_rate != 1
+        if sampled or not isinstance(leaf, (GaussianEvent, PoissonSampledGaussianEvent)):
+            return None
+        mus.append(compose_mu(leaf.effective_multiplier(relation), 1.0, times))
+    return math.hypot(*mus) if mus else None
 
 
 def summed_multiplier(
@@ -64,7 +146,7 @@ def summed_multiplier(
     return math.hypot(noise[hospital], *trusted) / weight[hospital]
 
 
-def common_relations(events: Iterable[PrivacyEvent]) -> tuple[str, ...]:
+def common_relations(events: Iterable[PrivacyEvent]) -> tuple[checks.Relation, ...]:
     """The relations every one of ``events`` is proved for (all of them, for no events)."""
     leaves = [leaf for event in events for leaf, _ in event.leaves()]
     return tuple(r for r in RELATIONS if all(r in leaf.proved_for() for leaf in leaves))

@@ -36,6 +36,7 @@ def rdp_of(
 ) -> Float[np.ndarray, " orders"]:
     """RDP of one elementary event; orders (m,) float64 in (1, ∞) → (m,) float64, rounded up."""
     check_proved(event, relation, event.unit)
+    orders = checks.orders(orders)
     return _CURVES[type(event)](event, relation, orders)
 
 

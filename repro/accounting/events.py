@@ -8,19 +8,31 @@ Noise multipliers are relative to the **clip norm**, the largest norm one unit c
 noise standard deviation ÷ clip norm. Adding or removing a unit moves a clipped sum by at most
 one clip norm, replacing one by at most two, so ``sensitivity(relation)`` is 1 or 2 clip norms,
 and it is always asked of the event, never assumed.
+
+Under zero_out a unit is replaced by a null one that contributes nothing. The number of units is
+then the same on both sides, so it may be public (and with it FedAvg's weights, the sample rate
+and the expected batch size), which add_remove, taken literally, does not allow. A null unit that
+is drawn adds 0 to the clipped sum, exactly as one that is not there: the pair of distributions,
+hence every ε, is that of add_remove, with and without Poisson sampling. For batches of a fixed
+size it is not (a null unit takes another's place in the batch), so those stay unproved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from repro.accounting import checks
-from repro.accounting.checks import ADD_REMOVE, RECORD, RELATIONS, REPLACE_ONE, Number
+from repro.accounting.checks import (
+    ADD_REMOVE,
+    RECORD,
+    RELATIONS,
+    REPLACE_ONE,
+    ZERO_OUT,
+    Number,
+)
 from repro.errors import InputError
-
-_BOTH = RELATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +49,19 @@ class PrivacyEvent:
 
     def proved_for(self) -> tuple[str, ...]:
         """The neighbouring relations the event's privacy is proved for."""
-        return _BOTH
+        return RELATIONS
 
     def sensitivity(self, relation: str) -> float:
         """L2 (Laplace: L1) sensitivity under ``relation``, in clip norms: 1 or 2."""
-        return {ADD_REMOVE: 1.0, REPLACE_ONE: 2.0}[checks.one_of("relation", relation, RELATIONS)]
+        return 2.0 if checks.relation(relation) == REPLACE_ONE else 1.0
+
+    def scaled(self, factor: Number) -> PrivacyEvent:
+        """The same event with ``factor`` > 0 times its noise: as one sees it who knows a part.
+
+        An event without noise stays as it is.
+        """
+        checks.positive("factor", factor)
+        return self
 
     def leaves(self) -> Iterator[tuple[PrivacyEvent, int]]:
         """The elementary events inside, each with how often it happened."""
@@ -64,6 +84,11 @@ class _NoiseEvent(PrivacyEvent):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "noise_multiplier", checks.noise_multiplier(self.noise_multiplier))
+
+    def scaled(self, factor: Number) -> PrivacyEvent:
+        factor = checks.positive("factor", factor)
+        noise = float(self.noise_multiplier) * factor
+        return self if factor == 1 else replace(self, noise_multiplier=noise)
 
     def effective_multiplier(self, relation: str) -> float:
         """Noise standard deviation ÷ sensitivity under ``relation``."""
@@ -93,16 +118,16 @@ class LaplaceEvent(_NoiseEvent):
 class PoissonSampledGaussianEvent(_NoiseEvent):
     """One DP-SGD step: every unit joins independently with a public ``sample_rate``.
 
-    Proved under add/remove (Mironov, Talwar, Zhang 2019, Theorem 4). Under replace-one no tight
-    pair of distributions is known to dominate; only at rate 1, where there is no sampling, both
-    relations are proved.
+    Proved under add/remove (Mironov, Talwar, Zhang 2019, Theorem 4) and, by the same pair, under
+    zero-out. Under replace-one no tight pair of distributions is known to dominate; only at rate
+    1, where there is no sampling, all relations are proved.
     """
 
     sample_rate: Number
 
     reason: ClassVar[str] = (
-        "Poisson sampling is accounted for under add_remove (for replace_one draw fixed-size "
-        "batches without replacement)"
+        "Poisson sampling is accounted for under add_remove and zero_out (for replace_one draw "
+        "fixed-size batches without replacement)"
     )
 
     def __post_init__(self) -> None:
@@ -110,7 +135,7 @@ class PoissonSampledGaussianEvent(_NoiseEvent):
         object.__setattr__(self, "sample_rate", checks.sample_rate(self.sample_rate))
 
     def proved_for(self) -> tuple[str, ...]:
-        return _BOTH if self.sample_rate == 1 else (ADD_REMOVE,)
+        return RELATIONS if self.sample_rate == 1 else (ADD_REMOVE, ZERO_OUT)
 
 
 @dataclass(frozen=True)
@@ -183,6 +208,9 @@ class ComposedEvent(PrivacyEvent):
         for event in self.events:
             yield from event.leaves()
 
+    def scaled(self, factor: Number) -> PrivacyEvent:
+        return replace(self, events=tuple(event.scaled(factor) for event in self.events))
+
     def as_dict(self) -> dict[str, Any]:
         inner = [event.as_dict() for event in self.events]
         return {"type": "ComposedEvent", "unit": self.unit, "events": inner}
@@ -202,6 +230,9 @@ class RepeatedEvent(PrivacyEvent):
     def leaves(self) -> Iterator[tuple[PrivacyEvent, int]]:
         for event, times in self.event.leaves():
             yield event, times * int(self.count)
+
+    def scaled(self, factor: Number) -> PrivacyEvent:
+        return replace(self, event=self.event.scaled(factor))
 
     def as_dict(self) -> dict[str, Any]:
         return {

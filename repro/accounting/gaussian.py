@@ -17,6 +17,7 @@ import numpy as np
 
 from repro.accounting import checks
 from repro.accounting.checks import Number
+from repro.typing import Float
 
 _NARROW = 0.25  # below this μ the two terms nearly cancel, and their difference is integrated
 _HALVINGS = 200
@@ -77,7 +78,8 @@ def log_delta_of_mu(mu: float, epsilon: float) -> float:
     if x < -5:
         # 1 − Φ(x) is close to 1 there, while m(x) would overflow.
         return math.log(0.5 * math.erfc(x / math.sqrt(2)) - _phi(x) * _mills(y)) + 1e-13
-    difference = _mills(x) - _mills(y) if mu > _NARROW else _mills_drop(x, mu)
+    drop = mills_drop(np.array([x]), mu)[0] if mu <= _NARROW else _mills(x) - _mills(y)
+    difference = float(drop)
     if difference <= 0:  # beyond double precision: m(x) − m(y) ≤ m(x)
         difference = _mills(x)
     return -x * x / 2 - math.log(2 * math.pi) / 2 + math.log(difference) + 1e-13 * (1 + x * x)
@@ -148,10 +150,11 @@ def _phi(x: float) -> float:
 
 def _mills(x: float) -> float:
     """m(x) = (1 − Φ(x))/φ(x) for x ≥ −40."""
-    return float(_mills_array(np.array([x]))[0])
+    return float(mills(np.array([x]))[0])
 
 
-def _mills_array(x: np.ndarray) -> np.ndarray:
+def mills(x: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
+    """m(x) = (1 − Φ(x))/φ(x), elementwise, for x ≥ −37."""
     from scipy.special import erfcx  # here, so that importing the accountant stays cheap
 
     return math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
@@ -162,12 +165,11 @@ def _legendre() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(10)
 
 
-def _mills_drop(x: float, mu: float) -> float:
-    """m(x) − m(x + μ) for small μ, as the integral of −m'(s) = 1 − s·m(s) > 0."""
+def mills_drop(x: Float[np.ndarray, " points"], mu: float) -> Float[np.ndarray, " points"]:
+    """m(x) − m(x + μ) for small μ, as the integral of −m'(s) = 1 − s·m(s) > 0; x (m,) → (m,)."""
     nodes, weights = _legendre()
-    s = x + mu * (nodes + 1) / 2
-    m = _mills_array(s)
+    s = x[:, None] + mu * (nodes + 1) / 2
     # 1 − s·m(s) cancels for large s; there the asymptotic series of the Mills ratio is exact.
     r = 1 / np.maximum(s * s, 1.0)
     tail = r * (1 - r * (3 - r * (15 - r * (105 - r * (945 - r * (10395 - r * 135135))))))
-    return float(mu / 2 * np.dot(weights, np.where(s > 30, tail, 1 - s * m)))
+    return mu / 2 * (np.where(s > 30, tail, 1 - s * mills(s)) @ weights)

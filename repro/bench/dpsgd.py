@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from repro.bench import Row, interleave, peak_memory
 from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import DPSGDSettings, PoissonSampler
 from repro.privacy.dpsgd import DPSGDRun
+from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import environment
 
@@ -176,7 +175,7 @@ def _opacus(
 
 
 def _time_rows(steps: dict[str, Callable[[], object]], repeats: int, device: str) -> list[Row]:
-    bar = tqdm(total=len(steps) * (repeats + 1), desc="steps", file=sys.stderr)
+    bar: Progress[None] = progress(total=len(steps) * (repeats + 1), desc="steps", unit="step")
 
     def counted(step: Callable[[], object]) -> Callable[[], object]:
         def call() -> None:
@@ -198,7 +197,7 @@ def _time_rows(steps: dict[str, Callable[[], object]], repeats: int, device: str
 
 def _memory_rows(names: list[str], setting: dict[str, Any]) -> list[Row]:
     rows = []
-    for name in tqdm(names, desc="memory", file=sys.stderr):
+    for name in progress(names, desc="memory", unit="engine"):
         call = functools.partial(_two_steps, name, setting)
         peak, start = _peak(call, setting["device"])
         rows.append(Row.of(name, "peak memory", "MiB", [peak - start], detail={"total": peak}))

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tqdm import tqdm
-
 from repro.bench.harness import Row
 from repro.bench.scale_job import Job
 from repro.errors import InputError
+from repro.progress import Progress, progress
 from repro.runs.provenance import environment
 
 Answers = list[dict[str, Any]]
@@ -81,7 +80,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     together = _together_studies(arguments)
     compared = [*([study] for study in [*growth, *speedup]), *together]  # these take turns
     jobs = sum(_repeats(arguments, study) * len(study.ranks) for all_ in compared for study in all_)
-    with tqdm(total=jobs, desc="jobs", unit="job") as bar:
+    bar: Progress[None] = progress(total=jobs, desc="jobs", unit="job")
+    with bar:
         for studies in compared:
             _take_turns(studies, _repeats(arguments, studies[0]), bar)
     rows = [row for study in growth for row in _rows(study)]
@@ -161,7 +161,7 @@ def _ranks_for(job: Job, ranks: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({count for count in ranks if count <= job.hospitals}))
 
 
-def _take_turns(studies: Sequence[Study], repeats: int, bar: tqdm) -> None:
+def _take_turns(studies: Sequence[Study], repeats: int, bar: Progress[None]) -> None:
     jobs = [(study, ranks) for study in studies for ranks in study.ranks]
     for _ in range(repeats):
         for study, ranks in jobs:

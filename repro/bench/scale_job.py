@@ -119,6 +119,7 @@ def _warm_up(federation: Federation) -> None:
     first = federation.ranks.groups(federation.weights, federation.concurrent)[0]
     own = [federation.hospitals[hospital] for hospital in first]
     trainer, model, seed = federation.trainer, federation.model, federation.seed
+    assert isinstance(trainer, LocalTrainer)
     trainer.train(model, own[0], seed=seed, round_number=0)
     if len(own) > 1 and isinstance(trainer, ConcurrentTrainer):
         trainer.train_together(model, own, seed=seed, round_number=0)

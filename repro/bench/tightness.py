@@ -17,11 +17,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from repro.accounting.checks import ADD_REMOVE, RECORD
 from repro.bench.harness import Row
 from repro.errors import MissingDependency
+from repro.progress import progress
 from repro.report.tightness import LOWER, OURS, RUNS, TABLE, UPPER
 from repro.runs.provenance import environment
 
@@ -57,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         for schedule in of_the_runs(arguments.out):
             found.setdefault(schedule.key, schedule)
     rows = []
-    for schedule in tqdm(found.values(), desc="tightness", unit="schedule"):
+    for schedule in progress(list(found.values()), desc="tightness", unit="schedule"):
         rows += compare(schedule)
     return rows, environment(("numpy", "scipy", "dp-accounting"))
 

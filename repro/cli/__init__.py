@@ -13,6 +13,7 @@ Only the chosen command's module is imported, which keeps ``repro epsilon`` free
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -24,6 +25,8 @@ from repro.errors import InputError
 from repro.version import __version__
 
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+GOES_ON = ("run", "reproduce", "ablate")  # finished work is kept, and the rest taken up again
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("repro.cli.run", "train one arm: ARM × hospitals × seed (resumes if it was killed)"),
@@ -40,9 +43,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rdp": ("repro.cli.accounting", "Rényi divergence of one subsampled Gaussian step"),
     "noise": ("repro.cli.accounting", "smallest noise multiplier that meets a target (ε, δ)"),
     "gaussian": ("repro.cli.accounting", "exact ε of Gaussian releases, composed over rounds"),
+    "check-claim": (
+        "repro.cli.check_claim",
+        "what a published (ε, δ) claim really guarantees, in words to quote",
+    ),
     "partition": ("repro.cli.partition", "sizes and label counts of the hospitals"),
+    "audit": ("repro.cli.audit", "attack an arm and bound its ε from below, controls included"),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
     "bench": ("repro.cli.bench", "measure speed and memory beside a peer, in one run"),
+}
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose what you may read and write",
+    errno.EPERM: "choose what you may read and write",
 }
 
 
@@ -59,11 +75,28 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 success, 2 bad input)."""
+    """Run one command; returns the exit status.
+
+    0 success, 2 bad input or a file system that refuses (both one line on stderr), 130 Ctrl-C;
+    the commands with further ones say so in their help.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         return _top_level(words)
     name = words[0]
+    try:
+        return _command(name, words[1:])
+    except InputError as mistake:
+        _say(name, str(mistake))
+    except KeyboardInterrupt:
+        _say(name, "interrupted" + ("; the same command goes on" if name in GOES_ON else ""))
+        return EXIT_INTERRUPTED
+    except OSError as problem:
+        _say(name, _refusal(problem, goes_on=name in GOES_ON))
+    return EXIT_BAD_INPUT
+
+
+def _command(name: str, words: Sequence[str]) -> int:
     module = importlib.import_module(COMMANDS[name][0])
     parser = OneLineParser(
         prog=f"repro {name}",
@@ -73,17 +106,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.set_defaults(command=name)
-    parser.words = words[1:]
+    parser.words = words
     module.configure(parser)
-    arguments = parser.parse_args(words[1:])
-    try:
-        _check_ranks(name)
-        outcome: Outcome = module.execute(arguments)
-    except InputError as mistake:
-        print(f"repro {name}: {mistake}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    arguments = parser.parse_args(words)
+    _check_ranks(name)
+    outcome: Outcome = module.execute(arguments)
     emit(outcome, as_json=arguments.json)
     return outcome.status
+
+
+def _say(name: str, line: str) -> None:
+    """One line on stderr; of several ranks that all met the same, the first says it."""
+    if os.environ.get("RANK", "0") == "0" or not line.startswith("interrupted"):
+        print(f"repro {name}: {line}", file=sys.stderr, flush=True)
+
+
+def _refusal(problem: OSError, *, goes_on: bool) -> str:
+    """What the operating system refused, where, and what would help."""
+    where = " to ".join(str(name) for name in (problem.filename, problem.filename2) if name)
+    what = problem.strerror or str(problem) or type(problem).__name__
+    said = f"{where}: {what}" if where else what
+    parts = [said, _REMEDIES.get(problem.errno or 0), "then the same command goes on" * goes_on]
+    return " ".join("; ".join(part for part in parts if part).split())
 
 
 def _check_ranks(name: str) -> None:
@@ -99,7 +143,7 @@ def _check_ranks(name: str) -> None:
 
 
 def _top_level(words: list[str]) -> int:
-    listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items())
+    listing = "\n".join(f"  {name:<12} {summary}" for name, (_, summary) in COMMANDS.items())
     parser = OneLineParser(
         prog="repro",
         description="Reproduce arXiv 2412.00687 and check every ε of it.",

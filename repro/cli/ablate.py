@@ -12,6 +12,7 @@ from repro.cli.output import Outcome
 from repro.cli.reproduce import integers
 from repro.cli.run import add_common
 from repro.errors import InputError
+from repro.progress import progress
 from repro.runs.profiles import Profile, get_profile
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     for ablation in chosen:
         ablation.variants(profile, arguments.hospitals)  # refuses impossible settings at once
 
-    from tqdm import tqdm
-
     from repro.ablations.running import run_ablation
     from repro.data import load_dataset
     from repro.federated.parallel.preflight import check_device, check_synthetic
@@ -61,7 +60,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     dataset = load_dataset(arguments.data, arguments.dataset)
     check_synthetic(dataset, profile, arguments.data)
     done = []
-    for ablation in tqdm(chosen, desc="ablations", unit="ablation", disable=len(chosen) == 1):
+    for ablation in progress(chosen, desc="ablations", unit="ablation", quiet=len(chosen) == 1):
         cells, conclusion = run_ablation(
             ablation,
             profile,

@@ -16,6 +16,8 @@ _DEFINITIONS = """
   noise multiplier  noise standard deviation ÷ clip norm (what adding one record can change)
   sample rate       probability that a record joins a step (expected batch ÷ number of records)
   relation          add_remove: neighbours differ by one record more or less (Poisson sampling);
+                    zero_out: one record is replaced by one that contributes nothing, so that
+                    the number of records may be public (same ε as add_remove);
                     replace_one: one record is exchanged, which doubles the sensitivity
 """
 
@@ -33,6 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command = parser.get_default("command")
     for name in _OPTIONS[command]:
         parser.add_argument(f"--{name}", **_ARGUMENTS[name])
+    # Noise of record was calibrated by RDP, and a target keeps meaning the same noise.
+    parser.set_defaults(accountant="rdp" if command == "noise" else "best")
     words = "" if command == "gaussian" else _DEFINITIONS
     parser.epilog = f"{words}\nexample:\n  {_EXAMPLES[command]}"
 
@@ -70,9 +74,15 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "rounds": {"type": _whole, "required": True, "metavar": "R", "help": "number of releases"},
     "relation": {
-        "choices": ["add_remove", "replace_one"],
+        "choices": ["add_remove", "replace_one", "zero_out"],
         "default": "add_remove",
         "help": "which datasets are neighbours (default: %(default)s)",
+    },
+    "accountant": {
+        "choices": ["best", "rdp", "pld"],
+        "help": "whose proof: rdp (Rényi), pld (privacy loss distribution, about a tenth "
+        "smaller; Gaussian noise with Poisson sampling only), or the best of all, the exact "
+        "formula included where nothing is sampled (default: %(default)s)",
     },
     "sampling": {
         "choices": ["poisson", "fixed"],
@@ -82,10 +92,11 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     },
 }
 
+_KIND = ("relation", "sampling")
 _OPTIONS = {
-    "epsilon": ("noise-multiplier", "sample-rate", "steps", "delta", "relation", "sampling"),
-    "rdp": ("noise-multiplier", "sample-rate", "order", "relation", "sampling"),
-    "noise": ("epsilon", "delta", "sample-rate", "steps", "relation", "sampling"),
+    "epsilon": ("noise-multiplier", "sample-rate", "steps", "delta", *_KIND, "accountant"),
+    "rdp": ("noise-multiplier", "sample-rate", "order", *_KIND),
+    "noise": ("epsilon", "delta", "sample-rate", "steps", *_KIND, "accountant"),
     "gaussian": ("sigma", "sensitivity", "rounds", "delta"),
 }
 
@@ -103,23 +114,29 @@ def _event(arguments: argparse.Namespace, noise_multiplier: float) -> Any:
 
 
 def _epsilon(arguments: argparse.Namespace) -> Outcome:
-    from repro.accounting import RDPAccountant, checks
+    from repro.accounting import checks, compose_epsilon
 
-    accountant = RDPAccountant(arguments.relation)
-    steps = checks.count("steps", arguments.steps)
-    accountant.compose(_event(arguments, arguments.noise_multiplier), steps)
-    epsilon, order = accountant.epsilon(arguments.delta)
+    event = _event(arguments, arguments.noise_multiplier)
+    steps, delta = checks.count("steps", arguments.steps), checks.delta(arguments.delta)
+    bound = compose_epsilon(
+        {event: steps}, arguments.relation, event.unit, delta, accountant=arguments.accountant
+    )
     data = {
-        "epsilon": epsilon,
-        "order": order,
-        "delta": arguments.delta,
+        "epsilon": bound.epsilon,
+        "order": bound.order,
+        "method": bound.method,
+        "epsilons": dict(bound.by_method),
+        "delta": delta,
         "relation": arguments.relation,
         "sampling": arguments.sampling,
         "unit": "record",
     }
+    how = bound.accountant
+    if bound.order is not None:
+        how += f", best Rényi order {bound.order:.4g}"
     text = (
-        f"ε = {epsilon:.6g} at δ = {arguments.delta:g}, per record, {arguments.relation}, "
-        f"{arguments.sampling} sampling (best Rényi order {order:.4g})"
+        f"ε = {bound.epsilon:.6g} at δ = {delta:g}, per record, {arguments.relation}, "
+        f"{arguments.sampling} sampling (by {how})"
     )
     return Outcome(data, text)
 
@@ -143,11 +160,17 @@ def _noise(arguments: argparse.Namespace) -> Outcome:
         arguments.sample_rate,
         arguments.steps,
         relation=arguments.relation,
+        accountant=arguments.accountant,
     )
-    data = {"noise_multiplier": multiplier, "epsilon": epsilon, "relation": arguments.relation}
+    data = {
+        "noise_multiplier": multiplier,
+        "epsilon": epsilon,
+        "relation": arguments.relation,
+        "accountant": arguments.accountant,
+    }
     text = (
         f"noise multiplier = {multiplier!r} gives ε = {epsilon:.9g} ≤ {arguments.epsilon:g} "
-        f"at δ = {arguments.delta:g}, {arguments.relation}"
+        f"at δ = {arguments.delta:g}, {arguments.relation} (accountant: {arguments.accountant})"
     )
     return Outcome(data, text)
 

@@ -28,6 +28,9 @@ def emit(outcome: Outcome, *, as_json: bool) -> None:
         return
     try:
         print(to_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; the interpreter must not complain at exit.
+    except OSError as problem:
+        # The interpreter flushes once more at exit, and must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(problem, BrokenPipeError):  # `| head` has what it wanted
+            problem.filename = "standard output"
+            raise

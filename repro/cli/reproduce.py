@@ -56,7 +56,12 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _arms(text: str | None) -> list:
-    return [get_arm(name) for name in text.split(",")] if text else list(ARMS.values())
+    """Those asked for, or all that can run here; what cannot is said."""
+    if text:
+        return [get_arm(name) for name in text.split(",")]
+    for missing in sorted({arm.missing for arm in ARMS.values() if arm.missing}):
+        _say(f"not run: {missing}")
+    return [arm for arm in ARMS.values() if not arm.missing]
 
 
 def integers(field: str, text: str | None) -> tuple[int, ...]:
@@ -94,9 +99,9 @@ def _write_models(out: Path) -> None:
 
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
-    from repro.report.cache import Sources
+    from repro.report.assemble import write_report
     from repro.report.expected import check_expected
-    from repro.report.html import write_report
+    from repro.report.sources import Sources
     from repro.report.verdicts import judge, verdict_lines
 
     _say("drawing tables and figures")

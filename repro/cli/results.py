@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from repro.cli.output import Outcome
+from repro.errors import InputError
 from repro.runs.profiles import PROFILES
+from repro.runs.store import RunStore
 
 DEFAULT_OUT = "reproduction"
 
@@ -31,7 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", default=DEFAULT_OUT, metavar="DIR", help=f"where to draw (default {DEFAULT_OUT})"
     )
     parser.add_argument(
-        "--runs", metavar="DIR", help="the run store's folder, where it is not --out"
+        "--runs",
+        metavar="DIR",
+        help="the run store's folder, where it is not --out; its partition, bench and ablations "
+        "are found too",
     )
     parser.add_argument(
         "--profile",
@@ -41,13 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    from repro.report.cache import Sources
     from repro.report.items import draw, find
+    from repro.report.sources import Sources
 
     item = None
     if arguments.command != "report":
         item = find(arguments.command, arguments.item)
     sources = Sources.of(arguments.out, runs=arguments.runs, profile=arguments.profile)
+    _check_not_empty(sources, arguments)
     facts: dict[str, Any] = {
         "profile": sources.evidence.profile,
         "data": sources.evidence.dataset_caption,
@@ -61,8 +67,28 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     return Outcome({"path": shown[0], "paths": shown, **facts}, "\n".join(shown))
 
 
+def _check_not_empty(sources: Any, arguments: argparse.Namespace) -> None:
+    """Refuse a folder with nothing to draw: a mistyped name would give empty tables."""
+    from repro.report.sources import SIDE
+
+    if sources.evidence.records:
+        return
+    option = "out" if arguments.runs is None else "runs"
+    place = getattr(arguments, option)
+    store = RunStore(place, written=False)
+    profiles = sorted({record.profile for record in store.all()})
+    if profiles and arguments.profile is not None:
+        raise InputError("profile", arguments.profile, f"one with runs in {place}: {profiles}")
+    if not any(next(root.glob(pattern), None) for root in sources.places for pattern in SIDE):
+        raise InputError(
+            option,
+            place,
+            f"a folder with runs ({place}/runs/*/record.json), as `repro reproduce` leaves it",
+        )
+
+
 def _report(sources: Any, *, update_docs: bool) -> list[Path]:
-    from repro.report.html import write_report
+    from repro.report.assemble import write_report
 
     paths = write_report(sources)
     if update_docs:

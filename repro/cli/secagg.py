@@ -23,6 +23,10 @@ PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 
 # word -> (module, its configure, its execute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str, str]] = {
+    "committee": (
+        "repro.cli.secagg_committee", "configure", "execute",
+        "how likely chance places colluders and drop-outs badly",
+    ),
     "keygen": (
         "repro.cli.secagg_files", "configure_keygen", "execute_keygen",
         "make a party's long-term key, and a TLS certificate",
@@ -73,9 +77,11 @@ def _configure_simulation(parser: argparse.ArgumentParser) -> None:
     listing = "\n".join(f"  {name:<10} {words[3]}" for name, words in COMMANDS.items())
     parser.epilog = (
         "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
-        "when too few hospitals are left: then nothing is unmasked and ok is false.\n\n"
+        "when too few hospitals are left (then nothing is unmasked) or the sum is\n"
+        "an impossible one: ok is false.\n\n"
         "examples:\n"
         "  repro secagg --hospitals 10 --dimension 1000 --threshold 4 --neighbours 4\n"
+        "  repro secagg committee --help\n"
         "  repro secagg --hospitals 5 --dimension 1000 --threshold 3 --neighbours 4 "
         "--drop masked:1 --drop unmask:3\n\n"
         f"A federation on machines apart (`repro secagg COMMAND --help`):\n{listing}"
@@ -145,11 +151,11 @@ def _aggregate(
         play = run_on_loopback if arguments.processes else run_round
         vector = partial(_contribution, truth, seed)
         completed = play(party, round_, vector, drop=drop, traffic=traffic)
+        decoded = encoding.decode(completed.total, len(completed.survivors))
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
-        return Outcome(data, f"below threshold: {failure}", EXIT_BELOW_THRESHOLD)
-    decoded = encoding.decode(completed.total, len(completed.survivors))
+        return Outcome(data, f"no sum: {failure}", EXIT_BELOW_THRESHOLD)
     error = float(
         np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
     )

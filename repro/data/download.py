@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from repro.data.catalog import CatalogEntry
+from repro.progress import Progress, progress
 
 TIMEOUT_SECONDS = 8.0  # per connection attempt and per read: offline must be found out fast
 _BLOCK = 1 << 18
@@ -42,15 +43,13 @@ def download(entry: CatalogEntry, target: Path, *, timeout: float = TIMEOUT_SECO
 
 
 def _fetch(response: http.client.HTTPResponse, entry: CatalogEntry, target: Path) -> None:
-    from tqdm import tqdm
-
     length = int(response.headers.get("Content-Length") or 0) or None
     handle, temporary = tempfile.mkstemp(
         prefix=f".{entry.name}-", suffix=".part", dir=target.parent
     )
     try:
         md5 = hashlib.md5(usedforsecurity=False)
-        bar = tqdm(total=length, unit="B", unit_scale=True, desc=f"{entry.title} download")
+        bar: Progress[None] = progress(total=length, unit="B", desc=f"{entry.title} download")
         with os.fdopen(handle, "wb") as file, bar:
             while block := response.read(_BLOCK):
                 file.write(block)

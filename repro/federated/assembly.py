@@ -14,8 +14,12 @@ from repro.accounting import (
     gaussian_sigma,
 )
 from repro.accounting.ledger import FederatedLedger
+from repro.errors import InputError
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.second_order import SecondOrderTrainer
+from repro.federated.shared.spending import shared_views
+from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import LocalTrainer, PlainTrainer
 from repro.federated.training.private import PrivateTrainer
 from repro.privacy.mechanisms import (
@@ -33,7 +37,7 @@ from repro.runs.settings import RunSettings, UpdatePrivacy
 class Parts:
     """What an arm is made of."""
 
-    trainer: LocalTrainer
+    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
     update_event: PrivacyEvent | None  # what each round costs a hospital whose update is clipped
@@ -41,13 +45,22 @@ class Parts:
 
 
 def compose_parts(
-    settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks
+    settings: RunSettings,
+    weights: dict[int, int],
+    seed: RootSeed,
+    ranks: Ranks,
+    size: int,
+    classes: int,
 ) -> Parts:
-    mechanism = _mechanism(settings.update_privacy, settings.rounds)
+    """size: the model's number of parameters; classes: of its outputs."""
+    mechanism = update_mechanism(settings.update_privacy, settings.rounds)
+    shared = _shared_trainer(settings, weights, seed, ranks, size, classes)
     return Parts(
-        trainer=_trainer(settings, weights),
+        trainer=shared or _trainer(settings, weights),
         mechanism=mechanism,
-        aggregator=_aggregator(settings, weights, seed, ranks),
+        aggregator=PlainAggregator(ranks)
+        if shared
+        else _aggregator(settings, weights, seed, ranks),
         update_event=_update_event(mechanism),
         ledger=_ledger(settings, weights, seed),
     )
@@ -73,12 +86,61 @@ def _ledger(
     noiseless = not by_record and settings.mechanism == "clip"
     return FederatedLedger(
         unit="record" if by_record else "hospital",
-        mechanism="dp-sgd" if by_record else "clipping only" if noiseless else "gaussian update",
+        mechanism="second-order steps, shared noise"
+        if settings.second_order
+        else "dp-sgd, shared noise"
+        if settings.shared
+        else "dp-sgd"
+        if by_record
+        else "clipping only"
+        if noiseless
+        else "gaussian update",
         delta=claims.delta,
         hospital_sizes=weights,
         aggregation="secure" if settings.secagg is not None else "plain",
         clip_norm=claims.clip_norm,
         seed_source=seed.source,
+        views=shared_views(settings.shared.colluders) if settings.shared else None,
+    )
+
+
+def _shared_trainer(
+    settings: RunSettings,
+    weights: dict[int, int],
+    seed: RootSeed,
+    ranks: Ranks,
+    size: int,
+    classes: int,
+) -> SharedNoiseTrainer | SecondOrderTrainer | None:
+    if settings.shared is None:
+        return None
+    if ranks.size > 1:
+        raise InputError("ranks", ranks.size, "1: steps shared by all hospitals run in one process")
+    if settings.concurrent > 1:
+        raise InputError("concurrent", settings.concurrent, "1 for arms with shared noise")
+    assert settings.record_privacy is not None
+    assert settings.secagg is not None
+    if settings.second_order is not None:
+        return SecondOrderTrainer(
+            settings.record_privacy,
+            settings.second_order,
+            settings.shared,
+            settings.secagg,
+            weights,
+            features=size // classes,
+            classes=classes,
+            rounds=settings.rounds,
+            seed=seed,
+        )
+    return SharedNoiseTrainer(
+        settings.record_privacy,
+        settings.shared,
+        settings.secagg,
+        weights,
+        dimension=size,
+        epochs=settings.local.epochs,
+        rounds=settings.rounds,
+        seed=seed,
     )
 
 
@@ -90,7 +152,7 @@ def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
     )
 
 
-def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+def update_mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
     if settings is None:
         return Identity()
     if settings.noise == "none":

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from repro.data import Dataset, Split
 from repro.errors import InputError
@@ -25,8 +24,10 @@ from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
 from repro.federated.training.plain import HospitalData
-from repro.federated.training.stacked import check_stackable
+from repro.federated.whitening import RawFeatures, Whitened
 from repro.models.registry import build_model
+from repro.privacy.engines.stacking import check_stackable
+from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord, best_round
@@ -126,6 +127,8 @@ def assemble(
         num_classes=num_classes,
         seed=seed,
     )
+    if isinstance(model, RawFeatures):
+        model = Whitened(model, train.images.shape[-1])
     labelled = _labeller(model, features, where)
     model = model.head if isinstance(model, FixedFeatures) else model
     if settings.concurrent > 1:
@@ -139,7 +142,8 @@ def assemble(
         for hospital, positions in share.items()
         if hospital in mine
     }
-    parts = compose_parts(settings, weights, seed, ranks)
+    size = sum(p.numel() for p in model.parameters())
+    parts = compose_parts(settings, weights, seed, ranks, size, num_classes)
     return Federation(
         model=model.to(where),
         hospitals=hospitals,
@@ -259,12 +263,11 @@ class _Bar:
     """Progress on stderr: hospitals trained, round, accuracy, time left."""
 
     def __init__(self, settings: RunSettings, rounds: int, ranks: Ranks, quiet: bool) -> None:
-        self.bar: Any = tqdm(
+        self.bar: Progress[None] = progress(
             total=rounds,
             desc=f"{settings.arm} K={settings.hospitals} seed {settings.seed}",
             unit="round",
-            disable=quiet or not ranks.first,
-            dynamic_ncols=True,
+            quiet=quiet or not ranks.first,
         )
 
     def __enter__(self) -> _Bar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from repro.federated.checkpoint import load_checkpoint, save_checkpoint
 from repro.federated.evaluation import evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.second_order import SecondOrderTrainer
+from repro.federated.shared.spending import spend_releases
+from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import (
     ConcurrentTrainer,
     HospitalData,
@@ -44,7 +47,8 @@ class Federation:
     weights: dict[int, int]  # training images of every hospital, on any rank
     test: LabelledImages
     num_classes: int
-    trainer: LocalTrainer
+    # Those of ``SHARED`` need no mechanism and no aggregator.
+    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
     seed: RootSeed
@@ -68,6 +72,7 @@ class RunState:
     diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
 
 
+SHARED = (SharedNoiseTrainer, SecondOrderTrainer)  # all hospitals take a round's steps together
 Spent = tuple[int, PrivacyEvent, int]  # hospital, event, how often
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
 
@@ -96,14 +101,51 @@ def _begin(federation: Federation) -> RunState:
     )
 
 
+@dataclass
+class _Made:
+    """A round's new model, what the record says of it, and counts for this machine only."""
+
+    vector: Tensor
+    facts: dict[str, Any]
+    train_loss: float | None
+    noted: Counter[str]
+
+
 def _one_round(federation: Federation, state: RunState, number: int, progress: Progress) -> None:
     clock = _Clock(state.seconds)
+    make = _shared if isinstance(federation.trainer, SHARED) else _averaged
+    made = make(federation, state.vector, number, progress, clock)
+    state.vector = made.vector
+    load_vector(federation.model, state.vector)
+    result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
+    clock.lap("evaluation")
+    for gathered in federation.ranks.gather(dict(made.noted)):
+        for name, value in gathered.items():
+            state.diagnostics[name] = state.diagnostics.get(name, 0) + value
+    state.round = number
+    state.confusion = result.confusion
+    state.history.append(
+        {
+            "round": number,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "train_loss": made.train_loss,
+            **made.facts,
+        }
+    )
+    progress(number, None, result.accuracy)
+
+
+def _averaged(
+    federation: Federation, start: Tensor, number: int, progress: Progress, clock: _Clock
+) -> _Made:
+    """Every hospital trains on its own; the weighted mean of their updates is added."""
     aggregator = federation.aggregator
-    aggregator.start(number, federation.weights, state.vector)
+    aggregator.start(number, federation.weights, start)
     losses: dict[int, float | None] = {}
     spent: list[Spent] = []
     noted: Counter[str] = Counter()
-    for hospital, update, report in _trained(federation, state.vector, number, progress):
+    for hospital, update, report in _trained(federation, start, number, progress):
         clock.lap("training")
         update, sent = federation.mechanism(
             update, seed=federation.seed, hospital=hospital, round=number
@@ -117,27 +159,25 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
         noted.update(report.diagnostics)
         noted.update(updates=1, updates_clipped=sent.clipped, updates_non_finite=sent.non_finite)
     combined = aggregator.finish()
-    state.vector = state.vector + combined.mean
+    vector = start + combined.mean
     clock.lap("aggregation")
     _account(federation, spent, combined)
-    load_vector(federation.model, state.vector)
-    result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
-    clock.lap("evaluation")
-    for gathered in federation.ranks.gather(dict(noted)):
-        for name, value in gathered.items():
-            state.diagnostics[name] = state.diagnostics.get(name, 0) + value
-    state.round = number
-    state.confusion = result.confusion
-    state.history.append(
-        {
-            "round": number,
-            "loss": result.loss,
-            "accuracy": result.accuracy,
-            "train_loss": _weighted_mean(federation, losses),
-            **combined.facts,
-        }
-    )
-    progress(number, None, result.accuracy)
+    return _Made(vector, combined.facts, _weighted_mean(federation, losses), noted)
+
+
+def _shared(
+    federation: Federation, start: Tensor, number: int, progress: Progress, clock: _Clock
+) -> _Made:
+    """All hospitals take the round's steps together, each step from one private sum."""
+    trainer = federation.trainer
+    assert isinstance(trainer, SHARED)
+    load_vector(federation.model, start)
+    report = trainer.train_round(federation.model, federation.hospitals, number)
+    clock.add(report.seconds)
+    if federation.ledger is not None:
+        spend_releases(federation.ledger, trainer.plan, trainer.sample_rate, report.releases)
+    vector = to_vector(federation.model)
+    return _Made(vector, {"secagg": report.facts}, None, report.diagnostics)
 
 
 def _trained(
@@ -145,6 +185,7 @@ def _trained(
 ) -> Iterator[tuple[int, Tensor, LocalReport]]:
     """This rank's hospitals' updates: hospital, local minus global model, what the trainer says."""
     model, trainer = federation.model, federation.trainer
+    assert not isinstance(trainer, SHARED)
     seed = federation.seed
     for group in federation.ranks.groups(federation.weights, federation.concurrent):
         progress(number, group[0], None)
@@ -226,6 +267,12 @@ class _Clock:
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self.seconds, self.last = seconds, time.perf_counter()
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Times taken elsewhere since the last lap."""
+        for part, spent in seconds.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + spent
+        self.last = time.perf_counter()
 
     def lap(self, part: str) -> None:
         if torch.cuda.is_available():

@@ -8,7 +8,7 @@ run restored from its state gives the bits of an uninterrupted one, and no noise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,93 +16,33 @@ import torch
 from torch import Tensor, nn
 
 from repro.errors import InputError
-from repro.privacy.averaging import ParameterAverage
-from repro.privacy.clipping import Clipping
+from repro.privacy.batch import LossFunction
+from repro.privacy.dpsgd_settings import DPSGDSettings
 from repro.privacy.engines import ENGINES, Engine
-from repro.privacy.per_sample import LossFunction
-from repro.privacy.sampling import PoissonSampler
-from repro.privacy.step import NOISES, NoisySum, clipped_noisy_sum
-from repro.privacy.validation import (
-    Number,
-    check_batch,
-    check_count,
-    check_not_negative,
-    check_positive,
-    refuse_mixing,
-    trainable_parameters,
-)
+from repro.privacy.gate import EngineChoice, check_engine, training_mode
+from repro.privacy.step import NoisySum, clipped_noisy_sum
+from repro.privacy.validation import check_batch, check_count, trainable_parameters
 from repro.random import RootSeed
+
+__all__ = ["DPSGD", "DPSGDReport", "DPSGDRun", "DPSGDSettings", "Diagnostics", "ParameterAverage"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 _WORD = 2**32
-
-
-@dataclass(frozen=True)
-class DPSGDSettings:
-    """What a DP-SGD run does; every field is public and none may be computed from records."""
-
-    clip_norm: Number  # C, L2 norm of a record's whole gradient
-    noise_multiplier: Number  # σ; the noise on the sum has deviation σC
-    expected_batch: int  # records per step on average; the divisor of every sum
-    learning_rate: Number
-    optimizer: str = "sgd"  # or "adam"
-    momentum: Number = 0.0  # SGD only, in [0, 1)
-    weight_decay: Number = 0.0
-    clipping: str = "flat"
-    gamma: Number = 0.01  # of automatic clipping
-    views: int = 1  # augmentations averaged per record (De et al. 2022, arXiv 2204.13650)
-    average_decay: Number | None = None  # of the exponential moving average of parameters
-    noise: str = "gaussian"  # or "discrete_gaussian": exact on a grid, and slow
-    engine: str = "auto"
-    chunk_size: int | None = None  # records at once; changes memory and speed only
-
-    def __post_init__(self) -> None:
-        self.rule()
-        check_not_negative("noise_multiplier", self.noise_multiplier)
-        check_count("expected_batch", self.expected_batch)
-        check_positive("learning_rate", self.learning_rate)
-        check_not_negative("weight_decay", self.weight_decay)
-        check_count("views", self.views)
-        if self.optimizer not in ("sgd", "adam"):
-            raise InputError("optimizer", self.optimizer, "sgd or adam")
-        if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer == "adam"):
-            raise InputError("momentum", self.momentum, "a number in [0, 1), with optimizer sgd")
-        if self.average_decay is not None and not 0 <= self.average_decay < 1:
-            raise InputError("average_decay", self.average_decay, "None or a number in [0, 1)")
-        if self.noise not in NOISES:
-            raise InputError("noise", self.noise, f"one of {', '.join(NOISES)}")
-        if self.engine != "auto" and self.engine not in ENGINES:
-            raise InputError("engine", self.engine, f"one of auto, {', '.join(ENGINES)}")
-        if self.chunk_size is not None:
-            check_count("chunk_size", self.chunk_size)
-
-    def rule(self) -> Clipping:
-        return Clipping(self.clip_norm, self.clipping, self.gamma)
-
-    def sampler(self, records: int) -> PoissonSampler:
-        """Public sampling of ``records`` records."""
-        return PoissonSampler.with_expected_batch(records, self.expected_batch)
-
-    def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        if self.optimizer == "adam":
-            return torch.optim.Adam(
-                parameters, lr=float(self.learning_rate), weight_decay=float(self.weight_decay)
-            )
-        return torch.optim.SGD(
-            parameters,
-            lr=float(self.learning_rate),
-            momentum=float(self.momentum),
-            weight_decay=float(self.weight_decay),
-        )
+_PROBED = 16  # records that the engines are tried on, at most
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Counts over drawn records, made without noise: for this machine only, never released."""
+    """Counts over drawn records, made without noise: for this machine only, never released.
+
+    engine_reason: why the run did not use the fast engine, if it asked for ``auto``; it may
+        quote differences measured on records.
+    """
 
     drawn: int
     clipped: int
     non_finite: int
+    engine_reason: str | None = None
 
     @property
     def clipped_fraction(self) -> float:
@@ -140,8 +80,14 @@ class DPSGDRun:
         hospital: int,
         round: int,
         augment: Augment | None = None,
+        choice: EngineChoice | None = None,
     ) -> None:
-        """inputs (n, …), targets (n, …): the hospital's records; the model is trained in place."""
+        """inputs (n, …), targets (n, …): the hospital's records; the model is trained in place.
+
+        The engine is tried on a few records here, as ``check_engine`` says, with the model in
+        training mode (a model in training mode already keeps what is frozen inside it), and
+        pinned. choice: what ``check_engine`` gave for another copy of this model.
+        """
         for name, value in [("hospital", hospital), ("round", round)]:
             if check_count(name, value, least=0) >= _WORD:
                 raise InputError(name, value, "less than 2^32")
@@ -150,12 +96,14 @@ class DPSGDRun:
         self._parameters = trainable_parameters(model)
         check_batch(inputs, targets, self._parameters)
         self.sampler = settings.sampler(len(inputs))
-        refuse_mixing(model, inputs)
         self.settings, self.model, self.loss_fn = settings, model, loss_fn
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
-        self._engine = settings.engine
+        self._choice = choice
+        self._modes: tuple[bool, ...] = ()
+        with training_mode(model):
+            self._pin(keep=choice is not None)
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))
         self._average = (
             None
@@ -166,23 +114,55 @@ class DPSGDRun:
     def step(self, engine: Engine | None = None) -> None:
         """Draw a batch, take its private sum, divide by the expected batch size, update.
 
-        engine: for this step, in place of the settings'.
+        engine: for this step, in place of the run's own.
         """
+        if self._modes != _modes(self.model):  # other layers take part: tried again
+            self._pin()
         with torch.random.fork_rng():
             torch.manual_seed(self._derive("dp-sgd layers") >> 1)  # dropout masks
-            noisy = self._noisy_sum(engine or self.settings.engine)
-        for name, parameter in self._parameters.items():
-            # Public constant: dividing by the drawn size would leak it and break the scale.
-            parameter.grad = noisy.gradient[name].div_(self.settings.expected_batch)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+            noisy = self._noisy_sum(engine or self.choice)
+        try:
+            for name, parameter in self._parameters.items():
+                # Public constant: dividing by the drawn size would leak it and break the scale.
+                parameter.grad = noisy.gradient[name].div_(self.settings.expected_batch)
+            self._optimizer.step()
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.update(self._parameters)
         self.steps += 1
-        self._engine = noisy.engine
+        self._note_engine(noisy)
         self._drawn += noisy.records
         self._clipped += noisy.clipped
         self._non_finite += noisy.non_finite
+
+    @property
+    def choice(self) -> EngineChoice:
+        """The engine that passed for this run, pinned."""
+        assert self._choice is not None
+        return self._choice
+
+    def _pin(self, keep: bool = False) -> None:
+        """Try the engines in the mode the model is in now; ``keep``: trust the one there is."""
+        self._modes = _modes(self.model)
+        if not keep:
+            records = self._views(self.inputs[:_PROBED])
+            self._choice = check_engine(
+                self.model,
+                self.loss_fn,
+                records,
+                self.targets[: len(records)],
+                engine=self.settings.engine,
+                views=self.settings.views,
+            )
+        self._engine = self.choice.engine.name
+
+    def _note_engine(self, noisy: NoisySum) -> None:
+        """An engine that failed in a step is not tried again: the run goes on with the other."""
+        self._engine = noisy.engine
+        failed = noisy.engine_reason not in (None, self.choice.reason)
+        if failed and noisy.engine == "vmap":
+            self._choice = EngineChoice(ENGINES["vmap"], "auto", noisy.engine_reason)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """The records that the next step draws: inputs (or their views) and targets."""
@@ -192,7 +172,7 @@ class DPSGDRun:
         # index_select copies whole rows, twice as fast as indexing where they are long.
         return self._views(self.inputs.index_select(0, drawn)), self.targets[drawn]
 
-    def _noisy_sum(self, engine: str | Engine) -> NoisySum:
+    def _noisy_sum(self, engine: Engine | EngineChoice) -> NoisySum:
         settings = self.settings
         return clipped_noisy_sum(
             self.model,
@@ -235,7 +215,9 @@ class DPSGDRun:
             clip_norm=float(self.settings.clip_norm),
             engine=self._engine,
             seed_source=self.seed.source,
-            diagnostics=Diagnostics(self._drawn, self._clipped, self._non_finite),
+            diagnostics=Diagnostics(
+                self._drawn, self._clipped, self._non_finite, self.choice.reason
+            ),
         )
 
     def finish(self) -> DPSGDReport:
@@ -277,6 +259,46 @@ class DPSGDRun:
         )
 
 
+def _modes(model: nn.Module) -> tuple[bool, ...]:
+    return tuple(module.training for module in model.modules())
+
+
+class ParameterAverage:
+    """Exponential moving average of parameters: post-processing, so it costs no privacy.
+
+    θ̄ ← d θ̄ + (1 − d) θ after every step, d = min(decay, (1 + t) / (10 + t)).
+
+    The warm-up of d is that of De et al. 2022 (arXiv 2204.13650, appendix C): early averages
+    forget the initial parameters quickly.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.values = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: Mapping[str, Tensor]) -> None:
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in self.values.items():
+            value.lerp_(parameters[name].detach(), 1 - decay)
+        self.updates += 1
+
+    @torch.no_grad()
+    def copy_to(self, parameters: Mapping[str, Tensor]) -> None:
+        for name, value in self.values.items():
+            parameters[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "updates": self.updates,
+            "values": {name: value.clone() for name, value in self.values.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.values = {name: value.clone() for name, value in state["values"].items()}
+
+
 class DPSGD:
     """DP-SGD as a local trainer: the settings, applied to any model and records."""
 
@@ -298,7 +320,9 @@ class DPSGD:
     ) -> DPSGDReport:
         """Take ``steps`` private steps on ``model`` in place.
 
-        model: as in ``per_sample_gradients``; loss_fn: one loss per record, (B,).
+        model: as in ``per_sample_gradients``; trained in training mode, except for layers that
+            are in evaluation mode inside a model in training mode (frozen BatchNorm).
+        loss_fn: one loss per record, (B,).
         inputs (n, …), targets (n, …): all records of the hospital.
         hospital, round: distinguish this call's randomness from every other's.
         steps: a public number; ``settings.sampler(n).steps_per_epoch()`` makes a local epoch.
@@ -307,22 +331,18 @@ class DPSGD:
         check_count("steps", steps, least=0)
         if steps >= _WORD:
             raise InputError("steps", steps, "less than 2^32, the noise counter's share of a round")
-        run = DPSGDRun(
-            self.settings,
-            model,
-            loss_fn,
-            inputs,
-            targets,
-            seed=seed,
-            hospital=hospital,
-            round=round,
-            augment=augment,
-        )
-        was_training = model.training
-        model.train()
-        try:
+        with training_mode(model):
+            run = DPSGDRun(
+                self.settings,
+                model,
+                loss_fn,
+                inputs,
+                targets,
+                seed=seed,
+                hospital=hospital,
+                round=round,
+                augment=augment,
+            )
             for _ in range(steps):
                 run.step()
-        finally:
-            model.train(was_training)
         return run.finish()

@@ -7,13 +7,16 @@ only faster and smaller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from repro.errors import InputError
+from repro.privacy.batch import LossFunction
 from repro.privacy.validation import (
     FrozenBuffers,
     check_batch,
@@ -21,7 +24,7 @@ from repro.privacy.validation import (
     trainable_parameters,
 )
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["LossFunction", "per_sample_gradients"]
 
 
 def per_sample_gradients(
@@ -45,9 +48,9 @@ def per_sample_gradients(
 
     Returns name -> (B, *parameter.shape), in ``named_parameters`` order, a shared parameter
     once with the sum over its uses. B may be 0. The model is left as it was, its ``.grad`` too.
-    Raises InputError for a model with state shared by records (BatchNorm, a buffer written in
-    the forward pass), a loss that is not per record, a parameter the loss does not depend on,
-    and shapes or devices that do not fit.
+    Raises InputError for a model with state shared by records (BatchNorm in training mode, a
+    buffer written in the forward pass), a loss that is not per record, a parameter the loss does
+    not depend on, and shapes or devices that do not fit.
     """
     parameters = trainable_parameters(model)
     check_count("views", views)
@@ -56,24 +59,68 @@ def per_sample_gradients(
         check_count("chunk_size", chunk_size)
     if inputs.shape[0] == 0:
         return {name: p.new_zeros((0, *p.shape)) for name, p in parameters.items()}
-    if views == 1:
-        inputs = inputs.unsqueeze(1)
-    _check_every_parameter_used(model, loss_fn, inputs[0], targets[0])
-    detached = {name: p.detach() for name, p in parameters.items()}
-    buffers = FrozenBuffers(model)
-
-    def record_loss(values: dict[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
-        outputs = functional_call(model, (values, buffers.copies), (record,))
-        return losses_of_record(loss_fn, outputs, target, views)
-
+    _check_every_parameter_used(model, loss_fn, inputs[0] if views > 1 else inputs[:1], targets[0])
     chunks = [
-        vmap(grad(record_loss), in_dims=(None, 0, 0), randomness="different")(detached, x, y)
+        vmapped_gradients(model, loss_fn, x, y, views)
         for x, y in zip(*_split(chunk_size, inputs, targets), strict=True)
     ]
-    buffers.check()
     if len(chunks) == 1:
         return chunks[0]
-    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in detached}
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in parameters}
+
+
+def vmapped_gradients(
+    model: nn.Module, loss_fn: LossFunction, inputs: Tensor, targets: Tensor, views: int
+) -> dict[str, Tensor]:
+    """The same without checks, for B ≥ 1 records at once."""
+    values = {name: p.detach() for name, p in trainable_parameters(model).items()}
+    buffers = FrozenBuffers(model)
+    with slow_vmap_allowed():
+        gradients = vmap(
+            grad(RecordLoss(model, loss_fn, buffers, views)),
+            in_dims=(None, 0, 0),
+            randomness="different",
+        )(values, inputs if views > 1 else inputs.unsqueeze(1), targets)
+    buffers.check()
+    return gradients
+
+
+class RecordLoss:
+    """(parameters, one record's views (views, …), target) -> its loss, a pure function.
+
+    The loss is computed while the model holds these parameters, so a term of it that reads them
+    from the model (a penalty) is differentiated like the rest.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, buffers: FrozenBuffers, views: int = 1
+    ) -> None:
+        self._whole = _ModelAndLoss(model, loss_fn, views)
+        self._buffers = {f"model.{name}": value for name, value in buffers.copies.items()}
+
+    def __call__(self, values: Mapping[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
+        own = {f"model.{name}": value for name, value in values.items()}
+        loss: Tensor = functional_call(self._whole, (own, self._buffers), (record, target))
+        return loss
+
+
+class _ModelAndLoss(nn.Module):
+    def __init__(self, model: nn.Module, loss_fn: LossFunction, views: int) -> None:
+        super().__init__()
+        self.model, self.views = model, views
+        self._loss = (loss_fn,)  # not a part of the model, even if it is a module
+
+    def forward(self, record: Tensor, target: Tensor) -> Tensor:
+        return losses_of_record(self._loss[0], self.model(record), target, self.views)
+
+
+@contextmanager
+def slow_vmap_allowed() -> Iterator[None]:
+    """Silence torch's remark that a layer (LSTM, say) has no vectorised rule and runs record by
+    record: correct all the same, and nothing a caller could change at every step."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
 
 
 def losses_of_record(loss_fn: LossFunction, outputs: Tensor, target: Tensor, views: int) -> Tensor:
@@ -116,9 +163,8 @@ def _check_every_parameter_used(
     }
     buffers = FrozenBuffers(model)
     with torch.enable_grad():
-        outputs = functional_call(model, (parameters, buffers.copies), (record,))
+        loss = RecordLoss(model, loss_fn, buffers, record.shape[0])(parameters, record, target)
         buffers.check()
-        loss = losses_of_record(loss_fn, outputs, target, record.shape[0])
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

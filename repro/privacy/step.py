@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.errors import InputError
+from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.discrete_gaussian import add_discrete_gaussian
-from repro.privacy.engines import ENGINES, ClippedSum, Engine, Unsupported, choose
+from repro.privacy.engines import ClippedSum, Engine
+from repro.privacy.gate import EngineChoice, check_engine
 from repro.privacy.noise import add_gaussian_noise
-from repro.privacy.per_sample import LossFunction
 from repro.privacy.validation import (
     Number,
     check_batch,
@@ -44,6 +45,7 @@ class NoisySum:
     non_finite: int
     clipped: int
     records: int
+    engine_reason: str | None = None  # why not the fast engine, where ``auto`` took another
 
 
 def clipped_noisy_sum(
@@ -56,7 +58,7 @@ def clipped_noisy_sum(
     noise_multiplier: Number,
     seed: int,
     step: int,
-    engine: str | Engine = "auto",
+    engine: str | Engine | EngineChoice = "auto",
     chunk_size: int | None = None,
     views: int = 1,
     noise: str = "gaussian",
@@ -69,41 +71,77 @@ def clipped_noisy_sum(
     noise_multiplier: σ ≥ 0; the noise has deviation σC, which hides adding or removing one
         record (sensitivity C). Divide the result by the public *expected* batch size.
     seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
-    engine: ``auto``, ``bookkeeping`` or ``vmap``, or an engine itself; all give the same sum to
+    engine: ``auto``, ``bookkeeping`` or ``vmap``: the first call for a model, loss and shape
+        tries them on a few records and refuses what is not right (``check_engine``). Or what
+        ``check_engine`` gave; or an engine itself, taken on trust. All give the same sum to
         rounding.
     chunk_size: most records processed at once (virtual batches); changes memory and speed only.
     noise: ``gaussian``, or ``discrete_gaussian`` (exact integers on a grid; slow).
 
-    The model is left as it was, its ``.grad`` too. Raises InputError before any work.
+    The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before
+    any work.
     """
     clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
     check_not_negative("noise_multiplier", noise_multiplier)
     check_word64("seed", seed)
     check_word64("step", step)
-    check_count("views", views)
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
-    parameters = trainable_parameters(model)
-    check_batch(inputs, targets, parameters, views)
-    chosen = choose(engine, model) if isinstance(engine, str) else engine
-    try:
-        summed, used = _sum(chosen, model, loss_fn, inputs, targets, clipping, views, chunk_size)
-    except Unsupported:
-        if engine != "auto":
-            raise
-        reference = ENGINES["vmap"]
-        summed, used = _sum(reference, model, loss_fn, inputs, targets, clipping, views, chunk_size)
+    batch = Batch(model, loss_fn, inputs, targets, clipping, views)
+    summed, chosen = _summed(batch, engine, chunk_size)
     _add_noise(summed.total, noise, float(noise_multiplier), clipping, seed, step)
     return NoisySum(
-        gradient=_unflatten(summed.total, parameters),
+        gradient=_unflatten(summed.total, trainable_parameters(model)),
         flat=summed.total,
-        engine=used,
+        engine=chosen.engine.name,
         non_finite=summed.non_finite,
         clipped=summed.clipped,
         records=summed.records,
+        engine_reason=chosen.reason,
     )
+
+
+def clipped_sum(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    clipping: Clipping,
+    engine: str | Engine | EngineChoice = "auto",
+    chunk_size: int | None = None,
+    views: int = 1,
+) -> tuple[ClippedSum, str]:
+    """Σ_i clip(g_i) **without noise**, and the engine's name; arguments as ``clipped_noisy_sum``'s.
+
+    For those who add noise themselves before anybody else sees the sum (a hospital's share in
+    ``repro.federated.shared``). Nothing about it is private.
+    """
+    batch = Batch(model, loss_fn, inputs, targets, clipping, views)
+    summed, chosen = _summed(batch, engine, chunk_size)
+    return summed, chosen.engine.name
+
+
+def _summed(
+    batch: Batch, engine: str | Engine | EngineChoice, chunk_size: int | None
+) -> tuple[ClippedSum, EngineChoice]:
+    """The sum by the engine that passes the gate, and which that was."""
+    check_count("views", batch.views)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    records = batch.model, batch.loss_fn, batch.inputs, batch.targets
+    if isinstance(engine, str):
+        chosen = check_engine(*records, engine=engine, views=batch.views)
+    else:
+        check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
+        if not isinstance(engine, EngineChoice):
+            engine = EngineChoice(engine, engine.name)
+        chosen = engine
+    try:
+        return _sum(chosen.engine, batch, chunk_size), chosen
+    except Exception as problem:
+        chosen = chosen.after(problem)
+        return _sum(chosen.engine, batch, chunk_size), chosen
 
 
 def _add_noise(
@@ -118,33 +156,20 @@ def _add_noise(
         )
 
 
-def _sum(
-    engine: Engine,
-    model: nn.Module,
-    loss_fn: LossFunction,
-    inputs: Tensor,
-    targets: Tensor,
-    clipping: Clipping,
-    views: int,
-    chunk_size: int | None,
-) -> tuple[ClippedSum, str]:
-    """The chunks' clipped sums added up, and the engine's name."""
-    parameters = trainable_parameters(model)
+def _sum(engine: Engine, batch: Batch, chunk_size: int | None) -> ClippedSum:
+    """The chunks' clipped sums added up."""
+    parameters = trainable_parameters(batch.model)
     size = sum(p.numel() for p in parameters.values())
-    device = next(iter(parameters.values())).device
-    total = torch.zeros(size, dtype=flat_dtype(parameters), device=device)
-    records = non_finite = clipped = 0
-    largest = chunk_size or max(1, engine.default_chunk // views)
-    chunks = -(-len(inputs) // largest)
-    if chunks:  # even chunks: a short last one would cost as much as a long one
-        pairs = zip(inputs.tensor_split(chunks), targets.tensor_split(chunks), strict=True)
-        for x, y in pairs:
-            part = engine.clipped_sum(model, loss_fn, x, y, clipping, views)
-            total += part.total
-            records += part.records
-            non_finite += part.non_finite
-            clipped += part.clipped
-    return ClippedSum(total, records, non_finite, clipped), engine.name
+    device, dtype = next(iter(parameters.values())).device, flat_dtype(parameters)
+    total = torch.zeros(size, dtype=dtype, device=device)
+    norms, non_finite, clipped = [torch.zeros(0, dtype=dtype, device=device)], 0, 0
+    for chunk in batch.chunks(chunk_size or max(1, engine.default_chunk // batch.views)):
+        part = engine.clipped_sum(chunk)
+        total += part.total
+        norms.append(part.norms)
+        non_finite += part.non_finite
+        clipped += part.clipped
+    return ClippedSum(total, torch.cat(norms), non_finite, clipped)
 
 
 def _unflatten(flat: Tensor, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -38,13 +38,13 @@ def draw_ablation(
     """
     caption = _caption(ablation, profile, cells)
     table = _table(ablation, cells, conclusion, caption)
-    note, inputs = f"ablation-{ablation.name}", {"table": digest_of(as_json(table))}
-    if is_current(out, note, lambda question: inputs.get(question, "")):
+    note, shown = f"ablation-{ablation.name}", digest_of(as_json(table))
+    if is_current(out, note, shown):
         return in_order(noted_paths(out, note))
     paths = write_table(table, out / FOLDER)
     with style.applied():
         paths += style.write_figure(_figure(ablation, cells, caption), out / FOLDER, ablation.name)
-    mark_current(out, note, inputs, paths)
+    mark_current(out, note, shown, paths)
     return in_order(paths)
 
 
@@ -133,8 +133,8 @@ def _figure(ablation: Ablation, cells: Sequence[Cell], caption: str) -> Figure:
         width,
         4.6,
         f"Ablation: {ablation.axis}",
-        f"{ablation.question} Mean over seeds of the last round; bars: ± one standard "
-        f"deviation. {caption}",
+        f"{ablation.question} Mean over seeds of the last round; small points: each seed. "
+        f"{caption}",
     )
     axes = figure.subplots()
     for index, name in enumerate(names):
@@ -142,15 +142,17 @@ def _figure(ablation: Ablation, cells: Sequence[Cell], caption: str) -> Figure:
         chosen = [cell for cell in cells if ablation.series(cell.settings) == name]
         finals = [_final(cell) for cell in chosen]
         shift = 0.12 * (index - (len(names) - 1) / 2)  # side by side, so that no bar hides another
-        axes.errorbar(
-            [labels.index(cell.label) + shift for cell in chosen],
+        places = [labels.index(cell.label) + shift for cell in chosen]
+        for place, cell in zip(places, chosen, strict=True):
+            seeds = [100 * record.final_accuracy for record in cell.records]
+            axes.plot([place] * len(seeds), seeds, color=mark.color, marker=".", markersize=5,
+                      linestyle="none", alpha=0.6)  # fmt: skip
+        axes.plot(
+            places,
             [100 * final.mean for final in finals],
-            yerr=[100 * (final.deviation or 0.0) for final in finals],
             color=mark.color,
             marker=mark.marker,
             linestyle=mark.line if ablation.ordered else "none",
-            capsize=3,
-            elinewidth=1.2,
             label=name,
         )
     longest = max(len(line) for label in labels for line in label.split("\n"))

@@ -5,31 +5,46 @@ from __future__ import annotations
 import math
 
 from repro.formatting import small
-from repro.report.cache import Sources
+from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon
+from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
-from repro.report.verdicts import undecidable
+from repro.runs.arms import ARMS
 from repro.runs.guarantees import protected_unit, total_epsilon
-from repro.runs.settings import RecordPrivacy
+from repro.runs.record import RunRecord
 
 PRIVATE = "DP+ / SecAgg+"
 PLAIN = "DP− / SecAgg−"
-FEDAVG, CLIPPED, DOCUMENTED = "fedavg", "clip-secagg", "documented-secagg"
-RECORD, HOSPITAL = "dpsgd-eps6-secagg", "calibrated-secagg"
-SCATTERING = "scattering-dpsgd-eps6-secagg"  # the same promise as RECORD by another model
-SCATTERING_PLAIN, SCATTERING_POOLED = "scattering-fedavg", "scattering-central-dpsgd-eps6"
-# What the rows of the answer are, and the arm that measures each.
-ROWS = (
-    ("no privacy: plain FedAvg", FEDAVG),
-    ("“DP+” as most likely run: clipping, no noise", CLIPPED),
-    ("“DP+” as documented: its noise added", DOCUMENTED),
-    ("honest privacy for a record (one image)", RECORD),
-    ("honest privacy for a whole hospital", HOSPITAL),
-    ("another model (scattering): no privacy", SCATTERING_PLAIN),
-    ("another model (scattering): honest privacy for a record", SCATTERING),
+FEDAVG, SECAGG, CLIPPED = "fedavg", "fedavg-secagg", "clip-secagg"
+DOCUMENTED, RECORD, HOSPITAL = "documented-secagg", "dpsgd-eps6-secagg", "calibrated-secagg"
+# (group, what the row is, the arm that measures it). Rows of a group are alike but for privacy.
+_ROWS = (
+    ("the paper's network", "no privacy: FedAvg + SecAgg", SECAGG),
+    ("the paper's network", "“DP+” as most likely run: clipping, no noise", CLIPPED),
+    ("the paper's network", "“DP+” as documented: its noise added", DOCUMENTED),
+    ("the paper's network", "honest for a record, each hospital its own noise", RECORD),
+    ("the paper's network", "honest for a record, noise shared", "shared-dpsgd-eps6"),
+    ("the paper's network", "honest for a whole hospital", HOSPITAL),
+    ("scattering, one linear layer", "no privacy", "scattering-fedavg"),
+    (
+        "scattering, one linear layer",
+        "honest for a record, each hospital its own noise",
+        "scattering-dpsgd-eps6-secagg",
+    ),
+    ("scattering, one linear layer", "honest for a record, noise shared", "scattering-shared-eps6"),
 )
+ROWS = tuple(row for row in _ROWS if row[2] in ARMS)
+
+
+def counts_in_words(evidence: Evidence) -> str:
+    return f"{' / '.join(map(str, evidence.hospital_counts))} hospitals"
+
+
+def runs_of(evidence: Evidence, arm: str) -> list[RunRecord]:
+    """Those of every number of hospitals."""
+    return [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
 
 
 def answer_table(sources: Sources) -> Table:
@@ -37,33 +52,49 @@ def answer_table(sources: Sources) -> Table:
     evidence = sources.evidence
     counts = evidence.hospital_counts
     stated = sources.claims.get("epsilon").value
-    rows = [{"what": "the paper’s claim", "epsilon": f"{stated:g} (as stated)", "epochs": "–"}]
+    rows = [
+        {
+            "group": "the paper's claim, not run",
+            "what": PRIVATE,
+            "epsilon": f"{stated:g} (as stated)",
+            "epochs": "–",
+        }
+    ]
     for hospitals in counts:
         claim = sources.claims.accuracy(PRIVATE, hospitals)
         rows[0][f"k{hospitals}"] = f"{claim.value:.2f} [{claim.source}]" if claim else "–"
-    for what, arm in ROWS:
-        row = {"what": what, "epsilon": _true_epsilon(evidence, arm)}
+    for group, what, arm in ROWS:
+        row = {"group": group, "what": what, "epsilon": _true_epsilon(evidence, arm)}
         row["epochs"] = _epochs(evidence, arm)
         for hospitals in counts:
-            final = evidence.final(arm, hospitals)
-            row[f"k{hospitals}"] = NOT_RUN if final is None else percent(final)
+            row[f"k{hospitals}"] = _accuracy(evidence, arm, hospitals)
         rows.append(row)
     return Table(
         name="answer",
         title="Test accuracy (%) and true ε",
         columns=[
+            Column("group", "model"),
             Column("what", "training"),
-            Column("epsilon", "ε", number=True),
+            Column("epsilon", "true ε", number=True),
             Column("epochs", "local epochs", number=True),
-            *(Column(f"k{k}", f"accuracy (%), {k} hospitals", number=True) for k in counts),
+            *(Column(f"k{k}", f"{k} hospitals", number=True) for k in counts),
         ],
         rows=rows,
-        caption="Accuracy: mean ± standard deviation over seeds, last round"
-        f"{_guessing(evidence)}. ε: total over our own rounds, at "
-        f"δ = {small(RecordPrivacy.delta)}, from the runs' ledgers, for the unit in brackets. "
-        f"Local epochs: passes over the training images in all rounds.{_beware(evidence)}"
+        caption="Accuracy (%) of the last round: mean over seeds, in brackets each seed"
+        f"{_guessing(evidence)}. ε: total, from the runs' ledgers, at {_deltas(evidence)}, for the "
+        "unit in brackets. Compare rows of one model with each other, none with the claim."
         f"{_public_seeds(evidence)} {evidence.caption()}",
     )
+
+
+def _accuracy(evidence: Evidence, arm: str, hospitals: int) -> str:
+    final, runs = evidence.final(arm, hospitals), evidence.runs(arm, hospitals)
+    if final is None:
+        return NOT_RUN
+    if len(runs) == 1:
+        return percent(final)
+    seeds = ", ".join(f"{100 * run.final_accuracy:.1f}" for run in runs)
+    return f"{100 * final.mean:.2f}\n({seeds})"
 
 
 def _guessing(evidence: Evidence) -> str:
@@ -75,15 +106,15 @@ def _guessing(evidence: Evidence) -> str:
     return f"; always guessing the commonest class has {100 * max(images) / sum(images):.1f} %"
 
 
-def _beware(evidence: Evidence) -> str:
-    """What must not be read out of the table, where these runs decide nothing."""
-    why_not = undecidable(evidence) if evidence.records else None
-    if why_not is None:
-        return ""
-    return (
-        " Compare our rows of like length and model with each other, none with the paper: "
-        f"{why_not}."
-    )
+def _deltas(evidence: Evidence) -> str:
+    found = {
+        float(row["delta"])
+        for _, _, arm in ROWS
+        for run in runs_of(evidence, arm)
+        for row in run.privacy
+        if row.get("delta") is not None
+    }
+    return "δ = " + " or ".join(small(delta) for delta in sorted(found)) if found else "its own δ"
 
 
 def _public_seeds(evidence: Evidence) -> str:
@@ -96,8 +127,8 @@ def _public_seeds(evidence: Evidence) -> str:
 
 
 def _epochs(evidence: Evidence, arm: str) -> str:
-    runs = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
-    return f"{runs[0].settings['local']['epochs'] * runs[0].rounds:g}" if runs else NOT_RUN
+    runs = runs_of(evidence, arm)
+    return f"{local_epochs(runs[0]):g}" if runs else NOT_RUN
 
 
 def _true_epsilon(evidence: Evidence, arm: str) -> str:
@@ -105,7 +136,7 @@ def _true_epsilon(evidence: Evidence, arm: str) -> str:
     unit = protected_unit(arm)
     if unit is None:
         return epsilon(math.inf)
-    runs = [run for hospitals in evidence.hospital_counts for run in evidence.runs(arm, hospitals)]
+    runs = runs_of(evidence, arm)
     if not runs:
         return NOT_RUN
     return f"{epsilon(max(total_epsilon(run, unit) for run in runs))} ({unit})"

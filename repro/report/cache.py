@@ -1,9 +1,8 @@
-"""Draw an item only when it is missing or something it was drawn from has changed.
+"""Draw an item only when it is missing or what it may be drawn from has changed.
 
-While an item is drawn its sources note every question it asks of them (``watching``). The note
-``OUT/.drawn/NAME.json`` keeps each question with a digest of its answer, and the files written. An
-item is current when its files are the very bytes that were written, the same questions have the
-same answers, and the drawing code is the same.
+The note ``OUT/.drawn/NAME.json`` keeps the digest of the sources and of each file written. An
+item is current when its files are the very bytes that were written, the sources have the same
+digest, and the drawing code is the same.
 """
 
 from __future__ import annotations
@@ -12,64 +11,23 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from repro.errors import InputError
 from repro.files import write_whole
-from repro.report.claims import Claims, load_claims
-from repro.report.evidence import Evidence, gather
-from repro.runs.store import RunStore
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CODE = ("report", "ablations", "accounting", "runs", "files.py")
+CODE = ("report", "ablations", "accounting", "runs", "files.py", "formatting.py")
 
 
-@dataclass(frozen=True)
-class Sources:
-    """All that tables, figures and the report may read."""
-
-    out: Path
-    evidence: Evidence
-    claims: Claims
-
-    @classmethod
-    def of(
-        cls,
-        out: str | Path,
-        *,
-        runs: str | Path | None = None,
-        profile: str | None = None,
-        fingerprint: str | None = None,
-    ) -> Sources:
-        """out: where things are drawn; runs: the store's root where it is another folder."""
-        evidence = gather(RunStore(out if runs is None else runs), profile, fingerprint)
-        return cls(Path(out), evidence, load_claims())
-
-    def side(self, name: str) -> dict[str, Any] | None:
-        """A JSON file beside the runs, e.g. ``partition/k10`` or ``bench/secagg``; or None."""
-        path = self.out / f"{name}.json"
-        if not path.exists():
-            return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as problem:
-            raise InputError(path.name, str(path), f"JSON ({problem}); delete it") from problem
-        return dict(content)
-
-
-def is_current(out: Path, name: str, answers: Callable[[str], str]) -> bool:
-    """Are all files of ``name`` there unchanged, and is what they were drawn from?
-
-    answers: question → digest of its answer now; asked only what the note says was asked.
-    """
+def is_current(out: Path, name: str, sources: str) -> bool:
+    """Are all files of ``name`` there unchanged, drawn from sources of this digest?"""
     noted = _read_note(out, name)
     return (
         noted is not None
         and noted["code"] == code_digest()
-        and all(answers(question) == digest for question, digest in noted["inputs"].items())
+        and noted["sources"] == sources
         and all(
             (out / file).exists() and _hash((out / file).read_bytes()) == digest
             for file, digest in noted["files"].items()
@@ -77,10 +35,10 @@ def is_current(out: Path, name: str, answers: Callable[[str], str]) -> bool:
     )
 
 
-def mark_current(out: Path, name: str, inputs: Mapping[str, str], paths: Iterable[Path]) -> None:
-    """Note that ``paths`` were drawn from ``inputs``: question → digest of its answer."""
+def mark_current(out: Path, name: str, sources: str, paths: Iterable[Path]) -> None:
+    """Note that ``paths`` were drawn from sources of this digest."""
     files = {path.relative_to(out).as_posix(): _hash(path.read_bytes()) for path in sorted(paths)}
-    note = {"code": code_digest(), "inputs": dict(sorted(inputs.items())), "files": files}
+    note = {"code": code_digest(), "sources": sources, "files": files}
     write_whole(_note(out, name), json.dumps(note, indent=1) + "\n")
 
 
@@ -112,9 +70,8 @@ def _read_note(out: Path, name: str) -> dict[str, Any] | None:
         noted = json.loads(_note(out, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    parts: Sequence[str] = ("inputs", "files")
-    whole = isinstance(noted, dict) and all(isinstance(noted.get(part), dict) for part in parts)
-    return noted if whole and "code" in noted else None
+    whole = isinstance(noted, dict) and isinstance(noted.get("files"), dict)
+    return noted if whole and {"code", "sources"} <= noted.keys() else None
 
 
 def _note(out: Path, name: str) -> Path:

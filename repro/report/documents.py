@@ -12,14 +12,16 @@ from pathlib import Path
 
 from repro.errors import InputError
 from repro.files import write_whole
-from repro.report.answer import Finding, answer
-from repro.report.cache import Sources
+from repro.report.answer import answer
 from repro.report.claims import PAPER_RESULTS
+from repro.report.content import CHART
 from repro.report.expected import load_expected
 from repro.report.methods import profile_columns
 from repro.report.rows import table_of_rows
 from repro.report.sections import ablation_sections, item_sections
+from repro.report.sources import Sources
 from repro.report.table import markdown
+from repro.report.text import first_screen
 from repro.report.verdicts import judge, verdict_table
 
 DOCUMENTS = ("README.md", "REPRODUCE.md")
@@ -54,18 +56,10 @@ def refreshed(text: str, sources: Sources) -> str:
 
 def _answer(sources: Sources) -> str:
     given = answer(sources, judge(sources))
-
-    def bullets(findings: tuple[Finding, ...]) -> str:
-        return "\n".join(f"- **{finding.lead}** {finding.text}" for finding in findings)
-
-    return "\n\n".join(
-        [
-            f"**The paper claims:** {given.claims}",
-            f"**What was found:**\n\n{bullets(given.found)}",
-            markdown(given.table, heading=False).rstrip(),
-            f"**How sure we are:**\n\n{bullets(given.sure)}",
-        ]
-    )
+    chart = (sources.out / "figures" / f"{CHART}.svg").resolve()
+    inside = chart.is_relative_to(PAPER_RESULTS.parent)
+    shown = chart.relative_to(PAPER_RESULTS.parent).as_posix() if inside else f"figures/{CHART}.svg"
+    return "\n\n".join([f"**{given.scope}**", *first_screen(given, shown, level=3)])
 
 
 def _profiles(sources: Sources) -> str:

@@ -21,6 +21,7 @@ from repro.runs.store import RunStore
 # Best first: what a reader would rather see when a store holds several kinds of data.
 KINDS = ("official", "rebuilt", "file", "synthetic")
 REAL = ("official", "rebuilt")
+CLAIMED = "bloodmnist"  # the data set that the paper's claims are about
 
 
 def data_kind(dataset: dict[str, Any]) -> str:
@@ -51,10 +52,9 @@ class Evidence:
     kind: str | None  # of data; None while there is no run
     records: tuple[RunRecord, ...]
 
-    def runs(self, arm: str, hospitals: int, *, timed: bool = False) -> list[RunRecord]:
+    def runs(self, arm: str, hospitals: int) -> list[RunRecord]:
         """The finished runs of one cell, by seed.
 
-        timed: say True to show the runs' timings, in which equal runs differ (see ``watching``).
         Pooled training knows no hospitals, so its runs stand in the cells of every number.
         """
         pooled = ARMS[arm].scope == "pooled"
@@ -87,6 +87,12 @@ class Evidence:
         return [f"class {index}" for index in range(classes)]
 
     @property
+    def foreign(self) -> str | None:
+        """The data set's name where it is not the one that the claims are about."""
+        name = str(self.records[0].dataset.get("name", CLAIMED)) if self.records else CLAIMED
+        return None if name == CLAIMED else name
+
+    @property
     def dataset_caption(self) -> str:
         return data_caption(self.records[0].dataset) if self.records else "Data: no run yet."
 
@@ -103,29 +109,33 @@ class Evidence:
 def gather(store: RunStore, profile: str | None = None, fingerprint: str | None = None) -> Evidence:
     """The store's runs of ``profile`` on the data of ``fingerprint``.
 
-    Either may be None: then the group that says most is taken (the profile that trains most,
-    official before rebuilt before other data, then the one with most runs). Runs whose settings
-    are not the matrix' own (other rounds, an ablation) and runs without a seed are left out.
+    Either may be None: then the group that says most is taken (BloodMNIST before other data
+    sets, the profile that trains most, official before rebuilt before other data, then the one
+    with most runs). Runs whose settings are not the matrix' own (other rounds, an ablation) and
+    runs without a seed are left out.
     """
     if profile is not None and profile not in PROFILES:
         raise InputError("profile", profile, "one of " + ", ".join(PROFILES))
-    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    groups: dict[tuple[bool, str, str, str], list[RunRecord]] = {}
     for record in store.all():
         if profile not in (None, record.profile) or not is_canonical(record):
             continue
         print_ = str(record.dataset.get("fingerprint") or record.dataset.get("md5"))
         if fingerprint not in (None, print_):
             continue
-        groups.setdefault((record.profile, data_kind(record.dataset), print_), []).append(record)
+        foreign = record.dataset.get("name", CLAIMED) != CLAIMED
+        key = (foreign, record.profile, data_kind(record.dataset), print_)
+        groups.setdefault(key, []).append(record)
     if not groups:
         return Evidence(profile or "quick", None, ())
     best = min(groups, key=lambda key: (*_rank(key), -len(groups[key]), key))
     records = sorted(groups[best], key=lambda r: (r.arm, r.hospitals, r.seed))
-    return Evidence(best[0], best[1], tuple(records))
+    return Evidence(best[1], best[2], tuple(records))
 
 
-def _rank(key: tuple[str, str, str]) -> tuple[float, int]:
-    return -training_work(PROFILES[key[0]]), KINDS.index(key[1])
+def _rank(key: tuple[bool, str, str, str]) -> tuple[bool, float, int]:
+    foreign, profile, kind, _ = key
+    return foreign, -training_work(PROFILES[profile]), KINDS.index(kind)
 
 
 def training_work(profile: Profile) -> float:

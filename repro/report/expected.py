@@ -48,7 +48,9 @@ def load_expected(path: Path | None = None) -> list[Band]:
 
 def check_expected(evidence: Evidence, bands: list[Band] | None = None) -> list[Violation]:
     """The bands that a measured mean has left. Arms that were not run violate nothing."""
-    violations = []
+    violations: list[Violation] = []
+    if evidence.foreign:
+        return violations  # the bands are of BloodMNIST and its stand-in
     for band in load_expected() if bands is None else bands:
         if (band.profile, band.data) != (evidence.profile, evidence.kind):
             continue

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from repro.report.answer import coverage
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
+from repro.report.sources import Sources
 from repro.report.table import Column, Table
 from repro.report.tightness import given_away
 from repro.runs.guarantees import warnings_of

@@ -22,9 +22,10 @@ h1 { font-size: clamp(1.35rem, 4vw, 2rem); line-height: 1.2; margin: 0 0 .4rem; 
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 0 0 .6rem; }
 p, li { max-width: 58rem; overflow-wrap: anywhere; }
-ul { padding-left: 1.2rem; margin: .4rem 0; }
+ul, ol { padding-left: 1.2rem; margin: .4rem 0; }
 li { margin: .3rem 0; }
 a { color: var(--accent); }
+.scope { font-weight: 600; margin: .2rem 0 .5rem; }
 .data { color: var(--muted); margin: 0; font-size: .9rem; }
 #answer { background: var(--raised); border: 1px solid var(--line); border-radius: .6rem;
   padding: .2rem 1.1rem .9rem; margin-top: 1rem; }
@@ -50,13 +51,28 @@ th.n { text-align: right; }
 .notes { font-size: .875rem; color: var(--muted); }
 figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   overflow-wrap: anywhere; max-width: 60rem; }
-@media (max-width: 40rem) {
+@media screen and (max-width: 40rem) {
   main { padding: 1rem .75rem 3rem; }
   #answer { padding: .1rem .8rem .7rem; }
-  th, td { padding: .3rem .45rem; }
-  #answer table { font-size: .8rem; }
-  #answer th, #answer td { padding: .25rem .3rem; }
-  #answer td.n { white-space: normal; }
+  table, tbody, tr, td { display: block; min-width: 0 !important; }
+  thead { position: absolute; left: -10000px; }
+  tr { border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .6rem;
+    padding: .3rem .5rem; }
+  td, td.n { border: 0; padding: .1rem 0; text-align: left; white-space: normal; max-width: none; }
+  td:empty { display: none; }
+  td::before { content: attr(data-label) ": "; color: var(--muted); }
+  td:first-child { font-weight: 600; }
+  td:first-child::before { content: none; }
 }
-@media print { .scroll { overflow: visible; } nav { display: none; } }
+@media print {
+  body { font-size: 10pt; }
+  .scroll { overflow: visible; }
+  .card img { min-width: 0; }
+  nav { display: none; }
+  table { font-size: 7.5pt; min-width: 0; width: 100%; }
+  th, td { padding: .15rem .3rem; }
+  td.n { white-space: normal; }
+  tr, .drawing { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+}
 """

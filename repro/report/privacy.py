@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+from repro.accounting.ledger import PLAIN_VIEW, SECURE_VIEW
 from repro.report.table import NOT_RUN
 from repro.runs.arms import ARMS
 from repro.runs.guarantees import REPLACE, or_infinity, statements
 from repro.runs.record import RunRecord
 
 RELATIONS = {"add_remove": "add/remove", REPLACE: "replace"}
+SEEN = {PLAIN_VIEW.name: "each update seen", SECURE_VIEW.name: "only the sum seen"}
 
 
 def epsilon_cell(records: list[RunRecord], unit: str) -> str:
@@ -31,7 +33,7 @@ def epsilon_cell(records: list[RunRecord], unit: str) -> str:
     for (view, relation), (per_round, total) in worst.items():
         words = [RELATIONS.get(relation, relation)]
         if len(views) > 1:
-            words.append("only the sum seen" if "after secure" in view else "each update seen")
+            words.append(SEEN.get(view, view))
         about = ", ".join(word for word in words if word)
         lines.append(f"{epsilon(per_round)} / {epsilon(total)}" + (f" ({about})" if about else ""))
     return "\n".join(dict.fromkeys(lines))

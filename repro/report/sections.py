@@ -7,14 +7,15 @@ figure's gives its verdicts, an ablation's what was measured, where it was run.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from repro.ablations import NAMES, about, get_ablation
-from repro.report.cache import Sources
 from repro.report.claims import PAPER_RESULTS
 from repro.report.items import ITEMS, Item
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.verdicts import Verdict, judge
 
@@ -44,7 +45,7 @@ def _item(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
 
 
 def _ablation(name: str, sources: Sources) -> str:
-    folder = sources.out / "ablations"
+    folder = sources.find("ablations") or sources.out / "ablations"
     found = [path for ending in ENDINGS if (path := folder / f"{name}{ending}").exists()]
     said = about(name) | {
         "Drawn": links(sources.out, found),
@@ -69,7 +70,7 @@ def links(out: Path, paths: list[Path]) -> str:
         if path.resolve().is_relative_to(ROOT):
             shown.append(f"[{path.name}]({path.resolve().relative_to(ROOT).as_posix()})")
         else:
-            shown.append(f"`OUT/{path.relative_to(out).as_posix()}`")
+            shown.append(f"`OUT/{Path(os.path.relpath(path, out)).as_posix()}`")
     return ", ".join(shown) + "." if shown else "not drawn here yet."
 
 

@@ -62,8 +62,8 @@ SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
     "grid.linewidth": 0.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "legend.frameon": False,
@@ -105,8 +105,8 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    lines = textwrap.wrap(caption, width=int(width * 18))
-    bottom = (0.15 * len(lines) + 0.12) / height
+    lines = textwrap.wrap(caption, width=int(width * 17))
+    bottom = (0.16 * len(lines) + 0.12) / height
     top = 0.42 / height
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.005, bottom, 0.99, 1 - bottom - top), w_pad=0.08, h_pad=0.06)
@@ -117,7 +117,7 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
         0.09 / width,
         0.07 / height,
         "\n".join(lines),
-        fontsize=7.5,
+        fontsize=8,
         va="bottom",
         color=MUTED,
         linespacing=1.35,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.formatting import small
-from repro.report.cache import Sources
 from repro.report.rows import empty_table
+from repro.report.sources import Sources
 from repro.report.table import Column, Table
 
 OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"

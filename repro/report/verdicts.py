@@ -13,10 +13,10 @@ from typing import Any
 
 from repro.accounting.gaussian import gaussian_epsilon
 from repro.formatting import small
-from repro.report.cache import Sources
 from repro.report.claims import Claim
-from repro.report.evidence import REAL, Evidence
+from repro.report.evidence import CLAIMED, REAL, Evidence
 from repro.report.privacy import epsilon
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.profiles import PROFILES, Profile
@@ -32,6 +32,7 @@ DEPARTURES = {  # field of a profile → what to say where it is not the paper's
     "train_stride": "1 in {:g} training images",
     "test_stride": "1 in {:g} test images",
 }
+MEASURED = ("accuracy", "difference", "sizes")  # on images; other claims need none
 # An interval wider than this (in points, to each side) would let almost any claim pass.
 WIDEST_INTERVAL = 3.0
 
@@ -65,6 +66,9 @@ def judge(sources: Sources) -> list[Verdict]:
         for reading in claim.readings or ({},):
             if not claim.comparable or judge_one is None:
                 found.append(_verdict(claim, reading, "–", "", NOT_COMPARABLE, claim.reason))
+            elif claim.kind in MEASURED and sources.evidence.foreign:
+                why = undecidable(sources.evidence) or ""
+                found.append(_verdict(claim, reading, "–", "", NOT_COMPARABLE, why))
             else:
                 found.append(judge_one(sources, claim, reading))
     return found
@@ -72,6 +76,7 @@ def judge(sources: Sources) -> list[Verdict]:
 
 def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Table:
     verdicts = judge(sources) if verdicts is None else verdicts
+    reasons = list(dict.fromkeys(v.reason for v in verdicts))
     return Table(
         name="verdicts",
         title="Verdicts: the paper's claims, one by one",
@@ -83,7 +88,7 @@ def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Ta
             Column("measured", "measured", number=True),
             Column("interval", "95 % interval", number=True),
             Column("verdict", "verdict"),
-            Column("reason", "reason"),
+            Column("reason", "why", number=True),
         ],
         rows=[
             {
@@ -94,10 +99,11 @@ def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Ta
                 "measured": v.measured,
                 "interval": v.interval,
                 "verdict": v.verdict,
-                "reason": v.reason,
+                "reason": str(reasons.index(v.reason) + 1),
             }
             for v in verdicts
         ],
+        notes=[f"Why {number}: {reason}." for number, reason in enumerate(reasons, start=1)],
         caption=sources.evidence.caption(),
         data=[v.__dict__ for v in verdicts],
     )
@@ -150,6 +156,8 @@ def claimed(claim: Claim) -> str:
 
 def undecidable(evidence: Evidence) -> str | None:
     """Why these runs cannot decide an accuracy claim; None when they can."""
+    if evidence.foreign:
+        return f"the claims are about BloodMNIST, these runs about {evidence.foreign}"
     if evidence.kind not in REAL:
         return "the images are not BloodMNIST's" + (
             " but a synthetic stand-in" if evidence.kind == "synthetic" else ""
@@ -272,6 +280,10 @@ def _sizes(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
     partition = sources.side(f"partition/k{claim.hospitals}")
     if partition is None:
         return _verdict(claim, reading, NOT_RUN, "", NOT_CHECKABLE, "no partition was computed")
+    data = partition.get("dataset", {}).get("name", CLAIMED)
+    if data != CLAIMED:
+        why = f"the claim is about BloodMNIST, this partition about {data}"
+        return _verdict(claim, reading, "–", "", NOT_COMPARABLE, why)
     sizes = partition["sizes"]
     same = sizes == claim.value
     measured = f"{min(sizes)} to {max(sizes)}"

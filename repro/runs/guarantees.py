@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from repro.accounting.ledger import UNPROTECTED
 from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
@@ -39,7 +40,7 @@ class Statement:
 
 def protected_unit(arm: str) -> str | None:
     """Whom the arm's noise is meant to protect, record or hospital; None without noise."""
-    if ARMS[arm].trainer == "dpsgd":
+    if ARMS[arm].epsilon is not None:
         return "record"
     return "hospital" if ARMS[arm].private else None
 
@@ -64,9 +65,12 @@ def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:
 def total_epsilon(record: RunRecord, unit: str) -> float:
     """The total ε for adding or removing one ``unit``; ∞ where the ledger states none.
 
-    Of several views the largest counts: it holds without trusting the aggregation.
+    Of several views the largest counts: it holds without trusting the aggregation. Only where the
+    arm's noise itself rests on secure aggregation, the view in which that fails is left out.
     """
-    totals = [s.total for s in statements(record, unit) if s.relation != REPLACE]
+    totals = [
+        s.total for s in statements(record, unit) if s.relation != REPLACE and s.view != UNPROTECTED
+    ]
     return max((or_infinity(total) for total in totals), default=math.inf)
 
 

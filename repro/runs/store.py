@@ -25,8 +25,9 @@ from repro.runs.record import RunRecord
 class RunStore:
     """All runs below ``root``."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = writable_folder("out", Path(root))
+    def __init__(self, root: str | Path, *, written: bool = True) -> None:
+        """written: False for a store that is only read, which may lie in a read-only folder."""
+        self.root = writable_folder("out", Path(root)) if written else Path(root)
 
     @property
     def runs(self) -> Path:

@@ -247,7 +247,8 @@ class Round:
             if len(self._answers) >= REMEMBERED:
                 self._answers.clear()
             self._answers[key] = question(*about)
-        return self._answers[key]
+        answer: Answer = self._answers[key]
+        return answer
 
     @cached_property
     def _answers(self) -> dict[Any, Any]:

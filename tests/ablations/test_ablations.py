@@ -21,10 +21,10 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation
 from repro.random import RootSeed
 from repro.report.ablation import draw_ablation
-from repro.report.cache import Sources
 from repro.report.evidence import gather
 from repro.report.items import table1_accuracy
 from repro.report.sections import ablation_sections
+from repro.report.sources import Sources
 from repro.report.table import markdown
 from repro.runs.arms import ARMS, compose
 from repro.runs.profiles import PROFILES

@@ -12,14 +12,14 @@ from repro.accounting import (
     FixedBatchGaussianEvent,
     GaussianEvent,
     NonPrivateEvent,
+    PLDAccountant,
     PoissonSampledGaussianEvent,
     RDPAccountant,
     ShuffledBatchesEvent,
     gaussian_epsilon,
 )
 from repro.accounting.composition import summed_multiplier
-from repro.accounting.ledger import FederatedLedger
-from repro.accounting.ledger_rows import warnings_of
+from repro.accounting.ledger import FederatedLedger, View, warnings_of
 from repro.errors import InputError
 from repro.formatting import to_json
 
@@ -28,6 +28,10 @@ SIZES = {0: 874, 1: 608, 2: 1304}
 KEYS = {
     "unit",
     "relation",
+    "equivalent",
+    "trust",
+    "method",
+    "epsilons",
     "mechanism",
     "view",
     "delta",
@@ -90,7 +94,10 @@ def test_record_epsilon_is_the_maximum_over_hospitals():
     worst = max(alone, key=alone.get)
     statement = ledger.record_epsilon()
     assert worst == 1  # the smallest hospital has the highest sample rate
-    assert (statement.epsilon, statement.order) == alone[worst]
+    assert statement.bound.by_method["rdp"] == alone[worst][0]
+    # Tighter than RDP by about a tenth, and said to be by another method.
+    assert 0.8 * alone[worst][0] < statement.epsilon < 0.97 * alone[worst][0]
+    assert (statement.method, statement.order) == ("pld", None)
     assert statement.hospital == worst
     assert ledger.hospital_epsilon().epsilon == math.inf
 
@@ -102,7 +109,7 @@ def test_hospital_epsilon_composes_over_rounds_exactly():
     for _ in range(50):
         ledger.spend_round(noised(sigma / 7, range(10)))
     for relation, plain, summed in [("add_remove", 2759, 329), ("replace_one", 10535, 1161)]:
-        got = ledger.hospital_epsilon(relation=relation, aggregation="plain").epsilon
+        got = ledger.hospital_epsilon(relation=relation, view="plain").epsilon
         assert got == pytest.approx(plain, abs=0.6)
         got = ledger.hospital_epsilon(relation=relation).epsilon
         assert got == pytest.approx(summed, abs=0.6)
@@ -193,11 +200,14 @@ def test_running_on_adds_to_what_was_spent():
     """More rounds after a finished run cost more, composed with the first ones."""
     ledger = dp_sgd()
     train(ledger, 5)
-    finished = ledger.record_epsilon().epsilon
+    finished = ledger.record_epsilon()
     train(ledger, 5)
     event, count = steps_of(1)
     both = RDPAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
-    assert finished < ledger.record_epsilon().epsilon == both
+    tight = PLDAccountant().compose(event, 10 * count).epsilon(DELTA)
+    after = ledger.record_epsilon()
+    assert dict(after.bound.by_method) == {"rdp": both, "pld": tight}
+    assert finished.epsilon < after.epsilon == min(both, tight)
 
 
 def test_rounds_with_fewer_survivors_cost_more():
@@ -267,7 +277,7 @@ def test_several_events_of_one_hospital_are_one_round():
     event, count = steps_of(1)
     ledger.spend_round([(1, event, count), (1, GaussianEvent(5.0), 2)])
     both = RDPAccountant().compose(event, count).compose(GaussianEvent(5.0), 2)
-    assert ledger.record_epsilon().epsilon == both.epsilon(DELTA)[0]
+    assert ledger.record_epsilon().bound.by_method["rdp"] == both.epsilon(DELTA)[0]
     row = ledger.as_records()[0]
     assert (row["rounds"], row["steps"]) == (1, count + 2)
 
@@ -300,12 +310,12 @@ def test_warnings_name_the_hospital():
         hospital_sizes={3: 1304, 4: 1000, 5: 608},
         seed_source="user seed",
     )
-    warnings = warnings_of(ledger, "record")
+    warnings = warnings_of(ledger.terms, "record")
     assert [w for w in warnings if w.startswith("hospital 3:")]
     assert [w for w in warnings if w.startswith("hospital 4:")]
     assert not [w for w in warnings if w.startswith("hospital 5:")]
     assert any("user seed" in w for w in warnings)
-    assert warnings_of(dp_sgd(), "record") == []
+    assert warnings_of(dp_sgd().terms, "record") == []
 
 
 @pytest.mark.parametrize(
@@ -360,3 +370,116 @@ def test_bad_settings(bad):
     good = {"unit": "record", "mechanism": "dp-sgd", "delta": DELTA, "hospital_sizes": SIZES}
     with pytest.raises(InputError):
         FederatedLedger(**{**good, **bad})
+
+
+def shared(**more):
+    """Three hospitals that share the noise of a sum, seen by all and by a coalition of one."""
+    views = [
+        View("model", "public model", "every hospital adds its share"),
+        View("coalition", "coalition of 1", "the others add theirs", multiplier=(2 / 3) ** 0.5),
+    ]
+    return FederatedLedger(
+        unit="record",
+        mechanism="shared noise",
+        delta=DELTA,
+        hospital_sizes=SIZES,
+        views=views,
+        **more,
+    )
+
+
+def test_an_arm_brings_its_own_views():
+    """Each view is stated with the noise it is left with, and with what must be trusted."""
+    ledger, event = shared(), PoissonSampledGaussianEvent(2.0, 0.05)
+    ledger.spend_round((h, event, 20) for h in SIZES)
+    rows = {row["view"]: row for row in ledger.as_records() if row["unit"] == "record"}
+    assert rows["public model"]["noise_multiplier"] == 2.0
+    assert rows["coalition of 1"]["noise_multiplier"] == pytest.approx(2.0 * (2 / 3) ** 0.5)
+    assert rows["public model"]["epsilon_total"] < rows["coalition of 1"]["epsilon_total"]
+    assert rows["coalition of 1"]["trust"] == "the others add theirs"
+    assert "holds if the others add theirs" in rows["coalition of 1"]["note"]
+    # The statement asked for without a view is the last one's.
+    assert ledger.record_epsilon().epsilon == rows["coalition of 1"]["epsilon_total"]
+    model = ledger.record_epsilon(view="model")
+    assert model.epsilon == rows["public model"]["epsilon_total"]
+
+
+def test_a_round_may_show_a_view_less_noise():
+    """After a drop-out the coalition sees less noise in that round, the other rounds as planned."""
+    ledger, event = shared(), GaussianEvent(3.0)
+    ledger.spend_round((h, event, 1) for h in SIZES)
+    ledger.spend_round(((h, event, 1) for h in SIZES), multipliers={"coalition": 0.5})
+    mu = math.hypot(1 / (3 * (2 / 3) ** 0.5), 1 / 1.5)
+    assert ledger.record_epsilon().epsilon == pytest.approx(gaussian_epsilon(1 / mu, 1, 1, DELTA))
+    restored = shared()
+    restored.load_state_dict(json.loads(json.dumps(ledger.state_dict())))
+    assert restored.as_records() == ledger.as_records()
+    with pytest.raises(InputError, match="view"):
+        ledger.spend_round(((h, event, 1) for h in SIZES), multipliers={"martians": 0.5})
+
+
+@pytest.mark.parametrize("views", [[], [View("a", "one"), View("a", "another")]])
+def test_views_are_told_apart(views):
+    with pytest.raises(InputError, match="views"):
+        FederatedLedger(
+            unit="record", mechanism="x", delta=DELTA, hospital_sizes=SIZES, views=views
+        )
+
+
+def test_merged_states_lose_no_spend():
+    """Two parts of a run, kept apart, add up to the whole, whether merged or read as one list."""
+    whole, first, second = updates(3), updates(3), updates(3)
+    for part in (first, second):
+        for ledger in (part, whole):
+            ledger.spend_round(noised(4.0, range(3)))
+            ledger.spend_round(noised(3.0, range(2)))
+    merged = updates(3)
+    merged.load_state_dict(first.state_dict())
+    merged.merge_state_dict(second.state_dict())
+    assert merged.state_dict() == whole.state_dict()
+    both = {**first.state_dict(), "spent": first.state_dict()["spent"] * 2}
+    listed = updates(3)
+    listed.load_state_dict(both)
+    assert listed.state_dict() == whole.state_dict()
+    assert listed.as_records() == whole.as_records()
+    before = merged.state_dict()
+    with pytest.raises(InputError):
+        merged.merge_state_dict({**before, "unit": "record"})
+    assert merged.state_dict() == before
+
+
+def test_equal_events_written_differently_add_up():
+    """A multiplier of 4 and one of 4.0 are one event: a state naming both counts both."""
+    ledger = updates(2)
+    ledger.spend_round(noised(4.0, range(2)))
+    entry = ledger.state_dict()["spent"][0]
+    twin = json.loads(json.dumps(entry))
+    twin["event"]["noise_multiplier"] = 4
+    state = {**ledger.state_dict(), "spent": [entry, twin]}
+    ledger.load_state_dict(state)
+    assert sum(ledger.spent[entry["hospital"]].values()) == 2
+
+
+def test_states_written_with_two_fixed_views_are_still_read():
+    """What a secure sum showed used to be called ``in_sum``."""
+    ledger = updates(2, aggregation="secure")
+    ledger.spend_round(noised(4.0, range(2)))
+    state = ledger.state_dict()
+    for entry in state["spent"]:
+        entry["in_sum"] = entry.pop("seen")["secure"]
+    restored = updates(2, aggregation="secure")
+    restored.load_state_dict(state)
+    assert restored.as_records() == ledger.as_records()
+
+
+def test_zero_out_is_stated_where_n_is_public():
+    """The same ε as for adding or removing, named beside it; never for fixed-size batches."""
+    ledger = dp_sgd()
+    train(ledger, 2)
+    row = ledger.as_records()[0]
+    assert (row["relation"], row["equivalent"]) == ("add_remove", ["zero_out"])
+    assert "zero_out" in ledger.relations()
+    fixed = dp_sgd()
+    fixed.spend(0, FixedBatchGaussianEvent(2.0, 0.1))
+    assert all(row["equivalent"] == [] for row in fixed.as_records())
+    assert "zero_out" not in fixed.relations()

@@ -28,11 +28,30 @@ def ask(capsys, command, options, **changes):
     return json.loads(capsys.readouterr().out)
 
 
-def test_epsilon(capsys):
+def test_epsilon_by_rdp(capsys):
     """The anchor: 2.679 at an order of about 7.88."""
-    got = ask(capsys, "epsilon", EPSILON)
+    got = ask(capsys, "epsilon", EPSILON, accountant="rdp")
     assert got["epsilon"] == pytest.approx(2.679, abs=5e-4)
     assert got["order"] == pytest.approx(7.88, abs=0.01)
+    assert got["method"] == "rdp"
+
+
+def test_epsilon_is_the_smallest_proved(capsys):
+    """The anchor of the tight accountant: 2.455, with the method named and no Rényi order."""
+    got = ask(capsys, "epsilon", EPSILON)
+    assert got["epsilon"] == pytest.approx(2.455, abs=1e-3)
+    assert (got["method"], got["order"]) == ("pld", None)
+    assert got["epsilons"]["rdp"] == pytest.approx(2.679, abs=5e-4)
+    assert ask(capsys, "epsilon", EPSILON, accountant="pld")["epsilon"] == got["epsilon"]
+    assert ask(capsys, "epsilon", EPSILON, relation="zero_out")["epsilon"] == got["epsilon"]
+
+
+def test_what_pld_does_not_account_for(capsys):
+    """Fixed batches: refused by name where it alone is asked for, by RDP where the best is."""
+    fixed = {**EPSILON, "relation": "replace_one", "sampling": "fixed"}
+    assert main([*words("epsilon", fixed, accountant="pld"), "--json"]) == 2
+    assert "FixedBatchGaussianEvent" in capsys.readouterr().err
+    assert ask(capsys, "epsilon", fixed)["method"] == "rdp"
 
 
 def test_epsilon_of_fixed_batches_under_replace_one(capsys):
@@ -63,7 +82,8 @@ def test_epsilon_of_a_billion_steps_and_of_rate_one(capsys):
     assert billion == ask(capsys, "epsilon", EPSILON, steps=10**9)["epsilon"] > 1e3
     whole = ask(capsys, "epsilon", EPSILON, sample_rate=1, noise_multiplier=100, steps=100)
     exact = gaussian_epsilon(100, 1, 100, 1e-5)
-    assert exact <= whole["epsilon"] <= 1.15 * exact
+    assert whole["epsilon"] == exact
+    assert whole["method"] == "gaussian"
 
 
 def test_rdp(capsys):
@@ -85,6 +105,15 @@ def test_noise(capsys):
     got = ask(capsys, "noise", NOISE)
     assert got["noise_multiplier"] == pytest.approx(1.76, abs=0.01)
     assert 6 - 1e-6 < got["epsilon"] <= 6
+
+
+def test_noise_by_the_tight_accountant(capsys):
+    """Less noise for the same ε, and that ε holds; without asking, RDP's noise as ever."""
+    loose, tight = (ask(capsys, "noise", NOISE, accountant=a) for a in ("rdp", "pld"))
+    assert loose == ask(capsys, "noise", NOISE)
+    assert 0.9 * loose["noise_multiplier"] < tight["noise_multiplier"]
+    assert tight["noise_multiplier"] < 0.96 * loose["noise_multiplier"]
+    assert 6 * (1 - 2e-3) < tight["epsilon"] <= 6
 
 
 def test_gaussian(capsys):

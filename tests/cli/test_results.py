@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from repro.cli import main
+from repro.report.assemble import ablation_summary
+from repro.report.sections import ablation_sections
+from repro.report.sources import Sources
 from tests.report import fake
 
 
@@ -73,3 +76,54 @@ def test_drawing_imports_no_torch(out):
         "assert not {'torch', 'torchvision', 'medmnist', 'triton'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("words", [["table", "1"], ["figure", "recall"], ["report"]])
+def test_a_folder_without_runs_is_refused(tmp_path, capsys, words):
+    typo = tmp_path / "reproducton"
+    assert main([*words, "--out", str(typo)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"repro {words[0]}: out: got")
+    assert "repro reproduce" in line
+    assert not typo.exists()
+    assert main([*words, "--out", str(tmp_path / "new"), "--runs", str(typo)]) == 2
+    assert "runs: got" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_without_runs_is_refused(out, capsys):
+    assert main(["table", "1", "--out", str(out), "--profile", "paper"]) == 2
+    assert "'quick'" in capsys.readouterr().err
+
+
+def test_side_files_beside_the_runs_are_found(out, tmp_path_factory, capsys):
+    """Partition, bench and ablations, by --runs, with links that lead to them."""
+    fake.side_files(out)
+    (out / "bench").mkdir()
+    (out / "bench" / "secagg.json").write_text('{"rows": []}')
+    there = tmp_path_factory.mktemp("drawn")
+    assert main(["figure", "hospitals", "--out", str(there), "--runs", str(out)]) == 0
+    assert main(["figure", "hospitals", "--out", str(out)]) == 0
+    drawn = [folder / "figures" / "hospitals.svg" for folder in (there, out)]
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
+    sources = Sources.of(there, runs=out)
+    assert sources.side("bench/secagg") == {"rows": []}
+    assert sources.side("partition/k20")["hospitals"] == 20
+    (out / "ablations" / "clip-norm.json").write_text('{"data": {"variants": []}, "caption": ""}')
+    assert ablation_summary(sources).rows[0]["name"] == "clip-norm"
+    assert "drawn" in ablation_sections(sources)
+    before = sources.digest
+    (out / "bench" / "secagg.json").write_text('{"rows": [1]}')
+    assert Sources.of(there, runs=out).digest != before, "redrawn when they change"
+
+
+def test_a_store_that_is_only_read_may_be_read_only(out, tmp_path_factory, monkeypatch, capsys):
+    import os
+
+    allowed = os.access
+    monkeypatch.setattr(
+        os, "access", lambda p, mode: not Path(p).is_relative_to(out) and allowed(p, mode)
+    )
+    there = tmp_path_factory.mktemp("there")
+    assert main(["table", "1", "--out", str(there), "--runs", str(out)]) == 0
+    assert main(["table", "1", "--out", str(out)]) == 2

@@ -1,5 +1,7 @@
 """DP-SGD of several hospitals at once: the numbers, the noise and the ε of one after the other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +11,7 @@ from repro.federated import images
 from repro.federated.training.private import PrivateTrainer
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy import dpsgd, per_sample_gradients
+from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.dpsgd import DPSGDRun, DPSGDSettings
 from repro.privacy.engines.stacked import RECORDS, stacked_sums
@@ -100,9 +103,10 @@ def test_a_sum_is_good_for_its_own_batch_only():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
     inputs, targets = torch.randn(3, 3, 2, 2), torch.tensor([0, 1, 2])
     (made,) = stacked_sums([model], losses, [(inputs, targets)], CLIPPING)
-    assert made.clipped_sum(model, losses, inputs, targets, CLIPPING, 1).records == 3
+    batch = Batch(model, losses, inputs, targets, CLIPPING)
+    assert made.clipped_sum(batch).records == 3
     with pytest.raises(ValueError, match="3 records for 2"):
-        made.clipped_sum(model, losses, inputs[:2], targets[:2], CLIPPING, 1)
+        made.clipped_sum(replace(batch, inputs=inputs[:2], targets=targets[:2]))
 
 
 def test_runs_that_do_not_fit_together_are_refused():

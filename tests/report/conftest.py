@@ -2,8 +2,8 @@
 
 import pytest
 
-from repro.report.cache import Sources
-from repro.report.html import write_report
+from repro.report.assemble import write_report
+from repro.report.sources import Sources
 from tests.report import fake
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+from repro.accounting.ledger import UNPROTECTED
 from repro.report.table import Column, Table, write_table
 from repro.runs import RunRecord, RunStore
 from repro.runs.arms import ARMS, compose
@@ -34,6 +35,11 @@ LEVELS = {
     "scattering-dpsgd-eps3": 0.71,
     "scattering-dpsgd-eps6": 0.76,
     "scattering-dpsgd-eps8": 0.77,
+    "scattering-shared-eps1": 0.71,
+    "scattering-shared-eps3": 0.79,
+    "scattering-shared-eps6": 0.82,
+    "scattering-shared-eps8": 0.83,
+    "shared-dpsgd-eps6": 0.67,
 }
 
 
@@ -66,6 +72,14 @@ def privacy(arm: str, hospitals: int) -> list[dict]:
             "epsilon_total": total,
         }
 
+    if ARMS[arm].trainer == "shared-dpsgd":
+        total = ARMS[arm].epsilon
+        return [
+            say("record", UNPROTECTED, 3 * total, 9 * total),
+            say("record", "coalition of 1 hospital with the server", total / 5, total),
+            say("record", "public model", total / 6, 0.9 * total),
+            say("hospital", "public model", math.inf, math.inf),
+        ]
     if ARMS[arm].trainer == "dpsgd":
         total = ARMS[arm].epsilon
         return [
@@ -104,8 +118,8 @@ def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: st
     """One fake run whose numbers follow from its arm and seed by arithmetic alone."""
     settings = compose(ARMS[arm], PROFILES[profile], hospitals=hospitals, seed=seed)
     rounds = settings.rounds
-    private = ARMS[arm].trainer == "dpsgd"
-    level = LEVELS[arm.removesuffix("-secagg") if private else arm]
+    private = ARMS[arm].epsilon is not None
+    level = LEVELS.get(arm.removesuffix("-secagg") if private else arm, 0.7)
     level += 0.004 * (seed - 1) - 0.0008 * (hospitals - 10)
     history = [
         {

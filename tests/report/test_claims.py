@@ -1,14 +1,15 @@
 """The claims are complete and tagged, and each gets the verdict its runs allow."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
 from repro.errors import InputError
-from repro.report.cache import Sources
 from repro.report.claims import load_claims
 from repro.report.expected import Band, check_expected, load_expected
+from repro.report.sources import Sources
 from repro.report.verdicts import (
     NOT_CHECKABLE,
     NOT_COMPARABLE,
@@ -209,3 +210,56 @@ def test_expected_bands_on_file_are_well_formed(tmp_path):
     path.write_text('[[band]]\nprofile = "quick"\n')
     with pytest.raises(InputError, match="band"):
         load_expected(path)
+
+
+def foreign(tmp_path, profile="paper"):
+    """Runs of another data set that would decide every claim if they were of BloodMNIST."""
+    store = RunStore(tmp_path)
+    for arm in ("fedavg", "fedavg-secagg"):
+        for seed in (0, 1, 2):
+            run = fake.record(arm, 10, seed, profile, "official")
+            data = run.dataset | {"name": "pathmnist", "fingerprint": "fake-pathmnist"}
+            store.save(dataclasses.replace(run, dataset=data, final_accuracy=0.9876))
+    return store
+
+
+def test_another_data_set_gets_no_verdict_on_its_images(tmp_path):
+    foreign(tmp_path)
+    judged = {
+        v.claim: v for v in judge(Sources.of(tmp_path)) if load_claims().get(v.claim).comparable
+    }
+    for claim in load_claims().of_kind("accuracy", "difference", "sizes"):
+        if claim.comparable:
+            assert judged[claim.id].verdict == NOT_COMPARABLE
+            assert "pathmnist" in judged[claim.id].reason
+            assert judged[claim.id].measured == "–"
+    # What follows from settings alone holds whatever the images are.
+    for claim in load_claims().of_kind("epsilon", "parameters"):
+        assert judged[claim.id].verdict in (REPRODUCED, NOT_REPRODUCED)
+
+
+def test_a_band_of_bloodmnist_does_not_bind_another_data_set(tmp_path):
+    foreign(tmp_path)
+    evidence = Sources.of(tmp_path).evidence
+    assert evidence.foreign == "pathmnist"
+    band = Band("paper", "official", "fedavg", 10, 0.0, 1.0)
+    assert check_expected(evidence, [band]) == []
+
+
+def test_of_two_data_sets_the_claims_own_is_drawn(tmp_path):
+    store = foreign(tmp_path)
+    for seed in (0, 1):
+        store.save(fake.record("fedavg", 10, seed, "smoke", "synthetic"))
+    evidence = Sources.of(tmp_path).evidence
+    assert evidence.foreign is None
+    assert evidence.profile == "smoke"
+
+
+def test_a_partition_of_another_data_set_decides_no_sizes(tmp_path):
+    fake.store(tmp_path, ["fedavg"], kind="rebuilt")
+    fake.side_files(tmp_path)
+    path = tmp_path / "partition" / "k10.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"dataset": {"name": "pathmnist"}}))
+    found = [v for v in judge(Sources.of(tmp_path)) if v.claim.startswith("sizes")]
+    assert {(v.hospitals, v.verdict) for v in found} >= {(10, NOT_COMPARABLE), (20, REPRODUCED)}

@@ -6,9 +6,9 @@ import pytest
 
 from repro.errors import InputError
 from repro.report.answer import answer
-from repro.report.cache import Sources
 from repro.report.evidence import data_kind, gather, is_canonical
 from repro.report.items import FIGURES, TABLES, draw
+from repro.report.sources import Sources
 from repro.report.verdicts import judge
 from repro.runs import RunStore
 from repro.runs.profiles import PROFILES
@@ -47,8 +47,14 @@ def test_any_profile_can_be_drawn_and_the_one_that_trains_most_is(tmp_path, monk
     for item in TABLES[0], FIGURES[2], FIGURES[4], FIGURES[5]:
         assert draw(item, sources)
     given = answer(sources, judge(sources))
-    assert [column.key for column in given.table.columns] == ["what", "epsilon", "epochs", "k10"]
-    assert "width 16 instead of 64, 20 rounds instead of 50" in str(given.sure)
+    assert [column.key for column in given.table.columns] == [
+        "group",
+        "what",
+        "epsilon",
+        "epochs",
+        "k10",
+    ]
+    assert "width 16 instead of 64, 20 rounds instead of 50" in given.scope
     assert "4 of 44 runs" in str(given.sure)
     fake.store(tmp_path, ["fedavg"], "paper")
     assert Sources.of(tmp_path).evidence.profile == "paper"

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from repro.report import style
-from repro.report.cache import Sources
 from repro.report.items import FIGURES, ITEMS, draw, find
+from repro.report.sources import Sources
 from tests.report import fake
 
 

@@ -1,15 +1,14 @@
-"""Only what is missing, or was drawn from something that has changed, is drawn again."""
+"""Only what is missing, or may have been drawn from something that has changed, is drawn again."""
 
 import dataclasses
 import json
 
 import pytest
 
-import repro.report.items as experiments
+import repro.report.items as items
 from repro.files import write_changed
-from repro.report.cache import Sources
 from repro.report.items import ITEMS, draw, draw_all, find
-from repro.report.watching import WatchedSources, answer_digest
+from repro.report.sources import Sources
 from repro.runs import RunStore
 from tests.report import fake
 
@@ -18,8 +17,8 @@ FEW = ("table1", "table3", "hospitals", "recall", "dpresnet")
 
 @pytest.fixture
 def out(tmp_path, monkeypatch):
-    """A store of two arms with five items drawn, each from other sources."""
-    monkeypatch.setattr(experiments, "ITEMS", tuple(item for item in ITEMS if item.name in FEW))
+    """A store of two arms with five items drawn."""
+    monkeypatch.setattr(items, "ITEMS", tuple(item for item in ITEMS if item.name in FEW))
     fake.store(tmp_path, ["fedavg", "fedavg-secagg"])
     fake.side_files(tmp_path)
     assert drawn_now(tmp_path) == set(FEW)
@@ -47,40 +46,35 @@ def test_deleting_a_figure_redraws_that_figure_only(out):
     assert drawn_now(out) == {"table1"}
 
 
-@pytest.mark.parametrize(
-    ("arm", "readers"),
-    [
-        ("dpsgd-eps6", {"table1", "recall"}),
-        ("dpsgd-eps3", {"table1"}),
-        ("clip-secagg", {"table1", "table3", "recall"}),
-    ],
-)
-def test_a_new_run_redraws_its_readers_only(out, arm, readers):
-    """Also where nothing of the arm was there before, so that nothing of it had been read."""
-    RunStore(out).save(fake.record(arm, 10, 0))
-    assert drawn_now(out) == readers
+def test_whatever_may_be_drawn_has_a_part_in_the_digest(out):
+    """Each kind of change, also where nothing of the kind was there before."""
+    store, run = RunStore(out), fake.record("fedavg", 10, 0)
+
+    def side(name):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text('{"rows": [], "environment": {}}')
+
+    for change in (
+        lambda: store.save(fake.record("clip-secagg", 10, 0)),  # a new run
+        lambda: store.save(dataclasses.replace(run, final_accuracy=0.1)),  # another result
+        lambda: store.save(dataclasses.replace(run, timings={"training": 9.0})),  # Table 3's times
+        lambda: side("bench/secagg.json"),
+        lambda: side("audit/fedavg.json"),
+        lambda: side("models.json"),
+        lambda: (out / "partition" / "k20.json").unlink(),
+    ):
+        before = Sources.of(out).digest
+        change()
+        assert Sources.of(out).digest != before
+    assert drawn_now(out) == set(FEW)
 
 
-def test_a_run_made_again_redraws_only_what_shows_its_times(out):
-    """Bit-identical but for times and machines; Table 3 shows how long aggregation took."""
-    store = RunStore(out)
-    for arm, readers in (("fedavg", set()), ("fedavg-secagg", {"table3"})):
-        run = fake.record(arm, 10, 0)
-        (store.folder(run.run_id) / "record.json").unlink()
-        again = dataclasses.replace(
-            run, wall_seconds=99.0, finished="later", resumed=3, timings={"aggregation": 7.0}
-        )
-        store.save(again)
-        assert drawn_now(out) == readers
-
-
-def test_a_side_file_redraws_its_readers_only(out):
-    (out / "bench").mkdir()
-    (out / "bench" / "secagg.json").write_text('{"rows": [], "environment": {}}')
-    assert drawn_now(out) == {"table3"}
-    path = out / "partition" / "k20.json"
-    path.write_text(json.dumps(dict(json.loads(path.read_text()), seed=7)))
-    assert drawn_now(out) == {"hospitals"}
+def test_what_no_item_shows_changes_nothing(out):
+    """A run made again, bit-identical but for when it was, and runs of an extended length."""
+    run = fake.record("fedavg", 10, 0)
+    RunStore(out).save(dataclasses.replace(run, wall_seconds=99.0, finished="later", resumed=3))
+    (out / "notes.txt").write_text("mine")
+    assert drawn_now(out) == set()
 
 
 def test_other_code_redraws_everything(out, monkeypatch):
@@ -95,70 +89,11 @@ def test_a_broken_or_missing_note_means_drawing_again(out, note):
     assert drawn_now(out) == {"dpresnet"}
 
 
-def test_a_question_this_version_does_not_know_means_drawing_again(out):
-    path = out / ".drawn" / "dpresnet.json"
-    note = json.loads(path.read_text())
-    path.write_text(json.dumps(note | {"inputs": {"weather tomorrow": "fine"}}))
-    assert drawn_now(out) == {"dpresnet"}
-
-
-@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.name)
-def test_watching_changes_nothing_and_names_what_is_read(drawn, sources, item):
-    """Figures name the runs they read; those that need none read none."""
-    asked = json.loads((drawn / ".drawn" / f"{item.name}.json").read_text())["inputs"]
-    runs = {question for question in asked if "runs" in question.split()}
-    if item.name in ("dpresnet", "epsilon"):
-        assert asked == {}
-    elif item.name in ("hospitals", "labels"):
-        assert set(asked) == {"profile", "side partition/k10", "side partition/k20"}
-    elif item.kind == "figure":
-        assert runs
-        assert "all runs" not in runs
-    if item.kind == "table":
-        assert item.load().build(WatchedSources(sources)) == item.load().build(sources)
-
-
-def test_every_kind_of_question_notices_its_change(tmp_path):
-    """Each digest differs after a change of what it asks, and not after a change elsewhere."""
-    store = fake.store(tmp_path, ["fedavg", "single"])
-    questions = {
-        "runs": "runs fedavg 10",
-        "timed": "timed runs fedavg 10",
-        "all": "all runs",
-        "data": "data",
-        "profile": "profile",
-        "claims": "claims",
-        "side": "side models",
-    }
-
-    def digests():
-        sources = Sources.of(tmp_path)
-        return {name: answer_digest(sources, text) for name, text in questions.items()}
-
-    def changed_by(change):
-        before = digests()
-        change()
-        return {name for name, digest in digests().items() if digest != before[name]}
-
-    run, other = fake.record("fedavg", 10, 0), fake.record("single", 10, 0)
-    slow, worse = {"timings": {"training": 9.0}}, {"final_accuracy": 0.1}
-    assert changed_by(lambda: store.save(dataclasses.replace(run, **slow))) == {"timed"}
-    assert changed_by(lambda: store.save(dataclasses.replace(other, **worse))) == {"all"}
-    assert changed_by(lambda: store.save(dataclasses.replace(run, **worse))) == {
-        "runs",
-        "timed",
-        "all",
-    }
-    assert changed_by(lambda: (tmp_path / "models.json").write_text("{}")) == {"side"}
-    fake.store(tmp_path, ["fedavg"], kind="rebuilt")  # a better group, so another one is shown
-    rebuilt = {"profile", "data", "all", "runs", "timed"}
-    assert changed_by(lambda: fake.store(tmp_path, ["fedavg"], kind="official")) == rebuilt
-
-
 def test_drawing_one_item_by_name_leaves_a_note_that_holds(out):
     (out / "figures" / "recall.svg").unlink()
     draw(find("figure", "recall"), Sources.of(out))
     assert drawn_now(out) == set()
+    assert json.loads((out / ".drawn" / "recall.json").read_text())["files"]
 
 
 def test_equal_content_is_not_written_again(tmp_path):

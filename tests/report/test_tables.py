@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from repro.report.cache import Sources
 from repro.report.items import TABLES, draw, find
+from repro.report.sources import Sources
 from repro.report.table import Column, Table, comma_separated, html_fragment, markdown
 from repro.runs.arms import ARMS
 from repro.runs.profiles import PROFILES

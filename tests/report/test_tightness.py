@@ -6,8 +6,8 @@ import json
 import pytest
 
 from repro.bench.tightness import LOWER, OURS, UPPER, of_the_runs
-from repro.report.cache import Sources
 from repro.report.methods import measured_table
+from repro.report.sources import Sources
 from repro.report.tightness import comparisons, given_away, tightness_table
 from tests.report import fake
 

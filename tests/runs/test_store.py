@@ -7,7 +7,7 @@ import pytest
 
 from repro.ablations.base import base
 from repro.federated.parallel.campaign import run_all
-from repro.report.cache import Sources
+from repro.report.sources import Sources
 from repro.runs import RunRecord, RunStore
 from repro.runs.profiles import PROFILES
 from tests.federated.small import small_dataset

@@ -80,6 +80,7 @@ class Stage:
         self.server, self.hospitals = actors(self.party, self.round, entropy=entropy)
         self.vectors = field_vectors(self.round)
         self.sent: dict[str, dict[int, bytearray]] = {}
+        self.answers: dict[int, bytearray] = dict.fromkeys(self.round.roster, bytearray())
 
     def respond(self, phase: str, one: int, message: bytearray) -> bytearray:
         """What hospital ``one`` answers in this phase."""
@@ -105,18 +106,17 @@ class Stage:
     ):
         """Run the phases before ``until``; ``tamper`` sees every message to a hospital and
         ``forge`` every one from it. Returns what the server answers to the last phase played
-        (or the sum)."""
+        (or the sum). Goes on where it was left."""
         server = self.server
-        answers = dict.fromkeys(self.round.roster, bytearray())
         while server.phase not in ("done", until):
             phase = server.phase
             replies = self.sent[phase] = {}
-            for one, message in answers.items():
+            for one, message in self.answers.items():
                 with contextlib.suppress(Refused):
                     reply = self.respond(phase, one, tamper(phase, one, message))
                     replies[one] = forge(phase, one, reply)
-            answers = server.receive(replies.values())
-        return server.total if server.phase == "done" else answers
+            self.answers = server.receive(replies.values())
+        return server.total if server.phase == "done" else dict(self.answers)
 
     def as_server(self, kind: Kind, payload: bytes) -> bytearray:
         return messages.wrap(kind, SERVER, self.round, self.party.server, payload)

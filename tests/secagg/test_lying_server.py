@@ -233,6 +233,15 @@ def test_survivors_without_me_or_too_few(survivors):
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
 
+def test_fewer_survivors_than_the_round_asks_for_are_not_confirmed():
+    """Though every secret could be given back: the server is not the one to decide that."""
+    stage = Stage(5, 3, minimum_survivors=5)
+    stage.play("consistency")
+    message = survivors_message(stage, 0, {0, 1, 2, 3})
+    with pytest.raises(Refused, match="5 survivors"):
+        stage.hospitals[0].consistency_check(message)
+
+
 def test_survivors_that_never_shared():
     """Hospital 4 vanished before sharing, so it cannot have survived."""
     stage = Stage(5, 3)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tqdm import tqdm
-
 from repro.data import Dataset
 from repro.federated.execute import execute
+from repro.progress import Progress, progress
 from repro.runs.arms import ARMS, Arm, compose
 from repro.runs.profiles import Profile
 from repro.runs.record import RunRecord
@@ -60,7 +60,8 @@ def run_all(
             todo.append(index)
         else:
             finished[index] = record
-    with tqdm(total=len(runs), initial=len(finished), desc=title, unit="run") as bar:
+    bar: Progress[None] = progress(total=len(runs), initial=len(finished), desc=title, unit="run")
+    with bar:
         for index, record in _execute(runs, todo, dataset, store, device):
             finished[index] = record
             bar.update()
@@ -95,6 +96,11 @@ def _execute(
             raise RuntimeError(
                 "a training process was killed (out of memory?); the same command goes on from here"
             ) from broken
+        except KeyboardInterrupt:
+            # Their runs go on from their checkpoints; waiting for them could take an hour.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -104,6 +110,8 @@ _shared: tuple[Dataset, RunStore, str | None]
 
 def _prepare(dataset: Dataset, root: Path, device: str | None) -> None:
     global _shared
+    # Ctrl-C reaches every process of a terminal: these leave silently, the command says why.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     _shared = (dataset, RunStore(root), device)
 
 

@@ -166,7 +166,7 @@ class TorchRanks(Ranks):
             yield
         except SaidElsewhere:
             raise
-        except InputError as mistake:
+        except (InputError, OSError) as mistake:  # a full disk is no defect either
             if self._claim(2):
                 raise
             raise SaidElsewhere(2) from mistake

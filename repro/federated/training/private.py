@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
 from repro.errors import InputError
 from repro.federated.training.plain import HospitalData, LocalReport
-from repro.federated.training.stacked import check_stackable
 from repro.federated.vector import to_vector
 from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
+from repro.privacy.engines.stacking import check_stackable
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.together import train_together
 from repro.random import RootSeed
@@ -135,7 +135,7 @@ class PrivateTrainer:
             noise_multiplier=mine.noise_multiplier,
             expected_batch=round(mine.sampler.expected_batch),
             learning_rate=settings.learning_rate,
-            optimizer="adam" if settings.optimizer == "adam" else "sgd",
+            optimizer=settings.optimizer,
             momentum=settings.momentum if settings.optimizer == "sgd" else 0.0,
             clipping=settings.clipping,
             engine=settings.engine,

@@ -9,30 +9,15 @@ it would take alone; sums of floats may come in another order, so numbers differ
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
-from torch.nn.modules.dropout import _DropoutNd
 
-from repro.errors import InputError
 from repro.federated.images import LabelledImages
 from repro.federated.vector import to_vector
-from repro.privacy.validation import check_layers
+from repro.privacy.engines.stacking import call_stacked, check_stackable, unstacked_vectors
 from repro.typing import Bool, Float, Int
-
-
-def check_stackable(model: nn.Module) -> None:
-    """Raise InputError for a model that mixes records (a padded batch would change it), draws
-    random numbers, or has state besides its parameters."""
-    check_layers(model)
-    for name, layer in model.named_modules():
-        if isinstance(layer, _DropoutNd):
-            raise InputError("model", f"dropout {name}", "none where hospitals train together")
-    for name, _ in model.named_buffers():
-        raise InputError("model", f"buffer {name}", "no buffers where hospitals train together")
 
 
 def train_stacked(
@@ -89,16 +74,7 @@ class _Stack:
 
     def logits(self, inputs: Float[Tensor, "active b *image"]) -> Float[Tensor, "active b classes"]:
         """Of each active model for its own inputs."""
-        pieces = self._active.split([shape.numel() for shape in self._shapes.values()], dim=1)
-        weights = {
-            name: piece.unflatten(1, shape)
-            for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)
-        }
-
-        def one(own: dict[str, Tensor], batch: Tensor) -> Any:
-            return functional_call(self.model, own, (batch,))
-
-        return vmap(one)(weights, inputs)
+        return call_stacked(self.model, unstacked_vectors(self._active, self._shapes), inputs)
 
     def step(self, losses: Float[Tensor, " active"]) -> Float[Tensor, " active"]:
         """Adam on each model's own loss; gives the losses back, detached."""

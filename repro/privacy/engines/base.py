@@ -8,8 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from repro.errors import InputError
-from repro.privacy.clipping import Clipping
-from repro.privacy.per_sample import LossFunction
+from repro.privacy.batch import Batch
 
 
 class Unsupported(InputError):
@@ -21,9 +20,13 @@ class ClippedSum:
     """Clipped gradients of one chunk of records, summed; no noise in it, so never release it."""
 
     total: Tensor  # (P,), flat over the trainable parameters
-    records: int
+    norms: Tensor  # (B,), each record's norm before clipping; 0 or more, NaN or Inf if not finite
     non_finite: int
     clipped: int
+
+    @property
+    def records(self) -> int:
+        return len(self.norms)
 
 
 @runtime_checkable
@@ -37,14 +40,6 @@ class Engine(Protocol):
         """Why this engine cannot do this model, if that shows without running it."""
         ...
 
-    def clipped_sum(
-        self,
-        model: nn.Module,
-        loss_fn: LossFunction,
-        inputs: Tensor,
-        targets: Tensor,
-        clipping: Clipping,
-        views: int,
-    ) -> ClippedSum:
-        """inputs: (B, …), or (B, views, …) if views > 1; B ≥ 1. The model stays as it was."""
+    def clipped_sum(self, batch: Batch) -> ClippedSum:
+        """Of at least one record. The model stays as it was, its ``.grad`` too."""
         ...

@@ -7,7 +7,8 @@ which gives the record norms at once and the clipped sum once all norms are know
 Right or refused: a parameter used by several layers, or a layer called several times, has its
 uses' gradients added per record before the norm is taken; a parameter that is touched outside
 its own layer, an input changed in place after the layer read it, or a layer whose leading
-dimension is not the records, raises ``Unsupported`` with its name.
+dimension is not the records, raises ``Unsupported`` with its name. What does not show in the
+pass itself is found by comparison, before the first step (``repro.privacy.gate``).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum, Unsupported
-from repro.privacy.engines.layers import Call, Contribution, Kept
+from repro.privacy.engines.layers import LIMIT, Call, Contribution, Deferred, Kept
 from repro.privacy.engines.rules import RULES
-from repro.privacy.per_sample import LossFunction, losses_of_records, refuse_unused
+from repro.privacy.engines.stray import StrayUse
+from repro.privacy.per_sample import losses_of_records, refuse_unused
+from repro.privacy.precision import full_precision, widened
 from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
 
 
@@ -45,28 +48,43 @@ class BookKeeping:
                 return f"no rule for the layer of parameter {name}"
         for name, layer in model.named_modules():
             if _has_trainable(layer) and type(layer) in RULES:
-                reason = RULES[type(layer)].reason_against(layer)
-                if reason is None and (layer._forward_hooks or layer._forward_pre_hooks):
-                    reason = "its own forward hooks"
+                reason = RULES[type(layer)].reason_against(layer) or _own_ways(layer)
                 if reason:
                     return f"layer {name or '(the model itself)'} has {reason}"
         return None
 
-    def clipped_sum(
-        self,
-        model: nn.Module,
-        loss_fn: LossFunction,
-        inputs: Tensor,
-        targets: Tensor,
-        clipping: Clipping,
-        views: int,
-    ) -> ClippedSum:
-        ledger = _Ledger(model, records=len(inputs), views=views)
-        flat = inputs.flatten(0, 1) if views > 1 else inputs
+    def clipped_sum(self, batch: Batch) -> ClippedSum:
+        ledger = _Ledger(batch.model, records=len(batch), views=batch.views)
         with torch.enable_grad(), ledger:
-            outputs = ledger.forward(flat.detach())
-            losses_of_records(loss_fn, outputs, targets, views).sum().backward()
-        return ledger.clipped_sum(clipping)
+            outputs = ledger.forward(batch.rows().detach())
+            losses = losses_of_records(batch.loss_fn, outputs, batch.targets, batch.views)
+            ledger.backward(losses.sum())
+        return ledger.clipped_sum(batch.clipping)
+
+
+def _own_ways(layer: nn.Module) -> str | None:
+    """What makes one layer compute something else than its type says."""
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return "its own forward hooks"
+    if "forward" in vars(layer):
+        return "a forward method of its own"
+    for name, parameter in layer.named_parameters(recurse=False):
+        if parameter.requires_grad and name not in ("weight", "bias"):
+            return f"a parameter of its own, {name}"
+    return None
+
+
+class _Start(torch.autograd.Function):
+    """Begins the graph at a layer whose input is data: same numbers, no copy, and no leaf, so
+    that the model may change them in place."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return None, None
 
 
 @dataclass
@@ -95,10 +113,11 @@ class _Ledger:
         self.parameters = trainable_parameters(self.model)
         self.constants = {name: p.detach() for name, p in self.parameters.items()}
         self.buffers = FrozenBuffers(self.model)
+        self.device = next(iter(self.parameters.values())).device
         self._names = {id(p): name for name, p in self.parameters.items()}
         self._handles: list[RemovableHandle] = []
-        self._guard = _StrayUse(self.constants)
-        self._in_place = any(getattr(m, "inplace", False) for m in self.model.modules())
+        self._guard = StrayUse(self.constants, self.parameters)
+        self._anchor = torch.zeros((), device=self.device, requires_grad=True)
 
     def __enter__(self) -> _Ledger:
         for name, layer in self.model.named_modules():
@@ -109,8 +128,8 @@ class _Ledger:
                     if p.requires_grad
                 }
                 self._handles += [
-                    layer.register_forward_pre_hook(self._guard.enter_layer),
-                    layer.register_forward_hook(self._after(name, own)),
+                    layer.register_forward_pre_hook(self._before(name), with_kwargs=True),
+                    layer.register_forward_hook(self._after(name, own), with_kwargs=True),
                 ]
         return self
 
@@ -129,30 +148,49 @@ class _Ledger:
             raise Unsupported("model", type(outputs).__name__, "one output tensor, (B, …)")
         return outputs
 
+    def backward(self, loss: Tensor) -> None:
+        """Every layer's output gradient, to its hook; nothing is accumulated anywhere, so what
+        else the loss may depend on keeps its ``.grad``."""
+        if loss.requires_grad:
+            torch.autograd.grad(loss, [self._anchor], allow_unused=True)
+
+    def _before(self, layer_name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._guard.enter_layer()
+            self._check_leading(layer_name, _input_of(args, kwargs))
+
+        return hook
+
     def _after(self, layer_name: str, parameters: dict[str, str]) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def hook(
+            layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor:
             self._guard.leave_layer()
-            x = args[0].detach()
-            # Exactly these: a multiple could be records folded with positions in either order.
-            rows = self.records * self.views
-            if len(x) != rows or len(output) != rows:
-                raise Unsupported(
-                    f"layer {layer_name}",
-                    f"input of shape {tuple(x.shape)}",
-                    f"the {rows} records (and views) in the leading dimension, or engine='vmap'",
-                )
+            if not torch.is_grad_enabled():
+                return output  # a constant, whatever the parameters are
+            self._check_leading(layer_name, output)
+            x = _input_of(args, kwargs).detach()
             self.uses.update(parameters.values())
             use = _Use(layer_name, layer, parameters, x, x._version)
             if output.requires_grad:
                 use.saved = RULES[type(layer)].saved(layer, output)
-                output.register_hook(lambda g: self._account(use, g))
-                return output
-            # The first layers read data and constants only: the graph starts at their output.
-            start = output.detach().requires_grad_()
-            start.register_hook(lambda g: self._account(use, g))
-            return start.clone() if self._in_place else start
+            else:  # the first layers read data and constants only
+                output = _Start.apply(output, self._anchor)
+            output.register_hook(lambda g: self._account(use, g))
+            return output
 
         return hook
+
+    def _check_leading(self, layer_name: str, values: Any) -> None:
+        # Exactly these: a multiple could be records folded with positions in either order.
+        rows = self.records * self.views
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        if torch.is_grad_enabled() and shape[:1] != (rows,):
+            raise Unsupported(
+                f"layer {layer_name}",
+                f"values of shape {shape}",
+                f"the {rows} records (and views) in the leading dimension, or engine='vmap'",
+            )
 
     def _account(self, use: _Use, g: Tensor) -> None:
         if use.x._version != use.version:
@@ -163,8 +201,8 @@ class _Ledger:
             )
         wanted = {local: self.uses[name] > 1 for local, name in use.parameters.items()}
         rule = RULES[type(use.layer)]
-        with torch.no_grad():
-            call = Call(use.layer, use.x, g.detach(), self.records, use.saved)
+        with torch.no_grad(), full_precision(self.device):
+            call = Call(use.layer, widened(use.x), widened(g.detach()), self.records, use.saved)
             new = rule.contributions(call, wanted)
             for local, contribution in new.items():
                 self._add(use.parameters[local], contribution)
@@ -180,61 +218,45 @@ class _Ledger:
 
     @torch.no_grad()
     def clipped_sum(self, clipping: Clipping) -> ClippedSum:
+        with full_precision(self.device):
+            squared = self._squared_norms(clipping)
+            factors, finite, clipped = clipping.factors(squared)
+            rows = None if bool(finite.all()) else finite
+            size = sum(p.numel() for p in self.parameters.values())
+            total = torch.zeros(size, dtype=squared.dtype, device=self.device)
+            pieces = total.split([p.numel() for p in self.parameters.values()])
+            for i, (name, piece) in enumerate(zip(self.parameters, pieces, strict=True)):
+                if name in self.contributions:
+                    part = self.contributions.pop(name).weighted_sum(factors[:, i], rows)
+                    piece.view(part.shape).copy_(part)
+        norms = squared.sum(dim=1).sqrt()
+        return ClippedSum(total, norms, int((~finite).sum()), int(clipped.sum()))
+
+    def _squared_norms(self, clipping: Clipping) -> Tensor:
+        """(B, parameters); ghost norms that rounding may have spoiled are made again exactly."""
         dtype = flat_dtype(self.parameters)
-        device = next(iter(self.parameters.values())).device
-        nothing = torch.zeros(self.records, dtype=dtype, device=device)
-        norms = torch.stack(
-            [
-                self.contributions[name].squared_norms().to(dtype)
-                if name in self.contributions
-                else nothing  # the layer ran, but the loss ignores its output
-                for name in self.parameters
-            ],
-            dim=1,
-        )
-        factors, finite, clipped = clipping.factors(norms)
-        rows = None if bool(finite.all()) else finite
-        size = sum(p.numel() for p in self.parameters.values())
-        total = torch.zeros(size, dtype=dtype, device=device)
-        pieces = total.split([p.numel() for p in self.parameters.values()])
-        for i, (name, piece) in enumerate(zip(self.parameters, pieces, strict=True)):
-            if name in self.contributions:
-                part = self.contributions.pop(name).weighted_sum(factors[:, i], rows)
-                piece.view(part.shape).copy_(part)
-        return ClippedSum(total, self.records, int((~finite).sum()), int(clipped.sum()))
+        nothing = torch.zeros(self.records, dtype=dtype, device=self.device)
+        squared, spread = [], []
+        for name in self.parameters:
+            # A parameter without a contribution: the layer ran, but the loss ignores its output.
+            part = self.contributions.get(name)
+            squared.append(nothing if part is None else part.squared_norms().to(dtype))
+            spread.append(part.norms.spread.to(dtype) if isinstance(part, Deferred) else nothing)
+        norms, spreads = torch.stack(squared, dim=1), torch.stack(spread, dim=1)
+        doubtful = ~(spreads <= LIMIT * norms)
+        if clipping.kind != "per_layer":  # there only the norm of all tensors together counts
+            doubtful &= ~(spreads.sum(dim=1) <= LIMIT * norms.sum(dim=1))[:, None]
+        for i, name in enumerate(self.parameters if bool(doubtful.any()) else ()):
+            part = self.contributions.get(name)
+            records = doubtful[:, i].nonzero().flatten().tolist()
+            if records and isinstance(part, Deferred):
+                norms[records, i] = part.recomputed(records).to(dtype)
+        return norms
 
 
-class _StrayUse(TorchFunctionMode):
-    """Notices a parameter used outside its own layer, whose gradient no rule would see."""
-
-    def __init__(self, constants: dict[str, Tensor]) -> None:
-        super().__init__()
-        self._watched = {id(value): name for name, value in constants.items()}
-        self._depth = 0
-
-    def enter_layer(self, layer: nn.Module, args: Any) -> None:
-        self._depth += 1
-
-    def leave_layer(self) -> None:
-        self._depth -= 1
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._depth == 0 and getattr(func, "__name__", "") != "__get__":
-            for value in _flatten([*args, *(kwargs or {}).values()]):
-                if id(value) in self._watched:
-                    raise Unsupported(
-                        f"parameter {self._watched[id(value)]}",
-                        f"a use outside its own layer ({getattr(func, '__name__', func)})",
-                        "engine='vmap' for this model",
-                    )
-        return func(*args, **(kwargs or {}))
-
-
-def _flatten(values: list[Any]) -> list[Any]:
-    flat: list[Any] = []
-    for value in values:
-        flat.extend(value) if isinstance(value, (list, tuple)) else flat.append(value)
-    return flat
+def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a layer of one input was called with, by position or by whatever name."""
+    return args[0] if args else next(iter(kwargs.values()), None)
 
 
 def _has_trainable(layer: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from repro.privacy.engines.conv_ghost import PixelGrid, ghost_norms
 from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept, by_record
 from repro.privacy.engines.linear import MACS_PER_FLOAT
+from repro.privacy.precision import widened
 
 # Measured on two CPU cores: one record's weight gradient at a time against the whole batch's.
 _ONE_BY_ONE = 1.35
@@ -63,7 +64,7 @@ def _weight_gradient(
     return torch.ops.aten.convolution_backward(
         g,
         x,
-        layer.weight.detach() if weight is None else weight,
+        widened(layer.weight.detach() if weight is None else weight),  # only its shape counts
         None,
         layer.stride,
         _padding(layer),
@@ -101,7 +102,6 @@ def _by_grouping(call: Call) -> Kept:
     """
     layer, records = call.layer, call.records
     shape = layer.weight.shape
-    # Only its shape counts, as the gradient of the input is not asked for.
     weight = layer.weight.detach().repeat(records, *[1] * (len(shape) - 1))
     gradients = _weight_gradient(
         layer,

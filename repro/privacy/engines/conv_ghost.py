@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repro.privacy.engines.layers import GhostNorms
+
 _FLOATS_AT_ONCE = 1 << 18  # of one Gram matrix batch: 1 MiB, so that three stay in cache
 
 
@@ -62,7 +64,7 @@ class PixelGrid:
         return matrix * (products + 10 * layer.groups * additions)
 
 
-def ghost_norms(layer: Any, padding: list[int], x: Tensor, g: Tensor, records: int) -> Tensor:
+def ghost_norms(layer: Any, padding: list[int], x: Tensor, g: Tensor, records: int) -> GhostNorms:
     """Squared norms (records,) of the weight gradients of a 2-D convolution.
 
     x: (records · views, C_in, H, W); g: (records · views, C_out, H_out, W_out).
@@ -71,17 +73,18 @@ def ghost_norms(layer: Any, padding: list[int], x: Tensor, g: Tensor, records: i
     grid = PixelGrid.of(layer, (g.shape[2], g.shape[3]))
     matrix = layer.groups * (views * grid.pixels) ** 2
     chunk = views * max(1, _FLOATS_AT_ONCE // matrix)
-    return torch.cat(
-        [
-            _norms(layer, padding, grid, xs, gs, views)
-            for xs, gs in zip(x.split(chunk), g.split(chunk), strict=True)
-        ]
+    parts = [
+        _norms(layer, padding, grid, xs, gs, views)
+        for xs, gs in zip(x.split(chunk), g.split(chunk), strict=True)
+    ]
+    return GhostNorms(
+        torch.cat([part.squared for part in parts]), torch.cat([part.spread for part in parts])
     )
 
 
 def _norms(
     layer: Any, padding: list[int], grid: PixelGrid, x: Tensor, g: Tensor, views: int
-) -> Tensor:
+) -> GhostNorms:
     (rows, columns), (down, right) = grid.size, grid.stride
     padded = F.pad(
         x,
@@ -105,9 +108,15 @@ def _norms(
             term = gram[:, start : start + length]
             patches = term.clone() if patches is None else patches.add_(term)
     assert patches is not None
-    outputs = F.pad(g, (0, columns - g.shape[3], 0, rows - g.shape[2]))
-    products = patches.mul_(_gram(outputs, views, layer.groups)[:, :length])
-    return products.sum(dim=1).view(-1, layer.groups).sum(dim=1)
+    outputs = _gram(F.pad(g, (0, columns - g.shape[3], 0, rows - g.shape[2])), views, layer.groups)[
+        :, :length
+    ]
+    lengths = [
+        gram[:, :: positions + 1].unflatten(0, (-1, layer.groups)).clone()
+        for gram in (patches, outputs)
+    ]
+    squared = patches.mul_(outputs).sum(dim=1).view(-1, layer.groups).sum(dim=1)
+    return GhostNorms.of(squared, *lengths)
 
 
 def _gram(maps: Tensor, views: int, groups: int) -> Tensor:

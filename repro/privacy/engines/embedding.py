@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept
+from repro.privacy.engines.layers import Call, Contribution, Deferred, GhostNorms, Kept
 
 
 class EmbeddingRule:
@@ -33,7 +33,10 @@ class EmbeddingRule:
             rows.scatter_add_(1, indices.unsqueeze(-1).expand_as(gs), gs)
             return {"weight": Kept.of(rows)}
         same = indices.unsqueeze(1) == indices.unsqueeze(2)
-        norms = torch.where(same, gs @ gs.mT, 0).sum(dim=(1, 2))
+        grams = gs @ gs.mT
+        lengths = grams.diagonal(dim1=1, dim2=2).sqrt()
+        spread = torch.where(same, lengths.unsqueeze(1) * lengths.unsqueeze(2), 0).sum(dim=(1, 2))
+        norms = GhostNorms(torch.where(same, grams, 0).sum(dim=(1, 2)), spread)
         size = layer.weight.shape
 
         def scatter(x: Tensor, g: Tensor) -> Tensor:

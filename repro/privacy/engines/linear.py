@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept
+from repro.privacy.engines.layers import Call, Contribution, Deferred, GhostNorms, Kept
 
 
 class LinearRule:
@@ -33,11 +33,14 @@ class LinearRule:
         return result
 
 
-def gram_product(xs: Tensor, gs: Tensor) -> Tensor:
-    """Σ_{t,u} (x_t · x_u)(g_t · g_u) for (B, T, I) and (B, T, O) -> (B,)."""
+def gram_product(xs: Tensor, gs: Tensor) -> GhostNorms:
+    """Σ_{t,u} (x_t · x_u)(g_t · g_u) for (B, T, I) and (B, T, O)."""
     if xs.shape[1] == 1:
-        return xs.square().sum(dim=(1, 2)) * gs.square().sum(dim=(1, 2))
-    return ((xs @ xs.mT) * (gs @ gs.mT)).sum(dim=(1, 2))
+        inputs, outputs = xs.square().sum(dim=2), gs.square().sum(dim=2)
+        return GhostNorms.of((inputs * outputs)[:, 0], inputs, outputs)
+    inputs, outputs = xs @ xs.mT, gs @ gs.mT
+    squared = (inputs * outputs).sum(dim=(1, 2))
+    return GhostNorms.of(squared, inputs.diagonal(dim1=1, dim2=2), outputs.diagonal(dim1=1, dim2=2))
 
 
 def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:

@@ -1,12 +1,17 @@
-"""GroupNorm and LayerNorm: y = γ x̂ + β, so a record's gradients are Σ δ · x̂ and Σ δ."""
+"""GroupNorm, LayerNorm and frozen BatchNorm: y = γ x̂ + β, so a record's gradients are Σ δ · x̂
+and Σ δ."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.privacy.engines.layers import Call, Contribution, Kept, by_record
+from repro.privacy.precision import widened
+from repro.privacy.validation import uses_batch_statistics
 
 _FLOATS_AT_ONCE = 1 << 18  # of one map: 1 MiB, so that the input, gradient and product stay cached
 
@@ -25,11 +30,9 @@ class GroupNormRule:
     def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
         result: dict[str, Contribution] = {}
         if "weight" in wanted:
-            products = _sum_of_products(call)
-            result["weight"] = Kept.of(by_record(products, call.records).sum(dim=1))
+            result["weight"] = Kept.of(_channel_sums(_sum_of_products(call), call.records))
         if "bias" in wanted:
-            sums = by_record(call.g.flatten(2).sum(dim=2), call.records)
-            result["bias"] = Kept.of(sums.sum(dim=1))
+            result["bias"] = Kept.of(_channel_sums(call.g, call.records))
         return result
 
 
@@ -38,7 +41,7 @@ def _sum_of_products(call: Call) -> Tensor:
     layer, x, g = call.layer, call.x, call.g
     if call.saved is None or x.dtype != call.saved[0].dtype:
         normal = F.group_norm(x, layer.num_groups, eps=layer.eps)
-        return (g * normal).flatten(2).sum(dim=2)
+        return _over_positions(g * normal)
     per_channel = [
         s.repeat_interleave(layer.num_channels // layer.num_groups, 1) for s in call.saved
     ]
@@ -46,7 +49,7 @@ def _sum_of_products(call: Call) -> Tensor:
     chunk = max(1, _FLOATS_AT_ONCE // x[0].numel())
     # Centred before it is multiplied: Σ δ x − mean · Σ δ would lose digits to a large mean.
     sums = [
-        (xs - means).mul_(gs).flatten(2).sum(dim=2)
+        _over_positions((xs - means).mul_(gs))
         for xs, gs, means in zip(x.split(chunk), g.split(chunk), mean.split(chunk), strict=True)
     ]
     return torch.cat(sums) * rstd.flatten(1)
@@ -68,3 +71,33 @@ class LayerNormRule:
         if "bias" in wanted:
             result["bias"] = Kept.of(call.g.reshape(shape).sum(dim=1))
         return result
+
+
+class FrozenBatchNormRule:
+    """BatchNorm in evaluation mode: fixed statistics, each record on its own."""
+
+    def reason_against(self, layer: Any) -> str | None:
+        return "batch statistics" if uses_batch_statistics(layer) else None
+
+    def saved(self, layer: Any, output: Tensor) -> None:
+        return None
+
+    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
+        layer, result = call.layer, dict[str, Contribution]()
+        if "weight" in wanted:
+            mean, variance = widened(layer.running_mean), widened(layer.running_var)
+            normal = F.batch_norm(call.x, mean, variance, eps=layer.eps)
+            result["weight"] = Kept.of(_channel_sums(call.g * normal, call.records))
+        if "bias" in wanted:
+            result["bias"] = Kept.of(_channel_sums(call.g, call.records))
+        return result
+
+
+def _channel_sums(values: Tensor, records: int) -> Tensor:
+    """(records · views, C) or (records · views, C, …) -> (records, C)."""
+    return by_record(_over_positions(values), records).sum(dim=1)
+
+
+def _over_positions(values: Tensor) -> Tensor:
+    """(N, C) or (N, C, …) -> (N, C)."""
+    return values.flatten(2).sum(dim=2) if values.ndim > 2 else values

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
-from kernels.reference import clipped_sum
+from kernels.api import clipped_sum
+from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum, Unsupported
-from repro.privacy.per_sample import LossFunction, losses_of_record
-from repro.privacy.validation import flat_dtype, trainable_parameters
+from repro.privacy.engines.stacking import padded, stacked_parameters
+from repro.privacy.per_sample import RecordLoss
+from repro.privacy.precision import full_precision
+from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
 
 RECORDS = 8  # of each model, differentiated at once
-Batch = tuple[Tensor, Tensor]  # inputs (B, …), targets (B, …)
 
 
 @dataclass
@@ -36,52 +38,37 @@ class Stacked:
     def reason_against(self, model: nn.Module) -> str | None:
         return None
 
-    def clipped_sum(
-        self,
-        model: nn.Module,
-        loss_fn: LossFunction,
-        inputs: Tensor,
-        targets: Tensor,
-        clipping: Clipping,
-        views: int,
-    ) -> ClippedSum:
-        if views != 1:
-            raise Unsupported("views", views, "1 where models are stacked")
-        if len(inputs) != self.summed.records:
-            raise ValueError(f"a sum of {self.summed.records} records for {len(inputs)}")
+    def clipped_sum(self, batch: Batch) -> ClippedSum:
+        if batch.views != 1:
+            raise Unsupported("views", batch.views, "1 where models are stacked")
+        if len(batch) != self.summed.records:
+            raise ValueError(f"a sum of {self.summed.records} records for {len(batch)}")
         return self.summed
 
 
 def stacked_sums(
     models: Sequence[nn.Module],
     loss_fn: LossFunction,
-    batches: Sequence[Batch],
+    batches: Sequence[tuple[Tensor, Tensor]],
     clipping: Clipping,
 ) -> list[Stacked]:
     """Each model's clipped sum over its own batch.
 
-    models: of one architecture, without buffers, as in ``per_sample_gradients`` otherwise.
-    batches: one a model; sizes may differ and be 0.
+    models: of one architecture, without buffers and with nothing frozen, as in
+        ``per_sample_gradients`` otherwise.
+    batches: inputs (B, …) and targets (B, …), one a model; sizes may differ and be 0.
     """
-    parameters = [trainable_parameters(model) for model in models]
-    stacked = {
-        name: torch.stack([own[name].detach() for own in parameters]) for name in parameters[0]
-    }
-
-    def record_loss(values: dict[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
-        outputs = functional_call(models[0], values, (record.unsqueeze(0),))
-        return losses_of_record(loss_fn, outputs, target, 1)
-
+    stacked = stacked_parameters(models)
+    record_loss = RecordLoss(models[0], loss_fn, FrozenBuffers(models[0]))
     gradients_of = vmap(vmap(grad(record_loss), in_dims=(None, 0, 0)))
-    sums = [_nothing(own) for own in parameters]
+    sums = [_nothing(trainable_parameters(model)) for model in models]
     longest = max(len(inputs) for inputs, _ in batches)
     for start in range(0, longest, RECORDS):
         part = [(x[start : start + RECORDS], y[start : start + RECORDS]) for x, y in batches]
-        gradients = gradients_of(
-            stacked, _padded([x for x, _ in part]), _padded([y for _, y in part])
-        )
-        for row, (inputs, _) in enumerate(part):
-            if count := len(inputs):  # what was filled up is left out here
+        inputs = padded([x for x, _ in part]).unsqueeze(2)
+        gradients = gradients_of(stacked, inputs, padded([y for _, y in part]))
+        for row, (own_inputs, _) in enumerate(part):
+            if count := len(own_inputs):  # what was filled up is left out here
                 own = [g[row, :count].flatten(1) for g in gradients.values()]
                 sums[row] = _added(sums[row], own, clipping)
     return [Stacked(summed) for summed in sums]
@@ -89,20 +76,17 @@ def stacked_sums(
 
 def _nothing(parameters: dict[str, nn.Parameter]) -> ClippedSum:
     size = sum(p.numel() for p in parameters.values())
-    device = next(iter(parameters.values())).device
-    return ClippedSum(torch.zeros(size, dtype=flat_dtype(parameters), device=device), 0, 0, 0)
+    device, dtype = next(iter(parameters.values())).device, flat_dtype(parameters)
+    total = torch.zeros(size, dtype=dtype, device=device)
+    return ClippedSum(total, torch.zeros(0, dtype=dtype, device=device), 0, 0)
 
 
 def _added(before: ClippedSum, rows: list[Tensor], clipping: Clipping) -> ClippedSum:
-    total, report = clipped_sum(rows, clipping)
+    with full_precision(rows[0].device):
+        total, report = clipped_sum(rows, clipping)
     return ClippedSum(
         before.total + total,
-        before.records + report.records,
+        torch.cat([before.norms, report.norms]),
         before.non_finite + report.non_finite,
         before.clipped + report.clipped,
     )
-
-
-def _padded(parts: Sequence[Tensor]) -> Tensor:
-    """(B_h, …) of several models as one (H, longest, …), filled up with zeros."""
-    return nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

@@ -6,7 +6,6 @@ Both read run records and side files only; drawing is left to ``draw`` and ``dra
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from repro.about import docstring_parts
 from repro.errors import InputError
 
 if TYPE_CHECKING:
-    from repro.report.cache import Sources
+    from repro.report.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ TABLES = _numbered(
     ("table3", "Secure aggregation: bytes, time, error", "table3_secagg"),
     ("table4", "DP-SGD engines: time and memory", "table4_engines"),
     ("table5", "Models: size, work, receptive field", "table5_models"),
+    ("table6", "Audit: lower bounds on ε", "table6_audit"),
 )
 FIGURES = _numbered(
     "figure",
@@ -75,6 +75,7 @@ FIGURES = _numbered(
     ("recall", "Per-class recall with and without privacy", "figure_recall"),
     ("epsilon", "ε against round and noise", "figure_epsilon"),
     ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
+    ("answer", "The answer in one chart", "figure_answer"),
 )
 ITEMS = TABLES + FIGURES
 
@@ -94,29 +95,24 @@ def draw(item: Item, sources: Sources) -> list[Path]:
     from repro.report import style
     from repro.report.cache import mark_current
     from repro.report.table import write_table
-    from repro.report.watching import WatchedSources
 
-    watched = WatchedSources(sources)
     folder = sources.out / item.folder
     if item.kind == "table":
-        tables = item.load().build(watched)
+        tables = item.load().build(sources)
         paths = [path for table in tables for path in write_table(table, folder)]
     else:
         with style.applied():
-            paths = style.write_figure(item.load().build(watched), folder, item.name)
-    mark_current(sources.out, item.name, watched.inputs(), paths)
+            paths = style.write_figure(item.load().build(sources), folder, item.name)
+    mark_current(sources.out, item.name, sources.digest, paths)
     return paths
 
 
 def draw_all(sources: Sources) -> Iterator[tuple[Item, list[Path], bool]]:
     """Every item in turn with its paths, and whether it had to be drawn."""
     from repro.report.cache import is_current, noted_paths
-    from repro.report.watching import answer_digest
 
-    # Many items ask the same questions; the sources do not change meanwhile.
-    answers = functools.cache(functools.partial(answer_digest, sources))
     for item in ITEMS:
-        if is_current(sources.out, item.name, answers):
+        if is_current(sources.out, item.name, sources.digest):
             yield item, noted_paths(sources.out, item.name), False
         else:
             yield item, draw(item, sources), True

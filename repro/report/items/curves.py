@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
 from repro.runs.arms import EPSILONS
 from repro.runs.guarantees import promise
@@ -39,7 +39,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         tuple((f"dpsgd-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)),
     ),
     (
-        "the same, scattering for DPResNet",
+        "scattering, other length",
         (
             ("scattering-fedavg", "no privacy"),
             *(
@@ -71,7 +71,7 @@ def build_curves(
     counts = evidence.hospital_counts
     names = [arm for _, arms in GROUPS for arm, _ in arms]
     used = [r for arm in names for k in counts for r in evidence.runs(arm, k)]
-    caption = "Lines: mean over seeds; bands: ± one standard deviation; not smoothed. "
+    caption = "Thick lines: mean over seeds; thin: each seed; not smoothed. Grey: FedAvg. "
     figure = new_figure(
         5.1 * len(counts), 2.9 * len(GROUPS), title, caption + evidence.caption(used)
     )
@@ -107,7 +107,8 @@ def _panel(
 ) -> list[End]:
     """Draw the panel's arms; returns the ends of their lines, to be labelled."""
     ends: list[End] = []
-    if arms[0][0] != "fedavg":
+    # The reference only beside runs that it may be compared with.
+    if not arms[0][0].endswith("fedavg"):
         ends += _line(axes, evidence, "fedavg", "FedAvg", hospitals, key, scale, REFERENCE)
     for index, (arm, name) in enumerate(arms):
         ends += _line(axes, evidence, arm, name, hospitals, key, scale, mark(index))
@@ -145,22 +146,11 @@ def _line(
     axes.plot(rounds, means, color=look.color, linestyle=look.line, marker=look.marker,
               markevery=max(1, length // 8), label=name)  # fmt: skip
     if len(curves) > 1:
-        deviations = [_deviation(values) for values in columns]
-        axes.fill_between(
-            rounds,
-            [m - d for m, d in zip(means, deviations, strict=True)],
-            [m + d for m, d in zip(means, deviations, strict=True)],
-            color=look.color,
-            alpha=0.18,
-            linewidth=0,
-        )
+        for curve in curves:
+            axes.plot(rounds, [point[1] for point in curve[:length]], color=look.color,
+                      linewidth=0.7, alpha=0.45)  # fmt: skip
     finite = [(x, y) for x, y in zip(rounds, means, strict=True) if math.isfinite(y)]
     return [(*finite[-1], name, look.color)] if finite else []
-
-
-def _deviation(values: list[float]) -> float:
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
 def _label_ends(axes: Axes, ends: list[End]) -> None:

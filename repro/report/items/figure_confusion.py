@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro.report.cache import Sources
+from repro.report.sources import Sources
 from repro.report.style import new_figure, say_not_run
 from repro.runs.guarantees import promise
 from repro.runs.record import RunRecord

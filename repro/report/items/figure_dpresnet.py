@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, new_figure
 
 if TYPE_CHECKING:

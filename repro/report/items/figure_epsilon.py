@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from repro.report.cache import Sources
 from repro.report.items.figure_privacy import series
 from repro.report.items.table2_privacy import CLIP_NORM, EPSILON
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, mark, new_figure, spread
 
 if TYPE_CHECKING:

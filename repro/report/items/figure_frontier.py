@@ -1,73 +1,135 @@
-"""Figure 5: what accuracy an ε buys, and where the accountant puts the paper's point.
+"""Figure 5: what accuracy an ε buys, for noise of each hospital's own, shared noise, and pooled.
 
 Command: ``repro figure frontier``. Cost and hardware: seconds; the runs are Table 1's. Expected:
-honest arms rise with ε; the paper's claim, drawn hollow at the ε = 6 it names, belongs at ∞ (no
-noise) or in the thousands (documented noise), where accuracy is that of chance.
+accuracy rises with ε; noise shared inside the secure sum lies above each hospital's own and near
+pooled training; the paper's claim, drawn hollow at the ε = 6 it names, belongs at ∞ (no noise) or
+in the thousands (documented noise), where accuracy is that of chance.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from repro.formatting import small
-from repro.report.cache import Sources
+from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
-from repro.report.statistics import Summary
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
 from repro.runs.arms import ARMS, EPSILONS
-from repro.runs.guarantees import promise, target_epsilon, total_epsilon
-from repro.runs.settings import RecordPrivacy
+from repro.runs.guarantees import promise, protected_unit, total_epsilon
+from repro.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEFT, RIGHT, INFINITY = 0.5, 2e4, 1e5  # of the axis; where ∞ is drawn, beyond its break
-POOLED = "scattering-central-dpsgd-eps6"
-# Arms by ε, colour, marker, label, and a factor that keeps equal ε apart.
-FRONTIERS = (
-    ("dpsgd-eps{:g}", OKABE_ITO["blue"], "o", "record-level DP-SGD", 0.97),
-    ("dpsgd-eps{:g}-secagg", OKABE_ITO["orange"], "^", "record-level DP-SGD + SecAgg", 1.03),
-    ("scattering-dpsgd-eps{:g}", OKABE_ITO["sky"], "X", "the same, scattering for DPResNet", 1.0),
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Arms that differ in ε alone; of one arm, a point."""
+
+    label: str
+    arms: tuple[str, ...]
+    color: str
+    marker: str
+    filled: bool = True
+
+    @classmethod
+    def by_epsilon(cls, label: str, pattern: str, color: str, marker: str) -> Curve:
+        return cls(label, tuple(pattern.format(e) for e in EPSILONS), color, marker)
+
+
+OWN, SHARED, POOLED = OKABE_ITO["orange"], OKABE_ITO["blue"], OKABE_ITO["green"]
+NONE = OKABE_ITO["black"]
+# A row of panels each: runs of one network and length, which alone may be compared.
+FAMILIES: tuple[tuple[str, tuple[Curve, ...]], ...] = (
+    (
+        "the paper's network",
+        (
+            Curve.by_epsilon("each hospital its own noise", "dpsgd-eps{:g}-secagg", OWN, "^"),
+            Curve("noise shared in the secure sum", ("shared-dpsgd-eps6",), SHARED, "o"),
+            Curve("no privacy", ("fedavg-secagg",), NONE, "D"),
+            Curve("“DP+” as most likely run (clip only)", ("clip-secagg",), NONE, "v", False),
+            Curve(
+                "“DP+” as documented (ε of a hospital)",
+                ("documented-secagg",),
+                OKABE_ITO["vermilion"],
+                "s",
+            ),
+            Curve(
+                f"noise for {promise('calibrated-secagg')}",
+                ("calibrated-secagg",),
+                OKABE_ITO["purple"],
+                "s",
+                False,
+            ),
+        ),
+    ),
+    (
+        "scattering, one linear layer",
+        (
+            Curve.by_epsilon("each hospital its own noise", "scattering-dpsgd-eps{:g}", OWN, "^"),
+            Curve.by_epsilon(
+                "noise shared in the secure sum", "scattering-shared-eps{:g}", SHARED, "o"
+            ),
+            Curve("all images in one place", ("scattering-central-dpsgd-eps6",), POOLED, "X"),
+            Curve("no privacy", ("scattering-fedavg",), NONE, "D"),
+        ),
+    ),
 )
 
 
 def build(sources: Sources) -> Figure:
     evidence = sources.evidence
     counts = evidence.hospital_counts
-    arms = [one.format(e) for e in EPSILONS for one, *_ in FRONTIERS]
-    arms += [
-        "scattering-fedavg",
-        POOLED,
-        "fedavg",
-        "clip-secagg",
-        "documented-secagg",
-        "calibrated-secagg",
-    ]
-    used = [r for arm in arms for k in counts for r in evidence.runs(arm, k)]
+    arms = [arm for _, curves in FAMILIES for curve in curves for arm in curve.arms if arm in ARMS]
+    used = [run for arm in arms for k in counts for run in evidence.runs(arm, k)]
     caption = (
-        "Points: mean over seeds of the last round; bars: ± one standard deviation. ε: total at "
-        f"δ = {small(RecordPrivacy().delta)} ({small(ARMS[POOLED].delta)} where all images are in "
-        "one place) from each run's ledger, for one record (circles, "
-        "triangles, crosses) or one hospital (squares); the two are different promises. "
+        "Small points: one run each, last round; large: their mean. ε: total, from each run's "
+        f"ledger, at δ = {' or '.join(_deltas(used))}, for one record unless a label says "
+        "hospital; the two are different promises. Rows differ in network and training length: "
+        "compare within a row. "
     )
     title = "Figure 5. Test accuracy against ε"
-    figure = new_figure(10.6, 5.6, title, caption + evidence.caption(used))
-    panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
-    for axes, hospitals in zip(panels, counts, strict=True):
-        axes.set_title(f"{hospitals} hospitals")
-        _axis(axes)
-        _frontier(axes, evidence, hospitals)
-        _readings(axes, evidence, hospitals)
-        _claim(axes, sources, hospitals)
-    panels[0].set_ylabel("test accuracy (%)")
+    figure = new_figure(10.6, 3.5 * len(FAMILIES) + 1.6, title, caption + evidence.caption(used))
+    panels = figure.subplots(len(FAMILIES), len(counts), squeeze=False, sharey=True)
+    for row, (family, curves) in enumerate(FAMILIES):
+        for column, hospitals in enumerate(counts):
+            axes = panels[row][column]
+            axes.set_title(f"{family}{_length(evidence, curves)}, {hospitals} hospitals")
+            _axis(axes)
+            for curve in curves:
+                _draw(axes, evidence, curve, hospitals)
+            if row == 0:
+                _claim(axes, sources, hospitals)
+        panels[row][0].set_ylabel("test accuracy (%)")
     handles: dict[str, Any] = {}
-    for axes in panels:
+    for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     legend_below(figure, list(handles.values()), list(handles), 3)
     return figure
+
+
+def _deltas(used: list[RunRecord]) -> list[str]:
+    found = {float(row["delta"]) for run in used for row in run.privacy if row.get("delta")}
+    return [small(delta) for delta in sorted(found)] or ["(none)"]
+
+
+def _length(evidence: Evidence, curves: tuple[Curve, ...]) -> str:
+    lengths = {
+        local_epochs(run)
+        for curve in curves
+        for arm in curve.arms
+        if arm in ARMS
+        for k in evidence.hospital_counts
+        for run in evidence.runs(arm, k)
+    }
+    return f", {' or '.join(f'{length:g}' for length in sorted(lengths))} epochs" if lengths else ""
 
 
 def _axis(axes: Axes) -> None:
@@ -77,75 +139,38 @@ def _axis(axes: Axes) -> None:
     ticks = [1, 3, 6, 10, 100, 1000, 10000]
     axes.set_xticks([*ticks, INFINITY], [*(f"{tick:,}" for tick in ticks), "∞"])
     axes.minorticks_off()
-    axes.set_xlabel("ε (total; smaller is more private)")
+    axes.set_xlabel("true ε (total; smaller is more private)")
     axes.axvspan(RIGHT * 1.5, 3.2 * INFINITY, color="#f0f0f0", zorder=0)
-    axes.text(INFINITY, 2, "no guarantee", ha="center", size=7.5, color=MUTED)
+    axes.text(INFINITY, 2, "no guarantee", ha="center", size=8, color=MUTED)
 
 
-def _point(
-    axes: Axes, x: float, summary: Summary | None, at_infinity: float = INFINITY, **look: Any
-) -> None:
-    if summary is None:
-        return
-    x = min(x, RIGHT) if math.isfinite(x) else at_infinity
-    deviation = 100 * (summary.deviation or 0.0)
-    options: dict[str, Any] = {
-        "linestyle": "none",
-        "capsize": 3,
-        "elinewidth": 1.2,
-        "markersize": 7,
-    } | look
-    axes.errorbar([x], [100 * summary.mean], yerr=[deviation], **options)
+def _place(run: RunRecord) -> float:
+    unit = protected_unit(run.arm)
+    spent = math.inf if unit is None else total_epsilon(run, unit)
+    return min(spent, RIGHT) if math.isfinite(spent) else INFINITY
 
 
-def _frontier(axes: Axes, evidence: Evidence, hospitals: int) -> None:
-    for name, color, marker, label, shift in FRONTIERS:
-        points = []
-        for wanted in EPSILONS:
-            arm = name.format(wanted)
-            runs, summary = evidence.runs(arm, hospitals), evidence.final(arm, hospitals)
-            if summary is not None:
-                spent = max(total_epsilon(run, "record") for run in runs)
-                x = spent if math.isfinite(spent) else wanted
-                points.append((shift * x, summary))
-        xs, ys = [x for x, _ in points], [100 * s.mean for _, s in points]
-        axes.plot(xs, ys, color=color, linewidth=1)
-        for x, summary in points:
-            _point(axes, x, summary, color=color, marker=marker, label=label)
-    look: dict[str, Any] = {"color": OKABE_ITO["sky"], "marker": "X", "markerfacecolor": "white"}
-    label = "scattering, all images in one place"
-    final = evidence.final(POOLED, hospitals)
-    _point(axes, target_epsilon(POOLED) or math.inf, final, label=label, **look)
-
-
-def _readings(axes: Axes, evidence: Evidence, hospitals: int) -> None:
-    for arm, color, marker, label in (
-        ("fedavg", OKABE_ITO["black"], "D", "FedAvg, no privacy"),
-        ("clip-secagg", OKABE_ITO["green"], "v", "“DP+” as most likely run (clip only)"),
-        ("documented-secagg", OKABE_ITO["vermilion"], "s", "“DP+” as documented (hospital)"),
-        ("scattering-fedavg", OKABE_ITO["sky"], "P", "scattering, no privacy"),
-        (
-            "calibrated-secagg",
-            OKABE_ITO["purple"],
-            "s",
-            f"noise for {promise('calibrated-secagg')}",
-        ),
-    ):
-        runs = evidence.runs(arm, hospitals)
+def _draw(axes: Axes, evidence: Evidence, curve: Curve, hospitals: int) -> None:
+    means = []
+    for arm in curve.arms:
+        runs = evidence.runs(arm, hospitals) if arm in ARMS else []
         if not runs:
             continue
-        totals = [total_epsilon(run, "hospital") for run in runs]
-        filled = {"markerfacecolor": "white"} if arm == "calibrated-secagg" else {}
-        _point(
-            axes,
-            max(totals),
-            evidence.final(arm, hospitals),
-            # Side by side where ∞ is drawn: their accuracies nearly agree.
-            INFINITY * (0.66 if arm.endswith("fedavg") else 1.5),
-            color=color,
-            marker=marker,
-            label=label,
-            **filled,
+        x = max(map(_place, runs))
+        values = [100 * run.final_accuracy for run in runs]
+        axes.plot([x] * len(values), values, color=curve.color, marker=".", markersize=4,
+                  linestyle="none", alpha=0.7)  # fmt: skip
+        means.append((x, sum(values) / len(values)))
+    if means:
+        axes.plot(
+            [x for x, _ in means],
+            [y for _, y in means],
+            color=curve.color,
+            marker=curve.marker,
+            markersize=7,
+            markerfacecolor=curve.color if curve.filled else "white",
+            linewidth=1,
+            label=curve.label,
         )
 
 
@@ -163,7 +188,7 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
         markerfacecolor="white",
         markeredgecolor=INK,
         linestyle="none",
-        label=f"the paper's claim, at the ε it names [{claim.source}]",
+        label=f"a claim, not a run: the paper, at the ε it names [{claim.source}]",
         zorder=5,
     )
     axes.annotate(
@@ -178,6 +203,6 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
         "as most likely run: no noise, so ε = ∞",
         ha="center",
         va="top",
-        size=7.5,
+        size=8,
         color=INK,
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro.report.cache import Sources
 from repro.report.evidence import data_caption
+from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, say_not_run
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
 from repro.report.items.curves import build_curves
+from repro.report.sources import Sources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,10 @@ honest record-level privacy costs small and hard classes more than large ones.
 
 from __future__ import annotations
 
+from math import nan
 from typing import TYPE_CHECKING
 
-from repro.report.cache import Sources
-from repro.report.statistics import Summary
+from repro.report.sources import Sources
 from repro.report.style import MARKS, MUTED, legend_below, new_figure, say_not_run
 from repro.runs.guarantees import promise
 from repro.runs.record import RunRecord
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ARMS = (
-    ("fedavg", "FedAvg"),
+    ("fedavg", "the paper's network, FedAvg"),
     ("clip-secagg", "clip, no noise"),
     *((arm, promise(arm)) for arm in ("dpsgd-eps6", "dpsgd-eps1")),
     ("scattering-fedavg", "scattering, FedAvg"),
@@ -32,7 +32,8 @@ def build(sources: Sources) -> Figure:
     counts = evidence.hospital_counts
     used = [r for arm, _ in ARMS for k in counts for r in evidence.runs(arm, k)]
     caption = (
-        "Mean over seeds, last round; bars: ± one standard deviation. Classes by their share of "
+        "Markers: mean over seeds, last round; ticks: each seed. The two networks trained for "
+        "different lengths: compare within one. Classes by their share of "
         "the test images, in brackets. "
     )
     title = "Figure 7. Per-class recall with and without privacy"
@@ -65,22 +66,15 @@ def _dots(axes: Axes, runs: dict[str, list[RunRecord]], names: list[str]) -> Non
         color, _, marker = MARKS[index]
         offset = 0.75 * (0.5 - (index + 0.5) / len(ARMS))
         columns = [recalls(run) for run in runs[arm]]
-        summaries = [Summary.of([100 * c[i] for c in columns]) for i in order]
         if not columns:
             label += " (not run)"
-        means = [s.mean if s else float("nan") for s in summaries]
-        spreads = [(s.deviation or 0.0) if s else 0.0 for s in summaries]
-        axes.errorbar(
-            means,
-            [place + offset for place in range(len(order))],
-            xerr=spreads,
-            color=color,
-            marker=marker,
-            linestyle="none",
-            capsize=2,
-            elinewidth=1,
-            label=label,
-        )
+        means = [sum(c[i] for c in columns) / len(columns) if columns else nan for i in order]
+        heights = [place + offset for place in range(len(order))]
+        axes.plot([100 * mean for mean in means], heights, color=color, marker=marker,
+                  linestyle="none", label=label)  # fmt: skip
+        for column in columns:
+            axes.plot([100 * column[i] for i in order], heights, color=color, marker="|",
+                      markersize=6, linestyle="none", alpha=0.8)  # fmt: skip
     for place in range(len(order) - 1):
         axes.axhline(place + 0.5, color=MUTED, linewidth=0.4, alpha=0.5)
     shares = [100 * size / sum(sizes) for size in sizes]  # alike in every subset of the images

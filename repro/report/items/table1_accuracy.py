@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro.formatting import small
-from repro.report.cache import Sources
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon_cell
+from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import NOT_RUN, Column, Table
-from repro.runs.arms import ARMS, POOLED_DELTA
+from repro.runs.arms import ARMS
 from repro.runs.guarantees import promise
-from repro.runs.profiles import SCATTERING_EPOCHS
-from repro.runs.settings import RecordPrivacy, UpdatePrivacy
+from repro.runs.settings import UpdatePrivacy
 
 HOSPITAL, RECORD = "calibrated-secagg", "dpsgd-eps6-secagg"  # honest, at the ε the paper names
 # The paper's configurations and the arm that is each reading of them; None: there is none.
@@ -38,9 +36,6 @@ COLUMNS = ("run", "documented", "hospital", "record")
 BESIDE = (
     ("all images in one place (bound)", "central", "run"),
     ("one hospital alone (bound)", "single", "run"),
-    ("scattering for DPResNet, DP− / SecAgg−", "scattering-fedavg", "run"),
-    ("scattering for DPResNet, DP+ / SecAgg+", "scattering-dpsgd-eps6-secagg", "record"),
-    ("scattering for DPResNet, DP+, one place", "scattering-central-dpsgd-eps6", "record"),
 )
 
 
@@ -110,10 +105,6 @@ def _readings(sources: Sources) -> Table:
             "since Flower before 1.14 "
             "computed the noise and threw it away [flwr, infer]. “As documented”: with that noise.",
             "DP+ / SecAgg− is missing in the paper; ours is record-level DP-SGD in the clear.",
-            "Scattering: fixed wavelet features and one linear layer instead of DPResNet, ours, to "
-            "show what the same promises allow a model made for them. Its arms have all test "
-            f"images, and {SCATTERING_EPOCHS} local epochs, in every profile but smoke. In one "
-            f"place δ = {small(POOLED_DELTA)}, else {small(RecordPrivacy.delta)}.",
             *quoted,
         ],
         data=_numbers(evidence),

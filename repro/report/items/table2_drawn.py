@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import functools
 
-from repro.report.cache import Sources
 from repro.report.items import table2_privacy as numbers
 from repro.report.rows import table_of_rows
+from repro.report.sources import Sources
 from repro.report.table import Table
 from repro.report.tightness import tightness_table
 

@@ -8,8 +8,8 @@ of about 5e-6 RMS [code, calc], and so no cost in accuracy.
 
 from __future__ import annotations
 
-from repro.report.cache import Sources
 from repro.report.rows import benchmark_table, cell, empty_table
+from repro.report.sources import Sources
 from repro.report.statistics import Summary
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS
@@ -37,7 +37,7 @@ def _runs(sources: Sources) -> Table:
         if arm.aggregator != "secure":
             continue
         for hospitals in evidence.hospital_counts:
-            runs = [run for run in evidence.runs(arm.name, hospitals, timed=True) if run.secagg]
+            runs = [run for run in evidence.runs(arm.name, hospitals) if run.secagg]
             used += runs
             row: dict[str, str] = {"arm": arm.name, "hospitals": str(hospitals)}
             row |= dict.fromkeys(MEASURES, NOT_RUN) if not runs else _measured(runs)
@@ -53,8 +53,8 @@ def _runs(sources: Sources) -> Table:
         rows=rows,
         caption=evidence.caption(used),
         notes=[
-            "A hospital and a round, all phases; means over seeds, bytes of the last round. "
-            "1 kB = 1,000 bytes.",
+            "A hospital and a round (with shared noise: a step), all phases; means over seeds, "
+            "bytes of the last round. 1 kB = 1,000 bytes.",
             "Error: the bound the protocol states for one coordinate of the weighted mean. "
             "What it costs in accuracy is among the verdicts.",
         ],
@@ -69,17 +69,17 @@ def _measured(runs: list[RunRecord]) -> dict[str, str]:
 
 
 def _facts(run: RunRecord) -> dict[str, int | float]:
-    """One run's numbers, per hospital and round."""
+    """One run's numbers, per hospital and sum: a round has one, or with shared noise many."""
     last = (run.secagg or {}).get("last", {})
     facts: dict[str, int | float] = {}
-    hospitals = max(1, run.hospitals)
+    hospitals = max(1, run.hospitals * last.get("protocol_steps", 1))
     for key, direction in (("up", "up_bytes"), ("down", "down_bytes")):
         if direction in last:
             facts[key] = sum(last[direction].values()) / hospitals / 1000
     if "up_bytes" in last and run.model.get("parameters"):
         facts["per_parameter"] = last["up_bytes"]["masked"] / hospitals / run.model["parameters"]
     if "aggregation" in run.timings:
-        facts["seconds"] = run.timings["aggregation"] / max(1, run.rounds)
+        facts["seconds"] = run.timings["aggregation"] / max(1, run.rounds * last.get("steps", 1))
     for key, name in (("error", "max_error_bound"), ("clipped", "clipped_values")):
         if name in last:
             facts[key] = last[name]

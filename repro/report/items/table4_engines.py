@@ -7,8 +7,8 @@ takes minutes on 2 cores. Expected: the best engine within 1.4 times a plain ste
 
 from __future__ import annotations
 
-from repro.report.cache import Sources
 from repro.report.rows import benchmark_table, empty_table
+from repro.report.sources import Sources
 from repro.report.table import Table
 
 PARTS = (

@@ -1,0 +1,67 @@
+"""What a round of private sums costs whom, as entries of the ledger.
+
+One release, several adversaries (docs/shared-noise.md): whoever sees the public model, or the
+server, faces all survivors' shares; a coalition subtracts its own t. Were secure aggregation
+broken, a hospital's sum would be seen under its own share alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from repro.accounting import ComposedEvent, PrivacyEvent, RepeatedEvent
+from repro.accounting.ledger import UNPROTECTED, FederatedLedger, View
+from repro.federated.shared.noise_plan import NoisePlan
+from repro.privacy.validation import Number
+
+Releases = Mapping[tuple[int, ...], int]  # survivors -> sums
+BROKEN, COALITION, SERVER, MODEL = "broken", "coalition", "server", "model"
+
+
+def shared_views(colluders: int) -> list[View]:
+    """Who may learn what, the weakest assumption first."""
+    shares = "every hospital in a sum adds its share of the noise"
+    others = "the other hospitals in a sum add their shares of the noise and keep them secret"
+    return [
+        View(BROKEN, UNPROTECTED, "a hospital adds its own share of the noise"),
+        View(
+            COALITION,
+            f"coalition of {colluders} hospital{'s' * (colluders != 1)} with the server",
+            f"{others}; secure aggregation withstands the coalition",
+        ),
+        View(
+            SERVER,
+            "server",
+            f"{shares} and none colludes; secure aggregation withstands the server",
+        ),
+        View(MODEL, "public model", f"{shares}; neither server nor hospitals tell more"),
+    ]
+
+
+def spend_releases(
+    ledger: FederatedLedger, plan: NoisePlan, sample_rate: Number, releases: Releases
+) -> None:
+    """Charge every hospital for the sums its records were in; a round without one costs nothing."""
+    for hospital in sorted({one for survivors in releases for one in survivors}):
+        sums = {s: count for s, count in releases.items() if hospital in s}
+
+        def seen(known: int, sums: Releases = sums) -> PrivacyEvent:
+            """By an adversary who knows so many of the others' shares."""
+            shares: dict[int, int] = {}
+            for survivors, count in sums.items():
+                left = max(1, len(survivors) - known)  # the hospital's own is always left
+                shares[left] = shares.get(left, 0) + count
+            return composed(plan, sample_rate, shares)
+
+        everybody = plan.hospitals
+        views = {BROKEN: seen(everybody), COALITION: seen(plan.colluders)}
+        ledger.spend(hospital, seen(0), seen=views)
+
+
+def composed(plan: NoisePlan, sample_rate: Number, shares: Mapping[int, int]) -> PrivacyEvent:
+    """shares in a sum that the adversary does not know -> how many such sums, as one event."""
+    parts = [
+        RepeatedEvent(plan.event(number, sample_rate), count)
+        for number, count in sorted(shares.items())
+    ]
+    return parts[0] if len(parts) == 1 else ComposedEvent(parts)

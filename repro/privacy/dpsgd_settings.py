@@ -1,0 +1,74 @@
+"""What a DP-SGD run does: public settings, checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from repro.errors import InputError
+from repro.privacy.clipping import Clipping
+from repro.privacy.engines import ENGINES
+from repro.privacy.sampling import PoissonSampler
+from repro.privacy.step import NOISES
+from repro.privacy.validation import Number, check_count, check_not_negative, check_positive
+
+
+@dataclass(frozen=True)
+class DPSGDSettings:
+    """What a DP-SGD run does; every field is public and none may be computed from records."""
+
+    clip_norm: Number  # C, L2 norm of a record's whole gradient
+    noise_multiplier: Number  # σ; the noise on the sum has deviation σC
+    expected_batch: int  # records per step on average; the divisor of every sum
+    learning_rate: Number
+    optimizer: str = "sgd"  # or "adam"
+    momentum: Number = 0.0  # SGD only, in [0, 1)
+    weight_decay: Number = 0.0
+    clipping: str = "flat"
+    gamma: Number = 0.01  # of automatic clipping
+    views: int = 1  # augmentations averaged per record (De et al. 2022, arXiv 2204.13650)
+    average_decay: Number | None = None  # of the exponential moving average of parameters
+    noise: str = "gaussian"  # or "discrete_gaussian": exact on a grid, and slow
+    engine: str = "auto"
+    chunk_size: int | None = None  # records at once; changes memory and speed only
+
+    def __post_init__(self) -> None:
+        self.rule()
+        check_not_negative("noise_multiplier", self.noise_multiplier)
+        check_count("expected_batch", self.expected_batch)
+        check_positive("learning_rate", self.learning_rate)
+        check_not_negative("weight_decay", self.weight_decay)
+        check_count("views", self.views)
+        if self.optimizer not in ("sgd", "adam"):
+            raise InputError("optimizer", self.optimizer, "sgd or adam")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer == "adam"):
+            raise InputError("momentum", self.momentum, "a number in [0, 1), with optimizer sgd")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise InputError("average_decay", self.average_decay, "None or a number in [0, 1)")
+        if self.noise not in NOISES:
+            raise InputError("noise", self.noise, f"one of {', '.join(NOISES)}")
+        if self.engine != "auto" and self.engine not in ENGINES:
+            raise InputError("engine", self.engine, f"one of auto, {', '.join(ENGINES)}")
+        if self.chunk_size is not None:
+            check_count("chunk_size", self.chunk_size)
+
+    def rule(self) -> Clipping:
+        return Clipping(self.clip_norm, self.clipping, self.gamma)
+
+    def sampler(self, records: int) -> PoissonSampler:
+        """Public sampling of ``records`` records."""
+        return PoissonSampler.with_expected_batch(records, self.expected_batch)
+
+    def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimizer == "adam":
+            return torch.optim.Adam(
+                parameters, lr=float(self.learning_rate), weight_decay=float(self.weight_decay)
+            )
+        return torch.optim.SGD(
+            parameters,
+            lr=float(self.learning_rate),
+            momentum=float(self.momentum),
+            weight_decay=float(self.weight_decay),
+        )

@@ -1,0 +1,133 @@
+"""Whether a record's output depends on the records beside it, or on those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
+
+from repro.errors import InputError
+from repro.privacy.batch import Batch
+from repro.privacy.gate.probe import Alone, alone, detached
+from repro.privacy.gate.randomness import fixed_randomness
+from repro.privacy.validation import FrozenBuffers
+
+# A batch's size changes the order of float sums, so alone and together agree loosely only.
+_LOOSE = 1e-2
+_FURTHER_SEEDS = range(1, 8)  # a model that mixes at random, one time in two: 1/128 escape
+
+
+def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
+    """Raise InputError if records mix, in the mode the model is in.
+
+    Every record is compared alone and together, then among companions that are quite different;
+    its random numbers are the same each time. A model that draws some is tried with more of them.
+    """
+    together = _forward(probe)
+    for record, one in enumerate(found):
+        if not _same(together, one.outputs, record, probe, _LOOSE):
+            _refuse(probe, "beside it")
+    for record in range(len(probe)):
+        _compare_companions(probe, together, [record], seed=0)
+    again = alone(probe, 0).outputs
+    if not _same_leaves(tree_leaves(again), tree_leaves(found[0].outputs), 1e-6):
+        _refuse(probe, "before it")
+    if any(one.random for one in found):
+        for seed in _FURTHER_SEEDS:
+            base = _forward(probe, seed)
+            for first in (0, 1):
+                _compare_companions(probe, base, range(first, len(probe), 2), seed)
+
+
+def _compare_companions(probe: Batch, base: Any, kept: Sequence[int], seed: int) -> None:
+    """Outputs of ``kept`` in the probe and with all others replaced; the same kernels run on the
+    same shapes, so what differs is what came from the others."""
+    others = probe.inputs.flip(0).flip(-1) if probe.inputs.ndim > 1 else probe.inputs.flip(0)
+    if others.is_floating_point():
+        others = -8 * others
+    inputs = others.clone()
+    inputs[list(kept)] = probe.inputs[list(kept)]
+    try:
+        changed = _forward(replace(probe, inputs=inputs), seed)
+    except (RuntimeError, ValueError, IndexError):
+        return  # records the model does not take at all
+    epsilon = torch.finfo(probe.inputs.dtype if inputs.is_floating_point() else torch.float32).eps
+    for record in kept:
+        if not _same_rows(changed, base, record, probe, min(0.05, 1000 * epsilon)):
+            _refuse(probe, "beside it")
+
+
+@torch.enable_grad()
+def _forward(probe: Batch, seed: int = 0) -> Any:
+    rows = probe.rows()
+    with fixed_randomness((len(rows),), rows.device, seed):
+        buffers = FrozenBuffers(probe.model)
+        return detached(functional_call(probe.model, buffers.copies, (rows,)))
+
+
+def _same(together: Any, apart: Any, record: int, probe: Batch, tolerance: float) -> bool:
+    """One record's outputs in a batch's and alone, wherever the records' axis is."""
+    leaves, own = tree_leaves(together), tree_leaves(apart)
+    if len(leaves) != len(own):
+        return False
+    pairs = [
+        (_part(a, axis, record, probe.views), b)
+        for a, b in zip(leaves, own, strict=True)
+        if (axis := _axis(a, b, probe)) is not None
+    ]
+    return _same_leaves([a for a, _ in pairs], [b for _, b in pairs], tolerance)
+
+
+def _same_rows(one: Any, other: Any, record: int, probe: Batch, tolerance: float) -> bool:
+    """One record's outputs in two batches of the same size."""
+    rows = len(probe) * probe.views
+
+    def parts(outputs: Any) -> list[Tensor]:
+        return [
+            _part(leaf, leaf.shape.index(rows), record, probe.views)
+            for leaf in tree_leaves(outputs)
+            if isinstance(leaf, Tensor) and rows in leaf.shape
+        ]
+
+    return _same_leaves(parts(one), parts(other), tolerance)
+
+
+def _axis(together: Any, apart: Any, probe: Batch) -> int | None:
+    """The one axis along which a batch's output is longer than a record's, by its number."""
+    if not isinstance(together, Tensor) or not isinstance(apart, Tensor):
+        return None
+    if together.ndim != apart.ndim:
+        return None
+    differ = [i for i, (a, b) in enumerate(zip(together.shape, apart.shape, strict=True)) if a != b]
+    rows = len(probe) * probe.views
+    if len(differ) == 1 and together.shape[differ[0]] == rows:
+        return differ[0]
+    return None
+
+
+def _part(values: Tensor, axis: int, record: int, views: int) -> Tensor:
+    return values.narrow(axis, record * views, views)
+
+
+def _same_leaves(left: Sequence[Any], right: Sequence[Any], tolerance: float) -> bool:
+    for a, b in zip(left, right, strict=True):
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
+            continue
+        finite = b[b.isfinite()].abs()
+        scale = float(finite.max()) if finite.numel() else 0.0
+        if not torch.allclose(a, b, rtol=tolerance, atol=0.1 * tolerance * scale, equal_nan=True):
+            return False
+    return True
+
+
+def _refuse(probe: Batch, where: str) -> None:
+    raise InputError(
+        "model",
+        type(probe.model).__name__,
+        f"one whose output for a record is the same whatever records stand {where}",
+    )

@@ -1,0 +1,36 @@
+"""Full-precision arithmetic for what bounds a record's contribution.
+
+Autocast, TF32 and bfloat16 matrix products round their factors to 8 or 11 bits: a norm or a
+weighted sum made of them can be off by a part in a thousand, and the clip bound with it. The
+model's own forward and backward pass may run in any precision; these steps may not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No autocast, and float32 products of float32 factors, on this device."""
+    with contextlib.ExitStack() as stack:
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        if torch.get_float32_matmul_precision() != "highest":
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+            torch.backends.cudnn.allow_tf32 = False
+        yield
+
+
+def widened(values: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32; everything else as it is."""
+    if values.is_floating_point() and values.dtype.itemsize < 4:
+        return values.float()
+    return values

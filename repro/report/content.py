@@ -1,0 +1,127 @@
+"""What the report shows, gathered once for both of its forms.
+
+The report is the answer, the claims' verdicts and the few tables and figures that carry them.
+The rest (details, benchmarks, ablations) lies beside it, is listed with one line each, and is
+not repeated: who reads the report should be able to finish it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.ablations import NAMES, get_ablation
+from repro.report.answer import Answer, answer
+from repro.report.items import FIGURES, ITEMS, Item, find
+from repro.report.methods import measured_table
+from repro.report.sources import Sources
+from repro.report.statistics import Summary, percent
+from repro.report.table import Column, Table
+from repro.report.verdicts import judge, verdict_table
+
+TITLE = "Does “DP+ / SecAgg+” hold? arXiv 2412.00687, reproduced"
+SUBTITLE = (
+    "Towards Privacy-Preserving Medical Imaging: Federated Learning with Differential Privacy (DP) "
+    "and Secure Aggregation (SecAgg) Using a Modified ResNet Architecture"
+)
+PAPER = "https://arxiv.org/abs/2412.00687"
+CHART = "answer"  # the figure on the first screen
+SHOWN_FIGURES = ("frontier", "accuracy", "recall")
+SHOWN_TABLES = ("table1", "table2", "table6")  # the first table of each
+
+
+@dataclass(frozen=True)
+class Content:
+    """What both forms show."""
+
+    answer: Answer
+    chart: tuple[Item, Path]
+    verdicts: Table
+    tables: list[Table]
+    figures: list[tuple[Item, Path]]
+    elsewhere: list[tuple[str, str]]  # (title, file beside the report) of all that is not shown
+    ablations: Table | None
+    methods: Table
+    caption: str
+
+
+def collect(sources: Sources) -> Content:
+    verdicts = judge(sources)
+    shown = [item for item in ITEMS if item.name in SHOWN_TABLES + SHOWN_FIGURES]
+    return Content(
+        answer=answer(sources, verdicts),
+        chart=_figure(sources, find("figure", CHART)),
+        verdicts=verdict_table(sources, verdicts),
+        tables=[item.load().build(sources)[0] for item in shown if item.kind == "table"],
+        figures=[_figure(sources, item) for item in FIGURES if item.name in SHOWN_FIGURES],
+        elsewhere=_elsewhere(sources),
+        ablations=ablation_summary(sources),
+        methods=measured_table(sources),
+        caption=sources.evidence.caption(),
+    )
+
+
+def _figure(sources: Sources, item: Item) -> tuple[Item, Path]:
+    return item, sources.out / "figures" / f"{item.name}.svg"
+
+
+def _elsewhere(sources: Sources) -> list[tuple[str, str]]:
+    """Tables' further parts, and the tables and figures that the report only names."""
+    listed = []
+    for item in ITEMS:
+        if item.kind == "table":
+            parts = item.load().build(sources)
+            listed += [
+                (part.title, f"tables/{part.name}.md")
+                for part in (parts[1:] if item.name in SHOWN_TABLES else parts)
+            ]
+        elif item.name not in (*SHOWN_FIGURES, CHART):
+            listed.append((f"{item.label}. {item.title}", f"figures/{item.name}.svg"))
+    return listed
+
+
+def ablation_summary(sources: Sources) -> Table | None:
+    """A line for each ablation that was run: its question and what it measured."""
+    rows = []
+    for name in NAMES:
+        path = sources.find(f"ablations/{name}.json")
+        if path is not None:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            variants = (table.get("data") or {}).get("variants", [])
+            rows.append(
+                {
+                    "name": name,
+                    "question": get_ablation(name).question,
+                    "range": _range(variants),
+                }
+            )
+    if not rows:
+        return None
+    return Table(
+        name="ablations",
+        title="Ablations",
+        columns=[
+            Column("name", "ablation"),
+            Column("question", "question"),
+            Column("range", "accuracy (%), lowest and highest variant"),
+        ],
+        rows=rows,
+        caption="Each with its table and figure in ablations/NAME.md and .svg; `repro ablate NAME` "
+        "runs one.",
+    )
+
+
+def _range(variants: list[dict[str, Any]]) -> str:
+    """``36.1 ± 2.0 (0.1) to 61.2 ± 1.1 (3)``: the extremes with their variants' labels."""
+    if not variants:
+        return "–"
+    ordered = sorted(variants, key=lambda variant: float(variant["mean"]))
+
+    def shown(variant: dict[str, Any]) -> str:
+        summary = Summary(variant["mean"], variant["deviation"], len(variant["seeds"]))
+        label = " ".join(str(variant["variant"]).replace("\n", ", ").split())
+        return f"{percent(summary, digits=1)} ({label})"
+
+    return f"{shown(ordered[0])} to {shown(ordered[-1])}"

@@ -1,0 +1,79 @@
+"""All that tables, figures and the report are drawn from, and one digest of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from repro.errors import InputError
+from repro.report.cache import digest_of
+from repro.report.claims import Claims, load_claims
+from repro.report.evidence import Evidence, gather
+from repro.runs.store import RunStore
+
+# Folders and files beside the runs whose JSON may be drawn; see ``side``.
+SIDE = ("partition/*.json", "bench/*.json", "audit/*.json", "ablations/*.json", "*.json")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that tables, figures and the report may read."""
+
+    out: Path
+    evidence: Evidence
+    claims: Claims
+    runs: Path | None = None  # the store's root where it is not ``out``
+
+    @classmethod
+    def of(
+        cls,
+        out: str | Path,
+        *,
+        runs: str | Path | None = None,
+        profile: str | None = None,
+        fingerprint: str | None = None,
+    ) -> Sources:
+        """out: where things are drawn; runs: the store's root where it is another folder."""
+        store = RunStore(out) if runs is None else RunStore(runs, written=False)
+        evidence = gather(store, profile, fingerprint)
+        return cls(Path(out), evidence, load_claims(), None if runs is None else store.root)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where side files may lie: beside the runs first, then where things are drawn."""
+        return (self.out,) if self.runs is None else (self.runs, self.out)
+
+    def find(self, name: str) -> Path | None:
+        """The file or folder ``name`` in the first place that has it."""
+        return next((place / name for place in self.places if (place / name).exists()), None)
+
+    def side(self, name: str) -> dict[str, Any] | None:
+        """A JSON file beside the runs, e.g. ``partition/k10`` or ``bench/secagg``; or None."""
+        path = self.find(f"{name}.json")
+        if path is None:
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as problem:
+            raise InputError(path.name, str(path), f"JSON ({problem}); delete it") from problem
+        return dict(content)
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes whenever anything does that may be drawn: runs, claims, side files.
+
+        One digest for all items: an item that reads little is sometimes drawn for nothing, which
+        costs a second; a list of what each reads would have to be kept right by hand.
+        """
+        evidence = self.evidence
+        runs = [[run.stable(), run.timings] for run in evidence.records]
+        side = {
+            path.relative_to(place).as_posix(): digest_of(path.read_text(encoding="utf-8"))
+            for place in reversed(self.places)  # the first place has the last word
+            for pattern in SIDE
+            for path in sorted(place.glob(pattern))
+        }
+        return digest_of([evidence.profile, evidence.kind, runs, repr(self.claims), side])

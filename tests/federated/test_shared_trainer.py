@@ -1,0 +1,205 @@
+"""Shared noise makes the federation's steps those of pooled DP-SGD, and the ledger says what each
+adversary may learn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repro.accounting import PLDAccountant, PoissonSampledGaussianEvent, RDPAccountant
+from repro.errors import InputError
+from repro.federated.division import subset
+from repro.federated.execute import assemble, execute
+from repro.federated.features import LabelledFeatures
+from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.trainer import SharedNoiseTrainer
+from repro.federated.training.plain import HospitalData
+from repro.privacy.sampling import PoissonSampler
+from repro.random import RootSeed
+from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
+from repro.runs.store import RunStore
+from tests.federated.small import small_dataset, small_settings
+
+SEED = RootSeed.from_user(3)
+SIZES = {0: 40, 1: 25, 2: 60, 3: 31, 4: 44}
+FEATURES, CLASSES = 12, 4
+SECAGG = SecAggParameters(neighbours=4, threshold=4)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return small_dataset()
+
+
+def hospitals() -> dict[int, HospitalData]:
+    stream = np.random.default_rng(0)
+    return {
+        one: HospitalData(
+            one,
+            LabelledFeatures.of(
+                stream.normal(size=(size, FEATURES)), stream.integers(0, CLASSES, size), "cpu"
+            ),
+        )
+        for one, size in SIZES.items()
+    }
+
+
+def trainer(privacy: RecordPrivacy, epochs: float = 2.0) -> SharedNoiseTrainer:
+    return SharedNoiseTrainer(
+        privacy,
+        SharedNoise(precision="double"),
+        SECAGG,
+        SIZES,
+        dimension=(FEATURES + 1) * CLASSES,
+        epochs=epochs,
+        rounds=1,
+        seed=SEED,
+    )
+
+
+def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -> None:
+    """Central DP-SGD on the union of the same draws, by autograd one record at a time, its noise
+    the sum of the same shares: no code of the product between the records and the step."""
+    data = hospitals()
+    optimizer = (
+        torch.optim.SGD(model.parameters(), lr=privacy.learning_rate, momentum=privacy.momentum)
+        if privacy.optimizer == "sgd"
+        else torch.optim.Adam(model.parameters(), lr=privacy.learning_rate)
+    )
+    for step in range(made.steps):
+        total = torch.zeros((FEATURES + 1) * CLASSES, dtype=torch.float64)
+        for one, mine in data.items():
+            sampler = PoissonSampler(SIZES[one], made.sample_rate)
+            for record in sampler.sample(SEED, hospital=one, round=1, step=step):
+                model.zero_grad()
+                outputs = model(mine.train.images[record].double())
+                F.cross_entropy(outputs, mine.train.labels[record]).backward()
+                gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+                total += gradient * min(1.0, privacy.clip_norm / float(gradient.norm()))
+            noise = made.sum.noise(one, round=1, step=step) * made.plan.granularity
+            total += torch.from_numpy(noise)
+        total /= made.sample_rate * sum(SIZES.values())
+        weight, bias = total.split([FEATURES * CLASSES, CLASSES])
+        model.weight.grad, model.bias.grad = weight.view(CLASSES, FEATURES).clone(), bias.clone()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer):
+    privacy = RecordPrivacy(
+        epsilon=3.0,
+        delta=1e-5,
+        clip_norm=0.7,
+        expected_batch=50,
+        learning_rate=0.5 if optimizer == "sgd" else 0.02,
+        optimizer=optimizer,
+        momentum=0.9 if optimizer == "sgd" else 0.0,
+    )
+    made = trainer(privacy)
+    assert made.steps == 8
+    torch.manual_seed(0)
+    together, central = (nn.Linear(FEATURES, CLASSES) for _ in range(2))
+    central.load_state_dict(together.state_dict())
+    start = together.weight.detach().clone()
+    made.train_round(together, hospitals(), 1)
+    pooled(made, privacy, central.double())
+    weight = together.weight.detach()
+    moved = float((weight - start).abs().max())
+    difference = float((weight - central.weight.detach()).abs().max())
+    assert moved > 0.1
+    # Each total is within K/2 grid steps; a momentum step passes on at most ten times that.
+    assert difference < 1e-5 * moved
+
+
+def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(dataset, tmp_path):
+    settings = small_settings("scattering-shared-eps6", rounds=2)
+    assert settings.shared == SharedNoise(colluders=1, drop_outs=1)
+
+    def run(drop_rate: float):
+        lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=drop_rate))
+        record = execute(lossy, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+        spent = {
+            row["view"]: row["epsilon_total"]
+            for row in record.privacy
+            if (row["unit"], row["relation"]) == ("record", "add_remove")
+        }
+        return record, spent["coalition of 1 hospital with the server"]
+
+    whole, none_lost = run(0.0)
+    lossy, one_lost = run(0.2)
+    broken, two_lost = run(0.4)
+    assert none_lost < one_lost <= 6
+    assert one_lost > 0.97 * 6
+    assert whole.history[-1]["secagg"]["survivors"] == 5
+    assert lossy.history[-1]["secagg"]["survivors"] == 4
+    assert two_lost == 0
+    assert broken.secagg["failed"] == 2
+    facts = broken.history[-1]["secagg"]
+    assert "needed 4" in facts["failed"]
+    assert facts["failed_steps"] == facts["steps"]
+    losses = [entry["loss"] for entry in broken.history]
+    assert losses[0] == losses[-1]
+
+
+def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):
+    settings = small_settings("scattering-shared-eps3", rounds=2)
+    record = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    images = record.dataset["train_images"]
+    rate = min(1.0, settings.record_privacy.expected_batch / images)
+    steps = sum(entry["secagg"]["steps"] for entry in record.history[1:])
+    (row,) = [
+        row
+        for row in record.privacy
+        if row["unit"] == "record" and row["view"] == "coalition of 1 hospital with the server"
+    ]
+    event = PoissonSampledGaussianEvent(row["noise_multiplier"], rate)
+    assert row["method"] == "pld"
+    assert row["epsilon_total"] == pytest.approx(by_hand(event, steps), rel=1e-9)
+    assert row["steps"] == steps
+    # The plan counts on 3 of 5 shares; nobody was lost, so 4 hid the records.
+    planned = PoissonSampledGaussianEvent(row["noise_multiplier"] * math.sqrt(3 / 4), rate)
+    assert 0.98 * 3 < by_hand(planned, steps) <= 3.001
+
+
+def by_hand(event: PoissonSampledGaussianEvent, steps: int) -> float:
+    """The privacy loss distribution's ε of the steps, below what RDP proves of them."""
+    epsilon = PLDAccountant().compose(event, steps).epsilon(1e-5)
+    assert epsilon < RDPAccountant().compose(event, steps).epsilon(1e-5)[0] < 1.4 * epsilon
+    return epsilon
+
+
+def test_the_protocol_on_some_steps_only_is_said_and_changes_no_bit(dataset, tmp_path):
+    settings = small_settings("shared-dpsgd-eps6", rounds=1)
+    all_of_them = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    settings = replace(settings, shared=replace(settings.shared, protocol_every=3))
+    some = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    facts, fewer = (record.history[-1]["secagg"] for record in (all_of_them, some))
+    assert facts["protocol_steps"] == facts["steps"] > fewer["protocol_steps"] > 0
+    assert fewer["protocol_steps"] == math.ceil(facts["steps"] / 3)
+    assert all_of_them.final_loss == some.final_loss
+    assert all_of_them.confusion == some.confusion
+
+
+def test_several_ranks_or_stacked_hospitals_are_refused_in_one_line(dataset):
+    settings = small_settings("scattering-shared-eps6")
+    data = subset(dataset, settings)
+
+    class Two(Ranks):
+        size = 2
+
+    with pytest.raises(InputError, match="ranks"):
+        assemble(settings, data, seed=SEED, device="cpu", ranks=Two())
+    with pytest.raises(InputError, match="concurrent"):
+        assemble(replace(settings, concurrent=2), data, seed=SEED, device="cpu", ranks=Ranks())
+
+
+def test_two_hospitals_leave_nobody_to_count_on(dataset):
+    settings = small_settings("scattering-shared-eps6", hospitals=2)
+    with pytest.raises(InputError, match="colluders"):
+        assemble(settings, subset(dataset, settings), seed=SEED, device="cpu", ranks=Ranks())
