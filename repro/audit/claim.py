@@ -37,8 +37,11 @@ class Claim:
 
 
 def private_arms() -> list[Arm]:
-    """The arms that state a finite ε."""
-    return [arm for arm in ARMS.values() if arm.private]
+    """The arms that can be audited: those that add noise, each hospital its own.
+
+    Noise shared inside the secure sum has no such audit yet.
+    """
+    return [arm for arm in ARMS.values() if arm.private and arm.trainer != "shared-dpsgd"]
 
 
 def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
@@ -50,6 +53,8 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
     sizes = {hospital: len(held) for hospital, held in shares(settings, labels).items()}
     smallest = min(sizes, key=lambda hospital: (sizes[hospital], hospital))
     record = settings.record_privacy
+    if settings.shared is not None:
+        raise InputError("arm", settings.arm, _auditable())
     if record is not None:
         mine = plan(record, sizes[smallest], settings.local.epochs, settings.rounds)
         return Claim(
@@ -65,8 +70,7 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
         )
     mechanism = update_mechanism(settings.update_privacy, settings.rounds)
     if not isinstance(mechanism, ClipAndNoiseUpdate) or settings.update_privacy is None:
-        names = ", ".join(arm.name for arm in private_arms())
-        raise InputError("arm", settings.arm, f"one that adds noise: {names}")
+        raise InputError("arm", settings.arm, _auditable())
     std, clip_norm = float(mechanism.noise_std), float(mechanism.clip_norm)
     delta = settings.update_privacy.delta
     return Claim(
@@ -80,6 +84,11 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
         rounds=settings.rounds,
         hospital=smallest,
     )
+
+
+def _auditable() -> str:
+    names = ", ".join(arm.name for arm in private_arms())
+    return f"one in which each hospital adds noise of its own: {names}"
 
 
 def full_batch_mu(claim: Claim, steps: int) -> float:

@@ -24,6 +24,7 @@ from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, RunState, run_rounds
 from repro.federated.training.plain import HospitalData
+from repro.federated.whitening import RawFeatures, Whitened
 from repro.models.registry import build_model
 from repro.privacy.engines.stacking import check_stackable
 from repro.progress import Progress, progress
@@ -126,6 +127,8 @@ def assemble(
         num_classes=num_classes,
         seed=seed,
     )
+    if isinstance(model, RawFeatures):
+        model = Whitened(model, train.images.shape[-1])
     labelled = _labeller(model, features, where)
     model = model.head if isinstance(model, FixedFeatures) else model
     if settings.concurrent > 1:
@@ -140,7 +143,7 @@ def assemble(
         if hospital in mine
     }
     size = sum(p.numel() for p in model.parameters())
-    parts = compose_parts(settings, weights, seed, ranks, size)
+    parts = compose_parts(settings, weights, seed, ranks, size, num_classes)
     return Federation(
         model=model.to(where),
         hospitals=hospitals,

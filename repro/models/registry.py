@@ -10,14 +10,16 @@ from torch import nn
 
 from repro.errors import InputError
 from repro.random import RootSeed
-from repro.runs.settings import ModelName, ModelSettings
+from repro.runs.settings import ModelSettings
 
 # name -> (module, class or factory taking in_channels, num_classes, width)
-MODELS: dict[ModelName, tuple[str, str]] = {
+MODELS: dict[str, tuple[str, str]] = {
     "dpresnet": ("repro.models.dpresnet", "DPResNet"),
     "resnet9": ("repro.models.resnet9", "ResNet9"),
-    "resnet18": ("repro.models.resnet18", "resnet18"),
+    "resnet18": ("repro.models.torchvision_resnet", "resnet18"),
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
+    "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
+    "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 
 

@@ -100,7 +100,8 @@ class DPSGDRun:
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
-        self._choice, self._modes = choice, ()
+        self._choice = choice
+        self._modes: tuple[bool, ...] = ()
         with training_mode(model):
             self._pin(keep=choice is not None)
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))

@@ -134,8 +134,9 @@ def _summed(
         chosen = check_engine(*records, engine=engine, views=batch.views)
     else:
         check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
-        known = isinstance(engine, EngineChoice)
-        chosen = engine if known else EngineChoice(engine, engine.name)
+        if not isinstance(engine, EngineChoice):
+            engine = EngineChoice(engine, engine.name)
+        chosen = engine
     try:
         return _sum(chosen.engine, batch, chunk_size), chosen
     except Exception as problem:

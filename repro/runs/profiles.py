@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from repro.errors import InputError
-from repro.runs.settings import Optimizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Profile:
     threads: int  # of one run; 0: all. With 1, `repro reproduce` runs one run per core
     dpsgd_expected_batch: int  # images a Poisson step draws on average
     dpsgd_learning_rate: float
-    dpsgd_optimizer: Optimizer
+    dpsgd_optimizer: str
     dpsgd_momentum: float  # of "sgd", anew each round
     dpsgd_clip_norm: float  # L2, of one image's gradient
     synthetic_by_default: bool  # may "auto" data fall back to the synthetic stand-in?
@@ -145,12 +144,33 @@ _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learn
 _SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 4.0}
 _DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
 _SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
+# Second-order training: the mean, the second moments, twelve steps on all records, each a round.
+# Chosen on validation images: docs/feature-search.md. A gradient's mean is some thousandth of one
+# record's (1,024 features of equal weight), hence the rates.
+_NEWTON: dict[str, Any] = {
+    "rounds": 14,
+    "local_epochs": 1,
+    "test_stride": 1,
+    "dpsgd_optimizer": "sgd",
+    "dpsgd_momentum": 0.0,
+    "dpsgd_clip_norm": 0.25,
+}
+_NEWTON_RATES = {1.0: 480.0, 3.0: 1300.0, 6.0: 2500.0, 8.0: 3200.0}  # by ε
+_NEWTON_SMOKE: dict[str, Any] = {"rounds": 4, "test_stride": 16}
 
 
 def for_model(
-    profile: Profile, model: str, scope: str = "federated", trainer: str = "adam"
+    profile: Profile,
+    model: str,
+    scope: str = "federated",
+    trainer: str = "adam",
+    epsilon: float | None = None,
 ) -> Profile:
-    """``profile`` as arms with ``model``, ``scope`` and ``trainer`` take it."""
+    """``profile`` as arms with ``model``, ``scope``, ``trainer`` and ``epsilon`` take it."""
+    if trainer == "shared-newton":
+        rate = _NEWTON_RATES.get(epsilon or 0.0, _NEWTON_RATES[6.0])
+        changes = _NEWTON | {"dpsgd_learning_rate": rate}
+        return replace(profile, **changes | (_NEWTON_SMOKE if profile.name == "smoke" else {}))
     scattering, shared = model == "scattering", trainer == "shared-dpsgd"
     changes = dict(_SCATTERING) if scattering else {}
     if scattering and profile.name != "smoke":

@@ -150,7 +150,7 @@ class SharedNoiseTrainer:
         report: SharedReport,
     ) -> None:
         started = time.perf_counter()
-        lost = self._lost(round_number, step)
+        lost = self.lost(round_number, step)
         sums = {
             one: self._clipped(model, data, round_number, step, report)
             for one, data in hospitals.items()
@@ -172,7 +172,7 @@ class SharedNoiseTrainer:
             report.facts["failed"] = str(failure)
             report.facts["failed_steps"] = report.facts.get("failed_steps", 0) + 1
             return
-        _note(report, release, time.perf_counter() - started)
+        note_release(report, release, time.perf_counter() - started)
         self._apply(release, parameters, optimizer)
 
     def _clipped(
@@ -222,7 +222,7 @@ class SharedNoiseTrainer:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def _lost(self, round_number: int, step: int) -> set[int]:
+    def lost(self, round_number: int, step: int) -> set[int]:
         """The hospitals that a step loses, drawn by the run's seed (``drop_rate``)."""
         count = int(self.drop_rate * len(self.weights))
         if not count:
@@ -271,7 +271,8 @@ def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) 
     return multiplier
 
 
-def _note(report: SharedReport, release: Release, seconds: float) -> None:
+def note_release(report: SharedReport, release: Release, seconds: float) -> None:
+    """Add what a release took to the round's report; seconds: of making it, noise included."""
     facts = report.facts
     report.releases[release.survivors] += 1
     report.seconds["noise"] += release.noise_seconds

@@ -240,7 +240,7 @@ def _key(
 def _remembered(
     model: nn.Module, key: tuple[Any, ...], loss_fn: LossFunction
 ) -> EngineChoice | None:
-    known = _KNOWN.get(model, {}).get(key)
+    known = _KNOWN[model].get(key) if model in _KNOWN else None
     return known[1] if known is not None and known[0]() == loss_fn else None
 
 

@@ -1,0 +1,77 @@
+"""A secure sum over TCP: every hospital a process of its own; the server sees only the mean.
+
+    python examples/secure_sum.py --hospitals 5 --lose 2
+
+``--lose 2`` kills hospital 2 (kill -9) before it sends its masked input: the others' mean still
+comes out, and nothing of hospital 2 is revealed.
+"""
+
+import argparse
+
+import numpy as np
+
+from repro.secagg import Encoding, Field, Party, Round
+from repro.secagg.encoding import EXTRA
+from repro.secagg.transport.loopback import run_on_loopback
+
+DIMENSION = 1000
+FIELD = Field(31)
+
+
+def values(hospital: int) -> np.ndarray:
+    """What this hospital would not show to anybody: a vector, here random."""
+    return np.random.default_rng(hospital).normal(0, 0.1, DIMENSION).astype(np.float32)
+
+
+def encoded(hospital: int, hospitals: int) -> np.ndarray:
+    """Runs in the hospital's process: its vector and weight as field elements."""
+    encoding = Encoding(FIELD, hospitals, 1.0, 100)
+    return encoding.encode(values(hospital), 10 * (hospital + 1), seed_of(hospital))
+
+
+def seed_of(hospital: int) -> int:
+    """Of the stochastic rounding. Fixed here so that the example repeats itself."""
+    return 1000 + hospital
+
+
+class Vector:
+    """Picklable, so that it can be handed to another process."""
+
+    def __init__(self, hospitals: int) -> None:
+        self.hospitals = hospitals
+
+    def __call__(self, hospital: int) -> np.ndarray:
+        return encoded(hospital, self.hospitals)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hospitals", type=int, default=5)
+    parser.add_argument("--lose", type=int, help="kill this hospital before its masked input")
+    options = parser.parse_args()
+
+    party = Party(range(options.hospitals))  # signature keys of everybody, known to everybody
+    round_ = Round(
+        directory=party.directory,
+        session=party.session,
+        number=1,
+        threshold=options.hospitals // 2 + 1,  # shares that are needed to unmask
+        neighbours=options.hospitals - 1 - (options.hospitals - 1) % 2,
+        dimension=DIMENSION + EXTRA,  # the weights and a count of clipped values go along
+        field=FIELD,
+    )
+    drop = {} if options.lose is None else {"masked": {options.lose}}
+    done = run_on_loopback(party, round_, Vector(options.hospitals), drop=drop)
+
+    encoding = Encoding(FIELD, options.hospitals, 1.0, 100)
+    decoded = encoding.decode(done.total, len(done.survivors))
+    weights = np.array([10 * (one + 1) for one in done.survivors])
+    truth = np.average([values(one) for one in done.survivors], axis=0, weights=weights)
+    error = np.abs(decoded.mean - truth).max()
+    print(f"hospitals in the sum: {', '.join(map(str, done.survivors))}; weight {decoded.weight}")
+    print(f"largest error {error:.2e}, bound {decoded.max_error_bound:.2e}")
+    assert error <= decoded.max_error_bound
+
+
+if __name__ == "__main__":
+    main()
