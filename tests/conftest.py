@@ -14,7 +14,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,9 +33,8 @@ settings.load_profile("repro")
 
 
 @pytest.fixture(autouse=True)
-def _noise_keys_of_its_own() -> Iterator[None]:
+def _noise_keys_of_its_own() -> None:
     """Tests share a process and public seeds, not the noise: each starts with no key used."""
     used = sys.modules.get("repro.privacy.noise_key")
     if used is not None:
         used.noise_keys.clear()
-    yield
