@@ -134,8 +134,7 @@ def _summed(
         chosen = check_engine(*records, engine=engine, views=batch.views)
     else:
         check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
-        known = isinstance(engine, EngineChoice)
-        chosen = engine if known else EngineChoice(engine, engine.name)
+        chosen = engine if isinstance(engine, EngineChoice) else EngineChoice(engine, engine.name)
     try:
         return _sum(chosen.engine, batch, chunk_size), chosen
     except Exception as problem:
