@@ -171,9 +171,10 @@ def test_frozen_batch_norm_trains_and_stays_frozen():
 def test_it_leaves_generators_and_the_model_as_they_were():
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    x, y = records()
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    check_engine(model, cross_entropy, *records())
+    check_engine(model, cross_entropy, x, y)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
