@@ -45,8 +45,8 @@ def fixed_randomness(
 
 def _drawn_so_far() -> tuple[object, ...]:
     """Where Python's and numpy's generators stand."""
-    _, words, place, *_ = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), words.tobytes(), place
+    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
 
 
 class FixedRandomness(TorchDispatchMode):
