@@ -4,21 +4,25 @@ PYTHON  ?= python3
 PROFILE ?=
 DATA    ?= auto
 OUT     ?= reproduction
+LOCKED  ?=
 
 BIN   := $(VENV)/bin
-STAMP := $(VENV)/.installed
+STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test lint format types bench clean
+.PHONY: help install reproduce ablations test lint format types bench docs notebook lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|paper  DATA=auto|synthetic|FILE.npz  OUT=$(OUT)"
+	@echo "             LOCKED=1: the very versions of requirements.lock"
 
-$(STAMP): pyproject.toml
+CONSTRAINTS := $(if $(LOCKED),-c requirements.lock)
+
+$(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[test]'
 	@touch $@
 
 install: $(STAMP) ## make the virtual environment (done by the others when needed)
@@ -50,6 +54,19 @@ bench: $(STAMP) ## every benchmark, beside its peers (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	for name in accountant tightness secagg dpsgd kernels train scale; do $(BIN)/python -m repro bench $$name --out '$(OUT)' || exit 1; done
 
+docs: $(STAMP) ## build the documentation into site/ (every warning is an error)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python tools/api_pages.py
+	$(BIN)/mkdocs build --strict --quiet
+
+notebook: $(STAMP) ## execute notebooks/tour.ipynb again, outputs included
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebook]'
+	$(BIN)/python tools/notebook.py
+
+lock: $(STAMP) ## write requirements.lock: the exact versions of this environment
+	$(BIN)/python tools/lock.py > requirements.lock.part
+	mv requirements.lock.part requirements.lock
+
 clean: ## remove caches and build leftovers (keeps runs and the environment)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +

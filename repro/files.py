@@ -11,7 +11,7 @@ from pathlib import Path
 from repro.errors import InputError
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Replace ``path`` by ``content`` atomically, surviving a crash at any moment.
 
     The temporary file lies beside the target (a rename across file systems is a copy), and both
@@ -25,7 +25,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

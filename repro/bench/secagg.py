@@ -25,8 +25,17 @@ from repro.bench import flower_secagg
 from repro.bench.harness import Row, peak_memory
 from repro.errors import InputError, MissingDependency
 from repro.runs.provenance import environment
-from repro.secagg import PHASES, Encoding, Field, Party, Round, Traffic, run_round
-from repro.secagg.encoding import EXTRA
+from repro.secagg import (
+    PHASES,
+    Contribution,
+    Encoding,
+    Field,
+    Party,
+    Round,
+    Traffic,
+    model_digest,
+    run_round,
+)
 
 PAPER_DIMENSION, SMALL_DIMENSION = 4_802_120, 100_000
 NEIGHBOURS = 4
@@ -105,34 +114,28 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 
 def our_round(case: Case) -> Cost:
     party = Party(range(case.hospitals))
-    field = Field(31)
-    encoding = Encoding(field, case.hospitals)
+    encoding = Encoding(Field(31), case.hospitals)
     round_ = Round(
         directory=party.directory,
         session=party.session,
         number=1,
         threshold=case.threshold,
         neighbours=NEIGHBOURS,
-        dimension=case.dimension + EXTRA,
-        field=field,
+        encoding=encoding,
+        length=case.dimension,
+        model=model_digest(np.zeros(case.dimension, np.float32)),
+        training=bytes(32),
     )
-    encoding_seconds = 0.0
 
-    def encoded(hospital: int) -> np.ndarray:
-        nonlocal encoding_seconds
-        vector = case.vector(hospital)
-        started = perf_counter()
-        elements = encoding.encode(vector, case.weight(hospital), hospital)
-        encoding_seconds += perf_counter() - started
-        return elements
+    def contribution(hospital: int) -> Contribution:
+        return Contribution(case.vector(hospital), case.weight(hospital), hospital)
 
     traffic = Traffic()
     lost = case.spread(round_.graph)
-    done = run_round(party, round_, encoded, drop={"masked": lost}, traffic=traffic)
+    done = run_round(party, round_, contribution, drop={"masked": lost}, traffic=traffic)
     started = perf_counter()
     decoded = encoding.decode(done.total, len(done.survivors))
     traffic.server_seconds["unmask"] += perf_counter() - started
-    traffic.hospital_seconds["masked"] += encoding_seconds
     each = traffic.hospitals
     return Cost(
         {phase: 1e3 * traffic.hospital_seconds[phase] / each[phase] for phase in PHASES},

@@ -43,7 +43,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rdp": ("repro.cli.accounting", "Rényi divergence of one subsampled Gaussian step"),
     "noise": ("repro.cli.accounting", "smallest noise multiplier that meets a target (ε, δ)"),
     "gaussian": ("repro.cli.accounting", "exact ε of Gaussian releases, composed over rounds"),
+    "check-claim": (
+        "repro.cli.check_claim",
+        "what a published (ε, δ) claim really guarantees, in words to quote",
+    ),
     "partition": ("repro.cli.partition", "sizes and label counts of the hospitals"),
+    "audit": ("repro.cli.audit", "attack an arm and bound its ε from below, controls included"),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
     "bench": ("repro.cli.bench", "measure speed and memory beside a peer, in one run"),
 }
@@ -138,7 +143,7 @@ def _check_ranks(name: str) -> None:
 
 
 def _top_level(words: list[str]) -> int:
-    listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items())
+    listing = "\n".join(f"  {name:<12} {summary}" for name, (_, summary) in COMMANDS.items())
     parser = OneLineParser(
         prog="repro",
         description="Reproduce arXiv 2412.00687 and check every ε of it.",

@@ -56,7 +56,12 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _arms(text: str | None) -> list:
-    return [get_arm(name) for name in text.split(",")] if text else list(ARMS.values())
+    """Those asked for, or all that can run here; what cannot is said."""
+    if text:
+        return [get_arm(name) for name in text.split(",")]
+    for missing in sorted({arm.missing for arm in ARMS.values() if arm.missing}):
+        _say(f"not run: {missing}")
+    return [arm for arm in ARMS.values() if not arm.missing]
 
 
 def integers(field: str, text: str | None) -> tuple[int, ...]:

@@ -1,30 +1,90 @@
-"""``repro secagg``: one secure aggregation of random vectors, with drop-outs where one says."""
+"""``repro secagg``: one secure aggregation of random vectors, with drop-outs where one says.
+
+Its first word may be a command of a deployed federation instead, see ``COMMANDS``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.random import RootSeed
 
 EXIT_BELOW_THRESHOLD = 3
-PHASES = ("advertise", "share", "masked", "consistency", "unmask")
+PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
+
+# word -> (module, its configure, its execute, one line of help)
+COMMANDS: dict[str, tuple[str, str, str, str]] = {
+    "committee": (
+        "repro.cli.secagg_committee", "configure", "execute",
+        "how likely chance places colluders and drop-outs badly",
+    ),
+    "keygen": (
+        "repro.cli.secagg_files", "configure_keygen", "execute_keygen",
+        "make a party's long-term key, and a TLS certificate",
+    ),
+    "directory": (
+        "repro.cli.secagg_files", "configure_directory", "execute_directory",
+        "sign who takes part; rotate and revoke keys",
+    ),
+    "serve": (
+        "repro.cli.secagg_parties", "configure_serve", "execute_serve",
+        "be the server, round after round",
+    ),
+    "join": (
+        "repro.cli.secagg_parties", "configure_join", "execute_join",
+        "be a hospital, round after round",
+    ),
+    "audit-log": (
+        "repro.cli.secagg_files", "configure_audit", "execute_audit",
+        "verify transcripts, alone and against each other",
+    ),
+    "soak": (
+        "repro.cli.secagg_soak", "configure", "execute",
+        "a federation on this machine whose processes are killed at random",
+    ),
+}  # fmt: skip
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
+    if parser.words and parser.words[0] in COMMANDS:
+        module, configure_it, _, summary = COMMANDS[parser.words[0]]
+        parser.prog += f" {parser.words[0]}"
+        parser.description = f"{summary[0].upper()}{summary[1:]}."
+        parser.add_argument("action", choices=[parser.words[0]], help=argparse.SUPPRESS)
+        getattr(importlib.import_module(module), configure_it)(parser)
+        return
+    _configure_simulation(parser)
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    if "action" in arguments:
+        module, _, execute_it, _ = COMMANDS[arguments.action]
+        outcome: Outcome = getattr(importlib.import_module(module), execute_it)(arguments)
+        return outcome
+    return _execute_simulation(arguments)
+
+
+def _configure_simulation(parser: argparse.ArgumentParser) -> None:
+    listing = "\n".join(f"  {name:<10} {words[3]}" for name, words in COMMANDS.items())
     parser.epilog = (
         "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
-        "when too few hospitals are left: then nothing is unmasked and ok is false.\n\n"
+        "when too few hospitals are left (then nothing is unmasked) or the sum is\n"
+        "an impossible one: ok is false.\n\n"
         "examples:\n"
         "  repro secagg --hospitals 10 --dimension 1000 --threshold 4 --neighbours 4\n"
+        "  repro secagg committee --help\n"
         "  repro secagg --hospitals 5 --dimension 1000 --threshold 3 --neighbours 4 "
-        "--drop masked:1 --drop unmask:3"
+        "--drop masked:1 --drop unmask:3\n\n"
+        f"A federation on machines apart (`repro secagg COMMAND --help`):\n{listing}"
     )
     add = parser.add_argument
     add("--hospitals", type=int, default=10, metavar="K", help="hospitals, 2 or more (%(default)s)")
@@ -51,7 +111,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--field-bits", type=int, default=31, choices=(31, 61), help="field (%(default)s)")
 
 
-def execute(arguments: argparse.Namespace) -> Outcome:
+def _execute_simulation(arguments: argparse.Namespace) -> Outcome:
     drop = parse_drops(arguments.drop, arguments.hospitals)
     for name, least in (("hospitals", 2), ("dimension", 1)):
         if getattr(arguments, name) < least:
@@ -67,7 +127,6 @@ def _aggregate(
     arguments: argparse.Namespace, drop: Mapping[str, set[int]], seed: RootSeed
 ) -> Outcome:
     from repro.secagg import Encoding, Field, Party, Round, RoundFailed, Traffic, run_round
-    from repro.secagg.encoding import EXTRA
     from repro.secagg.transport.loopback import run_on_loopback
 
     count = arguments.hospitals
@@ -80,21 +139,23 @@ def _aggregate(
         number=1,
         threshold=arguments.threshold,
         neighbours=arguments.neighbours,
-        dimension=arguments.dimension + EXTRA,
-        field=field,
+        encoding=encoding,
+        length=arguments.dimension,
+        model=bytes(32),
+        training=bytes(32),
     )
     truth = _Truth(arguments, seed)
     lost = sorted(set().union(*drop.values()))
     traffic = Traffic()
     try:
         play = run_on_loopback if arguments.processes else run_round
-        vector = partial(_encoded, truth, encoding, seed)
+        vector = partial(_contribution, truth, seed)
         completed = play(party, round_, vector, drop=drop, traffic=traffic)
+        decoded = encoding.decode(completed.total, len(completed.survivors))
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
-        return Outcome(data, f"below threshold: {failure}", EXIT_BELOW_THRESHOLD)
-    decoded = encoding.decode(completed.total, len(completed.survivors))
+        return Outcome(data, f"no sum: {failure}", EXIT_BELOW_THRESHOLD)
     error = float(
         np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
     )
@@ -111,10 +172,11 @@ def _aggregate(
     return Outcome(data, _text(data))
 
 
-def _encoded(truth: _Truth, encoding: Any, seed: RootSeed, hospital: int) -> np.ndarray:
+def _contribution(truth: _Truth, seed: RootSeed, hospital: int) -> Any:
+    from repro.secagg import Contribution
+
     key = seed.derive("secagg rounding", hospital, 1)
-    encoded: np.ndarray = encoding.encode(truth.vector(hospital), truth.weight(hospital), key)
-    return encoded
+    return Contribution(truth.vector(hospital), truth.weight(hospital), key)
 
 
 class _Truth:

@@ -17,6 +17,7 @@ from repro.accounting.ledger import FederatedLedger
 from repro.errors import InputError
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import shared_views
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import LocalTrainer, PlainTrainer
@@ -36,7 +37,7 @@ from repro.runs.settings import RunSettings, UpdatePrivacy
 class Parts:
     """What an arm is made of."""
 
-    trainer: LocalTrainer | SharedNoiseTrainer
+    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
     update_event: PrivacyEvent | None  # what each round costs a hospital whose update is clipped
@@ -44,11 +45,16 @@ class Parts:
 
 
 def compose_parts(
-    settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks, size: int
+    settings: RunSettings,
+    weights: dict[int, int],
+    seed: RootSeed,
+    ranks: Ranks,
+    size: int,
+    classes: int,
 ) -> Parts:
-    """size: the model's number of parameters."""
-    mechanism = _mechanism(settings.update_privacy, settings.rounds)
-    shared = _shared_trainer(settings, weights, seed, ranks, size)
+    """size: the model's number of parameters; classes: of its outputs."""
+    mechanism = update_mechanism(settings.update_privacy, settings.rounds)
+    shared = _shared_trainer(settings, weights, seed, ranks, size, classes)
     return Parts(
         trainer=shared or _trainer(settings, weights),
         mechanism=mechanism,
@@ -80,7 +86,9 @@ def _ledger(
     noiseless = not by_record and settings.mechanism == "clip"
     return FederatedLedger(
         unit="record" if by_record else "hospital",
-        mechanism="dp-sgd, shared noise"
+        mechanism="second-order steps, shared noise"
+        if settings.second_order
+        else "dp-sgd, shared noise"
         if settings.shared
         else "dp-sgd"
         if by_record
@@ -97,8 +105,13 @@ def _ledger(
 
 
 def _shared_trainer(
-    settings: RunSettings, weights: dict[int, int], seed: RootSeed, ranks: Ranks, size: int
-) -> SharedNoiseTrainer | None:
+    settings: RunSettings,
+    weights: dict[int, int],
+    seed: RootSeed,
+    ranks: Ranks,
+    size: int,
+    classes: int,
+) -> SharedNoiseTrainer | SecondOrderTrainer | None:
     if settings.shared is None:
         return None
     if ranks.size > 1:
@@ -107,6 +120,18 @@ def _shared_trainer(
         raise InputError("concurrent", settings.concurrent, "1 for arms with shared noise")
     assert settings.record_privacy is not None
     assert settings.secagg is not None
+    if settings.second_order is not None:
+        return SecondOrderTrainer(
+            settings.record_privacy,
+            settings.second_order,
+            settings.shared,
+            settings.secagg,
+            weights,
+            features=size // classes,
+            classes=classes,
+            rounds=settings.rounds,
+            seed=seed,
+        )
     return SharedNoiseTrainer(
         settings.record_privacy,
         settings.shared,
@@ -127,7 +152,7 @@ def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
     )
 
 
-def _mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
+def update_mechanism(settings: UpdatePrivacy | None, rounds: int) -> UpdateMechanism:
     if settings is None:
         return Identity()
     if settings.noise == "none":
@@ -147,4 +172,5 @@ def _aggregator(
         return PlainAggregator(ranks)
     from repro.federated.secure import SecureAggregation
 
-    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent)
+    known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
+    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent, known)

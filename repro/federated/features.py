@@ -13,7 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -81,12 +81,15 @@ def fixed_features(
 
 def _digest(model: FixedFeatures, images: np.ndarray) -> str:
     """Changes with the images and with all that computes the features."""
-    modules = inspect.getmodule(type(model)), inspect.getmodule(normalise), sys.modules[__name__]
+    others: tuple[Any, ...] = getattr(model, "sources", tuple)()  # of a model that wraps others
+    modules = [inspect.getmodule(type(model)), inspect.getmodule(normalise), sys.modules[__name__]]
+    modules += [one if inspect.ismodule(one) else inspect.getmodule(type(one)) for one in others]
     state = hashlib.sha256(repr((images.shape, torch.__version__)).encode())
     for module in modules:
         state.update(inspect.getsource(module or type(model)).encode())
     state.update(np.ascontiguousarray(images).tobytes())
-    return f"{type(model).__name__.lower()}-{state.hexdigest()[:10]}"
+    name = type(others[0] if others else model).__name__.lower()
+    return f"{name}-{state.hexdigest()[:10]}"
 
 
 @torch.no_grad()

@@ -21,9 +21,10 @@ from repro.accounting import PrivacyEvent
 from repro.accounting.ledger import FederatedLedger
 from repro.federated.aggregation import Aggregated, Aggregator
 from repro.federated.checkpoint import load_checkpoint, save_checkpoint
-from repro.federated.evaluation import evaluate
+from repro.federated.evaluation import check_finite, evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import spend_releases
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import (
@@ -46,7 +47,8 @@ class Federation:
     weights: dict[int, int]  # training images of every hospital, on any rank
     test: LabelledImages
     num_classes: int
-    trainer: LocalTrainer | SharedNoiseTrainer  # the latter needs no mechanism, no aggregator
+    # Those of ``SHARED`` need no mechanism and no aggregator.
+    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
     seed: RootSeed
@@ -70,6 +72,7 @@ class RunState:
     diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
 
 
+SHARED = (SharedNoiseTrainer, SecondOrderTrainer)  # all hospitals take a round's steps together
 Spent = tuple[int, PrivacyEvent, int]  # hospital, event, how often
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
 
@@ -110,12 +113,13 @@ class _Made:
 
 def _one_round(federation: Federation, state: RunState, number: int, progress: Progress) -> None:
     clock = _Clock(state.seconds)
-    make = _shared if isinstance(federation.trainer, SharedNoiseTrainer) else _averaged
+    make = _shared if isinstance(federation.trainer, SHARED) else _averaged
     made = make(federation, state.vector, number, progress, clock)
     state.vector = made.vector
     load_vector(federation.model, state.vector)
     result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
     clock.lap("evaluation")
+    check_finite(result, number)
     for gathered in federation.ranks.gather(dict(made.noted)):
         for name, value in gathered.items():
             state.diagnostics[name] = state.diagnostics.get(name, 0) + value
@@ -167,7 +171,7 @@ def _shared(
 ) -> _Made:
     """All hospitals take the round's steps together, each step from one private sum."""
     trainer = federation.trainer
-    assert isinstance(trainer, SharedNoiseTrainer)
+    assert isinstance(trainer, SHARED)
     load_vector(federation.model, start)
     report = trainer.train_round(federation.model, federation.hospitals, number)
     clock.add(report.seconds)
@@ -182,7 +186,7 @@ def _trained(
 ) -> Iterator[tuple[int, Tensor, LocalReport]]:
     """This rank's hospitals' updates: hospital, local minus global model, what the trainer says."""
     model, trainer = federation.model, federation.trainer
-    assert not isinstance(trainer, SharedNoiseTrainer)
+    assert not isinstance(trainer, SHARED)
     seed = federation.seed
     for group in federation.ranks.groups(federation.weights, federation.concurrent):
         progress(number, group[0], None)

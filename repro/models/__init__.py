@@ -10,7 +10,7 @@ _EXPORTS = {
     "ResNet9": "repro.models.resnet9",
     "ScatteringLinear": "repro.models.scattering",
     "build_model": "repro.models.registry",
-    "resnet18": "repro.models.resnet18",
+    "resnet18": "repro.models.torchvision_resnet",
 }
 
 __all__ = list(_EXPORTS)

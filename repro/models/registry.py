@@ -16,8 +16,10 @@ from repro.runs.settings import ModelSettings
 MODELS: dict[str, tuple[str, str]] = {
     "dpresnet": ("repro.models.dpresnet", "DPResNet"),
     "resnet9": ("repro.models.resnet9", "ResNet9"),
-    "resnet18": ("repro.models.resnet18", "resnet18"),
+    "resnet18": ("repro.models.torchvision_resnet", "resnet18"),
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
+    "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
+    "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 
 

@@ -22,6 +22,8 @@ _EXPORTS = {
     "Identity": "repro.privacy.mechanisms",
     "MechanismReport": "repro.privacy.mechanisms",
     "NoisySum": "repro.privacy.step",
+    "PrivateTraining": "repro.privacy.private_training",
+    "make_private": "repro.privacy.private_training",
     "NonPrivateEvent": "repro.accounting",
     "PoissonSampledGaussianEvent": "repro.accounting",
     "PoissonSampler": "repro.privacy.sampling",

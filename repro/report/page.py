@@ -51,13 +51,28 @@ th.n { text-align: right; }
 .notes { font-size: .875rem; color: var(--muted); }
 figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   overflow-wrap: anywhere; max-width: 60rem; }
-@media (max-width: 40rem) {
+@media screen and (max-width: 40rem) {
   main { padding: 1rem .75rem 3rem; }
   #answer { padding: .1rem .8rem .7rem; }
-  th, td { padding: .3rem .45rem; }
-  #answer table { font-size: .8rem; }
-  #answer th, #answer td { padding: .25rem .3rem; }
-  #answer td.n { white-space: normal; }
+  table, tbody, tr, td { display: block; min-width: 0 !important; }
+  thead { position: absolute; left: -10000px; }
+  tr { border: 1px solid var(--line); border-radius: .4rem; margin: 0 0 .6rem;
+    padding: .3rem .5rem; }
+  td, td.n { border: 0; padding: .1rem 0; text-align: left; white-space: normal; max-width: none; }
+  td:empty { display: none; }
+  td::before { content: attr(data-label) ": "; color: var(--muted); }
+  td:first-child { font-weight: 600; }
+  td:first-child::before { content: none; }
 }
-@media print { .scroll { overflow: visible; } nav { display: none; } }
+@media print {
+  body { font-size: 10pt; }
+  .scroll { overflow: visible; }
+  .card img { min-width: 0; }
+  nav { display: none; }
+  table { font-size: 7.5pt; min-width: 0; width: 100%; }
+  th, td { padding: .15rem .3rem; }
+  td.n { white-space: normal; }
+  tr, .drawing { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+}
 """

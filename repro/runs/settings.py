@@ -8,8 +8,54 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from repro.errors import InputError
+
+# What a choice may be; each is checked when settings are made, so that a misspelt one never
+# silently means another.
+MODEL_NAMES = ("dpresnet", "resnet9", "resnet18", "scattering", "scattering-rings", "backbone")
+NORMALISATIONS = ("group", "batch", "layer", "none")
+DOWNSAMPLINGS = ("stride", "pool")
+SKIPS = ("first", "all", "none")
+SCHEMES = ("authors", "iid", "dirichlet", "zipf")
+OPTIMIZERS = ("adam", "sgd")
+CLIPPINGS = ("flat", "per_layer", "automatic")
+UPDATE_NOISES = ("none", "documented", "calibrated")
+SCOPES = ("federated", "pooled", "single")
+PRECISIONS = ("single", "double")
+EVALUATED_ON = ("test", "validation")
+
+
+def _check_choices(settings: object, known: Mapping[str, tuple[str, ...]]) -> None:
+    for name, choices in known.items():
+        value = getattr(settings, name)
+        if value not in choices:
+            raise InputError(name, value, "one of " + ", ".join(choices))
+
+
+def _check_above_zero(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise InputError(name, value, "a finite number above 0")
+
+
+def _check_counts(settings: object, **least: int) -> None:
+    for name, lowest in least.items():
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise InputError(name, value, f"an integer of at least {lowest}")
+
+
+def _check_fraction(settings: object, name: str, *, zero: bool) -> None:
+    value = getattr(settings, name)
+    if not (value >= 0 if zero else value > 0) or not value < 1:
+        raise InputError(name, value, f"a number in {'[' if zero else '('}0, 1)")
 
 
 @dataclass(frozen=True)
@@ -19,9 +65,21 @@ class ModelSettings:
     name: str = "dpresnet"  # a name in repro.models.registry
     width: int = 64  # channels of the first convolution [code]; narrower in small profiles [ours]
     # Of "dpresnet" only, for the ablations; the defaults are the paper's network [code].
-    normalisation: str = "group"  # "group", "batch", "layer" or "none"
-    downsampling: str = "stride"  # "stride" or "pool" (max-pooling, as in ResNet-9)
+    normalisation: str = "group"
+    downsampling: str = "stride"  # "pool": max-pooling, as in ResNet-9
     skips: str = "first"  # "first" block's only [code], "all" three or "none"
+
+    def __post_init__(self) -> None:
+        _check_choices(
+            self,
+            {
+                "name": MODEL_NAMES,
+                "normalisation": NORMALISATIONS,
+                "downsampling": DOWNSAMPLINGS,
+                "skips": SKIPS,
+            },
+        )
+        _check_counts(self, width=1)
 
     @property
     def varied(self) -> bool:
@@ -38,6 +96,11 @@ class PartitionSettings:
     exponent: float = 1.0  # Zipf exponent, for scheme "zipf" [ours]
     validation_fraction: float = 0.2  # of each hospital's images [code]
 
+    def __post_init__(self) -> None:
+        _check_choices(self, {"scheme": SCHEMES})
+        _check_above_zero(self, "alpha")
+        _check_fraction(self, "validation_fraction", zero=True)
+
 
 @dataclass(frozen=True)
 class LocalSettings:
@@ -49,6 +112,10 @@ class LocalSettings:
     learning_rate: float = 1e-3  # Adam's default [code]
     keep_optimizer: bool = False  # False: a fresh Adam every round [code]
 
+    def __post_init__(self) -> None:
+        _check_above_zero(self, "epochs", "learning_rate")
+        _check_counts(self, batch_size=1)
+
 
 @dataclass(frozen=True)
 class RecordPrivacy:
@@ -59,10 +126,17 @@ class RecordPrivacy:
     clip_norm: float = 1.0  # L2, of one image's gradient [ours; docs/settings-search.md]
     expected_batch: int = 128  # images a Poisson step draws on average [ours]
     learning_rate: float = 1e-3  # [ours]
-    optimizer: str = "adam"  # "adam" or "sgd" [ours]
+    optimizer: str = "adam"  # [ours]
     momentum: float = 0.0  # of "sgd"; forgotten after each round, as the optimizer is fresh [ours]
-    clipping: str = "flat"  # "flat", "per_layer" or "automatic"
-    engine: str = "auto"  # a per-sample gradient engine, or "auto"
+    clipping: str = "flat"
+    engine: str = "auto"  # a name in repro.privacy.engines.registry, which checks it, or "auto"
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"optimizer": OPTIMIZERS, "clipping": CLIPPINGS})
+        _check_above_zero(self, "epsilon", "clip_norm", "learning_rate")
+        _check_fraction(self, "delta", zero=False)
+        _check_fraction(self, "momentum", zero=True)
+        _check_counts(self, expected_batch=1)
 
 
 @dataclass(frozen=True)
@@ -76,8 +150,27 @@ class SharedNoise:
     drop_outs: int = 1  # hospitals that may be lost in one sum; more, and it is not taken [ours]
     # Every n-th step runs the protocol, the others only its sum, with the same bits; 1: all [ours]
     protocol_every: int = 1
-    # Of the model while it trains: "double" where that is cheap, else "single" [ours]
-    precision: str = "double"
+    # Of the model while it trains; sums are less exact in single, which costs a percent of
+    # noise [ours]
+    precision: str = "single"
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"precision": PRECISIONS})
+        _check_counts(self, colluders=0, drop_outs=0, protocol_every=1)
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """Whitening by private second moments, then full-batch steps; docs/second-order.md.
+
+    Shares of the privacy budget are of μ² (Gaussian DP, which adds up); the steps get the rest.
+    """
+
+    mean_share: float = 0.05  # of the mean of the features, the first round [ours]
+    moments_share: float = 0.15  # of their second moments, the second round [ours]
+    floor: float = (
+        0.5  # smallest eigenvalue that is evened out, in norms of the noise matrix [ours]
+    )
 
 
 @dataclass(frozen=True)
@@ -85,12 +178,15 @@ class UpdatePrivacy:
     """Clipping (and noise) on a hospital's whole update, after Flower's ``LocalDpMod``."""
 
     clip_norm: float = 7.0  # L2, of the whole update [code]
-    noise: str = (
-        "none"  # "none" | "documented" (LocalDpMod's formula) | "calibrated" (true total ε)
-    )
+    noise: str = "none"  # "documented": LocalDpMod's formula; "calibrated": true total ε
     sensitivity: float = 1.0  # what the authors passed; the true one is `clip_norm` [code]
     epsilon: float = 6.0  # [code]
     delta: float = 1.9e-4  # [code]
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"noise": UPDATE_NOISES})
+        _check_above_zero(self, "clip_norm", "sensitivity", "epsilon")
+        _check_fraction(self, "delta", zero=False)
 
 
 @dataclass(frozen=True)
@@ -106,6 +202,15 @@ class SecAggParameters:
     levels: int | None = None  # quantisation levels; None: as many as the field allows
     field_bits: int = 31  # or 61: twice the bytes, finer steps where hospitals are many [ours]
 
+    def __post_init__(self) -> None:
+        _check_counts(self, neighbours=1, threshold=1)
+        _check_above_zero(self, "value_range")
+        _check_fraction(self, "drop_rate", zero=True)
+        if self.levels is not None:
+            _check_counts(self, levels=2)
+        if self.field_bits not in (31, 61):
+            raise InputError("field_bits", self.field_bits, "31 or 61")
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -115,10 +220,7 @@ class RunSettings:
     hospitals: int
     seed: int | None  # None: keys from the operating system's entropy (not reproducible)
     profile: str
-    scope: str  # "federated" | "pooled" (central training) | "single" (one hospital alone)
-    trainer: str  # "adam" | "dpsgd" | "shared-dpsgd" (noise inside the secure sum)
-    mechanism: str  # "identity" | "clip" | "clip_noise"
-    aggregator: str  # "plain" | "secure"
+    scope: str  # "pooled": central training; "single": one hospital alone
     rounds: int = 50  # [code]
     model: ModelSettings = field(default_factory=ModelSettings)
     partition: PartitionSettings = field(default_factory=PartitionSettings)
@@ -127,14 +229,43 @@ class RunSettings:
     update_privacy: UpdatePrivacy | None = None
     secagg: SecAggParameters | None = None
     shared: SharedNoise | None = None
+    second_order: SecondOrder | None = None
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
-    evaluate_on: str = "test"  # "validation": the hospitals' held-out images, for choosing settings
+    evaluate_on: str = "test"  # "validation": held-out images of hospitals, to choose settings
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
     concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
 
+    def __post_init__(self) -> None:
+        _check_choices(self, {"scope": SCOPES, "evaluate_on": EVALUATED_ON})
+        _check_counts(
+            self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0, concurrent=1
+        )
+
+    @property
+    def trainer(self) -> str:
+        if self.shared is not None:
+            return "shared-dpsgd" if self.second_order is None else "shared-newton"
+        return "adam" if self.record_privacy is None else "dpsgd"
+
+    @property
+    def mechanism(self) -> str:
+        if self.update_privacy is None:
+            return "identity"
+        return "clip" if self.update_privacy.noise == "none" else "clip_noise"
+
+    @property
+    def aggregator(self) -> str:
+        return "plain" if self.secagg is None else "secure"
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every setting, and the names of the three parts that follow from them."""
+        names = {
+            "trainer": self.trainer,
+            "mechanism": self.mechanism,
+            "aggregator": self.aggregator,
+        }
+        return asdict(self) | names
 
     def digest(self, data_fingerprint: str) -> str:
         """Ten hex digits that change whenever a setting or the data does."""
@@ -144,6 +275,8 @@ class RunSettings:
             del known["concurrent"]
         if self.shared is None:
             del known["shared"]
+        if self.second_order is None:
+            del known["second_order"]
         if self.secagg is not None and self.secagg.field_bits == 31:
             del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from repro.errors import InputError
 from repro.random import RootSeed
-from repro.secagg.encoding import EXTRA, Encoding
+from repro.secagg.context import DIGEST_BYTES, settings_digest
+from repro.secagg.driver import Drop, RoundDriver
+from repro.secagg.encoding import Encoding
 from repro.secagg.errors import RoundFailed
 from repro.secagg.field import Field
+from repro.secagg.hospital import Contribution
 from repro.secagg.rounds import PHASES, Round
-from repro.secagg.simulation import Drop, Party, Traffic, run_round
+from repro.secagg.simulation import Party, play
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class SecAggSettings:
     max_weight: a public bound on every n_i [code A: 10000]; the closer, the finer the steps.
     field_bits: 31 (4 bytes a coordinate) or 61 (8 bytes).
     levels: quantisation levels of a coordinate; None: as many as the field has room for.
+    minimum_survivors: no sum of fewer is unmasked (2, or all of a smaller federation).
+    equal_weights: every hospital counts as one. Else the total weight of one round less that of
+        another with one hospital fewer is that hospital's size.
     """
 
     threshold: int = 4
@@ -34,6 +39,8 @@ class SecAggSettings:
     max_weight: int = 10_000
     field_bits: int = 31
     levels: int | None = None
+    minimum_survivors: int = 2
+    equal_weights: bool = False
 
     def for_hospitals(self, count: int) -> tuple[int, int]:
         """(threshold, neighbours) in a federation of ``count``."""
@@ -49,8 +56,9 @@ class Aggregated:
     mean: (P,) float64, Σ n_i·x_i / Σ n_i over ``survivors``; no coordinate is off by more than
     ``max_error_bound`` from that mean of the clipped updates. dropped: hospitals lost in any
     phase (one lost after its masked input arrived is a survivor too). clipped_count: values
-    clipped, over all survivors. up_bytes, down_bytes, hospital_seconds and server_seconds: by
-    phase; hospital figures are summed over the hospitals.
+    clipped, over all survivors. excluded: hospital -> the lie it was left out for. up_bytes,
+    down_bytes, hospital_seconds (encoding included) and server_seconds: by phase; hospital
+    figures are summed over the hospitals.
     """
 
     mean: np.ndarray
@@ -60,11 +68,11 @@ class Aggregated:
     max_error_bound: float
     clipped_count: int
     refusals: tuple[str, ...]
+    excluded: Mapping[int, str]
     up_bytes: dict[str, int]
     down_bytes: dict[str, int]
     hospital_seconds: dict[str, float]
     server_seconds: dict[str, float]
-    encoding_seconds: float
 
 
 class SecureAggregator:
@@ -78,16 +86,16 @@ class SecureAggregator:
     def __init__(self, settings: SecAggSettings, hospitals: Sequence[int]) -> None:
         self.settings = settings
         self._party = Party(hospitals)
-        self._field = Field(settings.field_bits)
         self.encoding = Encoding(
-            self._field,
+            Field(settings.field_bits),
             len(hospitals),
             settings.clip_range,
-            settings.max_weight,
+            1 if settings.equal_weights else settings.max_weight,
             settings.levels,
         )
         self._rounds_held = 0
-        self._round(1)  # bad thresholds are found here, not in the first round
+        self._training = settings_digest(asdict(settings))
+        self._round(1, bytes(DIGEST_BYTES))  # bad thresholds are found here, not in a round
 
     def aggregate(
         self,
@@ -97,6 +105,7 @@ class SecureAggregator:
         round: int,
         seed: RootSeed,
         drop: Drop | None = None,
+        model: bytes = bytes(DIGEST_BYTES),
     ) -> Aggregated:
         """The weighted mean of the survivors' updates.
 
@@ -104,31 +113,26 @@ class SecureAggregator:
         without one is taken as lost before its masked input. weights: hospital -> n_i, whole
         numbers up to ``max_weight``. round: number of the federation's round; it and ``seed``
         key the stochastic rounding. drop: phase -> hospitals lost before they send in it.
-        Raises RoundFailed when too few are left (the next round is unharmed), InputError for
-        vectors of different lengths, values that are not finite or weights out of range.
+        model: ``model_digest`` of what the updates are relative to, if there is such a thing.
+        Raises RoundFailed when too few are left (the next round is unharmed), ImpossibleSum
+        where the sum is spoiled, InputError for vectors of different lengths, values that are
+        not finite or weights out of range.
         """
         vectors = dict(updates)
         dimension = self._common_length(vectors, weights)
         lost = {phase: set((drop or {}).get(phase, ())) for phase in PHASES}
         lost.update({phase: set(gone) for phase, gone in (drop or {}).items()})
         lost["masked"] |= set(self._party.hospitals) - set(vectors)
-        encoding_seconds = 0.0
+        round_ = self._round(dimension, model)
+        driver = RoundDriver(round_, self._party.hospitals, self._party.server, drop=lost)
+        self._rounds_held = round_.number  # all hospitals join it, whatever comes
 
-        def encoded(hospital: int) -> np.ndarray:
-            nonlocal encoding_seconds
-            started = time.perf_counter()
+        def contribution(hospital: int) -> Contribution:
             key = seed.derive("secagg rounding", hospital, round)
-            vector = self.encoding.encode(vectors[hospital], _whole(weights[hospital]), key)
-            encoding_seconds += time.perf_counter() - started
-            return vector
+            return Contribution(vectors[hospital], self._weight(weights[hospital]), key)
 
-        traffic = Traffic()
-        completed = run_round(
-            self._party, self._round(dimension), encoded, drop=lost, traffic=traffic
-        )
-        started = time.perf_counter()
-        decoded = self.encoding.decode(completed.total, len(completed.survivors))
-        traffic.server_seconds["unmask"] += time.perf_counter() - started
+        completed = play(driver, contribution)
+        decoded, traffic = driver.decode(), driver.traffic
         return Aggregated(
             mean=decoded.mean,
             survivors=completed.survivors,
@@ -137,24 +141,30 @@ class SecureAggregator:
             max_error_bound=decoded.max_error_bound,
             clipped_count=decoded.clipped_count,
             refusals=completed.refusals,
+            excluded=completed.excluded,
             up_bytes=traffic.up_bytes,
             down_bytes=traffic.down_bytes,
             hospital_seconds=traffic.hospital_seconds,
             server_seconds=traffic.server_seconds,
-            encoding_seconds=encoding_seconds,
         )
 
-    def _round(self, dimension: int) -> Round:
-        threshold, neighbours = self.settings.for_hospitals(len(self._party.hospitals))
-        self._rounds_held += 1
+    def _weight(self, weight: int | float) -> int:
+        return 1 if self.settings.equal_weights else _whole(weight)
+
+    def _round(self, length: int, model: bytes) -> Round:
+        count = len(self._party.hospitals)
+        threshold, neighbours = self.settings.for_hospitals(count)
         return Round(
             directory=self._party.directory,
             session=self._party.session,
-            number=self._rounds_held,
+            number=self._rounds_held + 1,
             threshold=threshold,
             neighbours=neighbours,
-            dimension=dimension + EXTRA,
-            field=self._field,
+            encoding=self.encoding,
+            length=length,
+            model=model,
+            training=self._training,
+            minimum_survivors=min(self.settings.minimum_survivors, count),
         )
 
     def _common_length(
@@ -173,7 +183,7 @@ class SecureAggregator:
             raise InputError("updates", shapes, "vectors of one length")
         for hospital, vector in vectors.items():
             _whole(weights[hospital])
-            self.encoding.check(vector, _whole(weights[hospital]))
+            self.encoding.check(vector, self._weight(weights[hospital]))
         return int(shapes[0][0])
 
 

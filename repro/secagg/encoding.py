@@ -9,12 +9,15 @@ that neither is ever seen of one hospital.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from repro.errors import InputError
 from repro.random import philox4x32
+from repro.secagg.errors import ImpossibleSum
 from repro.secagg.field import Field, blocks
 
 EXTRA = 2  # coordinates behind the vector: the weight, the number of clipped values
@@ -34,6 +37,39 @@ class Decoded:
     weight: int
     clipped_count: int
     max_error_bound: float
+
+
+@runtime_checkable
+class VectorEncoding(Protocol):
+    """What a round needs of an encoding: part of its public settings, the same for everybody.
+
+    Two are here: ``Encoding`` (weighted, fixed-point) and ``integers.IntegerEncoding``.
+    """
+
+    @property
+    def field(self) -> Field: ...
+
+    @property
+    def hospitals(self) -> int:
+        """The most whose vectors can be summed."""
+
+    @property
+    def extra(self) -> int:
+        """Field elements behind the vector's own."""
+
+    def canonical(self) -> bytes:
+        """Everything that decides what an element means, as bytes: bound into the context."""
+
+    def check(self, vector: np.ndarray, weight: int) -> None:
+        """Raise InputError for what cannot be encoded."""
+
+    def encode(
+        self, vector: np.ndarray, weight: int, rounding_key: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(P,) -> (P + extra,) reduced field elements, in ``out`` if given."""
+
+    def decode(self, total: np.ndarray, survivors: int) -> Decoded:
+        """From the field sum of ``survivors`` encoded vectors; ImpossibleSum if it is none."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +127,17 @@ class Encoding:
         """What one unit of a coordinate is worth, in units of n·x."""
         return self.limit * self.max_weight / self.half_range
 
-    def encode(self, vector: np.ndarray, weight: int, rounding_key: int) -> np.ndarray:
+    @property
+    def extra(self) -> int:
+        return EXTRA
+
+    def canonical(self) -> bytes:
+        numbers = (self.field.bits, self.hospitals, self.max_weight, self.half_range)
+        return b"weighted fixed point v2" + struct.pack("<4Qf", *numbers, self.limit)
+
+    def encode(
+        self, vector: np.ndarray, weight: int, rounding_key: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """(P,) float32 or float64, its weight n -> (P + 2,) field elements.
 
         rounding_key: 64 bits, one for each (hospital, round); coordinate j uses word j mod 4 of
@@ -99,7 +145,7 @@ class Encoding:
         Raises InputError for a vector that is not finite or a weight outside 0 … W.
         """
         self.check(vector, weight)
-        encoded = self.field.zeros(len(vector) + EXTRA)
+        encoded = self.field.zeros(len(vector) + EXTRA) if out is None else out
         clipped = 0
         for part in blocks(len(vector)):
             uniform = _uniform(rounding_key, part.start, part.stop)
@@ -129,8 +175,10 @@ class Encoding:
     def decode(self, total: np.ndarray, survivors: int) -> Decoded:
         """The weighted mean of ``survivors`` encoded vectors from their field sum, (P + 2,).
 
-        Raises InputError if the survivors' weights sum up to zero, where no mean exists.
+        Raises ImpossibleSum where a public bound is broken, InputError if the survivors'
+        weights sum up to zero, where no mean exists.
         """
+        self._check_possible(total, survivors)
         weight, clipped = int(total[-2]), int(total[-1])
         if weight == 0:
             raise InputError("weights", 0, "survivors whose weights do not sum up to zero")
@@ -138,6 +186,21 @@ class Encoding:
         mean -= survivors * self.half_range
         mean *= self.step / weight
         return Decoded(mean, weight, clipped, self.error_bound(survivors, weight))
+
+    def _check_possible(self, total: np.ndarray, survivors: int) -> None:
+        """A sum with a uniform vector in it passes with probability Π (bound + 1) / p."""
+        weight, clipped = int(total[-2]), int(total[-1])
+        _at_most("a total weight", weight, survivors * self.max_weight, survivors)
+        most = min(len(total) - EXTRA, self.largest_summand)
+        _at_most("a count of clipped values", clipped, survivors * most, survivors)
+        # |⌊n·x·h/(R·W) + u⌋| < n·h/W + 1 for |x| ≤ R; one more for float64's own rounding.
+        reach = weight * self.half_range // self.max_weight + 2 * survivors
+        reach = min(reach, survivors * self.half_range)
+        middle = survivors * self.half_range
+        low, high = int(total[:-EXTRA].min()), int(total[:-EXTRA].max())
+        if low < middle - reach or high > middle + reach:
+            where = f"a coordinate outside ±{self.clip_range:g} × the total weight"
+            raise ImpossibleSum("decode", (), f"{where} in the sum of {survivors} hospitals")
 
     def error_bound(self, survivors: int, weight: int) -> float:
         """Largest |decoded mean − weighted mean of the clipped vectors|, in any coordinate.
@@ -155,6 +218,12 @@ class Encoding:
             raise InputError("vector", given, "one dimension of float32 or float64")
         if isinstance(weight, bool) or weight != int(weight) or not 0 <= weight <= self.max_weight:
             raise InputError("weight", weight, f"a whole number from 0 to {self.max_weight}")
+
+
+def _at_most(what: str, value: int, bound: int, survivors: int) -> None:
+    if value > bound:
+        of = f"of {survivors} hospitals is {value}; at most {bound} is possible"
+        raise ImpossibleSum("decode", (), f"{what} {of}")
 
 
 def _uniform(key: int, start: int, stop: int) -> np.ndarray:

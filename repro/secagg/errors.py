@@ -1,4 +1,4 @@
-"""The two ways a secure aggregation goes wrong, apart from a caller's bad input."""
+"""The ways a secure aggregation goes wrong, apart from a caller's bad input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,31 @@ class RoundFailed(Exception):
     """The round ended without a sum, and without anything being unmasked.
 
     phase: the phase that could not be completed; remaining: the hospitals still there;
-    needed: what would have been enough, in words.
+    needed: what would have been enough, in words; culprits: hospitals that provably caused it.
     """
 
-    def __init__(self, phase: str, remaining: Collection[int], needed: str) -> None:
+    def __init__(
+        self, phase: str, remaining: Collection[int], needed: str, culprits: Collection[int] = ()
+    ) -> None:
         self.phase, self.remaining, self.needed = phase, sorted(remaining), needed
-        super().__init__(
-            f"{phase}: {len(self.remaining)} hospitals left; needed {needed}; nothing was unmasked"
-        )
+        self.culprits = tuple(sorted(culprits))
+        super().__init__(self._line())
+
+    def _line(self) -> str:
+        left = f"{len(self.remaining)} hospitals left; needed {self.needed}"
+        return f"{self.phase}: {left}; nothing was unmasked"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are pickled by their message; other processes need the parts.
+        return (type(self), (self.phase, self.remaining, self.needed, self.culprits))
+
+
+class ImpossibleSum(RoundFailed):
+    """The unmasked sum is none that honest hospitals can have: it is thrown away.
+
+    Some hospital has spoiled it. Which one the masks do not tell, so ``culprits`` is empty;
+    ``needed`` says which public bound is broken.
+    """
+
+    def _line(self) -> str:
+        return f"{self.phase}: {self.needed}; a hospital has spoiled the sum, which is thrown away"

@@ -1,8 +1,8 @@
 """Who masks with whom: the k-regular graph of Bell et al. 2020 (SecAgg+), section 3.
 
 A Harary graph on a ring in random order: everybody's neighbours are the k/2 next on either
-side; k = K − 1 is Bonawitz et al.'s complete graph. The order is a hash of the round's context,
-so each hospital works out its neighbours itself and the server has no say in them.
+side; k = K − 1 is Bonawitz et al.'s complete graph. The order is a hash of session, number and
+directory, so each hospital works out its neighbours itself and the server has no say in them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def regular_graph(roster: Collection[int], degree: int, seed: bytes) -> dict[int
     check_degree(degree, count)
     if degree == count - 1:
         return {hospital: frozenset(roster) - {hospital} for hospital in roster}
-    ring = sorted(roster, key=lambda hospital: hashed(b"repro secagg ring v1" + seed, hospital))
+    ring = sorted(roster, key=lambda hospital: hashed(b"repro secagg ring v2" + seed, hospital))
     reach = [step for step in range(-(degree // 2), degree // 2 + 1) if step]
     return {
         hospital: frozenset(ring[(at + step) % count] for step in reach)

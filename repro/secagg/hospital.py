@@ -1,41 +1,48 @@
-"""A hospital's side of one round: five phases, each once, in order (Bonawitz et al. 2017, fig. 4).
+"""A hospital's side of one round: its phases, each once, in order (Bonawitz et al. 2017, fig. 4).
 
 Whatever the server sends, an honest hospital gives out its masked input once, one share of
-each neighbour's secret, and only for the survivors that a quorum has signed.
+each neighbour's secret, and only for the survivors that a quorum has signed. It encodes its
+vector itself, by the round's encoding.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
 from repro.errors import InputError
-from repro.secagg import messages, shamir
+from repro.secagg import messages, sealing, shamir
 from repro.secagg.errors import Refused
-from repro.secagg.keys import (
-    SIGNATURE_BYTES,
-    AgreementKey,
-    Identity,
-    commit,
-    derive,
-    seal,
-    unseal,
-    verify,
-)
+from repro.secagg.keys import SIGNATURE_BYTES, AgreementKey, Identity, commit, derive, verify
 from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.rounds import PHASES, Round
-from repro.secagg.shamir import SHARE_BYTES, Entropy
+from repro.secagg.shamir import Entropy
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a hospital puts into the sum: its vector, (length,), and the weight it counts with.
+
+    rounding_key: 64 bits for the encoding's stochastic rounding; None for fresh entropy. A
+    known key makes a run repeatable; the rounding of an update is no secret of the protocol.
+    """
+
+    vector: np.ndarray
+    weight: int = 1
+    rounding_key: int | None = None
 
 
 class Hospital:
     """One hospital in one round.
 
-    round_: the public settings, from a source other than the server. identity: its signing key,
-    kept from round to round. entropy: n -> n secret uniform bytes.
+    round_: the public settings, from what the hospital itself holds and from nothing that only
+    the server says. identity: its signing key, kept from round to round; its counter has to
+    agree that this is the next round. entropy: n -> n secret uniform bytes.
     """
 
     def __init__(
@@ -54,42 +61,83 @@ class Hospital:
         self._mask_key, self._seal_key = (AgreementKey(entropy(32)) for _ in range(2))
         self._seed = entropy(32)
         self._neighbours: dict[int, Advertise] = {}  # those that advertised
-        self._held: dict[int, tuple[bytes, bytes]] = {}  # owner -> shares of (seed, mask key)
+        self._ephemerals: dict[int, AgreementKey] = {}  # holder -> what its shares are sealed by
+        self._held: dict[int, sealing.Shares] = {}  # owner -> its shares
+        self._accused: set[int] = set()
         self._sharers: frozenset[int] = frozenset()
         self._survivors: frozenset[int] = frozenset()
 
+    def answer(
+        self, message: Buffer, contribution: Callable[[], Contribution | np.ndarray]
+    ) -> bytearray:
+        """What this hospital answers to any message of the server's.
+
+        contribution: called when the masked input is due, not before. Raises Refused for a
+        message that is out of place, and where the phase's own method does.
+        """
+        phase = messages.phase_of(message)
+        if phase == "masked":
+            self._open("masked", Kind.SHARERS, message)  # before any work is done for it
+            return self.masked_input(message, contribution())
+        steps = {
+            "share": self.share_keys,
+            "verify": self.verify_shares,
+            "open": self.open_shares,
+            "consistency": self.consistency_check,
+            "unmask": self.unmask,
+        }
+        return steps[phase](message)
+
     def advertise_keys(self) -> bytearray:
-        """-> ADVERTISE: the public halves of this round's keys."""
+        """-> ADVERTISE: the public halves of this round's keys, and what the round is bound to."""
         self._expect("advertise")
         with self._moving_on("share"):
-            keys = Advertise(self._mask_key.public, self._seal_key.public)
+            keys = Advertise.of(self.round, self._mask_key.public, self._seal_key.public)
             return self._wrap(Kind.ADVERTISE, keys.to_bytes())
 
     def share_keys(self, roster: Buffer) -> bytearray:
         """ROSTER -> SHARE: shares of both secrets, sealed for each neighbour that advertised."""
         payload = self._open("share", Kind.ROSTER, roster)
-        with self._moving_on("masked"):
+        with self._moving_on("verify"):
             self._neighbours = self._read_roster(messages.Roster.from_bytes(payload))
             shares = self._split_secrets(sorted({*self._neighbours, self.id}))
             commitment = seed_commitment(self.round, self.id, self._seed)
             return self._wrap(Kind.SHARE, messages.Share(commitment, shares).to_bytes())
 
-    def masked_input(self, delivery: Buffer, vector: np.ndarray) -> bytearray:
-        """DELIVERY -> MASKED. vector: (dimension,) reduced field elements; not changed."""
-        if vector.shape != (self.round.dimension,) or vector.dtype != self.round.field.dtype:
-            expected = f"({self.round.dimension},) of {self.round.field.dtype}"
-            raise InputError("vector", f"{vector.shape} of {vector.dtype}", expected)
-        payload = self._open("masked", Kind.DELIVERY, delivery)
+    def verify_shares(self, delivery: Buffer) -> bytearray:
+        """DELIVERY -> VERIFY: complaints about what neighbours sealed, usually none."""
+        payload = self._open("verify", Kind.DELIVERY, delivery)
+        with self._moving_on("masked"):
+            complaints = self._read_delivery(messages.Delivery.from_bytes(payload))
+            return self._wrap(Kind.VERIFY, messages.Verdict(complaints).to_bytes())
+
+    def open_shares(self, accused: Buffer) -> bytearray:
+        """ACCUSED -> OPEN: how the complaining holders' own shares, and no others, were sealed.
+
+        Comes, if at all, once, before the sharers are known.
+        """
+        payload = self._open("masked", Kind.ACCUSED, accused)
+        with self._moving_on("masked"):
+            holders = self._read_complaints(messages.Accused.from_bytes(payload))
+            secrets_ = tuple((one, self._ephemerals.pop(one).secret) for one in holders)
+            self._ephemerals.clear()
+            return self._wrap(Kind.OPEN, messages.Opened(secrets_).to_bytes())
+
+    def masked_input(self, sharers: Buffer, contribution: Contribution | np.ndarray) -> bytearray:
+        """SHARERS -> MASKED. contribution: a bare vector counts with weight 1; not changed."""
+        if isinstance(contribution, np.ndarray):
+            contribution = Contribution(contribution)
+        self._check(contribution)
+        payload = self._open("masked", Kind.SHARERS, sharers)
         with self._moving_on("consistency"):
-            shared = messages.Delivery.from_bytes(payload, self.round.bitmap_bytes)
-            neighbours = self._read_delivery(shared)
-            # Masked where it will be sent from: a vector may be as large as the model.
-            length = SIGNATURE_BYTES + vector.nbytes
+            neighbours = self._read_sharers(messages.Sharers.from_bytes(payload, self._bitmap))
+            # Encoded and masked where it is sent from: a vector may be as large as the model.
+            length = SIGNATURE_BYTES + self.round.dimension * self.round.field.dtype.itemsize
             message, room = messages.blank(Kind.MASKED, self.id, self.round, length)
             statement = sharer_statement(self.round, self._sharers)
             room[:SIGNATURE_BYTES] = self._identity.sign("sharers", statement)
             masked = messages.Masked.room(room, self.round.field).vector
-            masked[:] = vector
+            self._encode(contribution, masked)
             self._add_masks(masked, neighbours)
             return messages.sign(message, self._identity)
 
@@ -97,7 +145,7 @@ class Hospital:
         """SURVIVORS -> CONSISTENCY: the signature under who shared and who survived."""
         payload = self._open("consistency", Kind.SURVIVORS, survivors)
         with self._moving_on("unmask"):
-            message = messages.Survivors.from_bytes(payload, self.round.bitmap_bytes)
+            message = messages.Survivors.from_bytes(payload, self._bitmap)
             self._survivors = self._read_survivors(message)
             statement = survivor_statement(self.round, self._sharers, self._survivors)
             signature = self._identity.sign("survivors", statement)
@@ -140,6 +188,7 @@ class Hospital:
     def _forget(self) -> None:
         self._seed = b""
         self._held.clear()
+        self._ephemerals.clear()
         del self._mask_key, self._seal_key
 
     def _split_secrets(self, holders: list[int]) -> tuple[messages.SealedShare, ...]:
@@ -157,7 +206,7 @@ class Hospital:
         neighbours: dict[int, Advertise] = {}
         keys = {self._mask_key.public, self._seal_key.public}
         for advertised in roster.advertised:
-            sender, payload = messages.unwrap(advertised, Kind.ADVERTISE, self.round)
+            sender, payload = messages.unwrap_advertise(advertised, self.round)
             if sender not in self.round.graph[self.id] or sender in neighbours:
                 raise Refused(f"a roster with {sender}, no neighbour or named twice")
             neighbours[sender] = Advertise.from_bytes(payload)
@@ -170,37 +219,75 @@ class Hospital:
     def _seal_share(self, holder: int, of_seed: bytes, of_key: bytes) -> messages.SealedShare:
         if holder == self.id:
             self._held[holder] = of_seed, of_key
-            sealed = bytes(messages.SEALED_BYTES)
-        else:
-            key, associated = self._channel(holder, self.id, holder)
-            sealed = seal(key, of_seed + of_key, associated)
-        return messages.SealedShare(
-            holder,
-            share_commitment(self.round, "seed", self.id, holder, of_seed),
-            share_commitment(self.round, "key", self.id, holder, of_key),
-            sealed,
+            return sealing.own_share(self.round, self.id, self._held[holder])
+        self._ephemerals[holder] = ephemeral = AgreementKey(self._entropy(32))
+        to, shares = self._neighbours[holder].seal_key, (of_seed, of_key)
+        return sealing.sealed_share(
+            self.round, self.id, self._identity, holder, shares, ephemeral, to
         )
 
-    def _channel(self, neighbour: int, source: int, target: int) -> tuple[bytes, bytes]:
-        """The key that seals shares from source to target, and the data it is bound to."""
-        public, context = self._neighbours[neighbour].seal_key, self.round.context
-        key = self._seal_key.agree(public, context, "seal", source, target)
-        return key, context + source.to_bytes(8, "little") + target.to_bytes(8, "little")
-
-    def _read_delivery(self, delivery: messages.Delivery) -> list[int]:
-        """Keeps the neighbours' shares; returns the neighbours that shared, ascending."""
-        self._sharers = self.round.from_bitmap(delivery.sharers)
+    def _read_delivery(self, delivery: messages.Delivery) -> tuple[tuple[int, bytes], ...]:
+        """Keeps the neighbours' shares; returns whom to accuse, and the complaints."""
         owners = [owner for owner, _ in delivery.sealed]
-        if owners != sorted(self._sharers & self.round.graph[self.id]):
-            raise Refused("shares that are not those of the neighbours said to have shared")
-        if self.id not in self._sharers or not set(owners) <= set(self._neighbours):
-            raise Refused("a set of sharers without this hospital, or with keys it never saw")
+        if owners != sorted(set(owners) & set(self._neighbours)):
+            raise Refused("shares of hospitals whose keys this one never saw")
         self._enough(len(owners) + 1, "shared")
-        for owner, sealed in delivery.sealed:
-            key, associated = self._channel(owner, owner, self.id)
-            opened = unseal(key, sealed, associated)
-            self._held[owner] = opened[:SHARE_BYTES], opened[SHARE_BYTES:]
-        return owners
+        complaints = []
+        for owner, raw in delivery.sealed:
+            entry = messages.SealedShare.from_bytes(raw)
+            if entry.holder != self.id:  # the server's lie: nothing to complain of
+                raise Refused("a share that was sealed for another hospital")
+            if not sealing.signed_by(self.round, owner, entry):
+                # The owner's fault or the server's. A complaint would have the owner open a
+                # share that may be good, so there is none: the server can see for itself.
+                complaints.append((owner, sealing.NO_COMPLAINT))
+                continue
+            try:
+                self._held[owner] = sealing.opened(
+                    self.round, owner, entry, self._seal_key, entry.ephemeral
+                )
+            except Refused:
+                signed = sealing.complaint(self.round, owner, self.id, self._identity)
+                complaints.append((owner, signed))
+        self._accused = {owner for owner, _ in complaints}
+        return tuple(complaints)
+
+    def _read_complaints(self, accused: messages.Accused) -> list[int]:
+        holders = [holder for holder, _ in accused.complaints]
+        if holders != sorted(set(holders) & set(self._ephemerals)) or not holders:
+            raise Refused("complaints of hospitals for which nothing was sealed, or none")
+        if len(holders) >= self.round.threshold:
+            raise Refused(f"{len(holders)} complaints: to open that many would reveal the secrets")
+        for holder, signature in accused.complaints:
+            if not sealing.complained(self.round, self.id, holder, signature):
+                raise Refused(f"a complaint that hospital {holder} has not signed")
+        return holders
+
+    def _read_sharers(self, message: messages.Sharers) -> list[int]:
+        """Fixes with whom to mask; returns the neighbours among them, ascending."""
+        self._sharers = self.round.from_bitmap(message.sharers)
+        owners = self._sharers & self.round.graph[self.id]
+        if self.id not in self._sharers:
+            raise Refused("a set of sharers without this hospital")
+        if not owners <= set(self._held):
+            # Whom this hospital accused is out for good: its complaint is true.
+            raise Refused("a set of sharers with one whose shares this hospital does not hold")
+        self._enough(len(owners) + 1, "shared well")
+        self._held = {one: self._held[one] for one in sorted({*owners, self.id})}
+        self._ephemerals.clear()
+        return sorted(owners)
+
+    def _check(self, contribution: Contribution) -> None:
+        vector, length = contribution.vector, self.round.length
+        if vector.shape != (length,):
+            raise InputError("vector", f"{vector.shape}", f"({length},)")
+        self.round.encoding.check(vector, contribution.weight)
+
+    def _encode(self, contribution: Contribution, room: np.ndarray) -> None:
+        key = contribution.rounding_key
+        if key is None:
+            key = int.from_bytes(self._entropy(8), "little")
+        self.round.encoding.encode(contribution.vector, contribution.weight, key, room)
 
     def _add_masks(self, vector: np.ndarray, neighbours: list[int]) -> None:
         field, context = self.round.field, self.round.context
@@ -247,14 +334,14 @@ class Hospital:
     def _wrap(self, kind: Kind, payload: bytes) -> bytearray:
         return messages.wrap(kind, self.id, self.round, self._identity, payload)
 
+    @property
+    def _bitmap(self) -> int:
+        return self.round.bitmap_bytes
+
     def _enough(self, holders: int, done: str) -> None:
         if holders < self.round.threshold:
             needed = self.round.threshold
             raise Refused(f"only {holders} share holders have {done}; {needed} are needed")
-
-
-def share_commitment(round_: Round, secret: str, owner: int, holder: int, share: bytes) -> bytes:
-    return commit(round_.context, b"share", secret.encode(), owner, holder, share)
 
 
 def seed_commitment(round_: Round, owner: int, seed: bytes) -> bytes:

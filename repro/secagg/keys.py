@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from repro.secagg.counter import MemoryCounter, RoundCounter
 from repro.secagg.errors import Refused
 from repro.secagg.shamir import Entropy
 
@@ -26,27 +27,26 @@ TAG_BYTES = 16
 
 
 class Identity:
-    """A long-term Ed25519 signing key, and the memory of which rounds it has joined."""
+    """A long-term Ed25519 signing key, and the memory of which rounds it has joined.
 
-    def __init__(self, entropy: Entropy = secrets.token_bytes) -> None:
+    entropy: n -> n secret uniform bytes; 32 are drawn, the secret key. counter: in memory
+    unless given. A secret that is kept on disk needs a counter that is kept there, too.
+    """
+
+    def __init__(
+        self, entropy: Entropy = secrets.token_bytes, *, counter: RoundCounter | None = None
+    ) -> None:
         self.secret = entropy(32)
         self._key = Ed25519PrivateKey.from_private_bytes(self.secret)
         self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        self._last_round: dict[bytes, int] = {}
+        self._counter: RoundCounter = MemoryCounter() if counter is None else counter
 
     def sign(self, purpose: str, message: bytes) -> bytes:
         return self._key.sign(_framed(purpose, message))
 
     def join(self, session: bytes, number: int) -> None:
-        """Refuse a round that is not after the last one joined in the session.
-
-        A server that could repeat a round could replay the keys it recovered from hospitals
-        that dropped out in it.
-        """
-        last = self._last_round.get(session, -1)
-        if number <= last:
-            raise Refused(f"round {number} of a session in which round {last} has been joined")
-        self._last_round[session] = number
+        """Refuse a round that is not the one after the last one joined in the session."""
+        self._counter.advance(session, number)
 
 
 def verify(public: bytes, purpose: str, message: bytes, signature: bytes) -> bool:
@@ -102,7 +102,7 @@ def unseal(key: bytes, ciphertext: bytes, associated: bytes) -> bytes:
 
 def commit(context: bytes, *parts: bytes | int) -> bytes:
     """SHA-256 commitment to high-entropy values; every part is length-prefixed."""
-    digest = hashlib.sha256(b"repro secagg commitment v1" + context)
+    digest = hashlib.sha256(b"repro secagg commitment v2" + context)
     for part in parts:
         raw = part if isinstance(part, bytes) else part.to_bytes(8, "little")
         digest.update(len(raw).to_bytes(4, "little") + raw)
@@ -110,5 +110,5 @@ def commit(context: bytes, *parts: bytes | int) -> bytes:
 
 
 def _framed(purpose: str, message: bytes) -> bytes:
-    name = f"repro secagg v1 {purpose}".encode()
+    name = f"repro secagg v2 {purpose}".encode()
     return len(name).to_bytes(4, "little") + name + message

@@ -1,121 +1,98 @@
-"""Messages as bytes: one signed envelope, nine payloads, every length checked before use.
+"""What messages hold: one class a kind, every length checked before use.
 
-Envelope, little-endian: magic ``RSAG`` · version u16 · kind u16 · sender u64 · context 32 ·
-payload length u64 · payload · Ed25519 signature 64 by the sender over SHA-256 of all before it.
-``from_bytes`` raises ``Refused`` and nothing else, and allocates no more than it was given.
+``from_bytes`` raises ``Refused`` and nothing else, and allocates no more than it was given. The
+signed envelope around a payload is in ``repro.secagg.envelope``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from repro.secagg.context import fingerprints
+from repro.secagg.envelope import (
+    FINGERPRINTS_BYTES,
+    HEADER_BYTES,
+    OVERHEAD,
+    Buffer,
+    Kind,
+    blank,
+    kind_of,
+    sender_of,
+    sign,
+    unwrap,
+    unwrap_advertise,
+    wrap,
+)
 from repro.secagg.errors import Refused
 from repro.secagg.field import Field
-from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES, TAG_BYTES, Identity, verify
+from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES, TAG_BYTES
 from repro.secagg.rounds import SERVER, Round
 from repro.secagg.shamir import SHARE_BYTES
 
-Buffer = bytes | bytearray | memoryview
+__all__ = [
+    "ADVERTISE_BYTES",
+    "HEADER_BYTES",
+    "OVERHEAD",
+    "SERVER",
+    "SIGNATURE_BYTES",
+    "Accused",
+    "Advertise",
+    "Buffer",
+    "Confirmation",
+    "Consistency",
+    "Delivery",
+    "Kind",
+    "Masked",
+    "Opened",
+    "Payload",
+    "Roster",
+    "SealedShare",
+    "Share",
+    "Sharers",
+    "Survivors",
+    "Unmask",
+    "Verdict",
+    "blank",
+    "kind_of",
+    "max_message_bytes",
+    "phase_of",
+    "sender_of",
+    "sign",
+    "unwrap",
+    "unwrap_advertise",
+    "wrap",
+]
 
-MAGIC, VERSION = b"RSAG", 1
-_HEADER = struct.Struct("<4sHHQ32sQ")
-HEADER_BYTES = _HEADER.size  # 56: a vector behind it stays aligned to 8 bytes
-OVERHEAD = HEADER_BYTES + SIGNATURE_BYTES
 COMMITMENT_BYTES = 32
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 
 
-class Kind(IntEnum):
-    """Which message: 1–5 go from a hospital to the server, 17–20 the other way."""
-
-    ADVERTISE = 1
-    SHARE = 2
-    MASKED = 3
-    CONSISTENCY = 4
-    UNMASK = 5
-    ROSTER = 17
-    DELIVERY = 18
-    SURVIVORS = 19
-    CONFIRMATION = 20
-
-
-def blank(kind: Kind, sender: int, round_: Round, length: int) -> tuple[bytearray, memoryview]:
-    """An unsigned envelope and a view of its payload, ``length`` bytes to be filled in place."""
-    message = bytearray(OVERHEAD + length)
-    _HEADER.pack_into(message, 0, MAGIC, VERSION, kind, sender, round_.context, length)
-    return message, memoryview(message)[HEADER_BYTES:-SIGNATURE_BYTES]
-
-
-def sign(message: bytearray, identity: Identity) -> bytearray:
-    """The same envelope, signed."""
-    with memoryview(message) as view:
-        signature = identity.sign("envelope", _digest(view[:-SIGNATURE_BYTES]))
-    message[-SIGNATURE_BYTES:] = signature
-    return message
-
-
-def wrap(kind: Kind, sender: int, round_: Round, identity: Identity, payload: bytes) -> bytearray:
-    """The signed envelope around a payload."""
-    message, view = blank(kind, sender, round_, len(payload))
-    view[:] = payload
-    return sign(message, identity)
-
-
-def unwrap(message: Buffer, kind: Kind, round_: Round) -> tuple[int, memoryview]:
-    """(sender, payload) of a message of this kind and round, its signature verified."""
-    sender = sender_of(message)
-    view = memoryview(message)
-    magic, version, got, _, context, length = _HEADER.unpack_from(view)
-    if magic != MAGIC or version != VERSION:
-        raise Refused("not a message of this protocol and version")
-    if got != kind:
-        raise Refused(f"a message of kind {got}; expected {kind.name}")
-    if context != round_.context:
-        raise Refused("a message of another round")
-    if length != len(view) - OVERHEAD:
-        raise Refused("a message whose length is not what it says")
-    keys = round_.directory
-    public = keys.server if sender == SERVER else keys.hospitals.get(sender)
-    if public is None or (sender == SERVER) != (kind >= Kind.ROSTER):
-        raise Refused(f"a message from stranger {sender}")
-    signature = bytes(view[-SIGNATURE_BYTES:])
-    if not verify(public, "envelope", _digest(view[:-SIGNATURE_BYTES]), signature):
-        raise Refused("a message whose signature is not its sender's")
-    return sender, view[HEADER_BYTES:-SIGNATURE_BYTES]
-
-
-def sender_of(message: Buffer) -> int:
-    """The sender a message claims; Refused if it is too short to hold one."""
-    if len(message) < OVERHEAD:
-        raise Refused(f"a message of {len(message)} bytes")
-    return int(_HEADER.unpack_from(message)[3])
-
-
-def _digest(signed: memoryview) -> bytes:
-    return hashlib.sha256(signed).digest()
-
-
 @dataclass(frozen=True)
 class Advertise:
-    """Two fresh X25519 public keys: for pairwise masks, and for sealing shares."""
+    """Two fresh X25519 public keys, for pairwise masks and for shares sealed for this hospital;
+    and the fingerprints of what the round is bound to, so that a difference can be named."""
 
     mask_key: bytes
     seal_key: bytes
-    SIZE = 2 * PUBLIC_BYTES
+    fingerprints: bytes
+    SIZE: ClassVar[int] = 2 * PUBLIC_BYTES + FINGERPRINTS_BYTES
+
+    @classmethod
+    def of(cls, round_: Round, mask_key: bytes, seal_key: bytes) -> Advertise:
+        return cls(mask_key, seal_key, fingerprints(round_.parts))
 
     def to_bytes(self) -> bytes:
-        return self.mask_key + self.seal_key
+        return self.mask_key + self.seal_key + self.fingerprints
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Advertise:
         raw = _exactly(payload, cls.SIZE)
-        return cls(raw[:PUBLIC_BYTES], raw[PUBLIC_BYTES:])
+        second, last = PUBLIC_BYTES, 2 * PUBLIC_BYTES
+        return cls(raw[:second], raw[second:last], raw[last:])
 
 
 ADVERTISE_BYTES = OVERHEAD + Advertise.SIZE
@@ -137,27 +114,46 @@ class Roster:
 
 @dataclass(frozen=True)
 class SealedShare:
-    """One holder's shares, sealed for it (zeros for the owner's own), and commitments to them.
+    """One holder's shares, sealed for it, with the owner's word for all of it.
 
-    The commitments let the server tell a holder's wrong share from the right one.
+    ephemeral: X25519 public key that, with the holder's seal key, gives the sealing key; the
+    owner can prove by its secret half what was sealed. The commitments let holder and server
+    tell a wrong share. signature: the owner's, over all of it and its place in the round. The
+    owner's entry for itself has nothing sealed: zeros but for the commitments.
     """
 
     holder: int
+    ephemeral: bytes
     self_mask_commitment: bytes
     mask_key_commitment: bytes
     sealed: bytes
-    SIZE = 8 + 2 * COMMITMENT_BYTES + SEALED_BYTES
+    signature: bytes
+    SIZES: ClassVar[tuple[int, ...]] = (
+        8,
+        PUBLIC_BYTES,
+        COMMITMENT_BYTES,
+        COMMITMENT_BYTES,
+        SEALED_BYTES,
+        SIGNATURE_BYTES,
+    )
+    SIZE: ClassVar[int] = sum(SIZES)
+
+    def signed(self) -> bytes:
+        """What the signature is over."""
+        commitments = self.self_mask_commitment + self.mask_key_commitment
+        return self.holder.to_bytes(8, "little") + self.ephemeral + commitments + self.sealed
 
     def to_bytes(self) -> bytes:
-        commitments = self.self_mask_commitment + self.mask_key_commitment
-        return self.holder.to_bytes(8, "little") + commitments + self.sealed
+        return self.signed() + self.signature
 
     @classmethod
     def from_bytes(cls, raw: Buffer) -> SealedShare:
-        entry = _exactly(raw, cls.SIZE)
-        first, second, sealed = 8, 8 + COMMITMENT_BYTES, 8 + 2 * COMMITMENT_BYTES
-        holder = int.from_bytes(entry[:first], "little")
-        return cls(holder, entry[first:second], entry[second:sealed], entry[sealed:])
+        rest = _exactly(raw, cls.SIZE)
+        parts = []
+        for size in cls.SIZES:
+            parts.append(rest[:size])
+            rest = rest[size:]
+        return cls(int.from_bytes(parts[0], "little"), *parts[1:])
 
 
 @dataclass(frozen=True)
@@ -179,18 +175,73 @@ class Share:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Who has shared (a bitmap over the roster), and the sealed shares for one hospital."""
+    """The sealed shares for one hospital, as their owners signed them."""
 
-    sharers: bytes
-    sealed: tuple[tuple[int, bytes], ...]  # (owner, ciphertext)
+    sealed: tuple[tuple[int, bytes], ...]  # (owner, SealedShare)
 
     def to_bytes(self) -> bytes:
-        return self.sharers + _counted(_pair(owner, text) for owner, text in self.sealed)
+        return _counted(_pair(owner, entry) for owner, entry in self.sealed)
 
     @classmethod
-    def from_bytes(cls, payload: Buffer, bitmap_bytes: int) -> Delivery:
-        sharers, rest = _split(payload, bitmap_bytes)
-        return cls(sharers, tuple(_pairs(rest, SEALED_BYTES)))
+    def from_bytes(cls, payload: Buffer) -> Delivery:
+        return cls(tuple(_pairs(payload, SealedShare.SIZE)))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The owners whose shares were no good, each with the holder's signed complaint; or with
+    zeros, where the owner's signature is no good: then nobody is asked to open anything."""
+
+    complaints: tuple[tuple[int, bytes], ...]  # (owner, signature)
+
+    def to_bytes(self) -> bytes:
+        return _counted(_pair(owner, signature) for owner, signature in self.complaints)
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer) -> Verdict:
+        return cls(tuple(_pairs(payload, SIGNATURE_BYTES)))
+
+
+@dataclass(frozen=True)
+class Accused:
+    """To an owner: the holders that complained of it, and their signatures."""
+
+    complaints: tuple[tuple[int, bytes], ...]  # (holder, signature)
+
+    def to_bytes(self) -> bytes:
+        return _counted(_pair(holder, signature) for holder, signature in self.complaints)
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer) -> Accused:
+        return cls(tuple(_pairs(payload, SIGNATURE_BYTES)))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An owner's answer: the secret halves of the ephemeral keys in question."""
+
+    secrets: tuple[tuple[int, bytes], ...]  # (holder, X25519 secret key)
+
+    def to_bytes(self) -> bytes:
+        return _counted(_pair(holder, secret) for holder, secret in self.secrets)
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer) -> Opened:
+        return cls(tuple(_pairs(payload, PUBLIC_BYTES)))
+
+
+@dataclass(frozen=True)
+class Sharers:
+    """Whose shares are good: with whom to mask (a bitmap over the roster)."""
+
+    sharers: bytes
+
+    def to_bytes(self) -> bytes:
+        return self.sharers
+
+    @classmethod
+    def from_bytes(cls, payload: Buffer, bitmap_bytes: int) -> Sharers:
+        return cls(_exactly(payload, bitmap_bytes))
 
 
 @dataclass(frozen=True)
@@ -281,6 +332,32 @@ class Unmask:
         return cls(tuple(_pairs(payload, SHARE_BYTES)))
 
 
+# In which phase a hospital answers to a message of the server's.
+_ANSWERED_IN = {
+    Kind.ROSTER: "share",
+    Kind.DELIVERY: "verify",
+    Kind.ACCUSED: "open",
+    Kind.SHARERS: "masked",
+    Kind.SURVIVORS: "consistency",
+    Kind.CONFIRMATION: "unmask",
+}
+
+
+def phase_of(message: Buffer) -> str:
+    """The phase in which a hospital answers to this message; Refused if it answers to none."""
+    kind = kind_of(message)
+    if kind not in set(_ANSWERED_IN):
+        raise Refused(f"a message of kind {kind}, which no server sends")
+    return _ANSWERED_IN[Kind(kind)]
+
+
+@runtime_checkable
+class Payload(Protocol):
+    """Anything that goes into an envelope."""
+
+    def to_bytes(self) -> bytes: ...
+
+
 def max_message_bytes(round_: Round) -> int:
     """No message of an honest party in this round is longer: what a receiver may allow for."""
     holders, count = round_.neighbours + 1, len(round_.roster)
@@ -289,7 +366,7 @@ def max_message_bytes(round_: Round) -> int:
         SIGNATURE_BYTES + vector,
         4 + holders * ADVERTISE_BYTES,
         COMMITMENT_BYTES + 4 + holders * SealedShare.SIZE,
-        round_.bitmap_bytes + 4 + holders * (8 + SEALED_BYTES),
+        4 + holders * (8 + SealedShare.SIZE),
         round_.bitmap_bytes + 4 + count * (8 + SIGNATURE_BYTES),
     )
 

@@ -1,24 +1,27 @@
-"""What everybody knows before a round: who takes part, the thresholds, the field, the length."""
+"""What everybody knows before a round: who takes part, the thresholds, what vectors mean."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 from repro.errors import InputError
-from repro.secagg import graph
+from repro.secagg import context, graph
+from repro.secagg.context import DIGEST_BYTES
+from repro.secagg.encoding import VectorEncoding
 from repro.secagg.errors import Refused
 from repro.secagg.field import Field
 from repro.secagg.keys import PUBLIC_BYTES
 
-PHASES = ("advertise", "share", "masked", "consistency", "unmask")
+# Between verify and masked there is a phase "open" where a hospital has been accused.
+PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 SERVER = 2**64 - 1  # the server's id in a message; hospitals' ids are below
 MAX_HOSPITALS = 2**16
 COMMITTEE = 64  # signatures are the cost that grows with K: 36 of them take 3 ms to verify
 SESSION_BYTES = 32
+MAX_LENGTH = 2**32 - 8  # of a vector, its encoding's extra elements not counted
 REMEMBERED = 16  # answers about sets of hospitals, in a Round
 
 Answer = TypeVar("Answer")
@@ -44,20 +47,31 @@ class Directory:
         if not 2 <= len(self.hospitals) <= MAX_HOSPITALS:
             raise InputError("hospitals", len(self.hospitals), f"2 to {MAX_HOSPITALS}")
 
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 over everybody's id and key."""
+        keys = (one.to_bytes(8, "little") + self.hospitals[one] for one in sorted(self.hospitals))
+        return context.part_digest("directory", self.server + b"".join(keys))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Round:
     """The public settings of one round. Everybody holds an equal one, or nothing verifies.
 
-    directory: everybody's identity; session: 32 bytes that name the federation's run, not
-        chosen by the server alone (they fix who neighbours whom); number: the round in it.
+    directory: everybody's identity. session: 32 bytes that name the federation's run, not
+        chosen by the server alone (see ``joint_session``). number: the round in it, 1, 2, …:
+        directory, session and number, and nothing else, fix who neighbours whom.
     threshold: shares that reveal a secret, t; neighbours: k, each hospital's secrets are shared
         among itself and its k neighbours. k/2 < t ≤ k + 1: no two disjoint sets of t neighbours,
         so a hospital's two secrets need not both come out.
-    dimension: field elements in a vector; field: the field they are in.
+    encoding, length: what the vectors' field elements mean, and how many coordinates they have.
+    model: ``model_digest`` of what the updates are relative to, 32 bytes; training: digest of
+        the training's settings, 32 bytes; application: anything else that all must agree on.
+        A hospital computes these from what it holds itself, never from a server's word.
     quorum: confirmers (below) whose signature a survivor set needs, more than half of them: two
         different sets are both confirmed only if 2·quorum − confirmers of them sign twice.
-        0 means as many as any round that can be unmasked has anyway, see ``_usual_quorum``.
+        0 means as many as any round that can be unmasked has anyway, see ``usual_quorum``.
+    minimum_survivors: no sum of fewer hospitals is unmasked, whatever the shares would allow.
     """
 
     directory: Directory
@@ -65,18 +79,27 @@ class Round:
     number: int
     threshold: int
     neighbours: int
-    dimension: int
-    field: Field
+    encoding: VectorEncoding
+    length: int
+    model: bytes
+    training: bytes
+    application: bytes = b""
     quorum: int = 0
+    minimum_survivors: int = 2
 
     def __post_init__(self) -> None:
         count = len(self.directory.hospitals)
-        if len(self.session) != SESSION_BYTES:
-            raise InputError("session", f"{len(self.session)} bytes", f"{SESSION_BYTES} bytes")
-        if not 0 <= self.number < 2**64:
-            raise InputError("round", self.number, "0 to 2^64 - 1")
-        if not 1 <= self.dimension < 2**32:
-            raise InputError("dimension", self.dimension, "1 to 2^32 - 1")
+        sizes = {"session": SESSION_BYTES, "model": DIGEST_BYTES, "training": DIGEST_BYTES}
+        for name, size in sizes.items():
+            if len(getattr(self, name)) != size:
+                raise InputError(name, f"{len(getattr(self, name))} bytes", f"{size} bytes")
+        if not 1 <= self.number < 2**64:
+            raise InputError("round", self.number, "1 to 2^64 - 1")
+        if not 1 <= self.length <= MAX_LENGTH:
+            raise InputError("length", self.length, f"1 to {MAX_LENGTH}")
+        if self.encoding.hospitals < count:
+            expected = f"{count} or more, the directory's, so that no sum overflows"
+            raise InputError("encoding.hospitals", self.encoding.hospitals, expected)
         graph.check_degree(self.neighbours, count)
         if not self.neighbours < 2 * self.threshold <= 2 * (self.neighbours + 1):
             raise InputError(
@@ -87,9 +110,20 @@ class Round:
             )
         confirmers = self._confirmer_count
         if self.quorum == 0:
-            object.__setattr__(self, "quorum", self._usual_quorum)
+            object.__setattr__(self, "quorum", usual_quorum(count, self.neighbours, self.threshold))
         if not confirmers < 2 * self.quorum <= 2 * confirmers:
             raise InputError("quorum", self.quorum, f"{confirmers // 2 + 1} to {confirmers}")
+        if not 2 <= self.minimum_survivors <= count:
+            raise InputError("minimum_survivors", self.minimum_survivors, f"2 to {count}")
+
+    @property
+    def field(self) -> Field:
+        return self.encoding.field
+
+    @property
+    def dimension(self) -> int:
+        """Field elements in a masked vector."""
+        return self.length + self.encoding.extra
 
     @cached_property
     def roster(self) -> tuple[int, ...]:
@@ -97,45 +131,48 @@ class Round:
         return tuple(sorted(self.directory.hospitals))
 
     @cached_property
+    def parts(self) -> dict[str, bytes]:
+        """Digests of everything above, by name: what hospitals must agree on."""
+        thresholds = (self.threshold, self.neighbours, self.quorum, self.minimum_survivors)
+        contents = {
+            "round": self.session + _packed(self.number),
+            "directory": self.directory.digest,
+            "thresholds": _packed(*thresholds),
+            "encoding": _packed(self.length) + self.encoding.canonical(),
+            "model": self.model,
+            "training": self.training,
+            "application": self.application,
+        }
+        return {name: context.part_digest(name, content) for name, content in contents.items()}
+
+    @cached_property
     def context(self) -> bytes:
-        """SHA-256 of everything above: what every key, signature and message is bound to."""
-        numbers = (self.number, self.threshold, self.neighbours, self.dimension, self.field.bits)
-        digest = hashlib.sha256(b"repro secagg round v1" + self.session)
-        for value in (*numbers, self.quorum, len(self.roster)):
-            digest.update(value.to_bytes(8, "little"))
-        digest.update(self.directory.server)
-        for one in self.roster:
-            digest.update(one.to_bytes(8, "little") + self.directory.hospitals[one])
-        return digest.digest()
+        """32 bytes over all parts: what every key, signature and message is bound to."""
+        return context.combined(self.parts)
+
+    @cached_property
+    def placement(self) -> bytes:
+        """The seed of graph and committee. Only what the server cannot vary from one attempt to
+        the next enters: a model or an application's bytes it could try until a graph suits it."""
+        fixed = self.session + _packed(self.number) + self.directory.digest
+        return context.part_digest("placement", fixed)
 
     @cached_property
     def graph(self) -> dict[int, frozenset[int]]:
         """Hospital -> its neighbours."""
-        return graph.regular_graph(self.roster, self.neighbours, self.context)
+        return graph.regular_graph(self.roster, self.neighbours, self.placement)
 
     @cached_property
     def confirmers(self) -> frozenset[int]:
         """Whose signatures count in the consistency check: everybody's, or, on a sparse graph
-        of more than ``COMMITTEE`` hospitals, a committee's that the context's hash picks."""
-        seed = b"repro secagg committee v1" + self.context
+        of more than ``COMMITTEE`` hospitals, a committee's that the placement's hash picks."""
+        seed = b"repro secagg committee v2" + self.placement
         ranked = sorted(self.roster, key=lambda one: graph.hashed(seed, one))
         return frozenset(ranked[: self._confirmer_count])
 
     @property
     def _confirmer_count(self) -> int:
-        count = len(self.roster)
-        sparse = self.neighbours < count - 1
-        return min(count, COMMITTEE) if sparse else count
-
-    @property
-    def _usual_quorum(self) -> int:
-        """If all K share, each of the K neighbourhoods of k + 1 needs t that are left, and each
-        hospital is in k + 1 of them: K·t/(k + 1) hospitals are left in any round that can be
-        unmasked. A committee is a sample, and needs some room for chance: 55 %."""
-        count = self._confirmer_count
-        if count < len(self.roster):
-            return 55 * count // 100 + 1
-        return max(-(-count * self.threshold // (self.neighbours + 1)), count // 2 + 1)
+        return confirmer_count(len(self.roster), self.neighbours)
 
     def place(self, hospital: int) -> int:
         """The hospital's evaluation point in Shamir's scheme: its rank in the roster, from 1."""
@@ -162,6 +199,8 @@ class Round:
         return self._once(self._shortfall, frozenset(sharers), frozenset(survivors))
 
     def _shortfall(self, sharers: frozenset[int], survivors: frozenset[int]) -> str:
+        if len(survivors) < self.minimum_survivors:
+            return f"{self.minimum_survivors} survivors"
         missing = self.holders_missing(sharers, survivors)
         if missing or graph.connected(self.graph, survivors):
             return missing
@@ -208,7 +247,8 @@ class Round:
             if len(self._answers) >= REMEMBERED:
                 self._answers.clear()
             self._answers[key] = question(*about)
-        return self._answers[key]
+        answer: Answer = self._answers[key]
+        return answer
 
     @cached_property
     def _answers(self) -> dict[Any, Any]:
@@ -217,3 +257,22 @@ class Round:
     @property
     def bitmap_bytes(self) -> int:
         return (len(self.roster) + 7) // 8
+
+
+def confirmer_count(hospitals: int, neighbours: int) -> int:
+    """C: everybody confirms, or on a sparse graph at most ``COMMITTEE``."""
+    return min(hospitals, COMMITTEE) if neighbours < hospitals - 1 else hospitals
+
+
+def usual_quorum(hospitals: int, neighbours: int, threshold: int) -> int:
+    """q: if all K share, each of the K neighbourhoods of k + 1 needs t that are left, and each
+    hospital is in k + 1 of them: K·t/(k + 1) hospitals are left in any round that can be
+    unmasked. A committee is a sample, and needs some room for chance: 55 %."""
+    count = confirmer_count(hospitals, neighbours)
+    if count < hospitals:
+        return 55 * count // 100 + 1
+    return max(-(-count * threshold // (neighbours + 1)), count // 2 + 1)
+
+
+def _packed(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(8, "little") for number in numbers)

@@ -13,12 +13,12 @@ import numpy as np
 
 from repro.errors import InputError
 from repro.secagg import graph, messages, shamir
+from repro.secagg.complaints import Complaints
 from repro.secagg.errors import Refused, RoundFailed
 from repro.secagg.hospital import (
     pairwise_mask_key,
     seed_commitment,
     self_mask_key,
-    share_commitment,
     survivor_statement,
 )
 from repro.secagg.keys import AgreementKey, Identity, check_public, verify
@@ -26,6 +26,7 @@ from repro.secagg.masks import add_mask, subtract_mask
 from repro.secagg.messages import Advertise, Buffer, Kind
 from repro.secagg.partial import read_masked
 from repro.secagg.rounds import PHASES, Round
+from repro.secagg.sealing import share_commitment
 
 Take = Callable[[int, memoryview, Buffer], None]  # sender, payload, whole message
 Answers = dict[int, bytearray]  # hospital -> the message to send to it
@@ -34,9 +35,11 @@ Answers = dict[int, bytearray]  # hospital -> the message to send to it
 class Server:
     """The server in one round.
 
-    After the round: ``survivors`` are the hospitals whose input is in the sum, ``refusals`` one
-    line for each message that was not accepted. While a phase runs, ``awaited`` are the
-    hospitals that may still answer, so that whoever feeds the messages knows when to stop.
+    After the round: ``total`` is the sum, (dimension,) field elements; ``survivors`` are the
+    hospitals whose input is in it; ``refusals`` has one line for each message that was not
+    accepted, ``excluded`` a reason for each hospital that was caught lying and left out. While a
+    phase runs, ``awaited`` are the hospitals that may still answer, so that whoever feeds the
+    messages knows when to stop.
     """
 
     def __init__(self, identity: Identity, round_: Round) -> None:
@@ -47,15 +50,20 @@ class Server:
         self.awaited: set[int] = set(round_.roster)
         self.refusals: list[str] = []
         self.survivors: frozenset[int] = frozenset()
+        self.total: np.ndarray | None = None
+        self._complaints = Complaints(round_)
         self._sharers: frozenset[int] = frozenset()
         self._advertised: dict[int, bytes] = {}
         self._keys: dict[int, Advertise] = {}
         self._taken: set[bytes] = set()  # all keys advertised
         self._shares: dict[int, messages.Share] = {}
+        self._entries: dict[tuple[int, int], messages.SealedShare] = {}  # (owner, holder)
+        self._verified: set[int] = set()  # those that have looked at what was sealed for them
         self._sum: np.ndarray | None = None
         self._masked_with: dict[int, bytes] = {}  # signatures under who shared
         self._signatures: dict[int, bytes] = {}  # signatures under who survived
         self._recovered: dict[int, dict[int, bytes]] = {}  # owner -> place -> share
+        self._wrong: set[int] = set()  # those that gave another share than they had confirmed
 
     def advertise_keys(self, received: Iterable[Buffer]) -> Answers:
         """ADVERTISE from all -> ROSTER for each: its neighbours' keys."""
@@ -71,24 +79,77 @@ class Server:
             for one in sorted(present)
         }
 
+    def receive(self, received: Iterable[Buffer]) -> Answers:
+        """What the phase that is on makes of its messages: the next phase's, by receiver.
+
+        Who gets none has nothing to answer in the next phase. After the last phase there are
+        none, and ``total`` is there.
+        """
+        if self.phase == "unmask":
+            self.unmask(received)
+            return {}
+        steps: dict[str, Callable[[Iterable[Buffer]], Answers]] = {
+            "advertise": self.advertise_keys,
+            "share": self.share_keys,
+            "verify": self.verify_shares,
+            "open": self.open_shares,
+            "masked": self.masked_input,
+            "consistency": self.consistency_check,
+        }
+        if self.phase not in steps:
+            raise Refused(f"messages in phase {self.phase}")
+        return steps[self.phase](received)
+
+    @property
+    def excluded(self) -> dict[int, str]:
+        return self._complaints.excluded
+
     def share_keys(self, received: Iterable[Buffer]) -> Answers:
         """SHARE from those -> DELIVERY for each: the shares its neighbours sealed for it."""
         self._expect("share")
         expected = frozenset(self.awaited)
         self._collect(received, lambda *got: self._take_shares(expected, *got))
-        self._sharers = frozenset(self._viable(self._shares))
-        self._advance("masked", self._sharers)
-        sealed = {
-            (owner, share.holder): share.sealed
-            for owner in self._sharers
-            for share in self._shares[owner].shares
+        present = self._viable(self._shares)
+        self._advance("verify", present)
+        self._entries = {
+            (owner, entry.holder): entry
+            for owner in present
+            for entry in self._shares[owner].shares
         }
-        bitmap = self.round.to_bitmap(self._sharers)
         answers = {}
-        for one in sorted(self._sharers):
-            entries = tuple((n, sealed[n, one]) for n in self._near(one, self._sharers))
-            answers[one] = self._wrap(Kind.DELIVERY, messages.Delivery(bitmap, entries))
+        for one in sorted(present):
+            near = self._near(one, present)
+            entries = tuple((n, self._entries[n, one].to_bytes()) for n in near)
+            answers[one] = self._wrap(Kind.DELIVERY, messages.Delivery(entries))
         return answers
+
+    def verify_shares(self, received: Iterable[Buffer]) -> Answers:
+        """VERIFY from those -> ACCUSED for those complained of; or, if nobody is, SHARERS."""
+        self._expect("verify")
+        self._collect(received, self._take_verdict)
+        accused = self._complaints.accused
+        if not accused:
+            return self._settle()
+        self._advance("open", accused)
+        return {
+            owner: self._wrap(Kind.ACCUSED, messages.Accused(tuple(sorted(signed.items()))))
+            for owner, signed in sorted(accused.items())
+        }
+
+    def open_shares(self, received: Iterable[Buffer]) -> Answers:
+        """OPEN from the accused -> SHARERS for those in the right and the others."""
+        self._expect("open")
+        self._collect(received, self._take_opened)
+        self._complaints.convict_the_silent()
+        return self._settle()
+
+    def _settle(self) -> Answers:
+        """Who lied, and who did not confirm its shares, is out before anything is masked."""
+        self._sharers = frozenset(self._viable(self._verified - set(self.excluded)))
+        self._advance("masked", self._sharers)
+        sharers = messages.Sharers(self.round.to_bitmap(self._sharers))
+        # One message for all: to wrap it for each would sign the same bytes K times.
+        return dict.fromkeys(sorted(self._sharers), self._wrap(Kind.SHARERS, sharers))
 
     def masked_input(self, received: Iterable[Buffer]) -> Answers:
         """MASKED from those, added up as they come -> SURVIVORS for each."""
@@ -159,7 +220,7 @@ class Server:
         for owner, secret in secrets.items():
             self._remove_masks(total, owner, secret)
         self._advance("done", ())
-        self._sum = None
+        self._sum, self.total = None, total
         return total
 
     def _take_keys(self, sender: int, payload: memoryview, message: Buffer) -> None:
@@ -180,6 +241,24 @@ class Server:
         if holders != self.round.holders(sender, present):
             raise Refused("shares for others than the neighbours that advertised")
         self._shares[sender] = share
+
+    def _take_verdict(self, sender: int, payload: memoryview, _: Buffer) -> None:
+        complaints = messages.Verdict.from_bytes(payload).complaints
+        for owner, signature in complaints:
+            entry = self._entries.get((owner, sender))
+            if entry is None or owner == sender:
+                raise Refused(f"a complaint of {owner}, which sealed nothing for {sender}")
+            self._complaints.file(owner, sender, entry, signature)
+        self._verified.add(sender)
+
+    def _take_opened(self, sender: int, payload: memoryview, _: Buffer) -> None:
+        opened = messages.Opened.from_bytes(payload)
+        entries = {holder: self._entries[sender, holder] for holder in self._seal_keys_of(sender)}
+        self._complaints.judge(sender, dict(opened.secrets), entries, self._seal_keys_of(sender))
+
+    def _seal_keys_of(self, owner: int) -> dict[int, bytes]:
+        """The seal keys of the holders that complained of the owner."""
+        return {one: self._keys[one].seal_key for one in self._complaints.accused[owner]}
 
     def _take_masked(self, sender: int, payload: memoryview, _: Buffer) -> None:
         masked = read_masked(self.round, self._sharers, sender, payload)
@@ -203,14 +282,15 @@ class Server:
             commitment = share_commitment(self.round, self._kind(owner), owner, sender, share)
             if commitment == self._committed(owner, sender):
                 self._recovered[owner][self.round.place(sender)] = share
-            else:  # the holder's lie or the owner's; the holder's other shares are good
+            else:  # it had confirmed a share that fits; its other shares may be good
+                self._wrong.add(sender)
                 self.refusals.append(f"unmask: a wrong share of hospital {owner} from {sender}")
 
     def _kind(self, owner: int) -> str:
         return "seed" if owner in self.survivors else "key"
 
     def _committed(self, owner: int, holder: int) -> bytes:
-        entry = next(one for one in self._shares[owner].shares if one.holder == holder)
+        entry = self._entries[owner, holder]
         return entry.self_mask_commitment if owner in self.survivors else entry.mask_key_commitment
 
     def _secret(self, owner: int) -> bytes:
@@ -225,7 +305,8 @@ class Server:
         else:
             right = bool(secret) and AgreementKey(secret).public == self._keys[owner].mask_key
         if not right:
-            raise self._failed(self.survivors, f"hospital {owner} to have shared what it used")
+            needed = f"hospital {owner} to have shared what it used"
+            raise self._failed(self.survivors, needed, {owner})
         return secret
 
     def _remove_masks(self, total: np.ndarray, owner: int, secret: bytes) -> None:
@@ -250,7 +331,10 @@ class Server:
     def _receive(self, message: Buffer, take: Take) -> None:
         kind = Kind[self.phase.upper()]
         try:
-            sender, payload = messages.unwrap(message, kind, self.round)
+            if kind == Kind.ADVERTISE:
+                sender, payload = messages.unwrap_advertise(message, self.round)
+            else:
+                sender, payload = messages.unwrap(message, kind, self.round)
             if sender not in self.awaited:
                 raise Refused(f"a message that is late or came twice, from {sender}")
             take(sender, payload, message)
@@ -272,8 +356,11 @@ class Server:
     def _advance(self, phase: str, awaited: Iterable[int]) -> None:
         self.phase, self.awaited = phase, set(awaited)
 
-    def _failed(self, remaining: Collection[int], needed: str) -> RoundFailed:
-        failure = RoundFailed(self.phase, remaining, needed)
+    def _failed(
+        self, remaining: Collection[int], needed: str, culprits: Collection[int] = ()
+    ) -> RoundFailed:
+        liars = {*culprits, *self.excluded, *self._wrong}
+        failure = RoundFailed(self.phase, remaining, needed, liars)
         self._advance("failed", ())
         self.survivors = frozenset()
         self._sum = None
@@ -283,6 +370,6 @@ class Server:
     def _wrap(
         self,
         kind: Kind,
-        payload: messages.Roster | messages.Delivery | messages.Survivors | messages.Confirmation,
+        payload: messages.Payload,
     ) -> bytearray:
         return messages.wrap(kind, messages.SERVER, self.round, self._identity, payload.to_bytes())

@@ -41,7 +41,7 @@ def stable(record):
     return {key: value for key, value in record.items() if key not in VOLATILE}
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, capsys):
     words = [*RUN, "--rounds", "60", "--out", str(tmp_path / "cut")]
     child = start(words)
     wait_for(tmp_path / "cut", "runs/*/checkpoint.pt")
@@ -51,12 +51,8 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
     assert out == b""
     assert err.decode() == "repro run: interrupted; the same command goes on\n"
     short = [*RUN, "--rounds", "2"]  # going on is bit-identical: see test_kill.py
-    done = subprocess.run(
-        [sys.executable, "-m", "repro", *short, "--out", str(tmp_path / "cut")],
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(done.stdout)["rounds"] == 2
+    assert main([*short, "--out", str(tmp_path / "cut")]) == 0
+    assert json.loads(capsys.readouterr().out)["rounds"] == 2
 
 
 def test_ctrl_c_of_a_whole_campaign_ends_its_workers_at_once(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from repro.cli import main
 
+PHASES = ["advertise", "share", "verify", "masked", "consistency", "unmask"]
 SMALL = ["secagg", "--hospitals", "5", "--dimension", "50", "--threshold", "3"]
 SMALL += ["--neighbours", "4", "--seed", "7", "--json"]
 
@@ -25,9 +26,8 @@ def test_full_attendance(capsys):
     assert data["survivors"] == [0, 1, 2, 3, 4]
     assert data["dropped"] == []
     assert 0 < data["max_error"] <= data["error_bound"]
-    phases = ["advertise", "share", "masked", "consistency", "unmask"]
-    assert list(data["bytes"]["up"]) == phases
-    assert list(data["seconds"]["server"]) == phases
+    assert list(data["bytes"]["up"]) == PHASES
+    assert list(data["seconds"]["server"]) == PHASES
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def test_full_attendance(capsys):
     [
         ("advertise", False),
         ("share", False),
+        ("verify", False),
         ("masked", False),
         ("consistency", True),
         ("unmask", True),
@@ -50,7 +51,9 @@ def test_a_loss_in_each_phase(capsys, phase, in_sum):
     assert data["max_error"] <= data["error_bound"]
 
 
-@pytest.mark.parametrize("phase", ["advertise", "share", "masked", "consistency", "unmask"])
+@pytest.mark.parametrize(
+    "phase", ["advertise", "share", "verify", "masked", "consistency", "unmask"]
+)
 def test_below_threshold_is_exit_3_and_reveals_nothing(capsys, phase):
     drops = [word for one in (0, 1, 2) for word in ("--drop", f"{phase}:{one}")]
     status, data, _ = run(capsys, *drops)

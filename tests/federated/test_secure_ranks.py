@@ -15,15 +15,12 @@ from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import (
     Field,
-    Hospital,
     MaskedSum,
-    Round,
     SecAggSettings,
     SecureAggregator,
-    Server,
 )
-from repro.secagg.simulation import Party
 from tests.federated.threads import Meeting, on_ranks
+from tests.secagg.parties import actors, make_round, up_to_masked
 
 SIZE = 40
 SEED = RootSeed.from_user(1)
@@ -171,15 +168,12 @@ def test_update_that_is_not_finite_is_refused():
 @pytest.fixture
 def masked_phase():
     """A server that awaits masked inputs, and hospitals that can send them."""
-    party = Party(range(6))
-    round_ = Round(party.directory, party.session, 1, 4, 4, 10, Field(31))
-    server = Server(party.server, round_)
-    hospitals = {h: Hospital(h, identity, round_) for h, identity in party.hospitals.items()}
-    rosters = server.advertise_keys([h.advertise_keys() for h in hospitals.values()])
-    deliveries = server.share_keys([hospitals[h].share_keys(r) for h, r in rosters.items()])
+    party, round_ = make_round(6, 4, 4, dimension=10)
+    server, hospitals = actors(party, round_)
     vector = np.arange(10, dtype="<u4")
     return server, hospitals, round_, {
-        h: hospitals[h].masked_input(d, vector) for h, d in deliveries.items()
+        h: hospitals[h].masked_input(m, vector)
+        for h, m in up_to_masked(server, hospitals).items()
     }  # fmt: skip
 
 

@@ -272,6 +272,8 @@ PROBE = """<script>addEventListener('load', () => {
   const broken = [...document.images].filter(i => !i.complete || i.naturalWidth === 0);
   document.body.dataset.probe = [document.documentElement.scrollWidth, innerWidth,
     wide.length, broken.length, document.images.length,
+    [...document.querySelectorAll('td')].every(
+      e => !e.textContent || e.scrollWidth <= innerWidth && e.getBoundingClientRect().width > 0),
     getComputedStyle(document.body).backgroundColor].join(';');
 });</script>"""
 
@@ -316,10 +318,11 @@ def test_in_a_real_browser_nothing_overflows_and_every_figure_shows(drawn, tmp_p
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title, done.stderr[-500:]
-    scroll, inside, wide, broken, images, ground = title.group(1).split(";")
+    scroll, inside, wide, broken, images, cells, ground = title.group(1).split(";")
     assert int(inside) == width
     assert int(scroll) <= width
     assert int(wide) == 0
     assert int(broken) == 0
+    assert cells == "true"
     assert int(images) == 1 + len(SHOWN_FIGURES)
     assert (ground != "rgb(255, 255, 255)") == dark

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from repro.random import RootSeed
-from repro.secagg import Field, Hospital, Party, Refused, Round, Server, messages
+from repro.secagg import Field, Hospital, IntegerEncoding, Party, Refused, Round, Server, messages
 from repro.secagg.messages import Kind
 from repro.secagg.rounds import SERVER
 
@@ -25,16 +25,22 @@ def counted_entropy(name: str):
 def make_round(
     hospitals: int, threshold: int, neighbours: int | None = None, dimension: int = 6, **more
 ) -> tuple[Party, Round]:
-    """A party and a round of it; complete graph unless ``neighbours`` is given."""
+    """A party and a round of it; complete graph unless ``neighbours`` is given.
+
+    Vectors are field elements as they are, unless an encoding is given.
+    """
     party = more.pop("party", None) or Party(range(hospitals))
+    field = more.pop("field", FIELD)
     settings = {
         "directory": party.directory,
         "session": party.session,
         "number": 1,
         "threshold": threshold,
         "neighbours": hospitals - 1 if neighbours is None else neighbours,
-        "dimension": dimension,
-        "field": FIELD,
+        "encoding": IntegerEncoding(field, hospitals),
+        "length": dimension,
+        "model": bytes(range(32)),
+        "training": bytes(range(32, 64)),
     }
     return party, Round(**{**settings, **more})
 
@@ -58,8 +64,15 @@ def actors(party: Party, round_: Round, **more) -> tuple[Server, dict[int, Hospi
     return Server(party.server, round_), hospitals
 
 
+def up_to_masked(server: Server, hospitals: dict[int, Hospital]) -> dict[int, bytearray]:
+    """The phases before the masked input, all honest: the SHARERS messages."""
+    answers = server.advertise_keys(h.advertise_keys() for h in hospitals.values())
+    answers = server.share_keys(hospitals[i].share_keys(m) for i, m in answers.items())
+    return server.verify_shares(hospitals[i].verify_shares(m) for i, m in answers.items())
+
+
 class Stage:
-    """A round of K = 4, t = 3 on the complete graph, played step by step."""
+    """A round, of K = 4, t = 3 on the complete graph unless said, played step by step."""
 
     def __init__(self, hospitals: int = 4, threshold: int = 3, **more) -> None:
         entropy = more.pop("entropy", secrets.token_bytes)
@@ -67,6 +80,7 @@ class Stage:
         self.server, self.hospitals = actors(self.party, self.round, entropy=entropy)
         self.vectors = field_vectors(self.round)
         self.sent: dict[str, dict[int, bytearray]] = {}
+        self.answers: dict[int, bytearray] = dict.fromkeys(self.round.roster, bytearray())
 
     def respond(self, phase: str, one: int, message: bytearray) -> bytearray:
         """What hospital ``one`` answers in this phase."""
@@ -75,7 +89,13 @@ class Stage:
             return hospital.advertise_keys()
         if phase == "masked":
             return hospital.masked_input(message, self.vectors[one])
-        names = {"share": "share_keys", "consistency": "consistency_check", "unmask": "unmask"}
+        names = {
+            "share": "share_keys",
+            "verify": "verify_shares",
+            "open": "open_shares",
+            "consistency": "consistency_check",
+            "unmask": "unmask",
+        }
         return getattr(hospital, names[phase])(message)
 
     def play(
@@ -86,26 +106,17 @@ class Stage:
     ):
         """Run the phases before ``until``; ``tamper`` sees every message to a hospital and
         ``forge`` every one from it. Returns what the server answers to the last phase played
-        (or the sum)."""
+        (or the sum). Goes on where it was left."""
         server = self.server
-        receivers = {
-            "advertise": server.advertise_keys,
-            "share": server.share_keys,
-            "masked": server.masked_input,
-            "consistency": server.consistency_check,
-            "unmask": server.unmask,
-        }
-        answers = dict.fromkeys(self.round.roster, bytearray())
-        for phase, receive in receivers.items():
-            if phase == until:
-                break
+        while server.phase not in ("done", until):
+            phase = server.phase
             replies = self.sent[phase] = {}
-            for one, message in answers.items():
+            for one, message in self.answers.items():
                 with contextlib.suppress(Refused):
                     reply = self.respond(phase, one, tamper(phase, one, message))
                     replies[one] = forge(phase, one, reply)
-            answers = receive(replies.values())
-        return answers
+            self.answers = server.receive(replies.values())
+        return server.total if server.phase == "done" else dict(self.answers)
 
     def as_server(self, kind: Kind, payload: bytes) -> bytearray:
         return messages.wrap(kind, SERVER, self.round, self.party.server, payload)

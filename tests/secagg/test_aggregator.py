@@ -70,7 +70,9 @@ def test_hospitals_leave_in_mid_run(aggregator):
     for number, phase in enumerate(PHASES):
         updates = updates_of(range(10), seed=number)
         result = aggregate(aggregator, updates, round=number, drop={phase: {number}})
-        survivors = set(range(10)) - ({number} if PHASES.index(phase) < 3 else set())
+        survivors = set(range(10)) - (
+            {number} if PHASES.index(phase) <= PHASES.index("masked") else set()
+        )
         assert set(result.survivors) == survivors
         assert result.dropped == (number,)
         mean = fedavg({one: updates[one] for one in survivors}, weights)
@@ -113,7 +115,8 @@ def test_record_of_phases_bytes_and_times(aggregator):
         assert tuple(record) == PHASES
     assert result.up_bytes["masked"] == 10 * (4 * (DIMENSION + 2) + 184)
     assert all(seconds > 0 for seconds in result.server_seconds.values())
-    assert result.encoding_seconds > 0
+    assert result.hospital_seconds["masked"] > 0  # encoding is part of it
+    assert result.excluded == {}
 
 
 @pytest.mark.parametrize("hospitals", [2, 3, 4, 5])
@@ -157,3 +160,56 @@ def test_bad_settings_are_found_at_construction():
             SecureAggregator(settings, range(10))
     with pytest.raises(InputError):
         SecureAggregator(SecAggSettings(), [1, 1, 2])
+
+
+SAME = dict.fromkeys(range(10), np.zeros(5, np.float32))
+
+
+def sizes_by_difference(aggregator, weights):
+    """What the server works out from the total weights of rounds that differ by one hospital."""
+    total = aggregate(aggregator, SAME, weights).weight
+    return {
+        one: total - aggregate(aggregator, SAME, weights, drop={"masked": {one}}).weight
+        for one in (0, 4, 9)
+    }
+
+
+def test_equal_weights_hide_the_sizes_that_differences_show():
+    """With weights, rounds with and without a hospital give its size away, which is documented;
+    with equal weights they give away that it took part."""
+    weights = dict(enumerate(SIZES))
+    weighted = SecureAggregator(SecAggSettings(), range(10))
+    assert sizes_by_difference(weighted, weights) == {one: SIZES[one] for one in (0, 4, 9)}
+    equal = SecureAggregator(SecAggSettings(equal_weights=True), range(10))
+    assert set(sizes_by_difference(equal, weights).values()) == {1}
+
+
+def test_equal_weights_give_the_plain_mean():
+    updates = updates_of(range(10))
+    equal = SecureAggregator(SecAggSettings(equal_weights=True, max_weight=1), range(10))
+    result = aggregate(equal, updates)
+    mean = sum(vector.astype(float) for vector in updates.values()) / 10
+    assert np.abs(result.mean - mean).max() <= result.max_error_bound < 1e-7
+
+
+def test_below_the_fewest_survivors_nothing_is_unmasked():
+    """Where the shares alone would do: 8 of 10 are left, 9 are asked for."""
+    lost = {"masked": {0, 4}}
+    for fewest in (2, 8, 9):
+        settings = SecAggSettings(threshold=6, neighbours=9, minimum_survivors=fewest)
+        aggregator = SecureAggregator(settings, range(10))
+        if fewest < 9:
+            assert len(aggregate(aggregator, SAME, drop=lost).survivors) == 8
+            continue
+        with pytest.raises(RoundFailed, match="masked: 8 hospitals left; needed 9 survivors"):
+            aggregate(aggregator, SAME, drop=lost)
+        assert len(aggregate(aggregator, SAME).survivors) == 10
+
+
+def test_a_hospital_lost_before_anything_takes_part_in_the_next_round(aggregator):
+    """It has counted the round that was held without it."""
+    assert 3 not in aggregate(aggregator, SAME, drop={"advertise": {3}}).survivors
+    assert 3 in aggregate(aggregator, SAME).survivors
+    with pytest.raises(InputError):
+        aggregate(aggregator, SAME, drop={"lunch": {3}})  # and no round is held by mistake
+    assert 3 in aggregate(aggregator, SAME).survivors

@@ -23,6 +23,8 @@ def test_server_refuses_late_double_malformed_and_foreign_messages():
     assert len(stage.server.refusals) == len(bad)
     shares = [stage.hospitals[i].share_keys(m) for i, m in answers.items()]
     answers = stage.server.share_keys([good[2], *shares, shares[1]])
+    verdicts = [stage.hospitals[i].verify_shares(m) for i, m in answers.items()]
+    answers = stage.server.verify_shares([shares[0], *verdicts, verdicts[1]])
     masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
     wrong_length = stage.as_hospital(3, Kind.MASKED, bytes(84))
     signed = bytes(masked[3][56 : 56 + 64])
@@ -34,7 +36,7 @@ def test_server_refuses_late_double_malformed_and_foreign_messages():
     unmasked = [stage.hospitals[i].unmask(m) for i, m in answers.items()]
     total = stage.server.unmask([*unmasked, unmasked[0]])
     np.testing.assert_array_equal(total, stage.expected(range(4)))
-    assert len(stage.server.refusals) == len(bad) + 2 + 4 + 2 + 1
+    assert len(stage.server.refusals) == len(bad) + 2 + 2 + 4 + 2 + 1
 
 
 def test_a_wrong_share_is_told_from_a_right_one():
@@ -48,6 +50,20 @@ def test_a_wrong_share_is_told_from_a_right_one():
     total = stage.server.unmask(replies.values())
     np.testing.assert_array_equal(total, stage.expected(range(4)))
     assert "wrong share of hospital 1 from 0" in stage.server.refusals[0]
+
+
+def test_too_many_wrong_shares_fail_the_round_by_name():
+    """Two of four lie about every share: with threshold 3 there is no sum, and both are named."""
+    stage = Stage()
+    answers = stage.play("unmask")
+    replies = {i: stage.hospitals[i].unmask(m) for i, m in answers.items()}
+    for liar in (0, 2):
+        shares = messages.Unmask.from_bytes(bytes(replies[liar][56:-64])).shares
+        wrong = messages.Unmask(tuple((owner, bytes(33)) for owner, _ in shares))
+        replies[liar] = stage.as_hospital(liar, Kind.UNMASK, wrong.to_bytes())
+    with pytest.raises(RoundFailed, match="3 shares of hospital") as failure:
+        stage.server.unmask(replies.values())
+    assert failure.value.culprits == (0, 2)
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -72,6 +88,9 @@ def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monke
         return stage.as_hospital(3, Kind.SHARE, lie.to_bytes())
 
     answers = stage.server.share_keys(share(i, m) for i, m in answers.items())
+    answers = stage.server.verify_shares(
+        stage.hospitals[i].verify_shares(m) for i, m in answers.items()
+    )
     alive = range(3) if lost else range(4)
     answers = stage.server.masked_input(
         stage.hospitals[i].masked_input(answers[i], stage.vectors[i]) for i in alive
@@ -79,8 +98,9 @@ def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monke
     answers = stage.server.consistency_check(
         stage.hospitals[i].consistency_check(m) for i, m in answers.items()
     )
-    with pytest.raises(RoundFailed, match="hospital 3 to have shared what it used"):
+    with pytest.raises(RoundFailed, match="hospital 3 to have shared what it used") as failure:
         stage.server.unmask(stage.hospitals[i].unmask(m) for i, m in answers.items())
+    assert failure.value.culprits == (3,)
 
 
 @pytest.mark.parametrize("lie", ["small order", "another's", "one key twice"])
@@ -89,11 +109,12 @@ def test_keys_that_neighbours_would_refuse_lose_only_their_owner(lie):
     stage = Stage()
     good = {i: h.advertise_keys() for i, h in stage.hospitals.items()}
     keys = {
-        "small order": bytes(32) + bytes(range(32)),
-        "another's": bytes(good[0][56:88]) + bytes(range(32)),
-        "one key twice": 2 * bytes(range(32)),
+        "small order": (bytes(32), bytes(range(32))),
+        "another's": (bytes(good[0][56:88]), bytes(range(32))),
+        "one key twice": (bytes(range(32)), bytes(range(32))),
     }[lie]
-    good[2] = stage.as_hospital(2, Kind.ADVERTISE, keys)
+    advertised = messages.Advertise.of(stage.round, *keys).to_bytes()
+    good[2] = stage.as_hospital(2, Kind.ADVERTISE, advertised)
     answers = stage.server.advertise_keys(good.values())
     assert sorted(answers) == [0, 1, 3]
     assert len(stage.server.refusals) == 1
@@ -123,6 +144,8 @@ def test_shares_for_the_wrong_holders_lose_only_their_owner():
     shares[2] = stage.as_hospital(2, Kind.SHARE, fewer)
     answers = stage.server.share_keys(shares.values())
     assert sorted(answers) == [0, 1, 3]
+    verdicts = [stage.hospitals[i].verify_shares(m) for i, m in answers.items()]
+    answers = stage.server.verify_shares(verdicts)
     masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
     answers = stage.server.masked_input(masked)
     replies = [stage.hospitals[i].consistency_check(m) for i, m in answers.items()]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import numpy as np
 import pytest
 
 from repro.errors import InputError
-from repro.secagg import Hospital, Identity, Refused, Server, messages
+from repro.secagg import Hospital, Identity, Refused, Server, messages, sealing
 from repro.secagg.messages import Kind
 from repro.secagg.rounds import SERVER
 from tests.secagg.parties import Stage, make_round
@@ -17,6 +16,11 @@ def refused(stage: Stage, hospital: int, call, *arguments, aborts: bool = True) 
     with pytest.raises(Refused):
         call(*arguments)
     assert (stage.hospitals[hospital].phase == "aborted") == aborts
+
+
+def advertised(stage, one, mask_key, seal_key):
+    keys = messages.Advertise.of(stage.round, mask_key, seal_key)
+    return stage.as_hospital(one, Kind.ADVERTISE, keys.to_bytes())
 
 
 def roster_of(stage, ids):
@@ -35,7 +39,7 @@ def test_roster_with_a_stranger():
     """The server cannot invent a hospital: its keys are not in the directory."""
     stage, stranger = Stage(), Identity()
     stage.play("share")
-    keys = messages.Advertise(bytes(range(32)), bytes(range(1, 33))).to_bytes()
+    keys = messages.Advertise.of(stage.round, bytes(range(32)), bytes(range(1, 33))).to_bytes()
     forged = messages.wrap(Kind.ADVERTISE, 9, stage.round, stranger, keys)
     payload = messages.Roster((bytes(stage.sent["advertise"][1]), bytes(forged))).to_bytes()
     refused(stage, 0, stage.hospitals[0].share_keys, stage.as_server(Kind.ROSTER, payload))
@@ -55,7 +59,7 @@ def test_roster_with_replaced_or_repeated_keys():
     """Keys of the server's own are not signed by the hospital; a copied key is seen."""
     stage = Stage()
     stage.play("share")
-    keys = messages.Advertise(bytes(range(32)), bytes(range(1, 33))).to_bytes()
+    keys = messages.Advertise.of(stage.round, bytes(range(32)), bytes(range(1, 33))).to_bytes()
     forged = messages.wrap(Kind.ADVERTISE, 1, stage.round, stage.party.server, keys)
     rest = [bytes(stage.sent["advertise"][i]) for i in (2, 3)]
     payload = messages.Roster((bytes(forged), *rest)).to_bytes()
@@ -69,55 +73,147 @@ def test_small_order_key_is_refused():
     """An all-zero X25519 key, signed by a colluding hospital, is no key."""
     stage = Stage()
     stage.play("share")
-    weak = stage.as_hospital(3, Kind.ADVERTISE, bytes(32) + bytes(range(32)))
-    zero = stage.as_hospital(2, Kind.ADVERTISE, bytes(range(32)) + bytes(32))
+    weak = advertised(stage, 3, bytes(32), bytes(range(32)))
+    zero = advertised(stage, 2, bytes(range(32)), bytes(32))
     payload = messages.Roster((bytes(zero), bytes(weak))).to_bytes()
     refused(stage, 0, stage.hospitals[0].share_keys, stage.as_server(Kind.ROSTER, payload))
 
 
 def delivery_parts(stage, one):
-    answers = stage.play("masked")
-    payload = bytes(answers[one][56:-64])
-    return messages.Delivery.from_bytes(payload, stage.round.bitmap_bytes)
+    """What the server delivers to hospital ``one``: [(owner, entry)]."""
+    answers = stage.play("verify")
+    return list(messages.Delivery.from_bytes(bytes(answers[one][56:-64])).sealed)
+
+
+def verdict_of(stage, one, sealed):
+    """What hospital ``one`` says of these entries: {owner: complaint}."""
+    payload = messages.Delivery(tuple(sealed)).to_bytes()
+    reply = stage.hospitals[one].verify_shares(stage.as_server(Kind.DELIVERY, payload))
+    return dict(messages.Verdict.from_bytes(bytes(reply[56:-64])).complaints)
+
+
+@pytest.mark.parametrize("change", ["double", "foreign", "for another", "mine", "few"])
+def test_delivery_that_is_not_what_was_sealed_for_it(change):
+    """Above all: an entry that its owner signed for somebody else is no ground for a complaint,
+    with which the server would have that other share opened."""
+    stage = Stage()
+    sealed = delivery_parts(stage, 0)
+    theirs = stage.server._entries
+    sealed = {
+        "double": [sealed[0], sealed[0], sealed[2]],
+        "foreign": [*sealed[:2], (77, sealed[2][1])],
+        "for another": [(1, theirs[1, 2].to_bytes()), *sealed[1:]],
+        "mine": [(0, theirs[0, 0].to_bytes()), *sealed],
+        "few": sealed[:1],
+    }[change]
+    payload = messages.Delivery(tuple(sealed)).to_bytes()
+    message = stage.as_server(Kind.DELIVERY, payload)
+    refused(stage, 0, stage.hospitals[0].verify_shares, message)
+
+
+@pytest.mark.parametrize("field", range(6))
+def test_a_server_that_tampers_with_a_sealed_share_gets_no_complaint(field):
+    """Whatever part of an entry it changes, the hospital signs nothing that would make the owner
+    open the share, and does not go on with that owner."""
+    stage = Stage()
+    sealed = delivery_parts(stage, 0)
+    owner, entry = sealed[1]
+    at = sum(messages.SealedShare.SIZES[:field])
+    changed = bytearray(entry)
+    changed[at] ^= 1
+    if field == 0:  # the holder's id
+        payload = messages.Delivery(((owner, bytes(changed)), sealed[2])).to_bytes()
+        message = stage.as_server(Kind.DELIVERY, payload)
+        refused(stage, 0, stage.hospitals[0].verify_shares, message)
+        return
+    verdict = verdict_of(stage, 0, [sealed[0], (owner, bytes(changed)), sealed[2]])
+    assert verdict == {owner: sealing.NO_COMPLAINT}
+    everybody = stage.as_server(Kind.SHARERS, stage.round.to_bitmap(range(4)))
+    refused(stage, 0, stage.hospitals[0].masked_input, everybody, stage.vectors[0])
+
+
+def test_swapped_entries_are_seen():
+    stage = Stage()
+    (a, of_a), (b, of_b), third = delivery_parts(stage, 0)
+    verdict = verdict_of(stage, 0, [(a, of_b), (b, of_a), third])
+    assert verdict == {a: sealing.NO_COMPLAINT, b: sealing.NO_COMPLAINT}
+
+
+@pytest.mark.parametrize("sharers", [{1, 2, 3}, {0}, {0, 1}, set()])
+def test_sharers_without_me_or_too_few(sharers):
+    stage = Stage()
+    stage.play("masked")
+    message = stage.as_server(Kind.SHARERS, stage.round.to_bitmap(sharers))
+    refused(stage, 0, stage.hospitals[0].masked_input, message, stage.vectors[0])
+
+
+def test_sharers_with_one_whose_shares_were_never_delivered():
+    stage = Stage()
+    sealed = delivery_parts(stage, 0)
+    assert verdict_of(stage, 0, sealed[:2]) == {}
+    message = stage.as_server(Kind.SHARERS, stage.round.to_bitmap({0, 1, 2, 3}))
+    refused(stage, 0, stage.hospitals[0].masked_input, message, stage.vectors[0])
+
+
+def test_no_share_is_given_out_of_one_that_was_left_out():
+    """Hospital 0 holds a share of 3's secrets, which 3 has sealed well, but 3 is no sharer: its
+    share stays where it is, whatever comes."""
+    stage = Stage()
+    answers = stage.play("verify")
+    kept = {i: answers[i] for i in (0, 1, 2)}
+    answers = stage.server.verify_shares(
+        [stage.hospitals[i].verify_shares(m) for i, m in kept.items()]
+    )
+    assert sorted(answers) == [0, 1, 2]
+    masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
+    assert sorted(stage.hospitals[0]._held) == [0, 1, 2]
+    answers = stage.server.masked_input(masked)
+    replies = [stage.hospitals[i].consistency_check(m) for i, m in answers.items()]
+    answers = stage.server.consistency_check(replies)
+    total = stage.server.unmask([stage.hospitals[i].unmask(m) for i, m in answers.items()])
+    np.testing.assert_array_equal(total, stage.expected(range(3)))
+
+
+def accused_message(stage, complaints):
+    return stage.as_server(Kind.ACCUSED, messages.Accused(tuple(complaints)).to_bytes())
+
+
+def complaint_by(stage, owner, holder, signer=None):
+    identity = stage.party.hospitals[holder if signer is None else signer]
+    return holder, sealing.complaint(stage.round, owner, holder, identity)
 
 
 @pytest.mark.parametrize(
-    "change",
-    ["swap", "drop", "double", "foreign", "without me", "tampered", "sharers"],
+    "lie", ["none", "forged", "by another", "of another", "double", "stranger", "mine", "many"]
 )
-def test_delivery_that_is_not_what_was_shared(change):
-    stage = Stage()
-    good = delivery_parts(stage, 0)
-    sealed, sharers = list(good.sealed), good.sharers
-    if change == "swap":
-        sealed[0], sealed[1] = (sealed[0][0], sealed[1][1]), (sealed[1][0], sealed[0][1])
-    elif change == "drop":
-        sealed.pop()
-    elif change == "double":
-        sealed[1] = sealed[0]
-    elif change == "foreign":
-        sealed[0] = (77, sealed[0][1])
-    elif change == "without me":
-        sharers = stage.round.to_bitmap({1, 2, 3})
-    elif change == "tampered":
-        owner, text = sealed[0]
-        sealed[0] = (owner, bytes([text[0] ^ 1]) + text[1:])
-    else:
-        sharers = stage.round.to_bitmap({0, 1, 2})
-    payload = messages.Delivery(sharers, tuple(sealed)).to_bytes()
-    message = stage.as_server(Kind.DELIVERY, payload)
-    refused(stage, 0, stage.hospitals[0].masked_input, message, stage.vectors[0])
+def test_nothing_is_opened_without_its_holders_complaint(lie):
+    """The server may ask for any share to be opened: it gets none whose holder has not signed,
+    and never as many as reveal a secret."""
+    stage = Stage(6, 4)
+    stage.play("masked")
+    complaints = {
+        "none": [],
+        "forged": [(1, bytes(64))],
+        "by another": [complaint_by(stage, 0, 1, signer=2)],
+        "of another": [complaint_by(stage, 3, 1)],
+        "double": 2 * [complaint_by(stage, 0, 1)],
+        "stranger": [(77, bytes(64))],
+        "mine": [complaint_by(stage, 0, 0)],
+        "many": [complaint_by(stage, 0, one) for one in (1, 2, 3, 4)],
+    }[lie]
+    refused(stage, 0, stage.hospitals[0].open_shares, accused_message(stage, complaints))
 
 
-def test_shares_of_another_holder_do_not_open():
-    """A ciphertext is bound to its holder: sent to another, it is refused."""
+def test_shares_are_opened_once_and_before_masking():
     stage = Stage()
     answers = stage.play("masked")
-    read = lambda one: messages.Delivery.from_bytes(bytes(answers[one][56:-64]), 1)  # noqa: E731
-    mine, theirs = read(0), dict(read(1).sealed)
-    sealed = tuple((o, theirs.get(o, text)) for o, text in mine.sealed)
-    message = stage.as_server(Kind.DELIVERY, messages.Delivery(mine.sharers, sealed).to_bytes())
-    refused(stage, 0, stage.hospitals[0].masked_input, message, stage.vectors[0])
+    message = accused_message(stage, [complaint_by(stage, 0, 1)])
+    reply = stage.hospitals[0].open_shares(message)
+    assert [one for one, _ in messages.Opened.from_bytes(bytes(reply[56:-64])).secrets] == [1]
+    refused(stage, 0, stage.hospitals[0].open_shares, message)
+    stage.hospitals[1].masked_input(answers[1], stage.vectors[1])
+    late = accused_message(stage, [complaint_by(stage, 1, 0)])
+    refused(stage, 1, stage.hospitals[1].open_shares, late, aborts=False)
 
 
 def survivors_message(stage, one, survivors):
@@ -137,11 +233,23 @@ def test_survivors_without_me_or_too_few(survivors):
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
 
+def test_fewer_survivors_than_the_round_asks_for_are_not_confirmed():
+    """Though every secret could be given back: the server is not the one to decide that."""
+    stage = Stage(5, 3, minimum_survivors=5)
+    stage.play("consistency")
+    message = survivors_message(stage, 0, {0, 1, 2, 3})
+    with pytest.raises(Refused, match="5 survivors"):
+        stage.hospitals[0].consistency_check(message)
+
+
 def test_survivors_that_never_shared():
     """Hospital 4 vanished before sharing, so it cannot have survived."""
     stage = Stage(5, 3)
     answers = stage.server.advertise_keys(h.advertise_keys() for h in stage.hospitals.values())
     answers = stage.server.share_keys(stage.hospitals[i].share_keys(answers[i]) for i in range(4))
+    answers = stage.server.verify_shares(
+        stage.hospitals[i].verify_shares(answers[i]) for i in range(4)
+    )
     for i in range(4):
         stage.hospitals[i].masked_input(answers[i], stage.vectors[i])
     message = survivors_message(stage, 0, {0, 1, 2, 4})
@@ -154,10 +262,8 @@ def test_a_hospital_told_of_other_sharers_is_not_unmasked():
     in finds that hospital 0, which knows better, does not confirm."""
     stage = Stage()
     answers = stage.play("masked")
-    full = messages.Delivery.from_bytes(bytes(answers[3][56:-64]), stage.round.bitmap_bytes)
-    fewer = tuple((owner, sealed) for owner, sealed in full.sealed if owner != 0)
-    lie = messages.Delivery(stage.round.to_bitmap({1, 2, 3}), fewer)
-    answers[3] = stage.as_server(Kind.DELIVERY, lie.to_bytes())
+    lie = messages.Sharers(stage.round.to_bitmap({1, 2, 3}))
+    answers[3] = stage.as_server(Kind.SHARERS, lie.to_bytes())
     masked = {i: stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()}
     stage.server.masked_input(masked.values())
     assert stage.server.survivors == {0, 1, 2}
@@ -284,15 +390,8 @@ def test_messages_of_another_round_session_or_key_change_nothing():
     refused(stage, 0, stage.hospitals[0].share_keys, by_hospital, aborts=False)
 
 
-def test_an_identity_joins_a_round_once():
-    """Else a server could replay keys that it recovered from dead hospitals."""
+def test_settings_of_others_are_bad_input():
     party, round_ = make_round(3, 2)
-    Hospital(0, party.hospitals[0], round_)
-    with pytest.raises(Refused):
-        Hospital(0, party.hospitals[0], round_)
-    earlier = dataclasses.replace(round_, number=0)
-    with pytest.raises(Refused):
-        Hospital(0, party.hospitals[0], earlier)
     with pytest.raises(InputError):
         Hospital(1, party.hospitals[0], round_)
     with pytest.raises(InputError):

@@ -21,7 +21,11 @@ PARSERS = {
     "Roster": messages.Roster.from_bytes,
     "SealedShare": messages.SealedShare.from_bytes,
     "Share": messages.Share.from_bytes,
-    "Delivery": lambda raw: messages.Delivery.from_bytes(raw, BITMAP),
+    "Delivery": messages.Delivery.from_bytes,
+    "Verdict": messages.Verdict.from_bytes,
+    "Accused": messages.Accused.from_bytes,
+    "Opened": messages.Opened.from_bytes,
+    "Sharers": lambda raw: messages.Sharers.from_bytes(raw, BITMAP),
     "masked": lambda raw: messages.Masked.from_bytes(raw, FIELD, 6),
     "Survivors": lambda raw: messages.Survivors.from_bytes(raw, BITMAP),
     "Consistency": messages.Consistency.from_bytes,
@@ -29,7 +33,9 @@ PARSERS = {
     "Unmask": messages.Unmask.from_bytes,
     "bitmap": ROUND.from_bitmap,
     "envelope": lambda raw: messages.unwrap(raw, Kind.SHARE, ROUND),
+    "advertised": lambda raw: messages.unwrap_advertise(raw, ROUND),
     "sender": messages.sender_of,
+    "phase": messages.phase_of,
 }
 ids = st.integers(0, 2**64 - 1)
 
@@ -42,10 +48,12 @@ def listed(entry):
     return st.lists(entry, max_size=4)
 
 
-share_fields = st.tuples(ids, raw(32), raw(32), raw(messages.SEALED_BYTES))
+share_fields = st.tuples(
+    ids, raw(32), raw(32), raw(32), raw(messages.SEALED_BYTES), raw(messages.SIGNATURE_BYTES)
+)
 # Only the fields are drawn; messages are built outside the strategies, where shapes are checked.
 MESSAGES = {
-    "Advertise": (st.tuples(raw(32), raw(32)), messages.Advertise),
+    "Advertise": (st.tuples(raw(32), raw(32), raw(56)), messages.Advertise),
     "Roster": (
         st.tuples(listed(raw(messages.ADVERTISE_BYTES))),
         lambda entries: messages.Roster(tuple(entries)),
@@ -56,9 +64,22 @@ MESSAGES = {
         lambda seed, many: messages.Share(seed, tuple(messages.SealedShare(*f) for f in many)),
     ),
     "Delivery": (
-        st.tuples(raw(BITMAP), listed(st.tuples(ids, raw(messages.SEALED_BYTES)))),
-        lambda bitmap, entries: messages.Delivery(bitmap, tuple(entries)),
+        st.tuples(listed(st.tuples(ids, raw(messages.SealedShare.SIZE)))),
+        lambda entries: messages.Delivery(tuple(entries)),
     ),
+    "Verdict": (
+        st.tuples(listed(st.tuples(ids, raw(64)))),
+        lambda entries: messages.Verdict(tuple(entries)),
+    ),
+    "Accused": (
+        st.tuples(listed(st.tuples(ids, raw(64)))),
+        lambda entries: messages.Accused(tuple(entries)),
+    ),
+    "Opened": (
+        st.tuples(listed(st.tuples(ids, raw(32)))),
+        lambda entries: messages.Opened(tuple(entries)),
+    ),
+    "Sharers": (st.tuples(raw(BITMAP)), messages.Sharers),
     "Survivors": (
         st.tuples(raw(BITMAP), listed(st.tuples(ids, raw(64)))),
         lambda bitmap, entries: messages.Survivors(bitmap, tuple(entries)),
@@ -121,10 +142,12 @@ def test_fuzzed_envelopes_are_refused(header, tail):
                 messages.unwrap(fuzzed, Kind.SHARE, ROUND)
 
 
-@pytest.mark.parametrize("name", ["Roster", "Share", "Delivery", "Confirmation", "Unmask"])
+@pytest.mark.parametrize(
+    "name", ["Roster", "Share", "Delivery", "Verdict", "Confirmation", "Unmask"]
+)
 def test_a_lying_count_allocates_nothing(name):
     """A count of 2³² − 1 entries in a short message is refused before anything is allocated."""
-    prefix = {"Share": bytes(32), "Delivery": bytes(BITMAP)}.get(name, b"")
+    prefix = {"Share": bytes(32)}.get(name, b"")
     lie = prefix + b"\xff" * 4 + bytes(100)
     tracemalloc.start()
     try:
@@ -150,7 +173,7 @@ def test_no_honest_message_is_longer_than_the_receiver_allows():
             tamper=lambda phase, one, message, kept=received: kept.append(message) or message
         )
         sent = [m for phase in stage.sent.values() for m in phase.values()]
-        assert len(sent) == 5 * hospitals
+        assert len(sent) == 6 * hospitals
         longest = max(map(len, [*sent, *received]))
         assert longest <= messages.max_message_bytes(stage.round)
 

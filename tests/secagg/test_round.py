@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repro.errors import InputError
-from repro.secagg import PHASES, Field, RoundFailed, run_round
-from tests.secagg.parties import actors, field_sum, field_vectors, make_round
+from repro.secagg import PHASES, Field, IntegerEncoding, RoundFailed, run_round
+from tests.secagg.parties import actors, field_sum, field_vectors, make_round, up_to_masked
 
 
 def outcome(hospitals, threshold, drop, neighbours=None, seed=0, **more):
@@ -155,10 +155,8 @@ def test_below_threshold_nothing_is_unmasked():
     party, round_ = make_round(4, 3)
     server, hospitals = actors(party, round_)
     vectors = field_vectors(round_)
-    rosters = server.advertise_keys(h.advertise_keys() for h in hospitals.values())
-    deliveries = server.share_keys(hospitals[i].share_keys(m) for i, m in rosters.items())
     survivors = server.masked_input(
-        hospitals[i].masked_input(m, vectors[i]) for i, m in deliveries.items()
+        hospitals[i].masked_input(m, vectors[i]) for i, m in up_to_masked(server, hospitals).items()
     )
     with pytest.raises(RoundFailed):
         server.consistency_check(hospitals[i].consistency_check(survivors[i]) for i in (0, 1))
@@ -175,7 +173,13 @@ def test_below_threshold_nothing_is_unmasked():
         ({"neighbours": 3}, "neighbours"),
         ({"neighbours": 10}, "neighbours"),
         ({"neighbours": 0, "threshold": 1}, "neighbours"),
-        ({"dimension": 0}, "dimension"),
+        ({"dimension": 0}, "length"),
+        ({"model": b"short"}, "model"),
+        ({"training": b""}, "training"),
+        ({"number": 0}, "round"),
+        ({"minimum_survivors": 1}, "minimum_survivors"),
+        ({"minimum_survivors": 11}, "minimum_survivors"),
+        ({"encoding": IntegerEncoding(Field(31), 9)}, "encoding.hospitals"),
         ({"session": b"short"}, "session"),
         ({"number": -1}, "round"),
         ({"quorum": 5}, "quorum"),
@@ -202,8 +206,7 @@ def test_memory_is_one_vector_and_one_message(hospitals):
     party, round_ = make_round(hospitals, 4, 4, dimension=1_000_000)
     server, clients = actors(party, round_)
     vector = np.ones(round_.dimension, dtype=np.uint32)
-    answers = server.advertise_keys(h.advertise_keys() for h in clients.values())
-    answers = server.share_keys(clients[i].share_keys(m) for i, m in answers.items())
+    answers = up_to_masked(server, clients)
     tracemalloc.start()
     try:
         answers = server.masked_input(

@@ -1,4 +1,4 @@
-"""Frozen test vectors of version 1: whoever changes one of these changes the protocol.
+"""Frozen test vectors of version 2: whoever changes one of these changes the protocol.
 
 Made once by this package with the counted entropy of ``parties``; digests are SHA-256.
 """

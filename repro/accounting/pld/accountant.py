@@ -24,10 +24,13 @@ from repro.accounting.pld.profile import Step
 from repro.errors import InputError
 
 _TAIL = 1e-6  # share of δ that is given up to losses left out, each time something is
-_TOLERANCE = 4e-4  # relative gain of halving the grid at which it is fine enough; the error is
+_TOLERANCE = 1.5e-4  # relative gain of halving the grid at which it is fine enough; the error is
 # about a third of that gain, since it falls with the square of the spacing
+_COARSEST = 5e-4  # spacing ÷ ε at which a grid may be fine enough
+_DELTA_TOLERANCE = 4e-3  # the same for δ, which moves by much more than ε does
+_REFINEMENTS = 10  # most halvings spent on a δ, and guesses of its size
 _FIRST_POINTS = 128  # of one step's losses, on the first grid
-_MOST_POINTS = 1 << 20  # of the composed loss, on the last one
+_MOST_POINTS = 1 << 19  # of the composed loss, on the last one
 _MOST_STEPS = 10**12
 _SMALLEST_DELTA = 1e-280
 _SMALLEST_SIGMA = 1e-4  # e^{1/(2σ²)} and the losses of one step are then beyond any use
@@ -145,6 +148,8 @@ class _Refinement:
             epsilon = 0.0 if composed.zero else composed.epsilon(self.delta)
         gain = abs(self.epsilon - epsilon) / epsilon if 0 < epsilon < math.inf else math.inf
         fine = gain <= _TOLERANCE and self._gain <= 10 * _TOLERANCE
+        # Where ε is one large loss, it may sit on the same point of two coarse grids.
+        fine = fine and self._h <= _COARSEST * epsilon
         self.settled = fine or last or epsilon == 0
         self.epsilon = min(self.epsilon, epsilon)
         self._h, self._gain = self._h / 2, gain
@@ -191,18 +196,19 @@ def _delta_one_way(steps: _Steps, mu: float, epsilon: float, adding: bool) -> fl
     """δ on ever finer grids; tails and tilt need to know about which δ: the last one found."""
     about, best, last_gain = 1e-6, 1.0, math.inf
     h = _first_spacing(steps, mu, about)
-    while True:
+    for _ in range(_REFINEMENTS):
         composed = _composed(steps, mu, about, adding, h)
-        if composed is None:
-            return best
+        if composed is None or (best < 1 and composed.points > _MOST_POINTS // 8):
+            break
         if composed.zero:  # ε = 0 holds already at δ = about
             best, about = min(best, about), about * 1e-3
             if about < _SMALLEST_DELTA:
-                return best
+                break
             continue
         found = composed.delta(epsilon)
         gain = abs(best - found) / found
-        if gain <= _TOLERANCE and last_gain <= 10 * _TOLERANCE:
+        if gain <= _DELTA_TOLERANCE and last_gain <= 10 * _DELTA_TOLERANCE:
             return min(best, found)
         best, h, last_gain = min(best, found), h / 2, gain
         about = min(max(best, _SMALLEST_DELTA), 0.5)
+    return best

@@ -18,7 +18,7 @@ from repro.accounting.pld.grid import Grid
 _UP = 1 + 1e-12
 _EXPONENT_LIMIT = 650.0
 _SHARE = 1e-3  # of δ, that rounding may be before another tilt is tried
-_TILTS = 16  # halvings tried
+_TILTS = 8  # tried, each a quarter of the last
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Composition:
             best = min(best, epsilon_of(total, delta))
             if total.allowance(best) <= _SHARE * delta:
                 break
-            where = replace(where, tilt=where.tilt / 2)
+            where = replace(where, tilt=where.tilt / 4)
         return best
 
     def delta(self, epsilon: float) -> float:
@@ -61,7 +61,7 @@ class Composition:
             best = min(best, delta_of(total, epsilon))
             if total.allowance(epsilon) <= _SHARE * best:
                 break
-            where = replace(where, tilt=where.tilt / 2)
+            where = replace(where, tilt=where.tilt / 4)
         return best
 
 

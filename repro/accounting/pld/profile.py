@@ -83,7 +83,7 @@ def _unmixed(epsilon: Float[np.ndarray, " losses"], rate: float) -> Float[np.nda
         c = np.expm1(np.minimum(epsilon, _LARGE)) / rate  # c − 1
         near = np.log1p(np.maximum(c, -1.0))
         # Close to the smallest loss, log(1 − q), c is the small difference from it.
-        above = np.expm1(np.minimum(epsilon - math.log1p(-rate), 1.0))
+        above = np.expm1(np.minimum(epsilon - math.log1p(-rate), 700.0))
         low = math.log1p(-rate) - math.log(rate) + np.log(np.maximum(above, 0.0))
         high = epsilon - math.log(rate) + np.log1p(-(1 - rate) * np.exp(-epsilon))
     return np.where(epsilon > _LARGE, high, np.where(c < -0.5, low, near))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,17 @@ from repro.privacy.integer_gaussian import integer_gaussian
 from repro.privacy.validation import Number
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
-from repro.secagg import Field, Party, Round, RoundFailed, Traffic, run_round
+from repro.secagg import (
+    Field,
+    IntegerEncoding,
+    Party,
+    Round,
+    RoundFailed,
+    Traffic,
+    run_round,
+    settings_digest,
+)
+from repro.secagg.context import DIGEST_BYTES
 from repro.typing import Float, Shaped
 
 _WORD = 2**32
@@ -57,91 +67,107 @@ class Release:
 
 
 class IntegerSum(Protocol):
-    """Adds up vectors of field elements; two implementations that agree bit for bit."""
+    """Adds up vectors of integers modulo p; two implementations that agree bit for bit."""
 
     def sum(
-        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic
+        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic, bound: Bound
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
-        """hospital -> (P,) field elements; returns their sum in the field and whose it is.
+        """hospital -> (P,) int64; returns their sum in the field and whose it is.
 
         Raises RoundFailed where fewer are left than the plan allows.
         """
         ...
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What all hospitals must agree on in a sum: ``model_digest`` of what it is relative to, and
+    its name. Of two that differ nothing is unmasked."""
+
+    model: bytes = bytes(DIGEST_BYTES)
+    name: bytes = b""
+
+
+def integer_encoding(plan: NoisePlan) -> IntegerEncoding:
+    """Integers as they are, one of them worth the plan's granularity."""
+    return IntegerEncoding(Field(plan.field_bits), plan.hospitals, scale=plan.granularity)
+
+
 class PlainIntegerSum:
     """The sum alone, without the protocol: for simulation, where nobody is there to hide from."""
 
     def __init__(self, plan: NoisePlan) -> None:
-        self.plan, self.field = plan, Field(plan.field_bits)
+        self.plan, self.encoding = plan, integer_encoding(plan)
 
     def sum(
-        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic
+        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic, bound: Bound
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
         if len(vectors) < self.plan.least_survivors:
-            needed = f"{self.plan.least_survivors} whose noise the plan counts on"
+            needed = f"{self.plan.least_survivors} survivors"
             raise RoundFailed("masked", sorted(vectors), needed)
-        total = self.field.zeros(self.plan.dimension)
+        field = self.encoding.field
+        total = field.zeros(self.plan.dimension)
         for vector in vectors.values():
-            self.field.add_into(total, vector)
+            field.add_into(total, self.encoding.encode(vector, 1, 0))
         return total, tuple(sorted(vectors))
 
 
 class ProtocolSum:
     """The secure aggregation protocol in this process: one session, a fresh round for every sum.
 
-    Hospitals themselves refuse to confirm a sum with more drop-outs than planned: the round's
-    quorum is K − d, so that nothing is unmasked that has less noise than the accountant counts.
+    Hospitals themselves refuse to unmask a sum with more drop-outs than planned (the round's
+    ``minimum_survivors``), so that nothing comes out that has less noise than is accounted for.
+    Plan and protocol settings are bound into every round, and what the caller binds.
     """
 
     def __init__(
         self, plan: NoisePlan, hospitals: Collection[int], settings: SecAggParameters
     ) -> None:
         self.plan, self.settings = plan, settings
+        self._encoding = integer_encoding(plan)
+        self._training = settings_digest({"plan": plan.facts(), "secagg": asdict(settings)})
         self._party = Party(hospitals)
         self._number = 0
-        _check_coalition(plan, self._round(1))
+        _check_coalition(plan, self._round(1, Bound()))
 
     def sum(
-        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic
+        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic, bound: Bound
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
         lost = set(self._party.hospitals) - set(vectors)
         self._number += 1
         completed = run_round(
             self._party,
-            self._round(self._number),
+            self._round(self._number, bound),
             vectors.__getitem__,
             drop={"masked": lost},
             traffic=traffic,
         )
         return completed.total, completed.survivors
 
-    def _round(self, number: int) -> Round:
-        round_ = Round(
+    def _round(self, number: int, bound: Bound) -> Round:
+        return Round(
             directory=self._party.directory,
             session=self._party.session,
             number=number,
             threshold=self.settings.threshold,
             neighbours=self.settings.neighbours,
-            dimension=self.plan.dimension,
-            field=Field(self.plan.field_bits),
-            quorum=self.plan.least_survivors if self.plan.hospitals <= _EVERYBODY else 0,
+            encoding=self._encoding,
+            length=self.plan.dimension,
+            model=bound.model,
+            training=self._training,
+            application=bound.name,
+            minimum_survivors=max(2, self.plan.least_survivors),
         )
-        return round_
-
-
-_EVERYBODY = 64  # above, a committee confirms, and the plan's drop-outs are checked after the sum
 
 
 def _check_coalition(plan: NoisePlan, round_: Round) -> None:
     """Refuse a plan that trusts the protocol further than it goes (docs/secure-aggregation.md)."""
     confirmers = len(round_.confirmers)
+    complete = round_.neighbours == len(round_.roster) - 1
     tolerated = min(
         round_.threshold - 1,
         2 * round_.quorum - confirmers - 1,
-        len(round_.roster) - 1
-        if round_.neighbours == len(round_.roster) - 1
-        else round_.neighbours - 1 - plan.drop_outs,
+        len(round_.roster) if complete else round_.neighbours - 1 - plan.drop_outs,
     )
     if plan.colluders > tolerated:
         raise InputError(
@@ -183,6 +209,7 @@ class PrivateSum:
         round: int,
         step: int = 0,
         protocol: bool = True,
+        model: bytes = bytes(DIGEST_BYTES),
     ) -> Release:
         """The noisy total of the hospitals in ``sums``; whoever is missing was lost.
 
@@ -190,6 +217,7 @@ class PrivateSum:
             at most the plan's sensitivity; zeros for a hospital without records in this sum.
         round, step: 0 … 2³² − 1, later than those before: noise is never used twice.
         protocol: False leaves the protocol out and gives the same bits.
+        model: ``model_digest`` of what the sums were computed at, if there is such a thing.
         Raises RoundFailed, releasing nothing, when more are lost than planned.
         """
         if not self._last < (round, step) < (_WORD, _WORD) or not 0 <= step < _WORD:
@@ -204,12 +232,10 @@ class PrivateSum:
         run = protocol and self._protocol is not None
         traffic = Traffic()
         adder: IntegerSum = self._protocol if run and self._protocol is not None else self._plain
-        total, survivors = adder.sum(vectors, traffic)
-        if len(survivors) < self.plan.least_survivors:
-            needed = f"{self.plan.least_survivors} whose noise the plan counts on"
-            raise RoundFailed("unmask", list(survivors), needed)
+        bound = Bound(model, f"{self.purpose}, round {round}, step {step}".encode())
+        total, survivors = adder.sum(vectors, traffic, bound)
         return Release(
-            total=centred(total, Field(self.plan.field_bits)) * self.plan.granularity,
+            total=self._plain.encoding.centred(total) * self.plan.granularity,
             survivors=survivors,
             plan=self.plan,
             protocol=run,
@@ -223,7 +249,7 @@ class PrivateSum:
     def share(
         self, hospital: int, values: Float[np.ndarray, " size"], *, round: int, step: int
     ) -> Shaped[np.ndarray, " size"]:
-        """What a hospital hands to the secure sum: rounded, noised, in the field; (P,)."""
+        """What a hospital hands to the secure sum: rounded, noised; (P,) int64."""
         plan = self.plan
         if values.shape != (plan.dimension,):
             raise InputError("sums", values.shape, f"vectors of shape ({plan.dimension},)")
@@ -231,18 +257,10 @@ class PrivateSum:
         if not largest <= plan.largest_sum:  # NaN too
             raise InputError("sums", largest, f"finite, and at most {plan.largest_sum:g}")
         steps = np.rint(values.astype(np.float64) / plan.granularity).astype(np.int64)
-        steps += self.noise(hospital, round=round, step=step)
-        field = Field(plan.field_bits)
-        return np.mod(steps, field.modulus).astype(field.dtype)
+        return steps + self.noise(hospital, round=round, step=step)
 
     def noise(self, hospital: int, *, round: int, step: int) -> Shaped[np.ndarray, " size"]:
         """A hospital's share of the noise, in grid steps, (P,) int64."""
         key = self.seed.derive("shared noise", self.purpose, hospital)
         plan = self.plan
         return integer_gaussian(plan.dimension, plan.width, seed=key, step=round * _WORD + step)
-
-
-def centred(elements: Shaped[np.ndarray, " size"], field: Field) -> Shaped[np.ndarray, " size"]:
-    """Field elements as the integers from −(p − 1)/2 to (p − 1)/2, int64."""
-    integers = elements.astype(np.int64)
-    return np.where(integers > field.modulus // 2, integers - field.modulus, integers)

@@ -27,12 +27,14 @@ from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.sum import PrivateSum, Release
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import clipped_sum
+from repro.privacy.validation import check_count
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
-from repro.secagg import RoundFailed
+from repro.secagg import RoundFailed, model_digest
 from repro.typing import Float
 
 PARTS = ("training", "noise", "aggregation")  # what a round's seconds are counted for
@@ -69,6 +71,9 @@ class SharedNoiseTrainer:
         rounds: int,
         seed: RootSeed,
     ) -> None:
+        if shared.precision not in ("single", "double"):
+            raise InputError("precision", shared.precision, "single or double")
+        check_count("protocol_every", shared.protocol_every)
         self.settings, self.shared, self.seed = settings, shared, seed
         self.weights = dict(sorted(weights.items()))
         self.drop_rate = secagg.drop_rate
@@ -90,6 +95,7 @@ class SharedNoiseTrainer:
         )
         self.sum = PrivateSum(self.plan, self.weights, seed=seed, purpose="gradient", secagg=secagg)
         self._optimizer_state: dict[str, Any] | None = None
+        self._working: nn.Module | None = None
 
     @property
     def _clip_tolerance(self) -> float:
@@ -111,10 +117,7 @@ class SharedNoiseTrainer:
     ) -> SharedReport:
         """``steps`` steps on ``model``, in place. hospitals: all of them."""
         report = SharedReport()
-        working = copy.deepcopy(model)
-        if self.shared.precision == "double":
-            working.double()
-        working.train()
+        working = self._working_copy(model)
         parameters = [p for p in working.parameters() if p.requires_grad]
         optimizer = self._optimizer(parameters)
         for step in range(self.steps):
@@ -125,6 +128,16 @@ class SharedNoiseTrainer:
                 mine.copy_(theirs)
         self._finish(report)
         return report
+
+    def _working_copy(self, model: nn.Module) -> nn.Module:
+        """``model`` in the precision of training. One object for the whole run: what is found
+        out about a model's engine is remembered with it."""
+        if self._working is None:
+            self._working = copy.deepcopy(model)
+            if self.shared.precision == "double":
+                self._working.double()
+        self._working.load_state_dict(model.state_dict())
+        return self._working.train()
 
     def _step(
         self,
@@ -137,7 +150,7 @@ class SharedNoiseTrainer:
         report: SharedReport,
     ) -> None:
         started = time.perf_counter()
-        lost = self._lost(round_number, step)
+        lost = self.lost(round_number, step)
         sums = {
             one: self._clipped(model, data, round_number, step, report)
             for one, data in hospitals.items()
@@ -147,13 +160,19 @@ class SharedNoiseTrainer:
         started = time.perf_counter()
         protocol = step % self.shared.protocol_every == 0
         try:
-            release = self.sum.release(sums, round=round_number, step=step, protocol=protocol)
+            release = self.sum.release(
+                sums,
+                round=round_number,
+                step=step,
+                protocol=protocol,
+                model=model_digest(to_vector(model).cpu().numpy()),
+            )
         except RoundFailed as failure:  # nothing was unmasked, so nothing is spent; no step
             report.seconds["aggregation"] += time.perf_counter() - started
             report.facts["failed"] = str(failure)
             report.facts["failed_steps"] = report.facts.get("failed_steps", 0) + 1
             return
-        _note(report, release, time.perf_counter() - started)
+        note_release(report, release, time.perf_counter() - started)
         self._apply(release, parameters, optimizer)
 
     def _clipped(
@@ -203,7 +222,7 @@ class SharedNoiseTrainer:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def _lost(self, round_number: int, step: int) -> set[int]:
+    def lost(self, round_number: int, step: int) -> set[int]:
         """The hospitals that a step loses, drawn by the run's seed (``drop_rate``)."""
         count = int(self.drop_rate * len(self.weights))
         if not count:
@@ -229,6 +248,7 @@ class SharedNoiseTrainer:
         """The round's facts: who was in how many sums, what they took."""
         least = min((len(s) for s in report.releases), default=0)
         report.facts.update(
+            plan=self.plan.facts(),
             steps=self.steps,
             survivors=least,
             dropped_at_most=len(self.weights) - least,
@@ -245,11 +265,14 @@ def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) 
     """The least noise over sensitivity that keeps ``steps`` sums within (ε, δ)."""
     if sample_rate == 1:  # no sampling: exactly the Gaussian mechanism
         return gaussian_sigma(settings.epsilon, 1.0, steps, settings.delta)
-    multiplier, _ = calibrate_noise_multiplier(settings.epsilon, settings.delta, sample_rate, steps)
+    multiplier, _ = calibrate_noise_multiplier(
+        settings.epsilon, settings.delta, sample_rate, steps, accountant="best"
+    )
     return multiplier
 
 
-def _note(report: SharedReport, release: Release, seconds: float) -> None:
+def note_release(report: SharedReport, release: Release, seconds: float) -> None:
+    """Add what a release took to the round's report; seconds: of making it, noise included."""
     facts = report.facts
     report.releases[release.survivors] += 1
     report.seconds["noise"] += release.noise_seconds

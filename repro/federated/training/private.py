@@ -142,7 +142,7 @@ class PrivateTrainer:
             noise_multiplier=mine.noise_multiplier,
             expected_batch=round(mine.sampler.expected_batch),
             learning_rate=settings.learning_rate,
-            optimizer="adam" if settings.optimizer == "adam" else "sgd",
+            optimizer=settings.optimizer,
             momentum=settings.momentum if settings.optimizer == "sgd" else 0.0,
             clipping=settings.clipping,
             engine=settings.engine,

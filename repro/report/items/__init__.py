@@ -62,6 +62,7 @@ TABLES = _numbered(
     ("table3", "Secure aggregation: bytes, time, error", "table3_secagg"),
     ("table4", "DP-SGD engines: time and memory", "table4_engines"),
     ("table5", "Models: size, work, receptive field", "table5_models"),
+    ("table6", "Audit: lower bounds on ε", "table6_audit"),
 )
 FIGURES = _numbered(
     "figure",

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Hospital
+from repro.secagg.hospital import Contribution, Hospital
 from repro.secagg.keys import Identity
 from repro.secagg.rounds import PHASES, Round
 from repro.secagg.simulation import Completed, Drop, Party, Traffic
+from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.tcp_hospital import take_part
 from repro.secagg.transport.tcp_server import TcpServer
 
 
 @dataclass(frozen=True)
 class HospitalProcess:
-    """What a hospital's process is started with. vector: picklable, hospital -> field elements.
+    """What a hospital's process is started with. vector: picklable, hospital -> its contribution.
 
     dies: (phase, "before" | "after"): the moment at which it is killed (SIGKILL), if any.
     """
@@ -31,7 +32,7 @@ class HospitalProcess:
     hospital: int
     secret: bytes
     round: Round
-    vector: Callable[[int], np.ndarray]
+    vector: Callable[[int], Contribution | np.ndarray]
     dies: tuple[str, str] | None = None
 
     def __call__(self) -> None:
@@ -48,7 +49,7 @@ class HospitalProcess:
 def run_on_loopback(
     party: Party,
     round_: Round,
-    vector: Callable[[int], np.ndarray],
+    vector: Callable[[int], Contribution | np.ndarray],
     *,
     drop: Drop | None = None,
     dies: Mapping[int, tuple[str, str]] | None = None,
@@ -64,7 +65,7 @@ def run_on_loopback(
     fates = {one: (phase, "before") for phase in reversed(PHASES) for one in _of(drop, phase)}
     fates.update(dies or {})
     context = multiprocessing.get_context("spawn")
-    with TcpServer(timeout=timeout) as server:
+    with TcpServer(limits=Limits(phase=timeout)) as server:
         processes = [
             context.Process(
                 target=HospitalProcess(

@@ -1,53 +1,98 @@
-"""A hospital on a TCP socket: it connects, answers five times, and is done."""
+"""A hospital on a TCP socket: it connects, answers until the round is over, and is done."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Hospital
-from repro.secagg.messages import Buffer, max_message_bytes
-from repro.secagg.transport.wire import receive_frame, send_frame
+from repro.secagg.hospital import Contribution, Hospital
+from repro.secagg.messages import Buffer, max_message_bytes, phase_of
+from repro.secagg.transport.wire import Deadline, receive_frame, send_frame
 
 Watch = Callable[[str, str], None]
+Observe = Callable[[str, str, Buffer], None]  # way, phase, message
 
 
 def take_part(
     address: tuple[str, int],
     hospital: Hospital,
-    vector: Callable[[], np.ndarray],
+    contribution: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
     watch: Watch = lambda phase, moment: None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Take ``hospital`` through its round with the server at ``address``.
 
-    vector: makes the (dimension,) field elements when they are needed. timeout: seconds the
-    hospital waits for any one message. watch: called as (phase, "before" | "after") around
-    every message it sends.
+    contribution: makes it when it is needed. timeout: seconds the hospital waits for any one
+    message, however slowly its bytes come. watch: called as (phase, "before" | "after") around
+    every message it sends. tls: a hospital's context.
     Raises Refused when the server cheats or ends the round, OSError when it is gone.
     """
+    with connect(address, timeout=timeout, tls=tls) as connection:
+        converse(connection, hospital, contribution, timeout=timeout, watch=watch)
+
+
+def connect(
+    address: tuple[str, int],
+    *,
+    timeout: float,
+    tls: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+) -> socket.socket:
+    """A connection to the server, under TLS if a context is given. Raises OSError.
+
+    server_name: the name its certificate has to bear, if not the host of ``address``.
+    """
+    deadline = Deadline(timeout)
+    connection = socket.create_connection(address, timeout=deadline.left())
+    if tls is None:
+        return connection
+    try:
+        connection.settimeout(deadline.left())
+        return tls.wrap_socket(connection, server_hostname=server_name or address[0])
+    except BaseException:
+        connection.close()
+        raise
+
+
+def converse(
+    connection: socket.socket,
+    hospital: Hospital,
+    contribution: Callable[[], Contribution | np.ndarray],
+    *,
+    timeout: float = 120.0,
+    watch: Watch = lambda phase, moment: None,
+    observe: Observe = lambda way, phase, message: None,
+) -> None:
+    """``take_part`` on a connection that is there already.
+
+    observe: called with every message, before it is sent and after it was received.
+    """
     limit = max_message_bytes(hospital.round)
-    answers: dict[str, Callable[[Buffer], Buffer]] = {
-        "share": hospital.share_keys,
-        "masked": lambda message: hospital.masked_input(message, vector()),
-        "consistency": hospital.consistency_check,
-        "unmask": hospital.unmask,
-    }
-    with socket.create_connection(address, timeout=timeout) as connection:
-        _speak(connection, "advertise", hospital.advertise_keys(), watch)
-        for phase, answer in answers.items():
-            message = receive_frame(connection, limit)
-            _speak(connection, phase, answer(message), watch)
+
+    def speak(phase: str, message: Buffer) -> None:
+        observe("sent", phase, message)
+        _speak(connection, phase, message, watch, timeout)
+
+    speak("advertise", hospital.advertise_keys())
+    while hospital.phase != "done":
+        message = receive_frame(connection, limit, Deadline(timeout))
+        phase = phase_of(message)
+        observe("received", phase, message)
+        speak(phase, hospital.answer(message, contribution))
 
 
-def _speak(connection: socket.socket, phase: str, message: Buffer, watch: Watch) -> None:
+def _speak(
+    connection: socket.socket, phase: str, message: Buffer, watch: Watch, timeout: float
+) -> None:
     watch(phase, "before")
     try:
-        send_frame(connection, message)
+        send_frame(connection, message, Deadline(timeout))
     except (BrokenPipeError, ConnectionResetError):
         raise Refused("the server has ended the connection") from None
     watch(phase, "after")

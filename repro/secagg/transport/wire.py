@@ -1,19 +1,44 @@
 """Frames on a stream: the length of a message, 8 bytes little-endian, then the message.
 
 A length beyond what the receiver allows at that moment is refused before anything of the
-message is read or room is made for it.
+message is read or room is made for it. Every wait has one deadline for the whole frame, however
+its bytes trickle in.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import time
+from typing import Protocol, runtime_checkable
 
 from repro.secagg.errors import Refused
 from repro.secagg.messages import Buffer
 
 _LENGTH = struct.Struct("<Q")
 LENGTH_BYTES = _LENGTH.size
+_CHUNK = 1 << 16
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a ``FrameReader`` reads from: raises BlockingIOError when there is nothing now."""
+
+    def recv_into(self, buffer: memoryview, /) -> int: ...
+
+
+class Deadline:
+    """A moment by which a whole wait is over, whatever happens meanwhile."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left, above 0; raises TimeoutError when there are none."""
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the other end has not answered in time")
+        return left
 
 
 def frame_header(message: Buffer) -> bytes:
@@ -28,74 +53,98 @@ def frame_length(header: Buffer, limit: int) -> int:
     return length
 
 
-def send_frame(connection: socket.socket, message: Buffer) -> None:
-    """Send one message on a blocking socket. Raises OSError if the other end is gone."""
-    connection.sendall(frame_header(message))
-    connection.sendall(message)
+def send_frame(
+    connection: socket.socket, message: Buffer, deadline: Deadline | None = None
+) -> None:
+    """Send one message on a blocking socket.
+
+    Raises OSError if the other end is gone, TimeoutError (one) if it has not taken the whole
+    message by the deadline; without a deadline the socket's own time-out holds.
+    """
+    for part in (frame_header(message), message):
+        if deadline is None:
+            connection.sendall(part)
+            continue
+        with memoryview(part) as view:  # under TLS, sendall's time-out would begin anew each time
+            sent = 0
+            while sent < len(view):
+                connection.settimeout(deadline.left())
+                sent += connection.send(view[sent : sent + _CHUNK])
 
 
-def receive_frame(connection: socket.socket, limit: int) -> bytearray:
+def receive_frame(
+    connection: socket.socket, limit: int, deadline: Deadline | None = None
+) -> bytearray:
     """Receive one message from a blocking socket.
 
+    deadline: for the whole message; without one the socket's own time-out holds for each read.
     Raises Refused for an oversized frame or an end in mid-frame, OSError (TimeoutError among
     them) for what the socket itself runs into.
     """
     header = bytearray(LENGTH_BYTES)
-    _receive_exactly(connection, header)
+    _receive_exactly(connection, header, deadline)
     message = bytearray(frame_length(header, limit))
-    _receive_exactly(connection, message)
+    _receive_exactly(connection, message, deadline)
     return message
 
 
-def _receive_exactly(connection: socket.socket, room: bytearray) -> None:
+def _receive_exactly(connection: socket.socket, room: bytearray, deadline: Deadline | None) -> None:
     with memoryview(room) as view:
         filled = 0
         while filled < len(room):
+            if deadline is not None:
+                connection.settimeout(deadline.left())
             count = connection.recv_into(view[filled:])
             if count == 0:
-                raise Refused("the connection ended in the middle of a message")
+                where = "in the middle of a message" if filled or len(room) > LENGTH_BYTES else ""
+                raise Refused(f"the other end has closed the connection {where}".rstrip())
             filled += count
 
 
 class FrameReader:
-    """Puts one message after another together from a non-blocking socket.
+    """Puts one message after another together from a non-blocking source.
 
-    ``limit`` may be changed between messages. Room for a message is made once its length is
-    known and ``may_start`` has been answered with yes.
+    ``limit`` may be changed between messages; 0 allows none. ``length`` is the length of the
+    message being read (0 while it is not known), ``received`` how much of it, header included,
+    has come. Room for a message is made at the first read after its length is known.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._header = bytearray()
+        self.length = 0
+        self.received = 0
+        self._header = bytearray(LENGTH_BYTES)
         self._body: bytearray | None = None
-        self._filled = 0
-        self.length = 0  # of the message being read; 0 while its length is not known
 
-    def read(self, connection: socket.socket) -> bytearray | None:
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the next message has come."""
+        return self.received > 0
+
+    def read(self, source: Source) -> bytearray | None:
         """What there is to read now; a message if that completes one.
 
-        Raises Refused for an oversized frame, ConnectionError at the end of the stream.
+        Raises Refused for an oversized frame, ConnectionError at the end of the stream,
+        BlockingIOError if there is nothing.
         """
         if self.length == 0:
-            self._read_header(connection)
+            self._read_header(source)
             return None
         if self._body is None:
             self._body = bytearray(self.length)
         with memoryview(self._body) as view:
-            self._filled += _some(connection.recv_into(view[self._filled :]))
-        if self._filled < self.length:
+            self.received += _some(source.recv_into(view[self.received - LENGTH_BYTES :]))
+        if self.received < LENGTH_BYTES + self.length:
             return None
         message, self._body = self._body, None
-        self.length = self._filled = 0
+        self.length = self.received = 0
         return message
 
-    def _read_header(self, connection: socket.socket) -> None:
-        received = connection.recv(LENGTH_BYTES - len(self._header))
-        _some(len(received))
-        self._header += received
-        if len(self._header) == LENGTH_BYTES:
+    def _read_header(self, source: Source) -> None:
+        with memoryview(self._header) as view:
+            self.received += _some(source.recv_into(view[self.received :]))
+        if self.received == LENGTH_BYTES:
             self.length = frame_length(self._header, self.limit)
-            self._header.clear()
 
 
 def _some(count: int) -> int:

@@ -1,0 +1,13 @@
+"""Auditing: lower bounds on ε from attacks on the very code whose ε is stated.
+
+- ``bounds``: statistics of membership tests (torch-free);
+- ``claim``: what an arm promises: noise, sampling, steps, ε and δ;
+- ``canaries``: crafted records and updates, and how their traces are scored;
+- ``many_run``: independent runs with and without one canary;
+- ``one_run``: one run with many canaries (Steinke, Nasr, Jagielski 2023);
+- ``controls``: deliberately broken mechanisms, which every audit must catch;
+- ``procedure``: one arm's audit from its settings to its JSON.
+
+An audit refutes; it never proves. A bound below the stated ε is what a right implementation
+gives, and what a wrong one outside the audited attack gives too.
+"""

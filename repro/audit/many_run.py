@@ -1,0 +1,151 @@
+"""The many-run audit: independent runs with and without one canary, told apart by a threshold.
+
+Every step draws every record, so the claim about ``steps`` steps is exactly Gaussian DP with
+μ = √steps / σ and the test is near tight: it sees wrong noise and wrong clipping. How records are
+sampled it does not see; that is what ``one_run`` is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from repro.audit import bounds
+from repro.audit.canaries import LENGTH, OneCanary, linear_model, record_loss
+from repro.audit.claim import Claim, full_batch_mu
+from repro.audit.controls import Actual
+from repro.privacy.mechanisms import ClipAndNoiseUpdate
+from repro.privacy.step import clipped_noisy_sum
+from repro.random import RootSeed
+
+MOST_STEPS = 12
+_WANTED_MU = 1.5  # about where a test of a few thousand runs says most
+_LARGEST_MU = 2.0
+_PILOT = 4  # one run in so many more chooses the thresholds and is not counted
+
+Progress = Callable[[int], None]
+Trial = Callable[[RootSeed, bool], float]
+
+
+@dataclass(frozen=True)
+class ManyRun:
+    """What was claimed about the audited steps, and the bounds found. ε at the claim's δ."""
+
+    trials: int  # counted runs with the canary, and as many without
+    steps: int  # each drawing every record
+    part: float  # of the canary on the coordinate looked at
+    confidence: float  # of all bounds together
+    claimed_epsilon: float  # of these steps, exact
+    claimed_mu: float
+    epsilon: float  # lower bound, no assumption (Clopper–Pearson)
+    mu: float  # lower bound, of the whole canary; of a Gaussian mechanism
+    gaussian_epsilon: float  # the same as an ε; a bound only if the mechanism is Gaussian
+
+    @property
+    def exceeded(self) -> bool:
+        """Is the claim refuted? It is Gaussian DP exactly, so a larger μ refutes it too."""
+        return self.epsilon > self.claimed_epsilon or self.mu > self.claimed_mu
+
+
+def audited_steps(claim: Claim) -> int:
+    """As many steps as bring μ to where the test says most; at most those of the run."""
+    wanted = round((_WANTED_MU * claim.noise_multiplier) ** 2)
+    return max(1, min(wanted, MOST_STEPS, claim.steps))
+
+
+def many_run(
+    claim: Claim,
+    actual: Actual,
+    *,
+    trials: int,
+    confidence: float,
+    seed: RootSeed,
+    progress: Progress = lambda done: None,
+) -> ManyRun:
+    """Audit ``actual`` against ``claim``: ``trials`` counted runs each way."""
+    steps = audited_steps(claim)
+    claimed_mu = full_batch_mu(claim, steps)
+    part = min(1.0, _LARGEST_MU / claimed_mu)
+    run = (_record_trial if claim.unit == "record" else _update_trial)(claim, actual, steps, part)
+    pilot = max(20, trials // _PILOT)
+    scores = {
+        (stage, present): _scores(run, count, present, seed, stage, progress)
+        for stage, count in (("pilot", pilot), ("counted", trials))
+        for present in (True, False)
+    }
+    first = scores["pilot", True], scores["pilot", False]
+    counted = scores["counted", True], scores["counted", False]
+    each = 1 - (1 - confidence) / 2
+    extreme = bounds.rates(*counted, bounds.best_threshold(*first, claim.delta), each)
+    middle = bounds.rates(*counted, bounds.middle_threshold(*first), each)
+    mu = bounds.mu_from_rates(middle) / part
+    return ManyRun(
+        trials=trials,
+        steps=steps,
+        part=part,
+        confidence=confidence,
+        claimed_epsilon=bounds.epsilon_from_mu(claimed_mu, claim.delta),
+        claimed_mu=claimed_mu,
+        epsilon=bounds.epsilon_from_rates(extreme, claim.delta),
+        mu=mu,
+        gaussian_epsilon=bounds.epsilon_from_mu(mu, claim.delta),
+    )
+
+
+def _scores(
+    run: Trial, count: int, present: bool, seed: RootSeed, stage: str, progress: Progress
+) -> np.ndarray:
+    found = np.empty(count)
+    for trial in range(count):
+        own = RootSeed(seed.derive_bytes("audit trial", stage, int(present), trial), seed.source)
+        found[trial] = run(own, present)
+        progress(1)
+    return found
+
+
+def _record_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
+    """The sum over steps of the canary's coordinate, through the private step itself."""
+    model = linear_model(inputs=8, outputs=1)
+    data = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0))
+    batches = {present: data.records(present) for present in (True, False)}
+
+    def run(seed: RootSeed, present: bool) -> float:
+        inputs = batches[present]
+        total = 0.0
+        for step in range(steps):
+            noisy = clipped_noisy_sum(
+                model,
+                record_loss,
+                inputs,
+                torch.ones(len(inputs), 1),
+                clip_norm=actual.clip * claim.clip_norm,
+                noise_multiplier=actual.noise / actual.clip,
+                seed=seed.derive("dp-noise", claim.hospital),
+                step=step,
+            )
+            total += float(noisy.flat[0])
+        return total
+
+    return run
+
+
+def _update_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
+    """The sum over rounds of the canary's coordinate, through the update mechanism itself."""
+    mechanism = ClipAndNoiseUpdate(actual.clip * claim.clip_norm, actual.noise * claim.clip_norm)
+    canary = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0)).canary[0]
+    updates = {True: canary, False: torch.zeros_like(canary)}
+    assert LENGTH > 1  # the update is clipped
+
+    def run(seed: RootSeed, present: bool) -> float:
+        total = 0.0
+        for round_number in range(1, steps + 1):
+            sent, _ = mechanism(
+                updates[present], seed=seed, hospital=claim.hospital, round=round_number
+            )
+            total += float(sent[0])
+        return total
+
+    return run

@@ -1,0 +1,147 @@
+"""``repro audit``: attack an arm's private mechanism and bound its ε from below."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from repro.audit.controls import CONTROLS
+from repro.cli.output import Outcome
+from repro.cli.run import add_common
+from repro.data import Dataset, load_dataset
+from repro.errors import InputError
+from repro.runs.arms import compose, get_arm
+from repro.runs.profiles import get_profile
+from repro.runs.settings import RunSettings
+
+EXIT_UNEXPECTED = 1
+# Arms whose broken versions `controls` audits: a record's and a hospital's noise.
+CONTROLLED = ("scattering-dpsgd-eps6", "dpsgd-eps6", "calibrated-secagg")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    controls = "\n".join(f"  {name:<10} {what}" for name, what in CONTROLS.items())
+    parser.epilog = (
+        f"controls:\n{controls}\n\n"
+        "Writes OUT/audit/ARM.json (ARM-CONTROL.json for a control), for `repro table 6`.\n"
+        "Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
+        "example: repro audit scattering-dpsgd-eps6 --hospitals 10 --seed 0"
+    )
+    parser.add_argument(
+        "arm", metavar="ARM", help="a private arm; `all` of them; or `controls`, on some of them"
+    )
+    parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the audit (default 0)")
+    add_common(parser)
+    parser.add_argument(
+        "--control", choices=list(CONTROLS), help="audit a broken version; see below"
+    )
+    parser.add_argument(
+        "--trials", metavar="N", type=int, default=2000, help="runs each way (default 2000)"
+    )
+    parser.add_argument(
+        "--canaries", metavar="M", type=int, default=40_000, help="of one run (default 40,000)"
+    )
+    parser.add_argument(
+        "--confidence", metavar="C", type=float, default=0.95, help="of the findings (default 0.95)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+@dataclass(frozen=True)
+class _Task:
+    settings: RunSettings
+    control: str | None
+
+    @property
+    def name(self) -> str:
+        return self.settings.arm + ("" if self.control is None else f", {self.control}")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    from repro.audit.procedure import Plan
+
+    plan = Plan(arguments.trials, arguments.canaries, arguments.confidence)
+    tasks = _tasks(arguments)
+    dataset = load_dataset(arguments.data, arguments.dataset)
+    records = [_audit(task, plan, dataset, arguments) for task in tasks]
+    status = 0 if all(record["as_expected"] for record in records) else EXIT_UNEXPECTED
+    data = records[0] if len(records) == 1 else {"audits": records}
+    return Outcome(data, "\n".join(describe(record) for record in records), status=status)
+
+
+def _tasks(arguments: argparse.Namespace) -> list[_Task]:
+    from repro.audit.claim import private_arms
+
+    wanted: list[tuple[str, str | None]]
+    if arguments.arm == "controls":
+        if arguments.control is not None:
+            raise InputError("control", arguments.control, "none beside `controls`, which is all")
+        wanted = [(arm, control) for arm in CONTROLLED for control in CONTROLS]
+    elif arguments.arm == "all":
+        wanted = [(arm.name, arguments.control) for arm in private_arms()]
+    else:
+        get_arm(arguments.arm)
+        wanted = [(arguments.arm, arguments.control)]
+    profile = get_profile(arguments.profile)
+    return [
+        _Task(
+            compose(get_arm(arm), profile, hospitals=arguments.hospitals, seed=arguments.seed),
+            control,
+        )
+        for arm, control in wanted
+    ]
+
+
+def _audit(
+    task: _Task, plan: Any, dataset: Dataset, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    from repro.audit import procedure
+    from repro.federated.division import subset
+
+    claim = procedure.claim_for(task.settings, subset(dataset, task.settings)["train"].labels)
+    quiet = arguments.quiet or not sys.stderr.isatty()
+    with tqdm(total=procedure.work(claim, plan), desc=f"audit {task.name}", disable=quiet) as bar:
+        found = procedure.audit(
+            claim,
+            plan,
+            control=task.control,
+            seed=arguments.seed,
+            progress=lambda done: _advance(bar, done),
+        )
+    record = procedure.as_record(found, task.settings, plan, arguments.seed, dataset.facts())
+    procedure.write(record, Path(arguments.out))
+    return record
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One audit in three or four lines."""
+    many, one, claim = record["many_run"], record["one_run"], record["claim"]
+    name = record["arm"] + (f", {record['control']}" if record["control"] else "")
+    verdict = "REFUTED" if record["exceeded"] else "not refuted"
+    lines = [
+        f"{name}: ε = {record['epsilon_stated']:.4g} stated for a {claim['unit']}, "
+        f"{verdict} at confidence {record['confidence']}",
+        f"  many runs: {many['steps']} full-batch steps, ε = {many['claimed_epsilon']:.3g} stated, "
+        f"at least {many['epsilon']:.3g} found ({many['gaussian_epsilon']:.3g} if Gaussian)",
+    ]
+    if one is not None:
+        lines.append(
+            f"  one run: {one['right']:,} of {one['guesses']:,} guesses right, "
+            f"ε at least {one['epsilon']:.3g} (never above {one['ceiling']:.3g}); "
+            f"{one['independent_epsilon']:.3g} if canaries are independent"
+        )
+    if not record["as_expected"]:
+        lines.append(
+            "  a control was NOT caught" if record["control"] else "  an honest arm was REFUTED"
+        )
+    return "\n".join(lines)
+
+
+def _advance(bar: Any, done: int) -> None:
+    bar.update(done)

@@ -1,0 +1,147 @@
+"""``repro check-claim``: what a published (ε, δ) claim really guarantees, in words to quote.
+
+Needs no torch. Exit 0 whether or not the claim holds; ``--json`` says which in ``holds``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from repro.cli.output import Outcome
+from repro.errors import InputError
+
+if TYPE_CHECKING:
+    from repro.accounting.claims import Claim, Verdict
+
+_HELP = """
+What to look for in a paper or in its code, and the option for it:
+
+  clip norm      the largest L2 norm of what one unit contributes: --clip
+  level          is it a client's whole update that is clipped and noised (--level update), or
+                 every record's gradient inside the training (--level record, DP-SGD)?
+  noise          its standard deviation per coordinate, --sigma, in the unit of the clip norm, or
+                 --noise-multiplier = sigma / clip. Neither: sigma is what the classical formula
+                 sqrt(2 ln(1.25/delta)) * sensitivity / epsilon gives
+  sensitivity    what the noise was computed from, if that is not the clip norm: --sensitivity
+  the claim      --epsilon and --delta
+  repetition     --rounds; for --level record also --steps a round and --sample-rate
+  who sees what  --clients, --client-rate, --secure-aggregation; --honest is the share of the
+                 clients in a sum whose noise really is in it and unknown to the server
+
+The answer: the true epsilon per unit and view, of one round and in total, the sigma that the
+claim would need, and a verdict. Client sampling earns no amplification here, since the server
+knows who took part; the worst client takes part in every round.
+
+examples:
+  repro check-claim --case paper
+  repro check-claim --case flower-localdpmod --clip 1 --epsilon 0.5 --rounds 100
+  repro check-claim --clip 1 --noise-multiplier 1.1 --level record --sample-rate 0.01 \\
+      --steps 100 --rounds 10 --epsilon 2 --delta 1e-5
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    from repro.accounting.claims_cases import CASES
+
+    parser.add_argument(
+        "--case",
+        choices=sorted(CASES),
+        help="a claim that ships with this program; further options change it",
+    )
+    for name, (kind, text) in _OPTIONS.items():
+        parser.add_argument(f"--{name}", type=kind, metavar=name[0].upper(), help=text)
+    parser.add_argument("--level", choices=["update", "record"], help="what is clipped and noised")
+    parser.add_argument(
+        "--secure-aggregation", action="store_true", default=None, help="only sums are seen"
+    )
+    parser.add_argument(
+        "--noise-discarded", action="store_true", help="the program adds no noise in the end"
+    )
+    parser.epilog = _HELP + "\ncases:\n" + "\n".join(f"  {k:<18} {v[0]}" for k, v in CASES.items())
+
+
+def _whole(text: str) -> int | float:
+    """``50``, ``1e4``; anything else is left to the claim's own one-line refusal."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+_OPTIONS: dict[str, tuple[Any, str]] = {
+    "clip": (float, "clip norm (L2)"),
+    "sensitivity": (float, "what the noise was computed from (default: the clip norm)"),
+    "sigma": (float, "noise standard deviation per coordinate"),
+    "noise-multiplier": (float, "sigma / clip, instead of --sigma"),
+    "epsilon": (float, "the claimed epsilon"),
+    "delta": (float, "the claimed delta"),
+    "rounds": (_whole, "rounds, each with a release of every client's update (default: 1)"),
+    "clients": (_whole, "clients in the federation (default: 1)"),
+    "client-rate": (float, "share of clients in a round (default: 1)"),
+    "honest": (float, "share of the clients in a sum that are honest (default: 1)"),
+    "sample-rate": (float, "record level: probability that a record joins a step (default: 1)"),
+    "steps": (_whole, "record level: steps in a round (default: 1)"),
+}
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    from repro.accounting.claims import check
+
+    verdict = check(_claim(arguments))
+    data = {"case": arguments.case, **verdict.as_dict()}
+    return Outcome(data, _text(verdict, arguments.case))
+
+
+def _claim(arguments: argparse.Namespace) -> Claim:
+    from repro.accounting.claims import Claim
+    from repro.accounting.claims_cases import CASES
+
+    fields = {name: name.replace("-", "_") for name in _OPTIONS} | {"clip": "clip_norm"}
+    given = {
+        field: value
+        for name, field in fields.items()
+        if (value := getattr(arguments, name.replace("-", "_"))) is not None
+    }
+    for name in ("level", "secure_aggregation"):
+        if getattr(arguments, name) is not None:
+            given[name] = getattr(arguments, name)
+    if arguments.noise_discarded:
+        given["noise_added"] = False
+    if arguments.case is None:
+        for needed in ("clip_norm", "delta"):
+            if needed not in given:
+                raise InputError(needed.removesuffix("_norm"), None, "a number (or give --case)")
+        return Claim(**given)
+    base = CASES[arguments.case][1]
+    if "sigma" in given or "noise_multiplier" in given:  # a noise given replaces the case's
+        base = replace(base, sigma=None, noise_multiplier=None, epsilon=base.epsilon or 1.0)
+        if CASES[arguments.case][1].epsilon is None and "epsilon" not in given:
+            given["epsilon"] = None
+    return replace(base, **given)
+
+
+def _text(verdict: Verdict, case: str | None) -> str:
+    from repro.accounting.claims import shown
+    from repro.accounting.claims_cases import CASES
+
+    lines = [] if case is None else [CASES[case][0], ""]
+    lines += [verdict.words, ""]
+    header = f"{'view':<28}{'unit':<10}{'relation':<13}{'sensitivity':>12}"
+    header += f"{'ε, 1 round':>12}{'ε, total':>12}{'σ needed':>10}"
+    lines.append(header)
+    for finding in verdict.findings:
+        needed = "–" if finding.sigma_needed is None else f"{finding.sigma_needed:.3g}"
+        lines.append(
+            f"{finding.view:<28}{finding.unit:<10}{finding.relation.value:<13}"
+            f"{finding.sensitivity:>12g}{shown(finding.epsilon_round):>12}"
+            f"{shown(finding.epsilon_total):>12}{needed:>10}"
+        )
+    if verdict.basic is not None and verdict.claim.rounds != 1:
+        total, delta = verdict.basic
+        lines.append(
+            f"\nThe claimed budget added up over the rounds: ε = {total:g}, δ = {delta:g}."
+        )
+    lines += [f"Note: {note}." for note in verdict.claim.notes]
+    return "\n".join(lines)

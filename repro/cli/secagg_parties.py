@@ -1,0 +1,223 @@
+"""``repro secagg serve`` and ``repro secagg join``: the two ends of a deployed federation."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from repro.cli.output import Outcome
+from repro.errors import InputError
+
+if TYPE_CHECKING:
+    from repro.secagg import Contribution
+    from repro.secagg.deploy.announcement import Announcement
+    from repro.secagg.deploy.joining import Server
+    from repro.secagg.deploy.place import Place
+
+SERVE_EXAMPLE = """
+The server of a federation: it announces rounds, one after another, and writes each sum down as
+DIR/round-NNNNNN.npy (the mean, float64) and .json (who is in it, its error bound). Started again
+after a crash it goes on with the next round.
+
+example:
+  repro secagg serve --key server.key --directory directory.json --operator operator.key.pub \\
+    --state state --results results --host 0.0.0.0 --port 7443 \\
+    --tls-certificate server.key.tls.pem --tls-key server.key.tls.key
+"""
+JOIN_EXAMPLE = """
+A hospital of a federation: it waits for open rounds and takes part in each once. VECTOR is read
+anew for each round; with --command, the command is run first and has to write it. The command
+finds the round's number in REPRO_ROUND and what the server announced (such as the global model)
+in the file that REPRO_APPLICATION names. With --agent it answers on a Unix socket instead, for
+a Flower SuperNode beside it to carry the messages (docs/deployment.md).
+
+example:
+  repro secagg join --server aggregator.example.org:7443 --key hospital.key \\
+    --directory directory.json --operator operator.key.pub --state state \\
+    --tls-authorities server.key.tls.pem --vector update.npy --weight 1200
+"""
+
+
+def configure_serve(parser: argparse.ArgumentParser) -> None:
+    _configure_place(parser)
+    add = parser.add_argument
+    add("--results", type=Path, required=True, metavar="DIR", help="where the sums go")
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    add("--port", type=int, default=7443, help="port; 0: any free one (%(default)s)")
+    add("--tls-certificate", type=Path, metavar="PEM", help="the server's certificate chain")
+    add("--tls-key", type=Path, metavar="PEM", help="its private key")
+    add("--tls-hospitals", type=Path, metavar="PEM", help="who may connect (mutual TLS)")
+    add("--application", type=Path, metavar="FILE", help="bytes for the hospitals, each round")
+    add("--rounds", type=int, metavar="N", help="stop after N sums (default: never)")
+    add("--opening", type=float, default=60.0, metavar="S", help="s to join in (%(default)s)")
+    add("--phase", type=float, default=60.0, metavar="S", help="s a phase may take (%(default)s)")
+    add("--pause", type=float, default=1.0, metavar="S", help="s between rounds (%(default)s)")
+    parser.epilog = SERVE_EXAMPLE
+
+
+def configure_join(parser: argparse.ArgumentParser) -> None:
+    _configure_place(parser)
+    add = parser.add_argument
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--server", metavar="HOST:PORT", help="where the server listens")
+    where.add_argument(
+        "--agent", type=Path, metavar="SOCKET", help="answer on a Unix socket, for Flower's network"
+    )
+    add("--tls-authorities", type=Path, metavar="PEM", help="who may vouch for the server")
+    add("--tls-certificate", type=Path, metavar="PEM", help="this hospital's (mutual TLS)")
+    add("--tls-key", type=Path, metavar="PEM", help="its private key")
+    add("--tls-name", metavar="NAME", help="name in the server's certificate (default: HOST)")
+    add("--vector", type=Path, required=True, metavar="NPY", help="(N,) float32 or float64")
+    add("--weight", type=int, required=True, metavar="W", help="such as training examples")
+    add("--command", dest="train", metavar="CMD", help="run for each round; writes NPY")
+    add("--rounds", type=int, metavar="N", help="stop after N rounds (default: never)")
+    add("--patience", type=float, metavar="S", help="give up after S s without a round")
+    add("--wait", type=float, default=120.0, metavar="S", help="s for one message (%(default)s)")
+    parser.epilog = JOIN_EXAMPLE
+
+
+def _configure_place(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--key", type=Path, required=True, help="private key (see `repro secagg keygen`)")
+    add("--directory", type=Path, required=True, help="the directory that the operator signed")
+    add("--operator", required=True, metavar="PUB", help="the operator's public key, file or hex")
+    add("--state", type=Path, required=True, metavar="DIR", help="folder for counter and log")
+    add("--missed", type=int, default=16, metavar="N", help="rounds one may miss (%(default)s)")
+    add("--no-tls", action="store_true", help="for tests on one machine")
+
+
+def execute_serve(arguments: argparse.Namespace) -> Outcome:
+    from repro.secagg.deploy.serving import Listener, Service, serve
+    from repro.secagg.transport.limits import Limits
+    from repro.secagg.transport.tls import server_context
+
+    tls = None
+    if _tls_wanted(arguments, "tls_certificate", "tls_key"):
+        tls = server_context(arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals)
+    limits = Limits(phase=arguments.phase, opening=arguments.opening)
+    listener = Listener(arguments.host, arguments.port, tls, limits)
+    service = Service(arguments.results, arguments.application, arguments.pause)
+    signal.signal(signal.SIGTERM, _stop)
+    sums = serve(
+        _place(arguments),
+        listener,
+        service,
+        rounds=arguments.rounds,
+        report=_report,
+        listening=lambda address: _report(f"listening on {address[0]}:{address[1]}"),
+    )
+    data = {"rounds": sums, "results": str(arguments.results)}
+    return Outcome(data, f"{sums} sums in {arguments.results}")
+
+
+def execute_join(arguments: argparse.Namespace) -> Outcome:
+    from repro.secagg.deploy.joining import join
+
+    signal.signal(signal.SIGTERM, _stop)
+
+    def prepare(announcement: Announcement) -> Contribution:
+        return _contribution(arguments, announcement)
+
+    if arguments.agent is not None:
+        from repro.secagg.deploy.agent import run_agent
+
+        completed = run_agent(
+            _place(arguments), arguments.agent, prepare, rounds=arguments.rounds, report=_report
+        )
+        return Outcome({"rounds": completed}, f"took part in {completed} rounds")
+    server = _server(arguments)
+    try:
+        completed = join(
+            _place(arguments),
+            server,
+            prepare,
+            rounds=arguments.rounds,
+            patience=arguments.patience,
+            report=_report,
+        )
+    except TimeoutError as reason:
+        return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)
+    return Outcome({"rounds": completed}, f"took part in {completed} rounds")
+
+
+def _server(arguments: argparse.Namespace) -> Server:
+    from repro.secagg.deploy.joining import Server
+    from repro.secagg.transport.tls import hospital_context
+
+    host, _, port = arguments.server.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError("server", arguments.server, "HOST:PORT")
+    tls = None
+    if _tls_wanted(arguments, "tls_authorities"):
+        tls = hospital_context(
+            arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
+        )
+    return Server(host, int(port), tls, arguments.tls_name, arguments.wait)
+
+
+def _place(arguments: argparse.Namespace) -> Place:
+    from repro.secagg.deploy.place import Place
+
+    return Place(
+        arguments.key,
+        arguments.directory,
+        operator_key(arguments.operator),
+        arguments.state,
+        arguments.missed,
+    )
+
+
+def operator_key(text: str) -> bytes:
+    """A public key, from a file or from its digits."""
+    from repro.secagg.deploy.keystore import parse_public, read_public
+
+    return read_public(Path(text)) if Path(text).exists() else parse_public(text)
+
+
+def _tls_wanted(arguments: argparse.Namespace, *needed: str) -> bool:
+    missing = [name for name in needed if getattr(arguments, name) is None]
+    if arguments.no_tls and len(missing) == len(needed):
+        return False
+    if missing:
+        option = "--" + missing[0].replace("_", "-")
+        raise InputError(option, None, "a PEM file, or --no-tls for tests on one machine")
+    return True
+
+
+def _contribution(arguments: argparse.Namespace, announcement: Announcement) -> Contribution:
+    """The vector of a round, made by the command where there is one."""
+    from repro.secagg import Contribution
+
+    if arguments.train is not None:
+        application = arguments.state / "application"
+        application.write_bytes(announcement.application)
+        told = {
+            "REPRO_ROUND": str(announcement.number),
+            "REPRO_APPLICATION": str(application.resolve()),
+        }
+        status = subprocess.run(
+            shlex.split(arguments.train), env=os.environ | told, stdout=sys.stderr, check=False
+        ).returncode
+        if status:
+            raise InputError("command", f"exit status {status}", "0")
+    try:
+        vector = np.load(arguments.vector, allow_pickle=False)
+    except (OSError, ValueError) as problem:
+        raise InputError("vector", str(arguments.vector), f"an .npy file ({problem})") from None
+    return Contribution(vector, arguments.weight)
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _stop(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)

@@ -1,0 +1,101 @@
+"""Whitening learnt from images that a program drew: it sees no hospital's image, so it is free.
+
+Features of a fixed network differ a thousandfold in scale and go together. A private gradient
+method then spends its noise budget on the few directions that vary most. Dividing by what varies
+among *synthetic* blood cells (``repro.data.synthetic``) evens out most of it, before any private
+image is touched; what is left, the private second moments of
+``repro.federated.shared.second_order`` do.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.data.synthetic import synthetic_split
+from repro.federated.images import normalise
+from repro.typing import Float
+
+STREAM = 77  # of the synthetic images: another one than any data set's
+IMAGES = 500  # of each class
+CLIP = 12.0  # deviations a raw feature may lie from its synthetic mean
+RIDGE = 0.01  # added to every variance, in squared deviations: directions nothing varies in
+_BATCH = 64
+
+
+@runtime_checkable
+class RawFeatures(Protocol):
+    """A model whose ``features`` are to be whitened before its ``head`` sees them."""
+
+    head: nn.Module
+    raw_features: int
+    whitened_features: int
+
+    def features(self, images: Tensor) -> Tensor: ...
+
+
+class Whitened(nn.Module):
+    """``features``: the model's, standardised, on the synthetic images' leading principal axes.
+
+    Every feature vector has length 1. (B, C, N, N) in [−1, 1] -> (B, ``whitened_features``).
+    channels: of the images the model takes. The synthetic images are drawn at the first call.
+    """
+
+    def __init__(self, model: RawFeatures, channels: int) -> None:
+        super().__init__()
+        self._raw = [model]  # in a list, so that it is no submodule
+        self.head = model.head
+        self._channels = channels
+        self._lock = threading.Lock()
+        self._fitted: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def sources(self) -> tuple[Any, ...]:
+        """Whatever else the features depend on: for the cache's key."""
+        return (self._raw[0], ring_sources())
+
+    @torch.no_grad()
+    def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
+        mean, deviation, axes = self._statistics()
+        return F.normalize(_standard(self._raw[0].features(images), mean, deviation) @ axes, dim=1)
+
+    def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, deviation (both (R,)) and whitening axes (R, F) among the synthetic images."""
+        with self._lock:
+            if self._fitted is None:
+                self._fitted = self._fit()
+        return self._fitted
+
+    def _fit(self) -> tuple[Tensor, Tensor, Tensor]:
+        drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
+        if self._channels == 1:
+            drawn = drawn.mean(axis=-1, keepdims=True).astype(np.uint8)
+        parts = [
+            self._raw[0].features(
+                normalise(torch.from_numpy(drawn[start : start + _BATCH]).permute(0, 3, 1, 2))
+            )
+            for start in range(0, len(drawn), _BATCH)
+        ]
+        raw = torch.cat(parts)
+        mean, deviation = raw.mean(0), raw.std(0) + 1e-3
+        standard = _standard(raw, mean, deviation).double()
+        second = torch.cov(standard.T)
+        values, vectors = torch.linalg.eigh(second)
+        kept = slice(-self._raw[0].whitened_features, None)
+        axes = vectors[:, kept] / (values[kept].clamp_min(0) + RIDGE).sqrt()
+        return mean, deviation, axes.float()
+
+
+def _standard(raw: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    return ((raw - mean) / deviation).clamp(-CLIP, CLIP)
+
+
+def ring_sources() -> Any:
+    """The module of ``ring_statistics``, which a model's own module does not show."""
+    from repro.models import rings
+
+    return rings

@@ -1,0 +1,129 @@
+"""The records of a ``Dataset`` or ``DataLoader``, fetched by index for Poisson batches.
+
+A loader's own way of drawing batches has no part in private training: the accountant's proof
+is for Poisson sampling, so ``Records`` takes the data set out of the loader, and refuses a loader
+whose sampler meant something that Poisson sampling would silently drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
+
+from repro.errors import InputError
+from repro.typing import Int
+
+Data = Dataset[Any] | DataLoader[Any]
+
+
+class Records:
+    """``count`` records, each an (input, target) pair; ``count`` may not change any more."""
+
+    def __init__(self, data: Data, device: torch.device) -> None:
+        """data: a map-style Dataset of (input, target), or a DataLoader of one."""
+        source: Any = data
+        self.dataset = source.dataset if isinstance(data, DataLoader) else source
+        self._collate = _collate(data) if isinstance(data, DataLoader) else default_collate
+        self._device = device
+        _check_dataset(self.dataset)
+        self.count = len(self.dataset)
+        if self.count < 1:
+            raise InputError("data", "no records", "at least one record")
+        inputs, targets = self.first(1)
+        self._nothing = inputs[:0], targets[:0]
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first records (fewer where there are fewer)."""
+        return self.fetch(torch.arange(min(count, self.count)))
+
+    def fetch(self, indices: Int[Tensor, " drawn"]) -> tuple[Tensor, Tensor]:
+        """inputs (b, …) and targets (b, …) on the model's device; b may be 0."""
+        if len(self.dataset) != self.count:
+            raise InputError(
+                "data", f"{len(self.dataset)} records", f"{self.count}, as when the noise was set"
+            )
+        if not len(indices):
+            return self._nothing
+        if type(self.dataset) is TensorDataset and self._collate is default_collate:
+            batch: Any = [tensor[indices] for tensor in self.dataset.tensors]
+        else:
+            batch = self._collate([self.dataset[index] for index in indices.tolist()])
+        inputs, targets = _pair(batch)
+        if len(inputs) != len(indices) or len(targets) != len(indices):
+            raise InputError(
+                "data",
+                f"{len(inputs)} inputs and {len(targets)} targets for {len(indices)} records",
+                "one input and one target for each record",
+            )
+        return inputs.to(self._device), targets.to(self._device)
+
+
+def batch_size_of(data: Data) -> int | None:
+    """The loader's batch size; None for a Dataset."""
+    return data.batch_size if isinstance(data, DataLoader) else None
+
+
+def _collate(loader: DataLoader[Any]) -> Callable[[list[Any]], Any]:
+    """How ``loader`` puts records together; refused where it draws them in its own way."""
+    if isinstance(loader.dataset, IterableDataset):
+        _check_dataset(loader.dataset)
+    if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
+        raise InputError(
+            "data",
+            f"a DataLoader with {type(loader.batch_sampler).__name__} for batches",
+            "a DataLoader with a batch_size, or its Dataset: Poisson sampling makes the batches",
+        )
+    sampler = loader.sampler
+    whole = type(sampler) is SequentialSampler or (
+        type(sampler) is RandomSampler
+        and not sampler.replacement
+        and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    )
+    if not whole:
+        raise InputError(
+            "data",
+            f"a DataLoader that draws by {type(sampler).__name__}",
+            "shuffle=True or False and no sampler: Poisson sampling takes every record with the "
+            "same probability, so weights, replacement or parts would be dropped silently",
+        )
+    collate: Callable[[list[Any]], Any] = loader.collate_fn
+    return collate
+
+
+def _check_dataset(dataset: Any) -> None:
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        raise InputError(
+            "data",
+            type(dataset).__name__,
+            "a map-style Dataset (with __getitem__ and __len__): Poisson sampling draws by index",
+        )
+    if not hasattr(dataset, "__len__"):
+        raise InputError("data", type(dataset).__name__, "a Dataset with a length")
+    if isinstance(dataset, Subset) and len(set(dataset.indices)) != len(dataset.indices):
+        raise InputError(
+            "data",
+            "a Subset that names a record twice",
+            "every record once: the guarantee of one that counts twice would be half as strong",
+        )
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in batch):
+        kinds = [type(part).__name__ for part in batch] if pair else type(batch).__name__
+        raise InputError("data", kinds, "records that are pairs of tensors, (input, target)")
+    return batch[0], batch[1]

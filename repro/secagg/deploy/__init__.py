@@ -1,0 +1,1 @@
+"""Secure aggregation between machines: durable identities, a signed directory, many rounds."""

@@ -1,0 +1,109 @@
+"""What the server grants a peer: time, bytes, and a place among its connections."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from repro.errors import InputError
+from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES
+from repro.secagg.messages import (
+    ADVERTISE_BYTES,
+    COMMITMENT_BYTES,
+    OVERHEAD,
+    SealedShare,
+    max_message_bytes,
+)
+from repro.secagg.rounds import Round
+from repro.secagg.shamir import SHARE_BYTES
+
+SPARE_DESCRIPTORS = 16  # left for files, logs and the selector
+_FRAMES_AT_ONCE = 4
+_BUFFER_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, bytes and counts, each against one way of holding a round up.
+
+    phase: seconds a phase may take in all; opening: the same for the first, in which hospitals
+    find their way here (None: as the others). introduction: seconds from a peer's connection to its
+    valid ADVERTISE, the TLS handshake included. grace, rate: a frame that has begun (or an
+    answer that is being sent) may be ``grace`` seconds behind a steady ``rate`` of bytes a
+    second, so one of n bytes is there after grace + n/rate seconds or never. turn: seconds a
+    frame may take while others wait for its place in the buffer; None for a quarter of a phase.
+    peers: connections at once, at most; the process's descriptors may allow fewer.
+    """
+
+    phase: float = 60.0
+    opening: float | None = None
+    introduction: float = 5.0
+    grace: float = 5.0
+    rate: float = 65536.0
+    turn: float | None = None
+    peers: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("phase", "introduction", "grace", "rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(name, getattr(self, name), "a number above 0")
+        if self.peers < 1:
+            raise InputError("peers", self.peers, "at least 1")
+
+    def seconds(self, phase: str) -> float:
+        """How long the phase may take."""
+        if phase == "advertise" and self.opening is not None:
+            return self.opening
+        return self.phase
+
+    @property
+    def longest_turn(self) -> float:
+        return self.phase / 4 if self.turn is None else self.turn
+
+    def behind(self, received: int, seconds: float) -> bool:
+        """Whether a transfer that began ``seconds`` ago is below the minimum rate."""
+        return received < self.rate * (seconds - self.grace)
+
+    def connections(self, roster: int) -> int:
+        """How many to hold at once. Raises InputError if ``roster`` hospitals do not fit in."""
+        free = descriptor_limit() - _descriptors_in_use() - SPARE_DESCRIPTORS
+        allowed = min(self.peers, free)
+        if allowed < roster:
+            needed = f"room for {roster} connections: raise `ulimit -n` or the limit of peers"
+            raise InputError("connections", max(allowed, 0), needed)
+        return allowed
+
+
+def frame_limit(phase: str, round_: Round) -> int:
+    """No honest hospital sends a longer message in this phase, in bytes."""
+    holders = round_.neighbours + 1
+    limits = {
+        "advertise": ADVERTISE_BYTES,
+        "share": OVERHEAD + COMMITMENT_BYTES + 4 + holders * SealedShare.SIZE,
+        "verify": OVERHEAD + 4 + round_.neighbours * (8 + SIGNATURE_BYTES),
+        "open": OVERHEAD + 4 + round_.neighbours * (8 + PUBLIC_BYTES),
+        "consistency": OVERHEAD + SIGNATURE_BYTES,
+        "unmask": OVERHEAD + 4 + holders * (8 + SHARE_BYTES),
+    }
+    return limits.get(phase, max_message_bytes(round_))
+
+
+def buffer_bytes(frame: int) -> int:
+    """Room for messages in the making when none is longer than ``frame``: the same for ten
+    hospitals and for ten thousand."""
+    return max(_BUFFER_BYTES, _FRAMES_AT_ONCE * frame)
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may open."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _descriptors_in_use() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return 64  # a guess where the system does not tell; accept() copes if it is wrong

@@ -1,0 +1,91 @@
+"""``repro check-claim``: shipped cases, stable keys, help that teaches, one line for mistakes."""
+
+import json
+
+import pytest
+
+from repro.cli import main
+
+KEYS = {
+    "case",
+    "holds",
+    "verdict",
+    "epsilon_claimed",
+    "delta",
+    "sigma",
+    "noise_added",
+    "clip_norm",
+    "sensitivity_claimed",
+    "level",
+    "rounds",
+    "nominal",
+    "findings",
+    "notes",
+}
+
+
+def ask(capsys, *words):
+    assert main(["check-claim", *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("case", ["paper", "flower-localdpmod", "flip"])
+def test_cases_have_the_same_keys_and_a_text(capsys, case):
+    got = ask(capsys, "--case", case)
+    assert set(got) == KEYS
+    assert got["case"] == case
+    assert main(["check-claim", "--case", case]) == 0
+    text = capsys.readouterr().out
+    assert got["verdict"] in text
+    assert "ε, total" in text
+
+
+def test_the_paper(capsys):
+    got = ask(capsys, "--case", "paper")
+    assert got["holds"] is False
+    assert round(got["findings"][0]["epsilon_total"]) == 2759
+    assert "2,759" in got["verdict"]
+
+
+def test_a_case_may_be_changed(capsys):
+    """Options override the case's numbers, noise included."""
+    assert round(ask(capsys, "--case", "paper", "--rounds=1")["findings"][0]["epsilon_total"]) == 85
+    assert ask(capsys, "--case", "paper", "--sigma=32.8")["holds"] is True
+    assert ask(capsys, "--case", "flip", "--sigma=1")["epsilon_claimed"] is None
+    discarded = ask(capsys, "--case", "flower-localdpmod", "--noise-discarded")
+    assert discarded["findings"][0]["epsilon_total"] == "inf"
+
+
+def test_ones_own_claim(capsys):
+    words = "--clip=1 --noise-multiplier=1.1 --level=record --sample-rate=0.01 --steps=1000"
+    got = ask(capsys, *words.split(), "--epsilon=3", "--delta=1e-5")
+    assert got["holds"] is True
+    assert [f["unit"] for f in got["findings"]] == ["record"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("", "clip"),
+        ("--clip=1", "delta"),
+        ("--clip=1 --delta=1e-5", "sigma"),
+        ("--clip=-1 --delta=1e-5 --epsilon=1", "clip_norm"),
+        ("--case=paper --rounds=2.5", "rounds"),
+        ("--case=paper --sigma=1 --noise-multiplier=1", "noise_multiplier"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, words, named):
+    assert main(["check-claim", *words.split(), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert named in printed.err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check-claim", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("clip norm", "sensitivity", "secure", "examples:", "flower-localdpmod"):
+        assert word in text

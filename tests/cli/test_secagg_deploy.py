@@ -1,0 +1,150 @@
+"""``repro secagg`` keygen, directory, serve, join and audit-log, as a script sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from repro.cli import main
+from repro.cli.secagg import COMMANDS
+
+
+def run(capsys, *words):
+    status = main(["secagg", *map(str, words), "--json"])
+    captured = capsys.readouterr()
+    return status, (json.loads(captured.out) if captured.out else None), captured.err
+
+
+@pytest.fixture
+def files(tmp_path, capsys):
+    """Keys of an operator, a server and three hospitals, and their directory."""
+    for name in ("operator", "server", "a", "b", "c"):
+        tls = ["--tls", "127.0.0.1"] if name == "server" else []
+        assert run(capsys, "keygen", tmp_path / f"{name}.key", *tls)[0] == 0
+    words = [tmp_path / "directory.json", "--operator-key", tmp_path / "operator.key"]
+    words += ["--server-key", tmp_path / "server.key.pub", "--threshold", 2, "--neighbours", 2]
+    words += ["--dimension", 10]
+    for one, name in enumerate("abc"):
+        words += ["--hospital", f"{one}={tmp_path / name}.key.pub"]
+    status, data, _ = run(capsys, "directory", *words)
+    assert (status, data["serial"], data["hospitals"]) == (0, 1, [0, 1, 2])
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches_with_an_example(capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        main(["secagg", name, "--help"])
+    assert ended.value.code == 0
+    assert f"  repro secagg {name} " in capsys.readouterr().out
+
+
+def test_the_simulation_s_help_lists_them(capsys):
+    with pytest.raises(SystemExit):
+        main(["secagg", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+def test_keygen(capsys, tmp_path):
+    status, data, _ = run(capsys, "keygen", tmp_path / "h.key")
+    assert status == 0
+    assert (tmp_path / "h.key.pub").read_text().strip() == data["public"]
+    status, _, err = run(capsys, "keygen", tmp_path / "h.key")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_rotation_on_the_command_line(capsys, files):
+    run(capsys, "keygen", files / "new.key")
+    words = [files / "directory.json", "--operator-key", files / "operator.key"]
+    status, data, _ = run(capsys, "directory", *words, "--hospital", f"1={files / 'new.key.pub'}")
+    assert (status, data["serial"], data["revoked"]) == (0, 2, 1)
+    status, _, err = run(capsys, "directory", *words, "--hospital", f"2={files / 'b.key.pub'}")
+    assert status == 2
+    assert "revoked" in err
+
+
+def test_a_federation_of_processes(files):
+    """One server and three hospitals with the commands of the manual, over TLS: one sum."""
+    common = ["--directory", "directory.json", "--operator", "operator.key.pub"]
+
+    def start(*words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "repro", "secagg", *words],
+            cwd=files,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+    server = start(
+        *("serve", "--key", "server.key", *common, "--state", "s", "--results", "results"),
+        *("--port", "0", "--tls-certificate", "server.key.tls.pem"),
+        *("--tls-key", "server.key.tls.key", "--rounds", "1", "--opening", "30"),
+    )
+    processes = [server]
+    try:
+        line = server.stderr.readline()
+        assert line.startswith("listening on 127.0.0.1:")
+        train = "import numpy, os; numpy.save('%s.npy', numpy.full(10, %d / 8))"
+        for one, name in enumerate("abc"):
+            words = ["--vector", f"{name}.npy", "--weight", str(one + 1), "--rounds", "1"]
+            command = f'{sys.executable} -c "{train % (name, one)}"'
+            processes.append(
+                start(
+                    *("join", "--server", line.split()[-1], "--key", f"{name}.key", *common),
+                    *("--state", f"state-{name}", "--tls-authorities", "server.key.tls.pem"),
+                    *("--patience", "60", "--command", command, *words),
+                )
+            )
+        ended = [process.communicate(timeout=90) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], ended
+    mean = np.load(files / "results" / "round-000001.npy")
+    np.testing.assert_allclose(mean, (0 * 1 + 1 * 2 + 2 * 3) / 6 / 8, atol=1e-4)
+    assert "taking part as hospital 0" in ended[1][1]
+    assert "the sum of 3 hospitals (0 1 2)" in ended[0][1]
+
+
+BAD = {
+    "no TLS": (["serve"], "--no-tls"),
+    "no such key": (["serve", "--no-tls", "--key", "none"], "readable file"),
+    "another operator": (["serve", "--no-tls", "--operator", "00" * 32], "operator"),
+    "half an operator": (["serve", "--no-tls", "--operator", "00"], "64 hexadecimal digits"),
+    "a hospital's key": (["serve", "--no-tls", "--key", "a.key"], "server key"),
+    "no port": (["join", "--no-tls", "--server", "localhost"], "HOST:PORT"),
+    "not listed": (["join", "--no-tls", "--key", "operator.key"], "the directory lists"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_mistakes_are_one_line_and_exit_2(capsys, files, monkeypatch, name):
+    monkeypatch.chdir(files)
+    (command, *more), expected = BAD[name]
+    words = ["--key", "server.key" if command == "serve" else "a.key"]
+    words += ["--directory", "directory.json", "--operator", "operator.key.pub", "--state", "s"]
+    if command == "serve":
+        words += ["--results", "r", "--port", "0"]
+    else:
+        words += ["--vector", "v.npy", "--weight", "1", "--server", "127.0.0.1:9"]
+    status, data, err = run(capsys, command, *words, *more)
+    assert status == 2
+    assert data is None
+    assert expected in err
+    assert err.count("\n") <= 2  # "listening on" may come first
+
+
+def test_an_audit_of_a_changed_log_is_one_line(capsys, files, monkeypatch):
+    monkeypatch.chdir(files)
+    (files / "bad.log").write_text('{"entry": 0}\n')
+    status, _, err = run(capsys, "audit-log", "bad.log")
+    assert (status, err.count("\n")) == (2, 1)

@@ -1,0 +1,111 @@
+"""A misspelt choice or an impossible number is refused by name; finished runs keep their names."""
+
+import dataclasses
+
+import pytest
+
+from repro.data import SCHEMES
+from repro.errors import InputError
+from repro.models.registry import MODELS
+from repro.privacy.clipping import KINDS
+from repro.report.claims import PAPER_RESULTS
+from repro.runs import settings as module
+from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.profiles import PROFILES
+from repro.runs.settings import (
+    LocalSettings,
+    ModelSettings,
+    PartitionSettings,
+    RecordPrivacy,
+    RunSettings,
+    SecAggParameters,
+    SharedNoise,
+    UpdatePrivacy,
+)
+from repro.runs.store import RunStore
+
+BAD = [
+    (ModelSettings, "name", "resnet"),
+    (ModelSettings, "normalisation", "Group"),
+    (ModelSettings, "downsampling", "strided"),
+    (ModelSettings, "skips", "two"),
+    (ModelSettings, "width", 0),
+    (PartitionSettings, "scheme", "author"),
+    (PartitionSettings, "alpha", 0.0),
+    (PartitionSettings, "validation_fraction", 1.0),
+    (LocalSettings, "epochs", 0),
+    (LocalSettings, "batch_size", 0),
+    (LocalSettings, "learning_rate", float("nan")),
+    (RecordPrivacy, "optimizer", "Adam"),
+    (RecordPrivacy, "clipping", "flatt"),
+    (RecordPrivacy, "epsilon", -6.0),
+    (RecordPrivacy, "delta", 1.0),
+    (RecordPrivacy, "momentum", 1.0),
+    (RecordPrivacy, "expected_batch", 0),
+    (UpdatePrivacy, "noise", "documentd"),
+    (UpdatePrivacy, "clip_norm", float("inf")),
+    (SecAggParameters, "field_bits", 32),
+    (SecAggParameters, "drop_rate", 1.0),
+    (SecAggParameters, "levels", 1),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), BAD)
+def test_a_bad_setting_is_named(kind, name, value):
+    with pytest.raises(InputError) as refused:
+        kind(**{name: value})
+    assert refused.value.field == name
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scope", "central"), ("evaluate_on", "val"), ("rounds", 0), ("train_stride", 0)],
+)
+def test_a_bad_setting_of_the_run_is_named(name, value):
+    settings = compose(get_arm("fedavg"), PROFILES["smoke"], hospitals=5, seed=0)
+    with pytest.raises(InputError) as refused:
+        dataclasses.replace(settings, **{name: value})
+    assert refused.value.field == name
+
+
+def test_choices_are_those_that_the_code_knows():
+    assert tuple(MODELS) == module.MODEL_NAMES
+    assert tuple(SCHEMES) == module.SCHEMES
+    assert module.CLIPPINGS == KINDS
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_the_parts_follow_from_what_is_set(arm):
+    settings = compose(arm, PROFILES["smoke"], hospitals=5, seed=0)
+    parts = (settings.trainer, settings.mechanism, settings.aggregator)
+    assert parts == (arm.trainer, arm.mechanism, arm.aggregator)
+
+
+def test_runs_of_record_keep_their_names():
+    """Every run on record, ablations' too, is found again under the name of its settings."""
+    records = RunStore(PAPER_RESULTS).all()
+    assert len(records) >= 126
+    for record in records:
+        settings = from_record(record.settings)
+        assert settings.run_id(record.dataset["fingerprint"]) == record.run_id
+
+
+def from_record(given):
+    """The ``RunSettings`` that a record tells."""
+    parts = {
+        "model": ModelSettings,
+        "partition": PartitionSettings,
+        "local": LocalSettings,
+        "record_privacy": RecordPrivacy,
+        "update_privacy": UpdatePrivacy,
+        "secagg": SecAggParameters,
+        "shared": SharedNoise,
+    }
+    own = {one.name for one in dataclasses.fields(RunSettings)}
+    kept = {
+        name: parts[name](**value) if name in parts and value is not None else value
+        for name, value in given.items()
+        if name in own
+    }
+    return RunSettings(**kept)
