@@ -78,7 +78,8 @@ def _facts(run: RunRecord) -> dict[str, int | float]:
             facts[key] = sum(last[direction].values()) / hospitals / 1000
     if "up_bytes" in last and run.model.get("parameters"):
         facts["per_parameter"] = last["up_bytes"]["masked"] / hospitals / run.model["parameters"]
-    if "aggregation" in run.timings:
+    everywhere = last.get("protocol_steps", 1) == last.get("steps", 1)
+    if "aggregation" in run.timings and everywhere:  # else most sums took no protocol
         facts["seconds"] = run.timings["aggregation"] / max(1, run.rounds * last.get("steps", 1))
     for key, name in (("error", "max_error_bound"), ("clipped", "clipped_values")):
         if name in last:
