@@ -101,8 +101,7 @@ class DPSGDRun:
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
-        self._choice = choice
-        self._modes: tuple[bool, ...] = ()
+        self._choice, self._modes = choice, _modes(model)
         with training_mode(model):
             self._pin(keep=choice is not None)
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))
@@ -241,6 +240,7 @@ class DPSGDRun:
         return {
             "identity": self._identity(),
             "steps": self.steps,
+            "engine": self._engine,
             "counts": (self._drawn, self._clipped, self._non_finite),
             "parameters": {n: p.detach().clone() for n, p in self._parameters.items()},
             "optimizer": self._optimizer.state_dict(),
@@ -253,6 +253,9 @@ class DPSGDRun:
             raise InputError("state", state["identity"], f"the state of {self._identity()}")
         self.steps = state["steps"]
         self._drawn, self._clipped, self._non_finite = state["counts"]
+        if state["engine"] == "vmap" != self._engine:  # the fast one failed before the save
+            self._choice = EngineChoice(ENGINES["vmap"], "auto", "it failed in an earlier step")
+            self._engine = "vmap"
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["parameters"][name])

@@ -11,6 +11,7 @@ from repro.cli import main
 from repro.data import Split
 from repro.data.duplicates import SharedImages, find_duplicates, shared_images
 from repro.errors import InputError
+from repro.federated import evaluation, rounds
 from repro.federated.division import class_count
 from repro.federated.evaluation import Diverged, Evaluation, check_finite
 from repro.federated.execute import execute
@@ -119,11 +120,16 @@ def test_a_diverged_model_is_an_error_and_no_accuracy(loss):
         check_finite(Evaluation(loss, 0.125, torch.zeros(2, 2, dtype=torch.int64)), 3)
 
 
-def test_a_run_that_diverges_stops_with_one_line(tmp_path):
-    settings = small_settings(rounds=1)
-    settings = dataclasses.replace(
-        settings, local=dataclasses.replace(settings.local, learning_rate=1e30)
-    )
-    with pytest.raises(Diverged, match=r"after round 1: got .*diverged"):
-        execute(settings, PLAIN, RunStore(tmp_path), device="cpu", quiet=True)
+def test_a_run_that_diverges_stops_with_one_line(tmp_path, monkeypatch):
+    """Its loss is made NaN by hand after round 1; no record is left."""
+
+    def evaluated(model, *arguments):
+        found = evaluation.evaluate(model, *arguments)
+        calls.append(found)
+        return found if len(calls) == 1 else dataclasses.replace(found, loss=float("nan"))
+
+    calls = []
+    monkeypatch.setattr(rounds, "evaluate", evaluated)
+    with pytest.raises(Diverged, match=r"loss after round 1: got nan; .* diverged"):
+        execute(small_settings(rounds=2), PLAIN, RunStore(tmp_path), device="cpu", quiet=True)
     assert RunStore(tmp_path).all() == []

@@ -125,15 +125,12 @@ def test_a_hospital_that_misbehaves_later_is_the_only_one_lost(attack):
 
 def test_a_stalled_large_frame_gives_way():
     """One that stops half-way is below the minimum rate as soon as its grace is over."""
-    dimension = 400_000  # 1.6 MB
+    dimension = 100_000  # 0.4 MB
     loopback = Loopback(dimension=dimension, phase=120.0, grace=0.5, rate=1e6)
-    hospital, connection = advertised(loopback, 0)
     loopback.join(1, 2)
+    connection, hospital, sharers = loopback.reach(0, "masked")
     with connection:
-        limit = max_message_bytes(loopback.round)
-        send_frame(connection, hospital.share_keys(receive_frame(connection, limit)))
-        delivery = receive_frame(connection, limit)
-        message = hospital.masked_input(delivery, vector_of(0, dimension))
+        message = hospital.masked_input(sharers, vector_of(0, dimension))
         connection.sendall(struct.pack("<Q", len(message)) + message[:100_000])
         loopback.check([1, 2])
 
@@ -162,12 +159,12 @@ def test_the_server_holds_rounds_one_after_another():
         with pytest.raises(RoundFailed):
             server.run_round(party.server, round_)
         server.limits = Limits(phase=60.0)
-        _, second = make_round(3, 2, dimension=DIMENSION, party=party, number=2)
+        _, second = make_round(3, 2, dimension=DIMENSION, party=party)
         threads = [
             threading.Thread(
                 target=take_part,
                 args=(server.address, Hospital(one, party.hospitals[one], second)),
-                kwargs={"vector": partial(vector_of, one)},
+                kwargs={"contribution": partial(vector_of, one)},
             )
             for one in range(3)
         ]

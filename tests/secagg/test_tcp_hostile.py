@@ -57,7 +57,7 @@ def drip(connection, frame, first):
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("first", [0, 60], ids=["from the header on", "in the message"])
 def test_a_dripping_peer_is_cut_off_in_every_phase(phase, first):
-    opening = 3.0 if phase == "advertise" else None  # who never advertises is waited for that long
+    opening = 6.0 if phase == "advertise" else None  # who never advertises is waited for that long
     loopback = Loopback(4, 3, phase=100.0, introduction=1.0, grace=0.5, opening=opening)
     started = time.monotonic()
     loopback.join(0, 1, 2)
@@ -65,7 +65,7 @@ def test_a_dripping_peer_is_cut_off_in_every_phase(phase, first):
     drip(connection, answer_of(loopback, hospital, phase, message), first)
     connection.close()
     loopback.check(members(phase))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("phase", PHASES[1:])
@@ -79,7 +79,7 @@ def test_a_refused_peer_is_no_longer_awaited(phase):
         identity = loopback.party.hospitals[3]
         send_frame(connection, wrap(Kind[phase.upper()], 3, loopback.round, identity, b"wrong"))
         loopback.check(members(phase))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("phase", PHASES[1:])
@@ -95,7 +95,7 @@ def test_a_phase_takes_no_longer_message_than_its_own(phase):
     loopback.check(members(phase))
 
 
-@pytest.mark.parametrize(("hospitals", "neighbours"), [(2, 1), (4, 3), (9, 4), (70, 6)])
+@pytest.mark.parametrize(("hospitals", "neighbours"), [(2, 1), (4, 3), (9, 4), (20, 6)])
 def test_frame_limits_are_what_an_honest_hospital_sends_at_most(hospitals, neighbours):
     """Exactly, at full attendance: no byte of room is left for a liar."""
     stage = Stage(hospitals, neighbours // 2 + 1, neighbours=neighbours)
@@ -162,7 +162,7 @@ def test_frames_that_hold_the_buffer_give_way_to_those_that_wait(monkeypatch):
         for thread in threads:
             thread.join(60)
         loopback.check([0, 1, 2, 3, 4])
-        assert time.monotonic() - started < 30
+        assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("introduction", [60.0, 1.0], ids=["by eviction", "by the clock"])
@@ -176,7 +176,7 @@ def test_silent_strangers_do_not_keep_hospitals_out(introduction):
         started = time.monotonic()
         loopback.join(0, 1, 2)
         loopback.check([0, 1, 2])
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 50
         assert all(ended(stranger) for stranger in strangers)
 
 
@@ -270,7 +270,7 @@ def test_a_hospital_waits_once_for_a_whole_message():
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             take_part(listener.getsockname(), hospital, lambda: None, timeout=1.0)
-        assert 0.9 < time.monotonic() - started < 2.5
+        assert 0.9 < time.monotonic() - started < 6  # forty bytes would take 12 s
         thread.join(30)
 
 
@@ -289,7 +289,7 @@ def test_a_hospital_sends_to_nobody_who_will_not_read():
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             send_frame(ours, bytes(10_000_000), Deadline(0.5))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         stop.set()
         ours.shutdown(socket.SHUT_RDWR)
         thread.join(30)

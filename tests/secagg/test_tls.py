@@ -124,7 +124,7 @@ def test_who_does_not_finish_the_handshake_is_cut_off(files, name):
         with contextlib.suppress(ConnectionResetError):
             while stranger.recv(100):  # an alert, then the end
                 pass
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     loopback.join(0, 1, 2)
     loopback.check([0, 1, 2])
 
@@ -139,7 +139,7 @@ def test_dripping_under_tls_is_cut_off_too(files, phase):
     assert ended(connection)
     connection.close()
     loopback.check([0, 1, 2, 3] if phase == "unmask" else [0, 1, 2])
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_missing_and_mixed_up_files_are_one_line(files, tmp_path):

@@ -137,7 +137,8 @@ class _Refinement:
     def __init__(self, steps: _Steps, mu: float, delta: float, adding: bool) -> None:
         self.steps, self.mu, self.delta, self.adding = steps, mu, delta, adding
         self.epsilon, self.settled = math.inf, False
-        self._h, self._gain = _first_spacing(steps, mu, delta), math.inf
+        self._first = _first_spacing(steps, mu, delta)
+        self._h, self._gain = self._first, math.inf
 
     def refine(self) -> None:
         composed = _composed(self.steps, self.mu, self.delta, self.adding, self._h)
@@ -149,7 +150,7 @@ class _Refinement:
         gain = abs(self.epsilon - epsilon) / epsilon if 0 < epsilon < math.inf else math.inf
         fine = gain <= _TOLERANCE and self._gain <= 10 * _TOLERANCE
         # Where ε is one large loss, it may sit on the same point of two coarse grids.
-        fine = fine and self._h <= _COARSEST * epsilon
+        fine = fine and self._h <= max(_COARSEST * epsilon, self._first / 64)
         self.settled = fine or last or epsilon == 0
         self.epsilon = min(self.epsilon, epsilon)
         self._h, self._gain = self._h / 2, gain
@@ -198,7 +199,7 @@ def _delta_one_way(steps: _Steps, mu: float, epsilon: float, adding: bool) -> fl
     h = _first_spacing(steps, mu, about)
     for _ in range(_REFINEMENTS):
         composed = _composed(steps, mu, about, adding, h)
-        if composed is None or (best < 1 and composed.points > _MOST_POINTS // 8):
+        if composed is None or (best < 1 and composed.points > _MOST_POINTS // 2):
             break
         if composed.zero:  # ε = 0 holds already at δ = about
             best, about = min(best, about), about * 1e-3
