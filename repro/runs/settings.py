@@ -161,7 +161,7 @@ class SharedNoise:
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """Whitening by private second moments, then full-batch steps; docs/second-order.md.
+    """Whitening by private second moments, then full-batch steps; docs/feature-search.md.
 
     Shares of the privacy budget are of μ² (Gaussian DP, which adds up); the steps get the rest.
     """

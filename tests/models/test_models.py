@@ -26,7 +26,7 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_generator_alone():
 
 
 def test_unknown_model_is_named():
-    with pytest.raises(InputError, match="model: got 'vgg'"):
+    with pytest.raises(InputError, match="name: got 'vgg'"):
         build_model(ModelSettings("vgg"), in_channels=3, num_classes=8)
 
 
