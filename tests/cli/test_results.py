@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro.cli import main
-from repro.report.assemble import ablation_summary
+from repro.report.content import ablation_summary
 from repro.report.sections import ablation_sections
 from repro.report.sources import Sources
 from tests.report import fake
