@@ -56,6 +56,7 @@ bench: $(STAMP) ## every benchmark, beside its peers (installs them)
 
 docs: $(STAMP) ## build the documentation into site/ (every warning is an error)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python tools/api_pages.py
 	$(BIN)/mkdocs build --strict --quiet
 
 notebook: $(STAMP) ## execute notebooks/tour.ipynb again, outputs included

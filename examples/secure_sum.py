@@ -10,38 +10,22 @@ import argparse
 
 import numpy as np
 
-from repro.secagg import Encoding, Field, Party, Round
-from repro.secagg.encoding import EXTRA
+from repro.secagg import Contribution, Encoding, Field, Party, Round
 from repro.secagg.transport.loopback import run_on_loopback
 
-DIMENSION = 1000
-FIELD = Field(31)
+LENGTH = 1000
+NO_MODEL = bytes(32)  # in a federation: hashes of the global model and of the training settings,
+NO_TRAINING = bytes(32)  # so that hospitals which were told different ones never meet in a sum
 
 
 def values(hospital: int) -> np.ndarray:
     """What this hospital would not show to anybody: a vector, here random."""
-    return np.random.default_rng(hospital).normal(0, 0.1, DIMENSION).astype(np.float32)
+    return np.random.default_rng(hospital).normal(0, 0.1, LENGTH).astype(np.float32)
 
 
-def encoded(hospital: int, hospitals: int) -> np.ndarray:
-    """Runs in the hospital's process: its vector and weight as field elements."""
-    encoding = Encoding(FIELD, hospitals, 1.0, 100)
-    return encoding.encode(values(hospital), 10 * (hospital + 1), seed_of(hospital))
-
-
-def seed_of(hospital: int) -> int:
-    """Of the stochastic rounding. Fixed here so that the example repeats itself."""
-    return 1000 + hospital
-
-
-class Vector:
-    """Picklable, so that it can be handed to another process."""
-
-    def __init__(self, hospitals: int) -> None:
-        self.hospitals = hospitals
-
-    def __call__(self, hospital: int) -> np.ndarray:
-        return encoded(hospital, self.hospitals)
+def contribution(hospital: int) -> Contribution:
+    """Called in the hospital's process: its vector, and the weight that it counts with."""
+    return Contribution(values(hospital), weight=10 * (hospital + 1))
 
 
 def main() -> None:
@@ -51,19 +35,21 @@ def main() -> None:
     options = parser.parse_args()
 
     party = Party(range(options.hospitals))  # signature keys of everybody, known to everybody
+    encoding = Encoding(Field(31), options.hospitals, 1.0, 100)  # values within ±1, weights ≤ 100
     round_ = Round(
         directory=party.directory,
         session=party.session,
         number=1,
         threshold=options.hospitals // 2 + 1,  # shares that are needed to unmask
         neighbours=options.hospitals - 1 - (options.hospitals - 1) % 2,
-        dimension=DIMENSION + EXTRA,  # the weights and a count of clipped values go along
-        field=FIELD,
+        encoding=encoding,
+        length=LENGTH,
+        model=NO_MODEL,
+        training=NO_TRAINING,
     )
     drop = {} if options.lose is None else {"masked": {options.lose}}
-    done = run_on_loopback(party, round_, Vector(options.hospitals), drop=drop)
+    done = run_on_loopback(party, round_, contribution, drop=drop)
 
-    encoding = Encoding(FIELD, options.hospitals, 1.0, 100)
     decoded = encoding.decode(done.total, len(done.survivors))
     weights = np.array([10 * (one + 1) for one in done.survivors])
     truth = np.average([values(one) for one in done.survivors], axis=0, weights=weights)

@@ -7,6 +7,7 @@ half lines and carriage returns there. Off a terminal, one whole line at most ev
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -49,7 +50,7 @@ class Lines(Generic[Item]):
         initial: Number = 0,
         desc: str = "",
         unit: str = "",
-        file: TextIO | None = None,
+        file: io.TextIOBase | TextIO | None = None,
         seconds: Number | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -13,6 +13,9 @@ if not os.path.exists("/dev/nvidia0"):
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
+
+import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -27,3 +30,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("repro")
+
+
+@pytest.fixture(autouse=True)
+def _noise_keys_of_its_own() -> None:
+    """Tests share a process and public seeds, not the noise: each starts with no key used."""
+    used = sys.modules.get("repro.privacy.noise_key")
+    if used is not None:
+        used.noise_keys.clear()

@@ -41,7 +41,7 @@ def rdp_fixed_batch_gaussian(
     """
     sigma = checks.noise_multiplier(noise_multiplier)
     gamma = checks.sample_rate(sample_rate)
-    orders = np.asarray(orders, dtype=np.float64)
+    orders = checks.orders(orders)
     if gamma == 0:
         return np.zeros_like(orders)
     unsampled = rdp_gaussian(sigma, orders)

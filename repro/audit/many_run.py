@@ -17,6 +17,7 @@ from repro.audit import bounds
 from repro.audit.canaries import LENGTH, OneCanary, linear_model, record_loss
 from repro.audit.claim import Claim, full_batch_mu
 from repro.audit.controls import Actual
+from repro.privacy.gate import check_engine
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.step import clipped_noisy_sum
 from repro.random import RootSeed
@@ -111,6 +112,9 @@ def _record_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Tria
     model = linear_model(inputs=8, outputs=1)
     data = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0))
     batches = {present: data.records(present) for present in (True, False)}
+    # Tried once, as every private run does, and not before each of thousands of trials.
+    tried = batches[True]
+    engine = check_engine(model, record_loss, tried, torch.ones(len(tried), 1))
 
     def run(seed: RootSeed, present: bool) -> float:
         inputs = batches[present]
@@ -125,6 +129,7 @@ def _record_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Tria
                 noise_multiplier=actual.noise / actual.clip,
                 seed=seed.derive("dp-noise", claim.hospital),
                 step=step,
+                engine=engine,
             )
             total += float(noisy.flat[0])
         return total

@@ -90,7 +90,10 @@ def audit(
     progress: Progress = lambda done: None,
 ) -> Audit:
     """Both tests of one mechanism; each gets half of what the plan lets the confidence miss."""
-    root, doing = RootSeed.from_user(seed), actual(claim.noise_multiplier, control)
+    whole = RootSeed.from_user(seed)
+    # Of its own: no noise of one audit is another's.
+    root = RootSeed(whole.derive_bytes("audit", repr(claim), str(control)), whole.source)
+    doing = actual(claim.noise_multiplier, control)
     each = 1 - (1 - plan.confidence) / 2
     many = many_run(claim, doing, trials=plan.trials, confidence=each, seed=root, progress=progress)
     one = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from repro.cli.output import Outcome
 from repro.data import SCHEMES, Dataset, check_partition, label_counts, load_dataset, partition
+from repro.data.duplicates import duplicate_facts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     counts = [label_counts(labels[share.records], dataset.num_classes) for share in shares]
     sizes = [len(share.records) for share in shares]
     train_sizes = [len(share.train) for share in shares]
+    holders = {hospital: share.records for hospital, share in enumerate(shares)}
+    duplicates = duplicate_facts(dataset, dataset.train.images, holders)
     return Outcome(
         data={
             "hospitals": arguments.hospitals,
@@ -49,8 +53,21 @@ def execute(arguments: argparse.Namespace) -> Outcome:
             "sizes": sizes,
             "train_sizes": train_sizes,
             "labels": counts,
+            "duplicates": duplicates,
         },
-        text=_table(dataset, sizes, train_sizes, counts),
+        text=_table(dataset, sizes, train_sizes, counts) + _said(duplicates),
+    )
+
+
+def _said(duplicates: dict[str, Any]) -> str:
+    """One more line where images are stored more than once."""
+    stored, held = duplicates["stored"], duplicates["held"]
+    if not stored["images"]:
+        return ""
+    return (
+        f"\nduplicates: {stored['images']} images are stored more than once, "
+        f"{stored['train_and_test']} of them to train and to test, "
+        f"{held['in_several_hospitals']} in two hospitals or more"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from repro.data import Dataset, Split, partition
 from repro.data.hospitals import HospitalRecords
+from repro.errors import InputError
 from repro.runs.settings import RunSettings
 
 
@@ -56,6 +57,12 @@ def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
     return Split(train.images[held_out], train.labels[held_out])
 
 
-def class_count(train: Split, test: Split) -> int:
-    """Classes are numbered from 0, and the largest of them occurs."""
-    return int(max(train.labels.max(), test.labels.max())) + 1
+def class_count(train: Split, test: Split, known: int | None = None) -> int:
+    """The data set's own number of classes, whether or not each of them occurs.
+
+    known: None where nobody says; then classes are numbered from 0 and the largest occurs.
+    """
+    seen = int(max(train.labels.max(), test.labels.max())) + 1
+    if known is not None and known < seen:
+        raise InputError("labels", seen - 1, f"below {known}, the data set's number of classes")
+    return seen if known is None else known

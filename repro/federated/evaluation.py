@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.errors import InputError
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
 from repro.typing import Int
@@ -22,6 +24,21 @@ class Evaluation:
     confusion: Int[Tensor, "classes classes"]  # row: true class, column: predicted class
 
 
+class Diverged(InputError):
+    """A model whose loss is no finite number after a round: its accuracy would mean nothing."""
+
+
+def check_finite(result: Evaluation, round_number: int) -> None:
+    """Raise ``Diverged`` unless loss and accuracy are finite numbers."""
+    for name, value in (("loss", result.loss), ("accuracy", result.accuracy)):
+        if not math.isfinite(value):
+            raise Diverged(
+                f"{name} after round {round_number}",
+                value,
+                "a finite number: the model diverged; try a smaller learning rate, or less noise",
+            )
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module, data: LabelledImages, num_classes: int, ranks: Ranks | None = None
@@ -29,8 +46,8 @@ def evaluate(
     """Evaluate in fixed batches, so that the sums have one order whatever the machine.
 
     ranks: they take turns with the batches and all get the result, the same bits as from one.
-    A model that has diverged has loss NaN or ∞ and whatever accuracy its argmax gives; a
-    non-finite row counts as class 0, which is what ``argmax`` of NaN would hide.
+    A model that has diverged has loss NaN or ∞, and an accuracy that means nothing, since a
+    non-finite row counts as class 0: see ``check_finite``.
     """
     ranks = ranks or Ranks()
     was_training = model.training

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from repro.data import Dataset, Split
+from repro.data.duplicates import SharedImages, duplicate_facts
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
 from repro.federated.checkpoint import forget_seed, saved_seed
@@ -27,6 +28,7 @@ from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
 from repro.models.registry import build_model
 from repro.privacy.engines.stacking import check_stackable
+from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import code_version
@@ -77,7 +79,9 @@ def execute(
             device=device,
             ranks=ranks,
             features=store.root / "features",
+            num_classes=dataset.num_classes,
         )
+        new_run(federation.seed)
         federation.rounds = rounds
         threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
         keep_freed_memory()
@@ -113,14 +117,16 @@ def assemble(
     device: str | None,
     ranks: Ranks,
     features: Path | None = None,
+    num_classes: int | None = None,
 ) -> Federation:
     """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any).
 
     features: where fixed features are kept between runs; None: nowhere.
+    num_classes: of the data set; None: as many as its labels show.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = data["train"], judged_on(settings, data)
-    num_classes = class_count(train, test)
+    num_classes = class_count(train, test, num_classes)
     model = build_model(
         settings.model,
         in_channels=train.images.shape[-1],
@@ -186,6 +192,8 @@ def make_record(
 ) -> RunRecord:
     best, when = best_round(state.history)
     last = state.history[-1]
+    train = subset(dataset, settings)["train"]
+    duplicates = duplicate_facts(dataset, train.images, shares(settings, train.labels))
     return RunRecord(
         run_id=run_id,
         arm=settings.arm,
@@ -199,6 +207,7 @@ def make_record(
             "class_names": list(dataset.class_names),
             "train_images": sum(federation.weights.values()),
             "test_images": len(federation.test),
+            "duplicates": duplicates,
         },
         settings=settings.as_dict(),
         model={
@@ -212,7 +221,7 @@ def make_record(
         best_accuracy=best,
         best_round=when,
         confusion=state.confusion.tolist(),
-        privacy=federation.ledger.as_records() if federation.ledger is not None else [],
+        privacy=_statements(federation, duplicates["held"]),
         secagg=_secagg_summary(state),
         diagnostics=dict(sorted(state.diagnostics.items())),
         seed_source=federation.seed.source,
@@ -224,6 +233,19 @@ def make_record(
         wall_seconds=sum(state.seconds.values()),
         resumed=state.resumed,
     )
+
+
+def _statements(federation: Federation, held: dict[str, int]) -> list[dict[str, Any]]:
+    """The ledger's rows; those for one record say what an image stored twice spends."""
+    if federation.ledger is None:
+        return []
+    warning = SharedImages(**held).warning()
+    return [
+        row | {"warnings": [*row["warnings"], warning]}
+        if warning and row["unit"] == "record"
+        else row
+        for row in federation.ledger.as_records()
+    ]
 
 
 def _secagg_summary(state: RunState) -> dict[str, Any] | None:

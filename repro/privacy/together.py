@@ -21,7 +21,7 @@ def train_together(runs: Sequence[DPSGDRun], steps: Sequence[int]) -> list[DPSGD
     """
     for run in runs:
         _check(run, runs[0])
-        run.model.train()
+        run.model.train()  # the mode the runs were tried in: models without buffers freeze nothing
     for step in range(max(steps)):
         _one_step([run for run, last in zip(runs, steps, strict=True) if step < last])
     return [run.finish() for run in runs]

@@ -207,6 +207,8 @@ def coverage(evidence: Evidence) -> tuple[int, int]:
         for arm in ARMS.values()
         for hospitals in profile.hospitals
         if arm.scope != "pooled" or hospitals == profile.hospitals[0]  # once is enough
+        # Needs an optional package: part of the matrix where somebody had it.
+        if arm.package is None or evidence.runs(arm.name, hospitals)
     ]
     done = sum(len(set(seeds) & set(profile.seeds)) for seeds in cells)
     return done, len(cells) * len(profile.seeds)

@@ -19,6 +19,7 @@ PRIVATE = "DP+ / SecAgg+"
 PLAIN = "DP− / SecAgg−"
 FEDAVG, SECAGG, CLIPPED = "fedavg", "fedavg-secagg", "clip-secagg"
 DOCUMENTED, RECORD, HOSPITAL = "documented-secagg", "dpsgd-eps6-secagg", "calibrated-secagg"
+PUBLIC = "public data: ImageNet backbone, second-order"
 # (group, what the row is, the arm that measures it). Rows of a group are alike but for privacy.
 _ROWS = (
     ("the paper's network", "no privacy: FedAvg + SecAgg", SECAGG),
@@ -34,6 +35,13 @@ _ROWS = (
         "scattering-dpsgd-eps6-secagg",
     ),
     ("scattering, one linear layer", "honest for a record, noise shared", "scattering-shared-eps6"),
+    (
+        "scattering in rings, second-order",
+        "honest for a record, noise shared",
+        "scattering-newton-eps6",
+    ),
+    (PUBLIC, "honest for a record, noise shared", "public-newton-eps6"),
+    (PUBLIC, "the same at ε = 1", "public-newton-eps1"),
 )
 ROWS = tuple(row for row in _ROWS if row[2] in ARMS)
 

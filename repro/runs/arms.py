@@ -228,7 +228,7 @@ def compose(
             secagg = replace(secagg, value_range=1024.0)
     shared = None
     if arm.trainer == "shared-dpsgd":
-        shared = SharedNoise()
+        shared = SharedNoise(protocol_every=profile.protocol_every)
     elif arm.trainer == "shared-newton":
         shared = SharedNoise(precision="double")
     return RunSettings(

@@ -36,6 +36,7 @@ class Profile:
     dpsgd_optimizer: str
     dpsgd_momentum: float  # of "sgd", anew each round
     dpsgd_clip_norm: float  # L2, of one image's gradient
+    protocol_every: int  # with shared noise: every n-th sum runs the whole protocol; same bits
     synthetic_by_default: bool  # may "auto" data fall back to the synthetic stand-in?
 
 
@@ -59,6 +60,7 @@ PROFILES: dict[str, Profile] = {
             dpsgd_optimizer="adam",
             dpsgd_momentum=0.0,
             dpsgd_clip_norm=1.0,
+            protocol_every=1,
             synthetic_by_default=True,
         ),
         Profile(
@@ -78,6 +80,7 @@ PROFILES: dict[str, Profile] = {
             dpsgd_optimizer="adam",
             dpsgd_momentum=0.0,
             dpsgd_clip_norm=1.0,
+            protocol_every=10,
             synthetic_by_default=True,
         ),
         Profile(
@@ -97,6 +100,7 @@ PROFILES: dict[str, Profile] = {
             dpsgd_optimizer="adam",
             dpsgd_momentum=0.0,
             dpsgd_clip_norm=1.0,
+            protocol_every=1,
             synthetic_by_default=False,
         ),
         Profile(
@@ -116,6 +120,7 @@ PROFILES: dict[str, Profile] = {
             dpsgd_optimizer="adam",
             dpsgd_momentum=0.0,
             dpsgd_clip_norm=1.0,
+            protocol_every=1,
             synthetic_by_default=False,
         ),
     )

@@ -63,6 +63,7 @@ class Server:
         self._masked_with: dict[int, bytes] = {}  # signatures under who shared
         self._signatures: dict[int, bytes] = {}  # signatures under who survived
         self._recovered: dict[int, dict[int, bytes]] = {}  # owner -> place -> share
+        self._wrong: set[int] = set()  # those that gave another share than they had confirmed
 
     def advertise_keys(self, received: Iterable[Buffer]) -> Answers:
         """ADVERTISE from all -> ROSTER for each: its neighbours' keys."""
@@ -282,6 +283,7 @@ class Server:
             if commitment == self._committed(owner, sender):
                 self._recovered[owner][self.round.place(sender)] = share
             else:  # it had confirmed a share that fits; its other shares may be good
+                self._wrong.add(sender)
                 self.refusals.append(f"unmask: a wrong share of hospital {owner} from {sender}")
 
     def _kind(self, owner: int) -> str:
@@ -357,7 +359,8 @@ class Server:
     def _failed(
         self, remaining: Collection[int], needed: str, culprits: Collection[int] = ()
     ) -> RoundFailed:
-        failure = RoundFailed(self.phase, remaining, needed, {*culprits, *self.excluded})
+        liars = {*culprits, *self.excluded, *self._wrong}
+        failure = RoundFailed(self.phase, remaining, needed, liars)
         self._advance("failed", ())
         self.survivors = frozenset()
         self._sum = None

@@ -48,7 +48,7 @@ def test_flowers_local_dp_mod():
     wider = Claim(**{**vars(base), "clip_norm": 2 * base.clip_norm})
     assert wider.noise == base.noise == pytest.approx(math.sqrt(2 * math.log(1.25e5)))
     first, second = (check(claim).findings[0] for claim in (base, wider))
-    assert second.epsilon_total > 3 * first.epsilon_total
+    assert second.epsilon_total > 2.5 * first.epsilon_total
     assert second.epsilon_total == gaussian_epsilon(base.noise, 20.0, 10, 1e-5)
 
 
@@ -110,7 +110,8 @@ def test_dishonest_clients_and_sampling_leave_less_noise():
     claim = Claim(**{**vars(CASES["paper"][1]), "clients": 20, "client_rate": 0.5, "honest": 0.8})
     assert claim.in_sum == 8
     found = by_view(check(claim))[AFTER_SUM, ADD_REMOVE]
-    assert found.epsilon_total == gaussian_epsilon(claim.noise * math.sqrt(8), 7, 50, 1.9e-4)
+    exact = gaussian_epsilon(claim.noise * math.sqrt(8), 7, 50, 1.9e-4)
+    assert found.epsilon_total == pytest.approx(exact, rel=1e-12)
     assert Claim(**{**vars(claim), "honest": 1e-3}).in_sum == 1  # the one protected is honest
 
 

@@ -1,12 +1,19 @@
 """The Rényi divergence of the subsampled Gaussian, against 50-digit arithmetic."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from repro.accounting import (
+    FixedBatchGaussianEvent,
+    GaussianEvent,
+    PoissonSampledGaussianEvent,
+    RDPAccountant,
+)
 from repro.accounting.subsampled_gaussian import (
     _excess,
     _moments_on,
@@ -14,6 +21,7 @@ from repro.accounting.subsampled_gaussian import (
     rdp_poisson_gaussian,
     trapezoidal_step,
 )
+from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.errors import InputError
 from tests.accounting.oracles import rdp_integer, rdp_quadrature, relative
 
@@ -170,3 +178,31 @@ def test_bad_parameters_are_refused(sigma, q):
     """NaN, negative noise and impossible rates are one clear line, not a number."""
     with pytest.raises(InputError):
         rdp_poisson_gaussian(sigma, q, np.array([2.0]))
+
+
+@pytest.mark.parametrize("order", [1.0001, 1.01, 1.5, 2.0, 17.0])
+def test_no_jump_where_the_formula_changes(order):
+    """From quadrature to the two separate peaks, at σ = 0.04: the RDP goes on smoothly."""
+    for q in (1e-4, 0.1, 0.9):
+        above, below = ours(q, 0.0400001, order), ours(q, 0.0399999, order)
+        assert above <= below <= above * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("bad", [[1.0], [0.5, 2.0], [math.nan], [math.inf], [[2.0]]])
+def test_orders_are_checked(bad):
+    """Orders at or below 1, infinite, or not a list: refused, whichever curve is asked."""
+    for curve in (rdp_poisson_gaussian, rdp_fixed_batch_gaussian):
+        with pytest.raises(InputError, match="orders"):
+            curve(1.0, 0.1, np.array(bad))
+    with pytest.raises(InputError, match="orders"):
+        RDPAccountant().compose(GaussianEvent(1.0)).rdp(np.array(bad))
+
+
+def test_nothing_however_often_is_nothing():
+    """Rate 0 a googol times: 0, not NaN."""
+    for event in (PoissonSampledGaussianEvent(1.0, 0.0), FixedBatchGaussianEvent(1.0, 0.0)):
+        relation = event.proved_for()[0]
+        accountant = RDPAccountant(relation).compose(event, 10**400)
+        assert accountant.epsilon(1e-5)[0] == 0
+        assert accountant.delta(0.1) <= 1e-300
+        assert np.all(accountant.rdp(np.array([2.0, 50.0])) == 0)

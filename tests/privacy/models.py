@@ -27,7 +27,8 @@ def looped_gradients(model, loss_fn, inputs, targets, views=1):
         x = x.double() if x.is_floating_point() else x
         y = y.double() if y.is_floating_point() else y
         loss_fn(model(x), y.unsqueeze(0).expand(views, *y.shape)).mean().backward()
-        rows.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]))
+        grads = [p.grad for p in model.parameters() if p.requires_grad]
+        rows.append(torch.cat([(g.to_dense() if g.is_sparse else g).flatten() for g in grads]))
     return torch.stack(rows)
 
 

@@ -86,3 +86,33 @@ def test_a_grid_too_coarse_is_refused():
         module.add_discrete_gaussian(
             torch.zeros(10_000), noise_multiplier=6000.0, clip_norm=1.0, seed=0, step=0
         )
+
+
+@pytest.mark.parametrize(("sigma", "size"), [(0.5, 10), (1.0, 4_802_120), (30.0, 20_000)])
+def test_the_noise_covers_what_rounding_adds_to_the_sensitivity(sigma, size):
+    clip_norm = 0.7
+    grid = module.grid_step(sigma, clip_norm, size)
+    deviation = grid * 2**module.LOG2_SIGMA
+    after = module.sensitivity_on_grid(clip_norm, grid, size)
+    assert deviation / after == pytest.approx(sigma, rel=1e-12)
+    assert deviation > sigma * clip_norm
+
+
+def test_neighbours_on_the_grid_are_no_farther_apart_than_stated():
+    """2,000 random pairs, and the worst: every coordinate rounds away from its neighbour's."""
+    size, clip_norm = 50, 1.0
+    grid = module.grid_step(1e4, clip_norm, size)  # a coarse one, where it matters
+    bound = module.sensitivity_on_grid(clip_norm, grid, size)
+    stream = np.random.default_rng(3)
+    one = stream.normal(0, 2, (2000, size))
+    apart = stream.normal(0, 1, (2000, size))
+    other = one + clip_norm * apart / np.linalg.norm(apart, axis=1, keepdims=True)
+    on_grid = [np.round(sums / grid) * grid for sums in (one, other)]
+    assert np.linalg.norm(on_grid[0] - on_grid[1], axis=1).max() <= bound
+    low = np.full(size, 0.499999 * grid)
+    steps = np.floor(clip_norm / size**0.5 / grid)
+    high = np.full(size, (steps + 0.500001) * grid)
+    assert np.linalg.norm(high - low) <= clip_norm
+    worst = np.linalg.norm(np.round(high / grid) * grid - np.round(low / grid) * grid)
+    assert worst > np.linalg.norm(high - low)
+    assert worst <= bound

@@ -52,6 +52,20 @@ def test_a_wrong_share_is_told_from_a_right_one():
     assert "wrong share of hospital 1 from 0" in stage.server.refusals[0]
 
 
+def test_too_many_wrong_shares_fail_the_round_by_name():
+    """Two of four lie about every share: with threshold 3 there is no sum, and both are named."""
+    stage = Stage()
+    answers = stage.play("unmask")
+    replies = {i: stage.hospitals[i].unmask(m) for i, m in answers.items()}
+    for liar in (0, 2):
+        shares = messages.Unmask.from_bytes(bytes(replies[liar][56:-64])).shares
+        wrong = messages.Unmask(tuple((owner, bytes(33)) for owner, _ in shares))
+        replies[liar] = stage.as_hospital(liar, Kind.UNMASK, wrong.to_bytes())
+    with pytest.raises(RoundFailed, match="3 shares of hospital") as failure:
+        stage.server.unmask(replies.values())
+    assert failure.value.culprits == (0, 2)
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_an_owner_that_shared_another_secret_fails_the_round_by_name(lost, monkeypatch):
     """Shares of something else than was used: no wrong sum, but a failure that names it."""

@@ -24,8 +24,9 @@ from repro.accounting.pld.profile import Step
 from repro.errors import InputError
 
 _TAIL = 1e-6  # share of δ that is given up to losses left out, each time something is
-_TOLERANCE = 4e-4  # relative gain of halving the grid at which it is fine enough; the error is
+_TOLERANCE = 1.5e-4  # relative gain of halving the grid at which it is fine enough; the error is
 # about a third of that gain, since it falls with the square of the spacing
+_COARSEST = 5e-4  # spacing ÷ ε at which a grid may be fine enough
 _DELTA_TOLERANCE = 4e-3  # the same for δ, which moves by much more than ε does
 _REFINEMENTS = 10  # most halvings spent on a δ, and guesses of its size
 _FIRST_POINTS = 128  # of one step's losses, on the first grid
@@ -136,7 +137,8 @@ class _Refinement:
     def __init__(self, steps: _Steps, mu: float, delta: float, adding: bool) -> None:
         self.steps, self.mu, self.delta, self.adding = steps, mu, delta, adding
         self.epsilon, self.settled = math.inf, False
-        self._h, self._gain = _first_spacing(steps, mu, delta), math.inf
+        self._first = _first_spacing(steps, mu, delta)
+        self._h, self._gain = self._first, math.inf
 
     def refine(self) -> None:
         composed = _composed(self.steps, self.mu, self.delta, self.adding, self._h)
@@ -147,6 +149,8 @@ class _Refinement:
             epsilon = 0.0 if composed.zero else composed.epsilon(self.delta)
         gain = abs(self.epsilon - epsilon) / epsilon if 0 < epsilon < math.inf else math.inf
         fine = gain <= _TOLERANCE and self._gain <= 10 * _TOLERANCE
+        # Where ε is one large loss, it may sit on the same point of two coarse grids.
+        fine = fine and self._h <= max(_COARSEST * epsilon, self._first / 64)
         self.settled = fine or last or epsilon == 0
         self.epsilon = min(self.epsilon, epsilon)
         self._h, self._gain = self._h / 2, gain
@@ -195,7 +199,7 @@ def _delta_one_way(steps: _Steps, mu: float, epsilon: float, adding: bool) -> fl
     h = _first_spacing(steps, mu, about)
     for _ in range(_REFINEMENTS):
         composed = _composed(steps, mu, about, adding, h)
-        if composed is None:
+        if composed is None or (best < 1 and composed.points > _MOST_POINTS // 2):
             break
         if composed.zero:  # ε = 0 holds already at δ = about
             best, about = min(best, about), about * 1e-3

@@ -22,6 +22,7 @@ from repro.federated.training.plain import HospitalData, LocalReport
 from repro.federated.vector import to_vector
 from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
 from repro.privacy.engines.stacking import check_stackable
+from repro.privacy.gate import check_engine, training_mode
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.together import train_together
 from repro.random import RootSeed
@@ -97,6 +98,11 @@ class PrivateTrainer:
         if self.settings.engine not in ("auto", "vmap"):
             raise InputError("engine", self.settings.engine, "auto or vmap, for several at once")
         plans = [self.plans[data.hospital] for data in hospitals]
+        first = hospitals[0].train
+        with training_mode(model):  # once for all copies; remembered from round to round
+            choice = check_engine(
+                model, _cross_entropy, first.inputs()[:16], first.labels[:16], engine="vmap"
+            )
         runs = [
             DPSGDRun(
                 self._dpsgd(mine),
@@ -107,6 +113,7 @@ class PrivateTrainer:
                 seed=seed,
                 hospital=data.hospital,
                 round=round_number,
+                choice=choice,
             )
             for data, mine in zip(hospitals, plans, strict=True)
         ]

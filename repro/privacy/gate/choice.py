@@ -103,7 +103,7 @@ def _decide(batch: Batch, engine: str) -> EngineChoice:
     fast = ENGINES[_FAST]
     if engine == _FAST:  # its own words about a layer say more than what autograd makes of it
         choose(engine, batch.model)
-        measured(fast, first)
+        _named(batch.model, "book-keeping", lambda: measured(fast, first))
     found = _named(batch.model, "plain autograd", lambda: records_alone(probe))
     _named(batch.model, "a batch", lambda: refuse_mixing(probe, found))
     reason = None
@@ -240,8 +240,9 @@ def _key(
 def _remembered(
     model: nn.Module, key: tuple[Any, ...], loss_fn: LossFunction
 ) -> EngineChoice | None:
-    known = _KNOWN[model].get(key) if model in _KNOWN else None
-    return known[1] if known is not None and known[0]() == loss_fn else None
+    known = _KNOWN.get(model)
+    held, choice = known.get(key, (None, None)) if known else (None, None)
+    return choice if held is not None and held() == loss_fn else None
 
 
 def _remember(

@@ -33,15 +33,20 @@ def fixed_randomness(
         with torch.random.fork_rng(devices=devices):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
-            before = random.getstate(), str(np.random.get_state())  # noqa: NPY002
+            before = _drawn_so_far()
             torch.manual_seed(seed)
             with FixedRandomness(lead, device, seed) as mode:
                 yield mode
-            after = random.getstate(), str(np.random.get_state())  # noqa: NPY002
-            mode.used = mode.draws > 0 or before != after
+            mode.used = mode.draws > 0 or before != _drawn_so_far()
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _drawn_so_far() -> tuple[object, ...]:
+    """Where Python's and numpy's generators stand."""
+    state = np.random.get_state(legacy=False)  # noqa: NPY002
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
 
 
 class FixedRandomness(TorchDispatchMode):

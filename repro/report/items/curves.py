@@ -48,6 +48,20 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ),
         ),
     ),
+    (
+        "scattering, noise shared",
+        tuple(
+            (f"scattering-shared-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)
+        ),
+    ),
+    (
+        "second-order, noise shared",
+        (
+            ("public-newton-eps6", "public data, ε = 6"),
+            ("public-newton-eps1", "public data, ε = 1"),
+            ("scattering-newton-eps6", "scattering, ε = 6"),
+        ),
+    ),
 )
 REFERENCE = Mark("#9a9a9a", "-", "")
 End = tuple[int | float, int | float, str, str]  # x, y, name, colour
@@ -108,7 +122,7 @@ def _panel(
     """Draw the panel's arms; returns the ends of their lines, to be labelled."""
     ends: list[End] = []
     # The reference only beside runs that it may be compared with.
-    if not arms[0][0].endswith("fedavg"):
+    if not arms[0][0].startswith(("fedavg", "scattering", "public")):
         ends += _line(axes, evidence, "fedavg", "FedAvg", hospitals, key, scale, REFERENCE)
     for index, (arm, name) in enumerate(arms):
         ends += _line(axes, evidence, arm, name, hospitals, key, scale, mark(index))

@@ -80,6 +80,15 @@ FAMILIES: tuple[tuple[str, tuple[Curve, ...]], ...] = (
             Curve("no privacy", ("scattering-fedavg",), NONE, "D"),
         ),
     ),
+    (
+        "second-order, noise shared",
+        (
+            Curve("scattering in rings", ("scattering-newton-eps6",), OKABE_ITO["sky"], "P"),
+            Curve.by_epsilon(
+                "public data: ImageNet backbone", "public-newton-eps{:g}", OKABE_ITO["blue"], "D"
+            ),
+        ),
+    ),
 )
 
 

@@ -1,0 +1,188 @@
+"""Second-order training: every round against an oracle with the same noise, its budget, its run."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repro.accounting import gaussian_epsilon
+from repro.errors import InputError
+from repro.federated import whitening
+from repro.federated.execute import execute
+from repro.federated.features import LabelledFeatures
+from repro.federated.shared import second_order
+from repro.federated.shared.second_order import SecondOrderTrainer
+from repro.federated.training.plain import HospitalData
+from repro.models.whitened import WhitenedLinear
+from repro.random import RootSeed
+from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
+from repro.runs.store import RunStore
+from tests.federated.small import small_dataset, small_settings
+
+SEED = RootSeed.from_user(5)
+SIZES = {0: 40, 1: 25, 2: 60, 3: 31, 4: 44}
+FEATURES, CLASSES, ROUNDS = 6, 3, 5
+PRIVACY = RecordPrivacy(
+    epsilon=6.0, delta=1e-5, clip_norm=0.25, learning_rate=20.0, optimizer="sgd"
+)
+
+
+def hospitals() -> dict[int, HospitalData]:
+    """Features of very unequal scale and a mean, some longer than 1."""
+    stream = np.random.default_rng(0)
+    scale = np.geomspace(0.4, 0.05, FEATURES)
+    made = {}
+    for one, size in SIZES.items():
+        values = 0.3 + stream.normal(size=(size, FEATURES)) * scale
+        labels = stream.integers(0, CLASSES, size)
+        made[one] = HospitalData(one, LabelledFeatures.of(values, labels, "cpu"))
+    return made
+
+
+def trainer(**more) -> SecondOrderTrainer:
+    arguments = {"rounds": ROUNDS, "second": SecondOrder()} | more
+    return SecondOrderTrainer(
+        PRIVACY,
+        arguments["second"],
+        SharedNoise(),
+        more.get("secagg", SecAggParameters()),
+        SIZES,
+        features=FEATURES,
+        classes=CLASSES,
+        rounds=arguments["rounds"],
+        seed=SEED,
+    )
+
+
+def noise(sum_, round_number: int) -> np.ndarray:
+    """The shares that went into a round's sum, in its units."""
+    shares = [sum_.noise(one, round=round_number, step=0) for one in SIZES]
+    return np.sum(shares, axis=0) * sum_.plan.granularity
+
+
+def test_every_round_is_the_pooled_computation_with_the_same_noise():
+    """Records one at a time in float64, autograd for the gradients; only the noise is shared."""
+    made, model = trainer(), WhitenedLinear(FEATURES, CLASSES)
+    data = hospitals()
+    records = torch.cat([data[one].train.images for one in SIZES]).double()
+    labels = torch.cat([data[one].train.labels for one in SIZES])
+    count = len(records)
+
+    made.train_round(model, data, 1)
+    short = [x / max(1.0, float(x.norm())) for x in records]
+    expected = (sum(short).numpy() + noise(made._sums[1], 1)) / count
+    np.testing.assert_allclose(model.mean.double(), expected, atol=1e-4)
+
+    made.train_round(model, data, 2)
+    units = [(x - model.mean.double()) for x in records]
+    units = [u / u.norm() for u in units]
+    moments = sum(torch.outer(u, u) for u in units).numpy()
+    drawn, place = noise(made._sums[2], 2), 0
+    for i in range(FEATURES):
+        for j in range(i, FEATURES):
+            moments[i, j] += drawn[place] / (1 if i == j else math.sqrt(2))
+            moments[j, i] = moments[i, j]
+            place += 1
+    plan = made._sums[2].plan
+    floor = 0.5 * plan.share_deviation * math.sqrt(len(SIZES)) * math.sqrt(2 * FEATURES)
+    values, vectors = np.linalg.eigh(moments)
+    root = vectors @ np.diag(np.sqrt(floor / np.maximum(values, floor))) @ vectors.T
+    np.testing.assert_allclose(model.transform.double(), root, atol=1e-3)
+    assert values.max() > 2 * floor  # so that it did something
+
+    inputs = [model.transform.double() @ u for u in units]
+    inputs = [v / v.norm() for v in inputs]
+    weight = torch.zeros(CLASSES, FEATURES, dtype=torch.float64, requires_grad=True)
+    for round_number in range(3, ROUNDS + 1):
+        total = torch.zeros_like(weight)
+        for v, label in zip(inputs, labels, strict=True):
+            (gradient,) = torch.autograd.grad(
+                F.cross_entropy((weight @ v)[None], label[None]), weight
+            )
+            total += gradient * min(1.0, PRIVACY.clip_norm / float(gradient.norm()))
+        total += torch.from_numpy(noise(made._steps.sum, round_number)).view_as(total)
+        with torch.no_grad():
+            weight -= PRIVACY.learning_rate * total / count
+        made.train_round(model, data, round_number)
+        np.testing.assert_allclose(model.linear.weight.detach(), weight.detach(), atol=2e-3)
+
+
+def test_one_record_adds_at_most_length_one():
+    stream = np.random.default_rng(1)
+    model = WhitenedLinear(FEATURES, CLASSES)
+    model.mean.copy_(torch.from_numpy(stream.normal(size=FEATURES)))
+    for size in (1e-3, 1.0, 1e3):
+        for _ in range(20):
+            record = HospitalData(
+                0, LabelledFeatures.of(stream.normal(size=(1, FEATURES)) * size, np.zeros(1), "cpu")
+            )
+            for statistic in (second_order._sum_of_vectors, second_order._sum_of_products):
+                assert np.linalg.norm(statistic(model, record)) <= 1 + second_order._TOLERANCE
+
+
+@pytest.mark.parametrize("second", [SecondOrder(), SecondOrder(0.3, 0.4)])
+def test_all_rounds_together_cost_epsilon_and_no_less(second):
+    """Against the planned coalition after the planned drop-outs, by exact composition."""
+    made = trainer(second=second)
+    precision = sum(1 / one.plan.event(one.plan.shares, 1.0).noise_multiplier ** 2
+                    for one in made._sums.values())  # fmt: skip
+    steps = made._steps.plan
+    precision += (ROUNDS - 2) / steps.event(steps.shares, 1.0).noise_multiplier ** 2
+    epsilon = gaussian_epsilon(1 / math.sqrt(precision), 1.0, 1, PRIVACY.delta)
+    assert PRIVACY.epsilon * (1 - 1e-6) < epsilon <= PRIVACY.epsilon
+
+
+def test_a_trainer_that_begins_anew_goes_on_with_the_same_bits():
+    data = hospitals()
+    whole, model = trainer(), WhitenedLinear(FEATURES, CLASSES)
+    for number in range(1, ROUNDS + 1):
+        whole.train_round(model, data, number)
+    first, again = trainer(), WhitenedLinear(FEATURES, CLASSES)
+    for number in range(1, 4):
+        first.train_round(again, data, number)
+    second = trainer()
+    second.load_state_dict(first.state_dict())
+    for number in range(4, ROUNDS + 1):
+        second.train_round(again, data, number)
+    assert torch.equal(model.linear.weight, again.linear.weight)
+
+
+def test_more_lost_than_planned_is_no_release_and_changes_nothing():
+    made, model = trainer(secagg=SecAggParameters(drop_rate=0.5)), WhitenedLinear(FEATURES, CLASSES)
+    for number in range(1, ROUNDS + 1):
+        report = made.train_round(model, hospitals(), number)
+        assert report.facts["failed_steps"] == 1
+        assert not report.releases
+    assert model.mean.abs().max() == 0
+    assert torch.equal(model.transform, torch.eye(FEATURES))
+
+
+def test_too_few_rounds_or_another_model_is_refused():
+    with pytest.raises(InputError, match="rounds"):
+        trainer(rounds=2)
+    with pytest.raises(InputError, match="second_order"):
+        trainer(second=SecondOrder(0.5, 0.5))
+    with pytest.raises(InputError, match="model"):
+        trainer().train_round(nn.Linear(FEATURES, CLASSES), hospitals(), 1)
+
+
+def test_a_run_is_private_and_learns(tmp_path, monkeypatch):
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    dataset = small_dataset()
+    settings = small_settings("scattering-newton-eps6", rounds=4)
+    record = execute(settings, dataset, RunStore(tmp_path), quiet=True)
+    assert record.final_accuracy > 0.4  # of four classes, at ε = 6 for 128 images
+    stated = {
+        row["view"].split()[0]: row["epsilon_total"]
+        for row in record.privacy
+        if row["unit"] == "record" and row["relation"] == "add_remove"
+    }
+    # None is lost, so one share more than planned is in the sum; a coalition knows one.
+    assert 4.5 < stated["coalition"] < 6
+    assert stated["server"] < stated["coalition"]
+    assert stated["server"] == stated["public"]

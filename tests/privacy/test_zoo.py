@@ -1,0 +1,59 @@
+"""Every model of the zoo: each engine gives the numbers of a plain loop, or refuses by name."""
+
+import copy
+
+import pytest
+import torch
+
+from repro.errors import InputError
+from repro.privacy import check_engine, clipped_noisy_sum
+from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from tests.privacy.zoo import NONE, ZOO, batch_of
+
+CALL = {"noise_multiplier": 0.0, "seed": 0, "step": 0}
+
+
+def test_it_is_a_zoo():
+    assert len(ZOO) >= 60
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", ZOO)
+def test_right_or_refused(name):
+    """Float32 engines against ``backward`` on one record at a time in float64, at a clip norm
+    that clips about half of the records; random models in evaluation mode, where both agree on
+    what is computed, and one record's bound in training mode."""
+    one = ZOO[name]
+    torch.manual_seed(3)
+    model = one.build()
+    x, y = batch_of(one)
+    if one.engine == NONE:
+        for engine in ("auto", "bookkeeping", "vmap"):
+            with pytest.raises(
+                InputError, match=r"(layer|model|parameter|engine|loss_fn)[^:]*: got"
+            ):
+                clipped_noisy_sum(model, cross_entropy, x, y, clip_norm=1.0, engine=engine, **CALL)
+        assert all(p.grad is None for p in model.parameters())
+        return
+    if one.random:
+        result = clipped_noisy_sum(model, cross_entropy, x[:1], y[:1], clip_norm=0.01, **CALL)
+        assert (result.engine, result.clipped) == (one.engine, 1)
+        assert float(result.flat.double().norm()) <= 0.01 * (1 + 1e-5)
+        model.eval()
+    rows = looped_gradients(copy.deepcopy(model), cross_entropy, x, y)
+    clip_norm = float(rows.norm(dim=1).median()) * 1.0001
+    expected = clipped(rows, clip_norm)
+    assert check_engine(model, cross_entropy, x, y).engine.name == one.engine
+    right = 0
+    for engine in ("auto", "bookkeeping", "vmap"):
+        try:
+            result = clipped_noisy_sum(
+                model, cross_entropy, x, y, clip_norm=clip_norm, engine=engine, **CALL
+            )
+        except InputError:
+            assert engine != "auto"
+            continue
+        assert float((result.flat.double() - expected).norm()) <= 2e-5 * float(expected.norm())
+        right += 1
+    assert right >= 2 or one.engine == "bookkeeping"
+    assert all(p.grad is None for p in model.parameters())

@@ -1,0 +1,613 @@
+"""Models of many kinds, with the engine that ``auto`` is to take for each (or its refusal)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+FAST, SLOW, NONE = "bookkeeping", "vmap", "refused"
+CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]  # of a record
+    engine: str
+    tokens: bool = False  # whole numbers below 11 instead of normal ones
+    random: bool = False  # draws random numbers in training mode
+
+
+ZOO: dict[str, Entry] = {}
+
+
+def entry(name: str, build: Callable[[], nn.Module], shape: Any, engine: str, **more: bool) -> None:
+    assert name not in ZOO
+    ZOO[name] = Entry(build, shape, engine, **more)
+
+
+class Pooled(nn.Module):
+    """A layer on (B, C, …), then the mean over places and a linear head."""
+
+    def __init__(self, layer: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(channels, CLASSES)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(x)).flatten(2).mean(2))
+
+
+class Sequence(nn.Module):
+    """A layer on (B, T, E), then the mean over T and a linear head; tuples give their first."""
+
+    def __init__(self, layer: nn.Module, size: int, stem: nn.Module | None = None) -> None:
+        super().__init__()
+        self.stem, self.layer, self.head = stem or nn.Identity(), layer, nn.Linear(size, CLASSES)
+
+    def forward(self, x):
+        out = self.layer(self.stem(x))
+        return self.head((out[0] if isinstance(out, tuple) else out).mean(1))
+
+
+class Function(nn.Module):
+    """Named layers and a function of them and the input."""
+
+    def __init__(self, forward: Callable[..., Any], **layers: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(self, x)
+
+
+def function(forward: Callable[..., Any], **layers: Callable[[], Any]) -> Callable[[], nn.Module]:
+    return lambda: Function(forward, **{name: build() for name, build in layers.items()})
+
+
+def linear(inputs: int = 4, outputs: int = CLASSES, **more: Any) -> Callable[[], nn.Module]:
+    return lambda: nn.Linear(inputs, outputs, **more)
+
+
+def embedding(**more: Any) -> Callable[[], nn.Module]:
+    return lambda: nn.Embedding(11, 4, **more)
+
+
+# Linear layers and what stands between them.
+entry("linear", linear(), (4,), FAST)
+entry("linear no bias", linear(bias=False), (4,), FAST)
+for activation in (nn.ReLU, nn.GELU, nn.SiLU, nn.Softplus, nn.Mish):
+    entry(
+        f"mlp {activation.__name__}",
+        lambda a=activation: nn.Sequential(nn.Linear(4, 6), a(), nn.Linear(6, CLASSES)),
+        (4,),
+        FAST,
+    )
+entry(
+    "in-place relu",
+    lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(True), nn.Linear(6, 3)),
+    (4,),
+    FAST,
+)
+entry("prelu", lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(), nn.Linear(6, 3)), (4,), SLOW)
+entry(
+    "bilinear", function(lambda s, x: s.a(x, x.flip(1)), a=lambda: nn.Bilinear(4, 4, 3)), (4,), SLOW
+)
+entry(
+    "dropout",
+    lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)),
+    (4,),
+    FAST,
+    random=True,
+)
+entry(
+    "alpha dropout",
+    lambda: nn.Sequential(nn.Linear(4, 6), nn.AlphaDropout(0.3), nn.Linear(6, 3)),
+    (4,),
+    FAST,
+    random=True,
+)
+entry(
+    "dropout2d",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Dropout2d(0.5)), 4),
+    (2, 6, 6),
+    FAST,
+    random=True,
+)
+
+# Convolutions.
+for dims, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), start=1):
+    size = (6,) * dims
+    entry(f"conv{dims}d", lambda k=kind: Pooled(k(2, 4, 3), 4), (2, *size), FAST)
+    entry(
+        f"conv{dims}d groups stride",
+        lambda k=kind: Pooled(k(2, 4, 3, groups=2, stride=2, padding=1), 4),
+        (2, *size),
+        FAST,
+    )
+    entry(
+        f"conv{dims}d dilated",
+        lambda k=kind: Pooled(k(2, 4, 2, dilation=2, bias=False), 4),
+        (2, *size),
+        FAST,
+    )
+for dims, kind in enumerate((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), start=1):
+    entry(f"conv transpose {dims}d", lambda k=kind: Pooled(k(2, 4, 3), 4), (2, *(4,) * dims), SLOW)
+entry("conv same", lambda: Pooled(nn.Conv2d(2, 4, 3, padding="same"), 4), (2, 6, 6), FAST)
+entry("conv same even", lambda: Pooled(nn.Conv2d(2, 4, 2, padding="same"), 4), (2, 6, 6), SLOW)
+entry(
+    "conv circular",
+    lambda: Pooled(nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), 4),
+    (2, 6, 6),
+    SLOW,
+)
+entry(
+    "depthwise",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1)), 4),
+    (4, 6, 6),
+    FAST,
+)
+entry(
+    "max pool",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.MaxPool2d(2)), 4),
+    (2, 6, 6),
+    FAST,
+)
+entry(
+    "upsample",
+    lambda: Pooled(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2, 4, 3)), 4),
+    (2, 4, 4),
+    FAST,
+)
+entry(
+    "pixel shuffle",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 8, 3), nn.PixelShuffle(2)), 2),
+    (2, 6, 6),
+    FAST,
+)
+
+# Normalisations.
+entry(
+    "group norm",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), 4),
+    (2, 6, 6),
+    FAST,
+)
+entry("group norm first", lambda: Pooled(nn.GroupNorm(2, 4), 4), (4, 5), FAST)
+entry(
+    "group norm flat",
+    lambda: nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(2, 6), nn.Linear(6, 3)),
+    (4,),
+    FAST,
+)
+entry(
+    "layer norm",
+    lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)),
+    (4,),
+    FAST,
+)
+entry("layer norm 2d", lambda: Pooled(nn.LayerNorm((4, 5)), 4), (4, 5), FAST)
+entry(
+    "rms norm", lambda: nn.Sequential(nn.Linear(4, 6), nn.RMSNorm(6), nn.Linear(6, 3)), (4,), SLOW
+)
+entry(
+    "instance norm",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4)), 4),
+    (2, 6, 6),
+    FAST,
+)
+entry("instance norm affine", lambda: Pooled(nn.InstanceNorm2d(4, affine=True), 4), (4, 5, 5), SLOW)
+entry(
+    "batch norm",
+    lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)),
+    (4,),
+    NONE,
+)
+entry(
+    "local response",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.LocalResponseNorm(2)), 4),
+    (2, 6, 6),
+    FAST,
+)
+
+
+def _frozen(layer: nn.Module) -> nn.Module:
+    """Statistics of some earlier data, fixed: the layer in evaluation mode."""
+    torch.nn.init.normal_(layer.running_mean)
+    torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+    return layer.eval()
+
+
+entry(
+    "frozen batch norm",
+    lambda: nn.Sequential(nn.Linear(4, 6), _frozen(nn.BatchNorm1d(6)), nn.Linear(6, 3)),
+    (4,),
+    FAST,
+)
+entry(
+    "frozen batch norm 2d",
+    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), _frozen(nn.BatchNorm2d(4))), 4),
+    (2, 6, 6),
+    FAST,
+)
+entry(
+    "weight norm", lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (4,), SLOW
+)
+
+# Embeddings and sequences.
+entry("tokens", lambda: Sequence(nn.Embedding(11, 4), 4), (5,), FAST, tokens=True)
+entry(
+    "padding index",
+    lambda: Sequence(nn.Embedding(11, 4, padding_idx=0), 4),
+    (5,),
+    FAST,
+    tokens=True,
+)
+entry(
+    "embedding bag",
+    lambda: nn.Sequential(nn.EmbeddingBag(11, 4, mode="mean"), nn.Linear(4, 3)),
+    (5,),
+    SLOW,
+    tokens=True,
+)
+entry(
+    "sparse embedding",
+    lambda: Sequence(nn.Embedding(11, 4, sparse=True), 4),
+    (5,),
+    FAST,
+    tokens=True,
+)
+entry("max norm", lambda: Sequence(nn.Embedding(11, 4, max_norm=0.5), 4), (5,), NONE, tokens=True)
+entry("lstm", lambda: Sequence(nn.LSTM(4, 5, batch_first=True), 5), (6, 4), SLOW)
+entry(
+    "lstm two ways",
+    lambda: Sequence(nn.LSTM(4, 3, 2, bidirectional=True, batch_first=True), 6),
+    (6, 4),
+    SLOW,
+)
+entry("gru", lambda: Sequence(nn.GRU(4, 5, batch_first=True), 5), (6, 4), NONE)
+entry("rnn", lambda: Sequence(nn.RNN(4, 5, batch_first=True), 5), (6, 4), NONE)
+entry(
+    "lstm cell",
+    function(lambda s, x: s.h(s.c(x)[0]), c=lambda: nn.LSTMCell(4, 5), h=linear(5)),
+    (4,),
+    NONE,
+)
+entry(
+    "gru cell",
+    function(lambda s, x: s.h(s.c(x)), c=lambda: nn.GRUCell(4, 5), h=linear(5)),
+    (4,),
+    NONE,
+)
+
+
+class Attention(nn.Module):
+    def __init__(self, batch_first: bool = True) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+        self.batch_first, self.head = batch_first, nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        x = x if self.batch_first else x.transpose(0, 1)
+        out = self.attention(x, x, x, need_weights=False)[0]
+        return self.head(out.mean(1 if self.batch_first else 0))
+
+
+class OwnAttention(nn.Module):
+    """Scaled dot-product attention written with linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out, self.head = nn.Linear(4, 12), nn.Linear(4, 4), nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        x = x + self.out(torch.softmax(q @ k.mT / 2, -1) @ v)
+        return self.head(x.mean(1))
+
+
+class Vision(nn.Module):
+    """Patches, a class token and a transformer layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(2, 4, 2, stride=2)
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.body = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).mT
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
+        return self.head(self.body(x)[:, 0])
+
+
+entry("attention", Attention, (5, 4), SLOW)
+entry("attention sequence first", lambda: Attention(False), (5, 4), SLOW)
+entry("own attention", OwnAttention, (5, 4), FAST)
+entry(
+    "transformer layer",
+    lambda: Sequence(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), 4),
+    (5, 4),
+    SLOW,
+)
+entry(
+    "transformer dropout",
+    lambda: Sequence(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 4),
+    (5, 4),
+    SLOW,
+    random=True,
+)
+entry("vision transformer", Vision, (2, 4, 4), SLOW)
+entry(
+    "positions on arange",
+    function(
+        lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]))).mean(1)),
+        e=embedding(),
+        p=lambda: nn.Embedding(5, 4),
+        h=linear(),
+    ),
+    (5,),
+    SLOW,
+    tokens=True,
+)
+entry(
+    "positions by record",
+    function(
+        lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]).expand_as(x))).tanh().mean(1)),
+        e=embedding(),
+        p=lambda: nn.Embedding(5, 4),
+        h=linear(),
+    ),
+    (5,),
+    FAST,
+    tokens=True,
+)
+entry(
+    "sequence first",
+    function(
+        lambda s, x: s.b(torch.tanh(s.a(x.transpose(0, 1))).transpose(0, 1).mean(1)),
+        a=linear(4, 5),
+        b=linear(5),
+    ),
+    (6, 4),
+    SLOW,
+)
+
+# Ways of using parameters.
+_TIED = {"e": embedding(), "f": linear(4, 4)}
+entry(
+    "tied T",
+    function(lambda s, x: s.f(s.e(x).mean(1)).tanh() @ s.e.weight.T, **_TIED),
+    (5,),
+    SLOW,
+    tokens=True,
+)
+entry(
+    "tied mT",
+    function(lambda s, x: s.f(s.e(x).mean(1)).tanh() @ s.e.weight.mT, **_TIED),
+    (5,),
+    SLOW,
+    tokens=True,
+)
+entry(
+    "tied einsum",
+    function(lambda s, x: torch.einsum("be,ve->bv", s.f(s.e(x).mean(1)), s.e.weight), **_TIED),
+    (5,),
+    SLOW,
+    tokens=True,
+)
+entry(
+    "tied functional",
+    function(lambda s, x: F.linear(s.f(s.e(x).mean(1)), s.e.weight), **_TIED),
+    (5,),
+    SLOW,
+    tokens=True,
+)
+
+
+def _shared_weight() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, 3))
+    model[2].weight = model[0].weight
+    return model
+
+
+entry("shared weight", _shared_weight, (4,), FAST)
+entry(
+    "called twice",
+    function(lambda s, x: s.h(s.a(torch.tanh(s.a(x)))), a=linear(4, 4), h=linear()),
+    (4,),
+    FAST,
+)
+entry(
+    "bare parameter",
+    function(lambda s, x: s.a(x * s.w), a=linear(), w=lambda: nn.Parameter(torch.randn(4))),
+    (4,),
+    SLOW,
+)
+entry(
+    "einsum parameter",
+    function(
+        lambda s, x: torch.einsum("bi,ij->bj", x, s.w), w=lambda: nn.Parameter(torch.randn(4, 3))
+    ),
+    (4,),
+    SLOW,
+)
+entry(
+    "low rank",
+    function(lambda s, x: s.a(x) + s.up(s.down(x)), a=linear(), down=linear(4, 2), up=linear(2)),
+    (4,),
+    FAST,
+)
+entry(
+    "low rank, functional",
+    function(
+        lambda s, x: F.linear(x, s.up.weight @ s.down.weight),
+        down=linear(4, 2, bias=False),
+        up=linear(2, bias=False),
+    ),
+    (4,),
+    SLOW,
+)
+entry("no_grad branch", function(lambda s, x: s.a(x) - _constant(s.a, x), a=linear()), (4,), FAST)
+entry("detached output", function(lambda s, x: s.a(x) * s.a(x).detach(), a=linear()), (4,), FAST)
+entry(
+    "detached weight",
+    function(lambda s, x: s.a(x) + F.linear(x, s.a.weight.detach()), a=linear()),
+    (4,),
+    SLOW,
+)
+entry(
+    "data of weight",
+    function(lambda s, x: s.a(x) + x @ s.a.weight.data.t(), a=linear()),
+    (4,),
+    FAST,
+)
+entry("keyword", function(lambda s, x: s.a(input=x), a=linear()), (4,), FAST)
+entry(
+    "in-place residual",
+    function(lambda s, x: s.a(x).add_(s.b(x)), a=linear(), b=linear()),
+    (4,),
+    FAST,
+)
+entry(
+    "in-place on input",
+    function(lambda s, x: _mangled(s, x), a=linear(4, 4), b=linear(4, 4)),
+    (4,),
+    NONE,
+)
+entry(
+    "residual",
+    function(lambda s, x: s.h(x + torch.tanh(s.a(x))), a=linear(4, 4), h=linear()),
+    (4,),
+    FAST,
+)
+entry(
+    "gated",
+    function(
+        lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), a=linear(4, 4), b=linear(4, 4), h=linear()
+    ),
+    (4,),
+    FAST,
+)
+entry(
+    "experts",
+    function(lambda s, x: torch.where(x[:, :1] > 0, s.a(x), s.b(x)), a=linear(), b=linear()),
+    (4,),
+    FAST,
+)
+entry(
+    "complex residual",
+    function(lambda s, x: s.h(torch.fft.rfft(s.a(x)).abs()), a=linear(4, 4), h=linear(3)),
+    (4,),
+    FAST,
+)
+entry(
+    "folded positions",
+    function(
+        lambda s, x: s.a(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (5, -1)).mean(0), a=linear()
+    ),
+    (5, 4),
+    SLOW,
+)
+entry(
+    "folded in order",
+    function(lambda s, x: s.a(x.flatten(0, 1)).unflatten(0, (-1, 5)).mean(1), a=linear()),
+    (5, 4),
+    SLOW,
+)
+entry(
+    "checkpoint",
+    function(lambda s, x: s.h(checkpoint(s.a, x, use_reentrant=False)), a=linear(4, 4), h=linear()),
+    (4,),
+    FAST,
+)
+entry("unused layer", function(lambda s, x: s.a(x), a=linear(), b=linear()), (4,), NONE)
+entry(
+    "several inputs",
+    function(lambda s, x: (lambda x, mask: s.a(x * mask))(x), a=linear()),
+    (4,),
+    NONE,
+)
+entry("reference kept elsewhere", lambda: _hidden_reference(), (4,), NONE)
+entry(
+    "buffer written",
+    function(
+        lambda s, x: s.a(x - _running_mean(s, x)), a=linear(), state=lambda: nn.BatchNorm1d(4)
+    ),
+    (4,),
+    NONE,
+)
+entry("batch centred", function(lambda s, x: s.a(x - x.mean(0)), a=linear()), (4,), NONE)
+entry("batch softmax", function(lambda s, x: torch.softmax(s.a(x), 0), a=linear()), (4,), NONE)
+entry("batch rolled", function(lambda s, x: s.a(x + 1e-4 * x.roll(1, 0)), a=linear()), (4,), NONE)
+entry(
+    "mixup",
+    function(lambda s, x: s.a(_mixed(x) if s.training else x), a=linear()),
+    (4,),
+    NONE,
+    random=True,
+)
+entry(
+    "mixup at random",
+    function(lambda s, x: s.a(_mixed(x) if torch.rand(()) < 0.5 else x), a=linear()),
+    (4,),
+    NONE,
+    random=True,
+)
+entry(
+    "gradient mixing",
+    function(lambda s, x: s.a(x) + (h := s.a(x).mean(0)) - h.detach(), a=linear()),
+    (4,),
+    SLOW,
+)
+entry("memory of the last batch", function(lambda s, x: _remembering(s, x), a=linear()), (4,), NONE)
+
+
+def _constant(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return layer(x.flip(1))
+
+
+def _mangled(model: Any, x: torch.Tensor) -> torch.Tensor:
+    h = model.a(x) * 1.0
+    y = model.b(h)
+    h.add_(1)
+    return (y + h)[:, :CLASSES]
+
+
+def _hidden_reference() -> nn.Module:
+    model = Function(lambda s, x: s.a(x) + x @ s._kept[0].t(), a=nn.Linear(4, CLASSES))
+    model._kept = [model.a.weight]
+    return model
+
+
+def _running_mean(model: Any, x: torch.Tensor) -> torch.Tensor:
+    model.state.running_mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+    return model.state.running_mean
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    return 0.5 * x + 0.5 * x[torch.randperm(len(x))]
+
+
+def _remembering(model: Any, x: torch.Tensor) -> torch.Tensor:
+    last = getattr(model, "_last", torch.zeros(()))
+    model._last = x.detach().mean()
+    return model.a(x + last)
+
+
+def batch_of(one: Entry, records: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    stream = torch.Generator().manual_seed(5)
+    if one.tokens:
+        x = torch.randint(1, 11, (records, *one.shape), generator=stream)
+    else:
+        x = torch.randn(records, *one.shape, generator=stream)
+    return x, torch.randint(0, CLASSES, (records,), generator=stream)
