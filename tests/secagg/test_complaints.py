@@ -209,7 +209,7 @@ def test_too_many_liars_fail_the_round_by_name(monkeypatch):
     liars=st.dictionaries(st.integers(0, 7), st.sampled_from([*LIES, "complains"]), max_size=2),
     victims=st.sets(st.integers(0, 7), min_size=1),
 )
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_only_liars_are_named_and_every_cheat_is(hospitals, liars, victims):
     """Any two liars of any kinds: who is excluded has lied; who sealed badly for an honest
     hospital is excluded; the survivors' sum is exact or the round fails."""
