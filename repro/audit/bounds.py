@@ -16,7 +16,7 @@ from repro.errors import InputError
 
 Scores = np.ndarray  # (trials,) float64: larger speaks for the canary
 _HIGHEST = 60.0  # no audit here can show more; bisection ends there
-_HALVINGS = 60
+_HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,13 @@ def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
 
     if not 0 <= right <= guesses <= canaries:
         raise InputError("right", right, f"at most {guesses} guesses of {canaries} canaries")
-    binomial = stats.binom(guesses, 1 / (1 + math.exp(-epsilon)))
-    tail = float(binomial.sf(right - 1))
+    likely = 1 / (1 + math.exp(-epsilon))
+    tail = float(stats.binom.sf(right - 1, guesses, likely))
     if right == 0 or delta == 0:
         return min(1.0, tail)
-    below = np.cumsum(binomial.pmf(np.arange(right - 1, -1, -1)))  # P[v > W ≥ v − i], i = 1, 2, …
+    below = np.cumsum(
+        stats.binom.pmf(np.arange(right - 1, -1, -1), guesses, likely)
+    )  # P[v > W ≥ v − i], i = 1, 2, …
     worst = float((below / np.arange(1, right + 1)).max())
     return min(1.0, tail + 2 * canaries * delta * worst)
 

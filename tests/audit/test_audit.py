@@ -21,7 +21,7 @@ from tests.data.files import save, small_arrays
 
 DELTA = 1e-4
 # False alarm of an honest audit: 1e-3 by the confidence. Power: tried with other seeds too.
-PLAN = Plan(trials=200, canaries=2500, confidence=0.999)
+PLAN = Plan(trials=240, canaries=900, confidence=0.999)
 
 
 def record_claim():
