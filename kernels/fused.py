@@ -163,4 +163,5 @@ def _tile_for(params: int, device: torch.device) -> int:
         return 1024
     programs = 4 * torch.cuda.get_device_properties(device).multi_processor_count
     wanted = triton.next_power_of_2(max(1, params // programs))
-    return min(1024, max(128, wanted))
+    result: int = min(1024, max(128, wanted))
+    return result

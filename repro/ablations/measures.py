@@ -64,7 +64,8 @@ def late_accuracy(cell: Cell) -> float:
     for record in cell.records:
         last = record.history[-max(1, record.rounds // 4) :]
         accuracies.append(sum(entry["accuracy"] for entry in last) / len(last))
-    return sum(accuracies) / len(accuracies)
+    result: float = sum(accuracies) / len(accuracies)
+    return result
 
 
 def _surely_survived(cell: Cell) -> int | None:

@@ -29,7 +29,8 @@ def epsilon_from_rdp(
     tail = -(math.log(delta) + np.log(orders)) / a
     magnitude = rdp + np.abs(shift) + (abs(math.log(delta)) + np.log(orders)) / a
     epsilon = rdp + shift + tail + 4 * _EPS * magnitude
-    return np.maximum(epsilon, 0.0)
+    result: Float[np.ndarray, " orders"] = np.maximum(epsilon, 0.0)
+    return result
 
 
 def log_delta_from_rdp(
@@ -43,7 +44,8 @@ def log_delta_from_rdp(
     shift = np.log(a / orders)
     magnitude = a * (rdp + epsilon + np.abs(shift)) + np.log(orders)
     log_delta = a * (rdp - epsilon + shift) - np.log(orders) + 8 * _EPS * magnitude
-    return np.minimum(log_delta, 0.0)
+    result: Float[np.ndarray, " orders"] = np.minimum(log_delta, 0.0)
+    return result
 
 
 def epsilon_mironov(

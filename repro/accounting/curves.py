@@ -60,7 +60,8 @@ def rdp_laplace(
         large = a * y + np.log((orders + a * np.exp(-(orders + a) * y)) / (orders + a))
         moment = np.where(a * y > 30, large, np.log1p(small))
     # Pure DP caps every order: D_α ≤ D_∞ = y.
-    return np.maximum(np.minimum(moment / a, y) * _UP, 5e-324)
+    result: Float[np.ndarray, " orders"] = np.maximum(np.minimum(moment / a, y) * _UP, 5e-324)
+    return result
 
 
 def _laplace_series(orders: Float[np.ndarray, " orders"], y: float) -> Float[np.ndarray, " orders"]:

@@ -157,7 +157,8 @@ def mills(x: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """m(x) = (1 − Φ(x))/φ(x), elementwise, for x ≥ −37."""
     from scipy.special import erfcx  # here, so that importing the accountant stays cheap
 
-    return math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
+    result: Float[np.ndarray, ...] = math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
+    return result
 
 
 @functools.cache
@@ -172,4 +173,7 @@ def mills_drop(x: Float[np.ndarray, " points"], mu: float) -> Float[np.ndarray, 
     # 1 − s·m(s) cancels for large s; there the asymptotic series of the Mills ratio is exact.
     r = 1 / np.maximum(s * s, 1.0)
     tail = r * (1 - r * (3 - r * (15 - r * (105 - r * (945 - r * (10395 - r * 135135))))))
-    return mu / 2 * (np.where(s > 30, tail, 1 - s * mills(s)) @ weights)
+    result: Float[np.ndarray, " points"] = (
+        mu / 2 * (np.where(s > 30, tail, 1 - s * mills(s)) @ weights)
+    )
+    return result

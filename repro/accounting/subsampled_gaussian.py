@@ -62,13 +62,15 @@ def rdp_poisson_gaussian(
     if q == 1 or not np.all(np.isfinite(unsampled)):
         return unsampled
     if sigma < _SMALLEST_SIGMA:
-        return np.minimum(unsampled, _two_peaks(sigma, q, orders))
+        bounded: Float[np.ndarray, " orders"] = np.minimum(unsampled, _two_peaks(sigma, q, orders))
+        return bounded
     result = unsampled.copy()
     near = orders / sigma <= _FARTHEST_PEAK
     if near.any():
         result[near] = _log_moments(sigma, q, orders[near]) / (orders[near] - 1)
     # The smallest float above 0 stands in for what underflows: never below the truth.
-    return np.maximum(np.minimum(result, unsampled), 5e-324)
+    returned: Float[np.ndarray, " orders"] = np.maximum(np.minimum(result, unsampled), 5e-324)
+    return returned
 
 
 def rdp_gaussian(
@@ -141,7 +143,10 @@ def _moments_on(
     mean = total * (step / math.sqrt(2 * math.pi)) * up
     shift = shift[:, 0]
     with np.errstate(divide="ignore"):
-        return np.where(shift > 0, (shift + np.log(mean)) * (1 + 4 * _EPS), np.log1p(mean))
+        result: Float[np.ndarray, " orders"] = np.where(
+            shift > 0, (shift + np.log(mean)) * (1 + 4 * _EPS), np.log1p(mean)
+        )
+        return result
 
 
 def _likelihood(
@@ -170,13 +175,17 @@ def _excess(
         direct = (1 + u) * np.expm1(np.minimum(a * log1pu, _LINEAR_LIMIT)) - a * u
     small = np.abs(u) * alpha < _SERIES_BELOW
     if not small.any():
-        return direct
+        plain: Float[np.ndarray, "orders points"] = direct
+        return plain
     v = np.where(np.abs(u) < _SERIES_BELOW, u, 0.0)
     w = np.where(small, v, 0.0)
     series = np.ones_like(w)
     for k in range(_SERIES_TERMS, 2, -1):  # Horner: Σ_{k≥2} C(α,k)·u^k, from the last term on
         series = 1 + series * w * ((alpha - (k - 1)) / k)
-    return np.where(small, 0.5 * alpha * a * (w * w) * series, direct)
+    result: Float[np.ndarray, "orders points"] = np.where(
+        small, 0.5 * alpha * a * (w * w) * series, direct
+    )
+    return result
 
 
 def _worthwhile(
@@ -197,7 +206,8 @@ def _worthwhile(
     height = log_g - 0.5 * x * x
     keep = height > height.max() - _NEGLIGIBLE_NATS
     keep = keep | np.roll(keep, 1) | np.roll(keep, -1)
-    return (cells[keep][:, None] + np.arange(stride)).ravel()
+    result: np.ndarray = (cells[keep][:, None] + np.arange(stride)).ravel()
+    return result
 
 
 def _two_peaks(
@@ -232,4 +242,5 @@ def _two_peaks(
         large = np.logaddexp.reduce(logs, axis=0)
         moment = np.where(np.maximum(second, right) > 500, large, np.log1p(small))
     # The two terms of ``small`` cancel near order 1, down to a KL divergence of q/(2σ²).
-    return moment * (1 + 1e-10) / a + 1e-12
+    result: Float[np.ndarray, " orders"] = moment * (1 + 1e-10) / a + 1e-12
+    return result

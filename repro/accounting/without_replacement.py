@@ -55,7 +55,8 @@ def rdp_fixed_batch_gaussian(
     above = moments[np.ceil(chosen).astype(np.int64)]
     result = unsampled.copy()
     result[small] = (below + (chosen - floor) * (above - below)) / (chosen - 1) * _UP
-    return np.minimum(result, unsampled)
+    returned: Float[np.ndarray, " orders"] = np.minimum(result, unsampled)
+    return returned
 
 
 def _log_moments(sigma: float, gamma: float, largest: int) -> np.ndarray:
@@ -97,4 +98,5 @@ def _log_even_differences(sigma: float, largest: int) -> np.ndarray:
         logs = np.where(power == 0, 0.0, power * size) - 0.5 * x * x
         peak = logs.max(axis=1, keepdims=True)
         total = np.exp(logs - peak).sum(axis=1)
-    return peak[:, 0] + np.log(total * (_STEP / math.sqrt(2 * math.pi)))
+    result: np.ndarray = peak[:, 0] + np.log(total * (_STEP / math.sqrt(2 * math.pi)))
+    return result

@@ -90,7 +90,8 @@ def _eager(gradients: Tensor) -> Tensor:
     rows = gradients.float()
     factors = (1.0 / rows.norm(dim=1)).clamp(max=1.0)
     total = (rows * factors[:, None]).sum(dim=0)
-    return total + torch.randn_like(total)
+    result: Tensor = total + torch.randn_like(total)
+    return result
 
 
 def _copy_bandwidth(device: str, repeats: int) -> Row:

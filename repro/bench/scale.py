@@ -154,7 +154,8 @@ def _together_studies(arguments: argparse.Namespace) -> list[list[Study]]:
 
 
 def _repeats(arguments: argparse.Namespace, study: Study) -> int:
-    return arguments.repeats if study.job.hospitals < LARGE else arguments.large_repeats
+    result: int = arguments.repeats if study.job.hospitals < LARGE else arguments.large_repeats
+    return result
 
 
 def _ranks_for(job: Job, ranks: Sequence[int]) -> tuple[int, ...]:
@@ -179,7 +180,8 @@ def launch(job: Job, ranks: int) -> dict[str, Any]:
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"a job of {ranks} ranks failed:\n{done.stderr}")
-    return json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def _rows(study: Study, *, memory: bool = True) -> list[Row]:

@@ -79,7 +79,8 @@ def _images(count: int) -> Split:
 def _model(arguments: argparse.Namespace) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return DPResNet(width=arguments.width)
+        result: nn.Module = DPResNet(width=arguments.width)
+        return result
 
 
 class Ours:
@@ -109,7 +110,7 @@ class AuthorsWay:
         images = [Image.fromarray(image) for image in split.images]
         labels = split.labels
 
-        class Records(torch.utils.data.Dataset):
+        class Records(torch.utils.data.Dataset[Any]):
             def __len__(self) -> int:
                 return len(labels)
 

@@ -14,7 +14,7 @@ from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.errors import InputError
 from repro.formatting import to_json
-from repro.runs.arms import ARMS, get_arm
+from repro.runs.arms import ARMS, Arm, get_arm
 from repro.runs.profiles import Profile, get_profile
 
 EXIT_OUT_OF_BAND = 1
@@ -55,7 +55,7 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     return _draw(out, profile, dataset.fingerprint)
 
 
-def _arms(text: str | None) -> list:
+def _arms(text: str | None) -> list[Arm]:
     """Those asked for, or all that can run here; what cannot is said."""
     if text:
         return [get_arm(name) for name in text.split(",")]

@@ -188,7 +188,8 @@ class _Truth:
 
     def vector(self, hospital: int) -> np.ndarray:
         normal = self._seed.numpy_generator("secagg demonstration vector", hospital)
-        return (0.1 * normal.standard_normal(self._dimension)).astype(np.float32)
+        result: np.ndarray = (0.1 * normal.standard_normal(self._dimension)).astype(np.float32)
+        return result
 
     def weight(self, hospital: int) -> int:
         uniform = self._seed.numpy_generator("secagg demonstration weight", hospital)

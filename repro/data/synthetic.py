@@ -172,7 +172,8 @@ def _grid() -> tuple[Plane, Plane]:
 def _disc(across: np.ndarray, down: np.ndarray, radius: np.ndarray, edge: float = 1.4) -> Plane:
     """Coverage in [0, 1] of a disc around (0, 0), with an edge ``edge`` pixels wide."""
     distance = np.sqrt(across * across + down * down)
-    return np.clip((radius - distance) / np.float32(edge) + np.float32(0.5), 0, 1)
+    result: Plane = np.clip((radius - distance) / np.float32(edge) + np.float32(0.5), 0, 1)
+    return result
 
 
 def _background(draws: _Draws) -> list[Plane]:
@@ -254,7 +255,8 @@ def _add_granules(
 
 
 def _pair(plane: Plane, axis: int) -> Plane:
-    return plane + np.roll(plane, 1, axis)
+    result: Plane = plane + np.roll(plane, 1, axis)
+    return result
 
 
 def _photograph(canvas: list[Plane], draws: _Draws) -> UInt8[np.ndarray, "images 28 28 3"]:

@@ -39,7 +39,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if hashlib.sha256(body).digest() != digest:
         print(f"repro: {path} is damaged; the run starts from round 0", file=sys.stderr)
         return None
-    return torch.load(io.BytesIO(body), weights_only=True)
+    result: dict[str, Any] | None = torch.load(io.BytesIO(body), weights_only=True)
+    return result
 
 
 def saved_seed(folder: Path) -> RootSeed | None:

@@ -56,7 +56,7 @@ def execute(
     ranks = ranks or Ranks()
     run_id = settings.run_id(dataset.fingerprint)
     rounds = settings.rounds + extend
-    finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
+    finished: RunRecord | None = ranks.broadcast(store.load(run_id) if ranks.first else None)
     if finished is not None and finished.rounds >= rounds:
         if ranks.first:
             _say_if_code_changed(finished)

@@ -76,7 +76,10 @@ def fixed_features(
             part = path.with_suffix(".part.npy")
             np.save(part, _compute(model, images))
             os.replace(part, path)
-    return np.load(path, mmap_mode="c")  # read where it lies; whatever is written stays private
+    result: np.ndarray = np.load(
+        path, mmap_mode="c"
+    )  # read where it lies; whatever is written stays private
+    return result
 
 
 def _digest(model: FixedFeatures, images: np.ndarray) -> str:

@@ -53,7 +53,8 @@ class DPResNet(nn.Module):
         features = self.conv2(self.conv1(images))
         features = features + self.res1(features)
         features = self.res3(self.res2(features))
-        return self.classifier(self.pool(features).flatten(1))
+        result: Float[Tensor, "b classes"] = self.classifier(self.pool(features).flatten(1))
+        return result
 
 
 def group_count(width: int) -> int:

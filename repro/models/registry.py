@@ -55,4 +55,5 @@ def build_model(
         model = factory(
             in_channels=in_channels, num_classes=num_classes, width=settings.width, **options
         )
-    return model.to(memory_format=torch.channels_last)
+    result: nn.Module = model.to(memory_format=torch.channels_last)
+    return result

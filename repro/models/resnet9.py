@@ -31,7 +31,8 @@ class ResNet9(nn.Module):
         features = features + self.residual1(features)
         features = self.layer3(self.layer2(features))
         features = features + self.residual3(features)
-        return self.classifier(self.pool(features).flatten(1))
+        result: Float[Tensor, "b classes"] = self.classifier(self.pool(features).flatten(1))
+        return result
 
 
 def _conv_norm(inputs: int, outputs: int) -> nn.Sequential:

@@ -49,7 +49,8 @@ class ScatteringLinear(nn.Module):
         return F.group_norm(maps, math.gcd(GROUPS, maps.shape[1])).flatten(1)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        return self.head(self.features(images))
+        result: Float[Tensor, "b classes"] = self.head(self.features(images))
+        return result
 
 
 def scattering(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps k l"]:
@@ -74,7 +75,8 @@ def scattering(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps k l"]:
                 modulus = torch.fft.ifft2(_subsample(first_spectrum * second, coarser - scale))
                 orders[2].append(bank.average(modulus.abs(), coarser))
     maps = torch.stack([one for order in orders for one in order], dim=1)
-    return maps.unflatten(0, shape[:2]).flatten(1, 2)
+    result: Float[Tensor, "b maps k l"] = maps.unflatten(0, shape[:2]).flatten(1, 2)
+    return result
 
 
 class _Bank:
@@ -97,7 +99,8 @@ class _Bank:
         """signal ⋆ φ at a quarter of the full resolution, the border cut off."""
         weights = self._averages[resolution]
         side = math.isqrt(weights.shape[1])
-        return (signal.flatten(1) @ weights).unflatten(1, (side, side))
+        result: Tensor = (signal.flatten(1) @ weights).unflatten(1, (side, side))
+        return result
 
 
 @lru_cache(maxsize=4)
@@ -142,7 +145,8 @@ def _restrict(spectrum: np.ndarray, resolution: int) -> np.ndarray:
     """The filter for signals subsampled by 2^resolution: frequencies beyond theirs wrap around."""
     k = 2**resolution
     side = len(spectrum) // k
-    return spectrum.reshape(k, side, k, side).sum(axis=(0, 2))
+    result: np.ndarray = spectrum.reshape(k, side, k, side).sum(axis=(0, 2))
+    return result
 
 
 def _averaging(low: np.ndarray, resolution: int) -> Tensor:
@@ -164,4 +168,5 @@ def _subsample(spectrum: Tensor, octaves: int) -> Tensor:
         return spectrum
     k = 2**octaves
     side = spectrum.shape[-1] // k
-    return spectrum.unflatten(-1, (k, side)).mean(-2).unflatten(-2, (k, side)).mean(-3)
+    result: Tensor = spectrum.unflatten(-1, (k, side)).mean(-2).unflatten(-2, (k, side)).mean(-3)
+    return result

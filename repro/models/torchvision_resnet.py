@@ -26,4 +26,5 @@ def resnet18(in_channels: int = 3, num_classes: int = 8, width: int = 64) -> nn.
     model = build(weights=None, num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False)
     model.maxpool = nn.Identity()
-    return model
+    result: nn.Module = model
+    return result

@@ -70,7 +70,8 @@ class DPResNetVariant(nn.Module):
             features = self.skip3(features) + self.res3(features)
         else:
             features = self.res3(self.res2(features))
-        return self.classifier(self.pool(features).flatten(1))
+        result: Float[Tensor, "b classes"] = self.classifier(self.pool(features).flatten(1))
+        return result
 
     def _block(self, inputs: int, outputs: int, *, halve: bool = False) -> nn.Sequential:
         return nn.Sequential(

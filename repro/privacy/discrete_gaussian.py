@@ -64,7 +64,8 @@ class _Streams:
         self._drawn[lanes] += 1
         counter = (index & 0xFFFFFFFF, index >> 32, drawn, np.zeros_like(drawn))
         low, high, _, _ = philox4x32(counter, self._key)
-        return ((high & 0x3FFFFFFF) << 32 | low) & ((1 << count) - 1)
+        result: np.ndarray = ((high & 0x3FFFFFFF) << 32 | low) & ((1 << count) - 1)
+        return result
 
     def below(self, lanes: np.ndarray, limit: int) -> np.ndarray:
         """Uniform integers in [0, limit), by rejection, limit ≤ 2¹⁶."""
@@ -181,7 +182,8 @@ def grid_step(noise_multiplier: float, clip_norm: float, size: int) -> float:
             f"less than {noise_multiplier * 0.5 / slack:.4g} for discrete noise on "
             f"{size} parameters: its grid would be too coarse",
         )
-    return noise_multiplier * clip_norm / (1 - slack) / 2**LOG2_SIGMA
+    result: float = noise_multiplier * clip_norm / (1 - slack) / 2**LOG2_SIGMA
+    return result
 
 
 def add_discrete_gaussian(

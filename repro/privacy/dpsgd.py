@@ -211,7 +211,8 @@ class DPSGDRun:
         views = self.augment(records.repeat_interleave(self.settings.views, dim=0), generator)
         if self.settings.views == 1:
             return views
-        return views.unflatten(0, (len(records), self.settings.views))
+        result: Tensor = views.unflatten(0, (len(records), self.settings.views))
+        return result
 
     def _derive(self, purpose: str) -> int:
         return self.seed.derive(purpose, self.hospital, self.round, self.steps)

@@ -82,7 +82,8 @@ def vmapped_gradients(
             randomness="different",
         )(values, inputs if views > 1 else inputs.unsqueeze(1), targets)
     buffers.check()
-    return gradients
+    result: dict[str, Tensor] = gradients
+    return result
 
 
 class RecordLoss:

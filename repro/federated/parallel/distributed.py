@@ -89,7 +89,7 @@ class TorchRanks(Ranks):
     def __init__(self, store: dist.Store) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.here = _whole("LOCAL_WORLD_SIZE", 1)
-        self._store = dist.PrefixStore("repro", store)
+        self._store = dist.PrefixStore("repro", store)  # type: ignore[attr-defined]
         self.ending = False  # what ends the run may be known: SIGTERM has nothing to add
         self.terminated = False  # SIGTERM came all the same
 
@@ -256,7 +256,8 @@ def _connect() -> TorchRanks:
     timeout = timedelta(seconds=_whole(TIMEOUT, DEFAULT_TIMEOUT))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store, rank, size = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+        meeting = dist.rendezvous("env://", rank, size, timeout=timeout)  # type: ignore[attr-defined]
+        store, rank, size = next(meeting)
         store.set_timeout(timeout)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as problem:

@@ -207,7 +207,8 @@ def _sum_of_vectors(model: WhitenedLinear, data: HospitalData) -> Float[np.ndarr
     """Σ x_i, each shortened to length 1 if it is longer; (F,) float64."""
     vectors = data.train.inputs().double()
     vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1)
-    return vectors.sum(0).cpu().numpy()
+    result: Float[np.ndarray, " size"] = vectors.sum(0).cpu().numpy()
+    return result
 
 
 @torch.no_grad()

@@ -257,7 +257,8 @@ class PrivateSum:
         if not largest <= plan.largest_sum:  # NaN too
             raise InputError("sums", largest, f"finite, and at most {plan.largest_sum:g}")
         steps = np.rint(values.astype(np.float64) / plan.granularity).astype(np.int64)
-        return steps + self.noise(hospital, round=round, step=step)
+        result: Shaped[np.ndarray, " size"] = steps + self.noise(hospital, round=round, step=step)
+        return result
 
     def noise(self, hospital: int, *, round: int, step: int) -> Shaped[np.ndarray, " size"]:
         """A hospital's share of the noise, in grid steps, (P,) int64."""

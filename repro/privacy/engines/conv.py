@@ -61,7 +61,7 @@ def _weight_gradient(
     weight, groups: instead of the layer's own.
     """
     dimensions = len(layer.kernel_size)
-    return torch.ops.aten.convolution_backward(
+    result: Tensor = torch.ops.aten.convolution_backward(
         g,
         x,
         widened(layer.weight.detach() if weight is None else weight),  # only its shape counts
@@ -74,6 +74,7 @@ def _weight_gradient(
         layer.groups if groups is None else groups,
         [False, True, False],
     )[1]
+    return result
 
 
 def _method(call: Call) -> Callable[[Call], Kept]:
@@ -132,12 +133,14 @@ def _by_unfolding(call: Call) -> Kept:
 def _by_group(values: Tensor, records: int, groups: int) -> Tensor:
     """(records · views, groups · F, T) -> (records · groups, F, views · T)."""
     split = by_record(values, records).unflatten(2, (groups, -1))  # (B, views, groups, F, T)
-    return split.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(0, 1)
+    result: Tensor = split.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(0, 1)
+    return result
 
 
 def _macs(call: Call) -> int:
     """Multiply-adds of one record's weight gradient."""
-    return call.views * call.g.shape[2:].numel() * call.layer.weight.numel()
+    result: int = call.views * call.g.shape[2:].numel() * call.layer.weight.numel()
+    return result
 
 
 def _ghost_is_cheaper(call: Call) -> bool:
@@ -147,7 +150,8 @@ def _ghost_is_cheaper(call: Call) -> bool:
     grid = PixelGrid.of(call.layer, (call.g.shape[2], call.g.shape[3]))
     ghost = grid.multiply_adds(call.layer, call.views) + _macs(call)
     kept = _ONE_BY_ONE * _macs(call) + MACS_PER_FLOAT * call.layer.weight.numel()
-    return ghost < kept
+    result: bool = ghost < kept
+    return result
 
 
 def _padding(layer: Any) -> Any:

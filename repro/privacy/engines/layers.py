@@ -63,7 +63,8 @@ class Kept:
         )
 
     def squared_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.rows, dim=1).square()
+        result: Tensor = torch.linalg.vector_norm(self.rows, dim=1).square()
+        return result
 
     def weighted_sum(self, factors: Tensor, finite: Tensor | None) -> Tensor:
         rows = self.rows if finite is None else without(self.rows, finite)
@@ -188,4 +189,5 @@ def without(values: Tensor, keep: Tensor) -> Tensor:
 
 def by_record(values: Tensor, records: int) -> Tensor:
     """(records · views, …) -> (records, views, …)."""
-    return values.unflatten(0, (records, len(values) // records))
+    result: Tensor = values.unflatten(0, (records, len(values) // records))
+    return result

@@ -52,7 +52,8 @@ def _sum_of_products(call: Call) -> Tensor:
         _over_positions((xs - means).mul_(gs))
         for xs, gs, means in zip(x.split(chunk), g.split(chunk), mean.split(chunk), strict=True)
     ]
-    return torch.cat(sums) * rstd.flatten(1)
+    result: Tensor = torch.cat(sums) * rstd.flatten(1)
+    return result
 
 
 class LayerNormRule:

@@ -53,7 +53,7 @@ class FixedRandomness(TorchDispatchMode):
     """Does every random operation once for each record, each time from the same seed."""
 
     def __init__(self, lead: tuple[int, ...], device: torch.device, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lead, self.seed, self.draws, self.used = lead, seed * 1_000_003, 0, False
         self._device = device
 

@@ -45,7 +45,7 @@ _LARGEST = 1 << 32  # the agent is on this machine, and its own user's
 def client_app() -> Any:
     """Flower's ClientApp for a hospital: it hands every message to the agent beside it."""
     flwr_app, flwr_clientapp = _flwr()
-    app = flwr_clientapp.ClientApp()
+    app: Any = flwr_clientapp.ClientApp()
 
     @app.query(ACTION)
     def answer(message: Any, context: Any) -> Any:
@@ -65,7 +65,7 @@ def server_app() -> Any:
     _flwr()
     from flwr.serverapp import ServerApp
 
-    app = ServerApp()
+    app: Any = ServerApp()
 
     @app.main()
     def main(grid: Any, context: Any) -> None:
