@@ -14,7 +14,7 @@ from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN
 from repro.runs.arms import ARMS
 from repro.runs.guarantees import promise
-from repro.runs.profiles import SCATTERING_SEARCH
+from repro.runs.profiles import NEWTON_SEARCH, SCATTERING_SEARCH
 
 LENGTHS = "ablations/training-length"  # the side file that holds the longer runs
 
@@ -104,9 +104,10 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
             "What honest privacy reaches with a model that suits few images",
             f"at ε = 6 for a record, with secure aggregation and {counts_in_words(evidence)}: "
             f"{'; '.join(parts)}. With all images in one trusted place, {promise(POOLED)} and "
-            f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. About "
-            f"{SCATTERING_SEARCH} runs, judged on the hospitals' validation images, chose its "
-            f"settings; no ε here covers that search{charged(evidence)}.",
+            f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. No ε "
+            f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
+            f"runs for scattering{charged(evidence)}, and some {NEWTON_SEARCH} simulated settings "
+            "for second-order steps (docs/feature-search.md says what such a search would cost).",
         )
     ]
     return found + _trained_longer(sources)

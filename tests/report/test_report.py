@@ -161,7 +161,7 @@ def test_the_search_is_charged_by_composing_its_steps(tmp_path):
     run = fake.record("scattering-dpsgd-eps6-secagg", 10, 0)
     RunStore(tmp_path).save(run)
     untold = answer(Sources.of(tmp_path), []).found[3].text
-    assert "no ε here covers that search." in untold
+    assert "40 runs for scattering, and some" in untold
     schedule = {"noise_multiplier": 1.42481, "sample_rate": 0.12296, "steps": 180}
     rows = [row | schedule for row in run.privacy]
     RunStore(tmp_path).save(dataclasses.replace(run, privacy=rows))
