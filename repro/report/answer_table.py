@@ -90,8 +90,9 @@ def answer_table(sources: Sources) -> Table:
         rows=rows,
         caption="Accuracy (%) of the last round: mean over seeds, in brackets each seed"
         f"{_guessing(evidence)}. ε: total, from the runs' ledgers, at {_deltas(evidence)}, for the "
-        "unit in brackets (below the 6 promised where noise was calibrated by a looser accountant, or "
-        "for a drop-out that did not happen). Compare rows of one model with each other, none with the claim."
+        "unit in brackets (below the 6 promised where noise was calibrated by a looser "
+        "accountant, or for a drop-out that did not happen). Compare rows of one model with each "
+        "other, none with the claim."
         f"{_public_seeds(evidence)} {evidence.caption()}",
     )
 
