@@ -71,7 +71,7 @@ def _polish(
     vertex = _vertex(s, values, best)
     if vertex is not None:
         last.append(1 + math.exp(vertex))
-    final = objective(np.array(last))
+    final = objective(np.array(last, dtype=np.float64))  # orders may pass 2⁶³
     winner = int(np.argmin(final))
     return float(final[winner]), float(last[winner])
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 
+# Loaded at its first key otherwise, which a server without a free descriptor could not do.
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -69,8 +69,13 @@ def test_ctrl_c_of_a_whole_campaign_ends_its_workers_at_once(tmp_path):
     lines = err.decode().splitlines()
     assert lines[-1] == "repro reproduce: interrupted; the same command goes on"
     assert not [line for line in lines if "Traceback" in line or "Exception" in line], lines
-    with pytest.raises(ProcessLookupError):  # nobody of the group is left
-        os.killpg(child.pid, 0)
+    for _ in range(100):  # nobody of the group is left; multiprocessing's own helper goes last
+        try:
+            os.killpg(child.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    pytest.fail("a process of the group was left")
 
 
 def test_ctrl_c_of_a_command_that_keeps_nothing_promises_nothing(capsys, monkeypatch):
