@@ -8,13 +8,14 @@ not repeated: who reads the report should be able to finish it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro.ablations import NAMES, get_ablation
+from repro.ablations import NAMES
 from repro.report.answer import Answer, answer
 from repro.report.items import FIGURES, ITEMS, Item, find
+from repro.report.items.table6_audit import audit_summary
 from repro.report.methods import measured_table
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
@@ -29,7 +30,7 @@ SUBTITLE = (
 PAPER = "https://arxiv.org/abs/2412.00687"
 CHART = "answer"  # the figure on the first screen
 SHOWN_FIGURES = ("frontier", "accuracy", "recall")
-SHOWN_TABLES = ("table1", "table2", "table6")  # the first table of each
+SHOWN_TABLES = ("table2",)  # the first table of each, without its notes
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,14 @@ def collect(sources: Sources) -> Content:
         answer=answer(sources, verdicts),
         chart=_figure(sources, find("figure", CHART)),
         verdicts=verdict_table(sources, verdicts),
-        tables=[item.load().build(sources)[0] for item in shown if item.kind == "table"],
+        tables=[
+            *(
+                replace(item.load().build(sources)[0], notes=())
+                for item in shown
+                if item.kind == "table"
+            ),
+            audit_summary(sources),
+        ],
         figures=[_figure(sources, item) for item in FIGURES if item.name in SHOWN_FIGURES],
         elsewhere=_elsewhere(sources),
         ablations=ablation_summary(sources),
@@ -83,7 +91,7 @@ def _elsewhere(sources: Sources) -> list[tuple[str, str]]:
 
 
 def ablation_summary(sources: Sources) -> Table | None:
-    """A line for each ablation that was run: its question and what it measured."""
+    """A line for each ablation that was run: the extremes of what it measured."""
     rows = []
     for name in NAMES:
         path = sources.find(f"ablations/{name}.json")
@@ -93,7 +101,6 @@ def ablation_summary(sources: Sources) -> Table | None:
             rows.append(
                 {
                     "name": name,
-                    "question": get_ablation(name).question,
                     "range": _range(variants),
                 }
             )
@@ -104,12 +111,11 @@ def ablation_summary(sources: Sources) -> Table | None:
         title="Ablations",
         columns=[
             Column("name", "ablation"),
-            Column("question", "question"),
             Column("range", "accuracy (%), lowest and highest variant"),
         ],
         rows=rows,
-        caption="Each with its table and figure in ablations/NAME.md and .svg; `repro ablate NAME` "
-        "runs one.",
+        caption="Each with its question, table and figure in ablations/NAME.md and .svg; `repro "
+        "ablate NAME` runs one.",
     )
 
 

@@ -55,7 +55,7 @@ def measured_table(sources: Sources) -> Table:
         ("package version", each([r.code.get("version") for r in records])),
         ("fingerprint of the code", each([r.code.get("fingerprint") for r in records])),
         ("commit", each([r.code.get("commit") for r in records])),
-        ("what Rényi accounting gives away", given_away(sources)),
+        ("what Rényi accounting alone would give away", given_away(sources)),
         ("training time, all runs", f"{seconds / 3600:.2f} h" if records else "–"),
     ]
     return Table(
@@ -71,7 +71,8 @@ def _model(model: dict[str, Any]) -> str:
     count = model.get("parameters")
     size = f", {count:,} parameters" if isinstance(count, int) else ""
     # Width is DPResNet's and the ResNets'; scattering has none.
-    width = "" if model.get("name") == "scattering" else f", width {model.get('width')}"
+    fixed = ("scattering", "scattering-rings", "backbone")
+    width = "" if model.get("name") in fixed else f", width {model.get('width')}"
     return f"{model.get('name')}{width}{size}"
 
 

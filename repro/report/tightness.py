@@ -62,7 +62,7 @@ def given_away(sources: Sources) -> str:
             parts.append(f"{least:.0f} to {most:.0f} % {words}")
     if not parts:
         return f"{NOT_MEASURED} here ({COMMAND}, with dp-accounting installed)"
-    return f"the stated ε exceeds the tight one by {', '.join(parts)} (Table 2e)"
+    return f"its ε exceeds the tight one by {', '.join(parts)} (Table 2e)"
 
 
 def tightness_table(sources: Sources) -> Table:
