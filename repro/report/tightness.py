@@ -88,8 +88,9 @@ def tightness_table(sources: Sources) -> Table:
         "independent of machine, data and seeds.",
         notes=[
             "Tight: the privacy loss distribution, from below and from above; the true ε lies "
-            "between. Given away: by how much the stated ε exceeds it. No guarantee is ever "
-            "stated by the tight accountant; it only says how careful the stated ε is.",
+            "between. Given away: by how much RDP alone exceeds it. "
+            "The bounds are dp-accounting's, an independent oracle; guarantees are stated by the "
+            "smaller of our own accountants.",
             "A run's row is of the hospital whose stated ε is its largest. All for adding or "
             "removing one record.",
         ],

@@ -19,6 +19,7 @@ from repro.runs.settings import (
     RecordPrivacy,
     RunSettings,
     SecAggParameters,
+    SecondOrder,
     SharedNoise,
     UpdatePrivacy,
 )
@@ -100,6 +101,7 @@ def from_record(given):
         "record_privacy": RecordPrivacy,
         "update_privacy": UpdatePrivacy,
         "secagg": SecAggParameters,
+        "second_order": SecondOrder,
         "shared": SharedNoise,
     }
     own = {one.name for one in dataclasses.fields(RunSettings)}
