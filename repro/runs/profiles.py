@@ -45,7 +45,7 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(
             name="smoke",
-            summary="a minute on 2 cores: proves that everything runs, no number means anything",
+            summary="minutes on 2 cores: proves that everything runs, no number means anything",
             width=4,
             rounds=2,
             local_epochs=1,
