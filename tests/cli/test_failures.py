@@ -55,12 +55,36 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
 
 
-def test_ctrl_c_of_a_whole_campaign_ends_its_workers_at_once(tmp_path):
-    """As a terminal does it: SIGINT to every process of the group."""
+def processes_of_group(group: int) -> int:
+    """How many processes have that process group (Linux)."""
+    count = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:  # pid (name) state parent group ...
+            count += int(stat.read_text().rpartition(")")[2].split()[2]) == group
+        except OSError:  # gone in between
+            continue
+    return count
+
+
+@pytest.mark.parametrize("moment", ["first process", "second process", "first run"])
+def test_ctrl_c_of_a_whole_campaign_ends_its_workers_at_once(tmp_path, moment):
+    """As a terminal does it: SIGINT to every process of the group, also while they start."""
+    if "process" in moment and not Path("/proc/self/stat").exists():
+        pytest.skip("counts processes in /proc")
     words = ["reproduce", "--profile", "smoke", "--data", "synthetic", "--device", "cpu"]
     words += ["--hospitals", "10", "--seeds", "0,1", "--out", str(tmp_path)]
     child = start(words, start_new_session=True)
-    wait_for(tmp_path, "runs/*/lock")
+    # The command itself, Python's helper for shared resources, then the workers.
+    wanted = {"first process": 3, "second process": 4}.get(moment, 0)
+    for _ in range(1200):
+        locks = len(list(tmp_path.glob("runs/*/lock")))
+        enough = processes_of_group(child.pid) >= wanted if wanted else locks >= 1
+        if enough:
+            break
+        time.sleep(0.02 if wanted else 0.05)
+    else:
+        child.kill()
+        pytest.fail(f"never came to the {moment}")
     began = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)
     _, err = child.communicate(timeout=30)

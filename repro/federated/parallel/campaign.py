@@ -12,6 +12,8 @@ import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from repro.data import Dataset
@@ -88,8 +90,9 @@ def _execute(
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_prepare, initargs=(dataset, store.root, device)
     ) as pool:
-        futures = {pool.submit(_work, runs[index]): index for index in todo}
         try:
+            with _interrupts_held():  # the first `submit`s start the processes
+                futures = {pool.submit(_work, runs[index]): index for index in todo}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as broken:
@@ -105,6 +108,24 @@ def _execute(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits while processes start; they inherit that until their handler is set.
+
+    Without it, one that still imports its modules ends in a traceback of its own.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # Python's helper process unblocks SIGINT where it is started: it must be there before.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 _shared: tuple[Dataset, RunStore, str | None]
 
 
@@ -112,6 +133,8 @@ def _prepare(dataset: Dataset, root: Path, device: str | None) -> None:
     global _shared
     # Ctrl-C reaches every process of a terminal: these leave silently, the command says why.
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see _interrupts_held
     _shared = (dataset, RunStore(root), device)
 
 
