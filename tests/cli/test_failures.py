@@ -55,15 +55,17 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
 
 
+def group_of(stat: Path) -> int | None:
+    """The process group in a /proc/PID/stat: pid (name) state parent group ..."""
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[2])
+    except OSError:  # gone in between
+        return None
+
+
 def processes_of_group(group: int) -> int:
     """How many processes have that process group (Linux)."""
-    count = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:  # pid (name) state parent group ...
-            count += int(stat.read_text().rpartition(")")[2].split()[2]) == group
-        except OSError:  # gone in between
-            continue
-    return count
+    return sum(group_of(stat) == group for stat in Path("/proc").glob("[0-9]*/stat"))
 
 
 @pytest.mark.parametrize("moment", ["first process", "second process", "first run"])
