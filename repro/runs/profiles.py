@@ -85,11 +85,11 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="overnight",
-            summary="a night on a CPU: a quarter of the width, a real length, all images",
-            width=16,
-            rounds=40,
+            summary="a night on a CPU: an eighth of the width, a real length, all images",
+            width=8,
+            rounds=100,
             local_epochs=1,
-            batch_size=32,
+            batch_size=16,
             seeds=(0, 1, 2),
             hospitals=(10, 20),
             train_stride=1,
@@ -150,6 +150,7 @@ _SCATTERING_POOLED: dict[str, Any] = {"dpsgd_expected_batch": 1024, "dpsgd_learn
 _SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learning_rate": 4.0}
 _DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
 _SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
+_OVERNIGHT_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 1024}  # a guess: 9 steps an epoch
 # Second-order training: the mean, the second moments, twelve steps on all records, each a round.
 # Chosen on validation images: docs/feature-search.md. A gradient's mean is some thousandth of one
 # record's (1,024 features of equal weight), hence the rates.
@@ -188,6 +189,8 @@ def for_model(
         changes |= _SCATTERING_SHARED if scattering else _DPRESNET_SHARED
     if shared and profile.name == "smoke":
         changes |= _SMOKE_SHARED
+    if shared and not scattering and profile.name == "overnight":
+        changes |= _OVERNIGHT_SHARED
     return replace(profile, **changes)
 
 
