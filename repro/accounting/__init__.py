@@ -33,6 +33,7 @@ from repro.accounting.gaussian import (
     gaussian_sigma,
 )
 from repro.accounting.pld import PLDAccountant
+from repro.accounting.search_cost import random_stopping_rdp, search_epsilon
 
 __all__ = [
     "Bound",
@@ -59,5 +60,7 @@ __all__ = [
     "event_from_dict",
     "gaussian_epsilon",
     "gaussian_sigma",
+    "random_stopping_rdp",
     "rdp",
+    "search_epsilon",
 ]

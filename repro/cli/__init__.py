@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rdp": ("repro.cli.accounting", "Rényi divergence of one subsampled Gaussian step"),
     "noise": ("repro.cli.accounting", "smallest noise multiplier that meets a target (ε, δ)"),
     "gaussian": ("repro.cli.accounting", "exact ε of Gaussian releases, composed over rounds"),
+    "search-cost": ("repro.cli.accounting", "ε of releasing the best of several private trials"),
     "check-claim": (
         "repro.cli.check_claim",
         "what a published (ε, δ) claim really guarantees, in words to quote",

@@ -1,4 +1,4 @@
-"""``repro epsilon``, ``repro rdp``, ``repro noise``, ``repro gaussian``: verify one ε.
+"""``repro epsilon``, ``rdp``, ``noise``, ``gaussian``, ``search-cost``: verify one ε.
 
 Every ε printed is an upper bound, rounded outward; none needs torch.
 """
@@ -6,6 +6,7 @@ Every ε printed is an upper bound, rounded outward; none needs torch.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,17 @@ _EXAMPLES = {
     "rdp": "repro rdp --noise-multiplier 1.1 --sample-rate 0.00535 --order 7.88",
     "noise": "repro noise --epsilon 6 --delta 1.9e-4 --sample-rate 0.03347 --steps 4481",
     "gaussian": "repro gaussian --sigma 0.698873 --sensitivity 7 --rounds 50 --delta 1.9e-4",
+    "search-cost": (
+        "repro search-cost --noise-multiplier 1.1 --sample-rate 0.00535 --steps 9342 --delta 1e-5 "
+        "--trials 40"
+    ),
 }
+_SEARCH = """
+Choosing settings by looking at private runs costs privacy too. Random stopping (Papernot and
+Steinke 2022): draw the number of trials at random (truncated negative binomial), run them, release
+only the best. Where the number was fixed, or was not drawn beforehand, only the composition of all
+trials is proved; it is printed beside.
+"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", **_ARGUMENTS[name])
     # Noise of record was calibrated by RDP, and a target keeps meaning the same noise.
     parser.set_defaults(accountant="rdp" if command == "noise" else "best")
-    words = "" if command == "gaussian" else _DEFINITIONS
+    words = {"gaussian": "", "search-cost": _SEARCH}.get(command, _DEFINITIONS)
     parser.epilog = f"{words}\nexample:\n  {_EXAMPLES[command]}"
 
 
@@ -73,6 +84,18 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "L2 sensitivity, in the unit of sigma (clip norm; twice that to replace one)",
     },
     "rounds": {"type": _whole, "required": True, "metavar": "R", "help": "number of releases"},
+    "trials": {
+        "type": float,
+        "required": True,
+        "metavar": "N",
+        "help": "trials on average, above 1",
+    },
+    "eta": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "H",
+        "help": "shape of their number: 0 logarithmic, 1 geometric (default: %(default)s)",
+    },
     "relation": {
         "choices": ["add_remove", "replace_one", "zero_out"],
         "default": "add_remove",
@@ -98,6 +121,10 @@ _OPTIONS = {
     "rdp": ("noise-multiplier", "sample-rate", "order", *_KIND),
     "noise": ("epsilon", "delta", "sample-rate", "steps", *_KIND, "accountant"),
     "gaussian": ("sigma", "sensitivity", "rounds", "delta"),
+    "search-cost": (
+        *("noise-multiplier", "sample-rate", "steps", "delta", "trials", "eta"),
+        *_KIND,
+    ),
 }
 
 
@@ -188,9 +215,44 @@ def _gaussian(arguments: argparse.Namespace) -> Outcome:
     return Outcome({"epsilon": epsilon, "delta": arguments.delta}, text)
 
 
+def _search_cost(arguments: argparse.Namespace) -> Outcome:
+    from repro.accounting import checks, compose_epsilon, search_epsilon
+
+    event = _event(arguments, arguments.noise_multiplier)
+    steps, delta = checks.count("steps", arguments.steps), checks.delta(arguments.delta)
+    charged = search_epsilon(
+        {event: steps},
+        delta,
+        arguments.trials,
+        arguments.eta,
+        relation=arguments.relation,
+        unit=event.unit,
+    )
+    one = compose_epsilon({event: steps}, arguments.relation, event.unit, delta).epsilon
+    everything = {event: steps * math.ceil(arguments.trials)}
+    composed = compose_epsilon(everything, arguments.relation, event.unit, delta).epsilon
+    data = {
+        "epsilon": charged,
+        "epsilon_of_one_trial": one,
+        "epsilon_of_all_trials": composed,
+        "trials": arguments.trials,
+        "eta": arguments.eta,
+        "delta": delta,
+        "relation": arguments.relation,
+    }
+    text = (
+        f"ε = {charged:.6g} at δ = {delta:g} for the best of a random number of trials, "
+        f"{arguments.trials:g} on average (η = {arguments.eta:g})\n"
+        f"one trial alone: ε = {one:.6g}; all {math.ceil(arguments.trials)} released: "
+        f"ε = {composed:.6g}"
+    )
+    return Outcome(data, text)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "epsilon": _epsilon,
     "rdp": _rdp,
     "noise": _noise,
     "gaussian": _gaussian,
+    "search-cost": _search_cost,
 }

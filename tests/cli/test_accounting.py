@@ -16,6 +16,7 @@ EPSILON = {"noise-multiplier": 1.1, "sample-rate": 64 / 11959, "steps": 9342, "d
 RDP = {"noise-multiplier": 1.1, "sample-rate": 0.01, "order": 7.5}
 NOISE = {"epsilon": 6, "delta": 1.9e-4, "sample-rate": 32 / 956, "steps": 4481}
 GAUSSIAN = {"sigma": 0.698873, "sensitivity": 7, "rounds": 50, "delta": 1.9e-4}
+SEARCH = {**EPSILON, "trials": 40}
 
 
 def words(command, options, **changes):
@@ -123,6 +124,18 @@ def test_gaussian(capsys):
     assert ask(capsys, "gaussian", GAUSSIAN, rounds=0)["epsilon"] == 0
 
 
+def test_search_cost(capsys):
+    """Random stopping lies between one trial and the composition of all."""
+    got = ask(capsys, "search-cost", SEARCH)
+    assert got["epsilon_of_one_trial"] == ask(capsys, "epsilon", EPSILON)["epsilon"]
+    all_trials = ask(capsys, "epsilon", EPSILON, steps=40 * EPSILON["steps"])["epsilon"]
+    assert got["epsilon_of_all_trials"] == all_trials
+    assert 2 * got["epsilon_of_one_trial"] < got["epsilon"] < all_trials / 4
+    assert got["epsilon"] < ask(capsys, "search-cost", SEARCH, eta=1)["epsilon"]
+    assert main(words("search-cost", SEARCH)) == 0
+    assert "best of a random number of trials" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "options"),
     [("epsilon", EPSILON), ("rdp", RDP), ("noise", NOISE), ("gaussian", GAUSSIAN)],
@@ -157,6 +170,10 @@ def test_text_for_people(capsys, command, options):
         ("gaussian", GAUSSIAN, "sigma", -1),
         ("gaussian", GAUSSIAN, "rounds", 0.5),
         ("gaussian", GAUSSIAN, "delta", 1),
+        ("search-cost", SEARCH, "trials", 1),
+        ("search-cost", SEARCH, "eta", -1),
+        ("search-cost", SEARCH, "delta", 0),
+        ("search-cost", SEARCH, "relation", "replace_one"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(capsys, command, options, field, value):

@@ -155,19 +155,20 @@ def test_the_longer_training_is_told_once_it_was_run(tmp_path):
     assert "−30.0 points, both after" in told.text
 
 
-def test_the_search_is_charged_by_composing_its_steps(tmp_path):
-    """40 · 180 steps at q = 0.12296, σ = 1.42481 cost more than √40 times the 6 of one run, and
-    less than 40 times; a run without a schedule is not charged."""
+def test_the_search_is_charged_by_random_stopping(tmp_path):
+    """The best of 40 runs of 180 steps at q = 0.12296, σ = 1.42481 costs more than one run's 6 and
+    far less than all 40; a run without a schedule is not charged."""
     run = fake.record("scattering-dpsgd-eps6-secagg", 10, 0)
     RunStore(tmp_path).save(run)
     untold = answer(Sources.of(tmp_path), []).found[3].text
-    assert "40 runs for scattering, and some" in untold
+    assert "410 simulated settings for second-order steps (`repro search-cost`)" in untold
     schedule = {"noise_multiplier": 1.42481, "sample_rate": 0.12296, "steps": 180}
     rows = [row | schedule for row in run.privacy]
     RunStore(tmp_path).save(dataclasses.replace(run, privacy=rows))
     told = answer(Sources.of(tmp_path), []).found[3].text
-    (cost,) = re.findall(r"would cost ε = (\d+) if", told)
-    assert 6 * 40**0.5 < int(cost) < 6 * 40
+    (scattering, second_order) = re.findall(r"random stopping, ε = ([\d.]+) and ([\d.]+)", told)[0]
+    assert float(second_order) == 12.4  # 410 trials of a (6, 1e-5)-DP Gaussian release
+    assert 6 < float(scattering) < 6 * 40**0.5
 
 
 def test_what_honest_privacy_reaches_is_read_from_the_runs(drawn):

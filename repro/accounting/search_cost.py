@@ -1,0 +1,122 @@
+"""What choosing the best of several private trials costs: random stopping.
+
+Formal guarantee. Let one trial be private with the Rényi divergence ρ(λ) (add/remove or whatever
+relation its events are proved for), trials independent given the data. Draw the number of trials
+N ≥ 1 from the truncated negative binomial distribution D(η, γ) before looking at any of them, run
+N trials, release only the best by any rule that looks at their outputs (Papernot and Steinke
+2022, arXiv 2110.03620, Theorem 2; Liu and Talwar 2019 for the case η = 1). That release has the
+divergence ``random_stopping_rdp`` states. It says nothing of a search whose number of trials was
+fixed beforehand or was stopped when somebody was content; for those only the composition of all
+trials is proved, which costs far more.
+
+η = 0 is the logarithmic distribution, η = 1 the geometric one. A smaller η costs less, and more
+often draws a single trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from repro.accounting import checks, conversion
+from repro.accounting.accountant import RDPAccountant
+from repro.accounting.checks import ADD_REMOVE, RECORD, Number
+from repro.accounting.events import PrivacyEvent
+from repro.accounting.orders import minimise
+from repro.errors import InputError
+from repro.typing import Float
+
+_UP = 1 + 1e-9  # more than γ's bisection and a dozen rounded operations are off by
+_SMALLEST = 1e-300  # of γ
+_LARGEST_ETA = 1e3
+
+
+def mean_trials(eta: float, gamma: float) -> float:
+    """E[N] of D(η, γ), for η > −1 and 0 < γ < 1 (Papernot and Steinke 2022, Definition 1).
+
+    η = 0: (1/γ − 1) / log(1/γ); otherwise η(1 − γ) / (γ(1 − γ^η)).
+    """
+    log = math.log(gamma)
+    # η/(1 − γ^η) → −1/log γ as η → 0, which expm1 keeps exact down to η = 0.
+    scaled = -1 / log if eta == 0 else -eta / math.expm1(eta * log)
+    return scaled * (1 / gamma - 1)
+
+
+def gamma_of(eta: float, mean: float) -> float:
+    """γ at which D(η, γ) has at least the mean ``mean`` > 1; by bisection in log γ."""
+    low, high = math.log(_SMALLEST), math.log1p(-1e-12)  # means: huge, 1
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_trials(eta, math.exp(middle)) >= mean else (low, middle)
+    return math.exp(low)
+
+
+def random_stopping_rdp(
+    accountant: RDPAccountant,
+    orders: Float[np.ndarray, " orders"],
+    trials: Number,
+    eta: Number = 0.0,
+) -> Float[np.ndarray, " orders"]:
+    """Rényi divergence of the best of N trials, N ~ D(η, γ) with E[N] = ``trials``.
+
+    accountant: what one trial spends. orders λ (m,) in (1, ∞) → (m,) nats, rounded up.
+    Theorem 2: ρ'(λ) = ρ(λ) + (1 + η)(1 − 1/λ̂) ρ(λ̂) + (1 + η) log(1/γ)/λ̂ + log E[N]/(λ − 1),
+    for every λ̂ > 1; the smallest that a search over λ̂ finds is taken.
+    """
+    extra, drawn = _choosing(accountant, trials, eta)
+    return _divergence(accountant, orders, extra, drawn)
+
+
+def search_epsilon(
+    counts: Mapping[PrivacyEvent, int],
+    delta: Number,
+    trials: Number,
+    eta: Number = 0.0,
+    *,
+    relation: str = ADD_REMOVE,
+    unit: str = RECORD,
+) -> float:
+    """ε at ``delta`` of releasing the best of N trials, each of which spends ``counts``.
+
+    counts: event → how often in ONE trial. trials: E[N] > 1. eta: shape of N's distribution.
+    Infinite where a trial adds no noise. Raises ``InputError`` for what has no proof.
+    """
+    delta = checks.delta(delta)
+    accountant = RDPAccountant(relation, unit)
+    for event, times in counts.items():
+        accountant.compose(event, times)
+    extra, drawn = _choosing(accountant, trials, eta)
+
+    def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
+        rdp = _divergence(accountant, orders, extra, drawn)
+        return conversion.epsilon_from_rdp(orders, rdp, delta)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return minimise(objective)[0]
+
+
+def _choosing(accountant: RDPAccountant, trials: Number, eta: Number) -> tuple[float, float]:
+    """The theorem's terms in λ̂, at the best λ̂ found; and E[N], not below ``trials``."""
+    mean, eta = checks.positive("trials", trials), float(eta)
+    if not mean > 1:
+        raise InputError("trials", trials, "a mean number of trials above 1")
+    if not -1 < eta <= _LARGEST_ETA:
+        raise InputError("eta", eta, "a number above −1 (0: logarithmic, 1: geometric)")
+    gamma = gamma_of(eta, mean)
+
+    def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
+        return (1 - 1 / orders) * accountant.rdp(orders) - math.log(gamma) / orders
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (1 + eta) * minimise(objective)[0], mean_trials(eta, gamma)
+
+
+def _divergence(
+    accountant: RDPAccountant, orders: Float[np.ndarray, " orders"], extra: float, drawn: float
+) -> Float[np.ndarray, " orders"]:
+    result: Float[np.ndarray, " orders"] = (
+        accountant.rdp(orders) + extra + math.log(drawn) / (orders - 1)
+    ) * _UP
+    return result
