@@ -107,7 +107,10 @@ def _choosing(accountant: RDPAccountant, trials: Number, eta: Number) -> tuple[f
     gamma = gamma_of(eta, mean)
 
     def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
-        return (1 - 1 / orders) * accountant.rdp(orders) - math.log(gamma) / orders
+        cost: Float[np.ndarray, " orders"] = (1 - 1 / orders) * accountant.rdp(orders) - math.log(
+            gamma
+        ) / orders
+        return cost
 
     with np.errstate(over="ignore", invalid="ignore"):
         return (1 + eta) * minimise(objective)[0], mean_trials(eta, gamma)
