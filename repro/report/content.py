@@ -30,7 +30,7 @@ SUBTITLE = (
 PAPER = "https://arxiv.org/abs/2412.00687"
 CHART = "answer"  # the figure on the first screen
 SHOWN_FIGURES = ("frontier", "accuracy", "recall")
-SHOWN_TABLES = ("table2",)  # the first table of each, without its notes
+SHOWN_TABLES = ("table2", "table7")  # the first table of each, without its notes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,12 @@ from repro.report.evidence import Evidence, gather
 from repro.runs.store import RunStore
 
 # Folders and files beside the runs whose JSON may be drawn; see ``side``.
+OTHERS = (
+    "overnight",
+)  # profiles of which an item shows runs beside the evidence's own; see ``other``
 SIDE = ("partition/*.json", "bench/*.json", "audit/*.json", "ablations/*.json", "*.json")
+
+OTHERS = ("overnight",)  # profiles that an item shows beside the evidence's own; see ``other``
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,16 @@ class Sources:
         store = RunStore(out) if runs is None else RunStore(runs, written=False)
         evidence = gather(store, profile, fingerprint)
         return cls(Path(out), evidence, load_claims(), None if runs is None else store.root)
+
+    def other(self, profile: str) -> Evidence:
+        """Runs of another profile on the same data, in the store or in its folder ``profile``."""
+        mine = self.evidence.records[:1]
+        fingerprint = next((str(record.dataset.get("fingerprint")) for record in mine), None)
+        for place in (*self.places, *(place / profile for place in self.places)):
+            found = gather(RunStore(place, written=False), profile, fingerprint)
+            if found.records:
+                return found
+        return Evidence(profile, None, ())
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -69,7 +84,8 @@ class Sources:
         costs a second; a list of what each reads would have to be kept right by hand.
         """
         evidence = self.evidence
-        runs = [[run.stable(), run.timings] for run in evidence.records]
+        shown = [*evidence.records, *(r for name in OTHERS for r in self.other(name).records)]
+        runs = [[run.stable(), run.timings] for run in shown]
         side = {
             path.relative_to(place).as_posix(): digest_of(path.read_text(encoding="utf-8"))
             for place in reversed(self.places)  # the first place has the last word

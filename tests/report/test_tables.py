@@ -112,3 +112,24 @@ def test_benchmarks_come_from_their_side_files(tmp_path):
     assert rows_of(tmp_path, "table4")[0]["relative"] == "1.25"
     assert "a cpu" in (tmp_path / "tables" / "table4.md").read_text()
     assert rows_of(tmp_path, "table4-kernels")[0]["state"] == "not run"
+
+
+def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
+    """Runs of ``overnight`` beside ``quick`` ones, in the same store or in a folder of its own."""
+    for place in (tmp_path / "one", tmp_path / "two" / "overnight"):
+        fake.store(place, ["fedavg", "shared-dpsgd-eps6"], profile="overnight")
+    for out in (tmp_path / "one", tmp_path / "two"):
+        fake.store(out, ["fedavg"])
+        sources = Sources.of(out, profile="quick")
+        (table,) = find("table", "7").load().build(sources)
+        fedavg, secagg, *_, shared = table.rows
+        assert fedavg["k10"] == "94.95 ± 0.40"
+        assert fedavg["epsilon"] == "∞"
+        assert secagg["k10"] == secagg["k20"] == "not run"
+        assert "(record)" in shared["epsilon"]
+        assert "Profile: overnight, 100 rounds" in table.caption
+        before = sources.digest
+        fake.store(out / "overnight" if out.name == "two" else out, ["clip-secagg"], "overnight")
+        assert Sources.of(out, profile="quick").digest != before
+    (empty,) = find("table", "7").load().build(Sources.of(tmp_path / "three"))
+    assert empty.rows[0]["state"] == "not run"
