@@ -2,7 +2,7 @@
 
 Every model after a private sum is public, so their average is post-processing and costs no
 privacy; what noise the single models carry partly averages out (De et al. 2022, arXiv 2204.13650,
-section 3.2). Training itself goes on from the last iterate, as if there were no average.
+"parameter averaging"). Training itself goes on from the last iterate, as if there were no average.
 """
 
 from __future__ import annotations
