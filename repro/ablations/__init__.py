@@ -30,6 +30,7 @@ NAMES = (
     "clipping",
     "engine",
     "dpsgd-tuning",
+    "local-steps",
 )
 
 

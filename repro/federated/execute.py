@@ -136,6 +136,8 @@ def assemble(
     if isinstance(model, RawFeatures):
         model = Whitened(model, train.images.shape[-1])
     labelled = _labeller(model, features, where)
+    if isinstance(model, FixedFeatures) and settings.shared and settings.shared.views > 1:
+        raise InputError("views", settings.shared.views, "1 for a model of fixed features")
     model = model.head if isinstance(model, FixedFeatures) else model
     if settings.concurrent > 1:
         check_stackable(model)

@@ -56,9 +56,12 @@ def test_every_ablation_composes_distinct_runs_for_every_profile(name, profile):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dpsgd-tuning"])
 def test_an_ablation_holds_the_matrix_own_run_or_changes_one_thing(name):
-    """Each variant differs from its arm's own settings in one part at most (or is its run)."""
-    for _, settings in get_ablation(name).variants(SMOKE, 10):
+    """Each variant differs from its arm's own settings in one part at most (or is its run), besides
+    the images it is judged on."""
+    ablation = get_ablation(name)
+    for _, settings in ablation.variants(SMOKE, 10):
         own = compose(ARMS[settings.arm], SMOKE, hospitals=settings.hospitals, seed=0)
+        own = dataclasses.replace(own, evaluate_on=ablation.judged_on)
         changed = [
             field.name
             for field in dataclasses.fields(own)

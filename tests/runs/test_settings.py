@@ -45,6 +45,10 @@ BAD = [
     (RecordPrivacy, "expected_batch", 0),
     (UpdatePrivacy, "noise", "documentd"),
     (UpdatePrivacy, "clip_norm", float("inf")),
+    (SharedNoise, "local_steps", 0),
+    (SharedNoise, "local_rate", 0.0),
+    (SharedNoise, "views", 9),
+    (SharedNoise, "average", 1.0),
     (SecAggParameters, "field_bits", 32),
     (SecAggParameters, "drop_rate", 1.0),
     (SecAggParameters, "levels", 1),
@@ -90,6 +94,19 @@ def test_runs_of_record_keep_their_names():
     for record in records:
         settings = from_record(record.settings)
         assert settings.run_id(record.dataset["fingerprint"]) == record.run_id
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("local_steps", 2), ("local_rate", 0.2), ("views", 2), ("average", 0.9)]
+)
+def test_settings_that_came_later_are_in_a_name_where_they_are_in_use(name, value):
+    """Where they are not, the name is that of before: the runs of record prove it."""
+    own = compose(get_arm("shared-dpsgd-eps6"), PROFILES["smoke"], hospitals=5, seed=0)
+    changed = dataclasses.replace(own, shared=dataclasses.replace(own.shared, **{name: value}))
+    assert name not in own.shared.in_a_name()
+    assert changed.shared.in_a_name()[name] == value
+    assert changed.run_id("data") != own.run_id("data")
+    assert changed.as_dict()["shared"][name] == value
 
 
 def from_record(given):
