@@ -26,14 +26,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "at any time. `make reproduce` is this command inside its own virtual environment."
     )
     add_common(parser)
-    parser.add_argument("--arms", metavar="A,B", help="only these arms (default: all)")
+    parser.add_argument(
+        "--arms", metavar="A,B", help="only these arms (default: the profile's, else all)"
+    )
     parser.add_argument("--seeds", metavar="S,T", help="these seeds instead of the profile's")
     parser.add_argument("--hospitals", metavar="K,L", help="these K instead of 10,20")
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     profile = get_profile(arguments.profile)
-    arms = _arms(arguments.arms)
+    arms = _arms(arguments.arms, profile)
     seeds = integers("seeds", arguments.seeds) or profile.seeds
     hospitals = integers("hospitals", arguments.hospitals) or profile.hospitals
     out = Path(arguments.out)
@@ -55,10 +57,10 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     return _draw(out, profile, dataset.fingerprint)
 
 
-def _arms(text: str | None) -> list[Arm]:
-    """Those asked for, or all that can run here; what cannot is said."""
-    if text:
-        return [get_arm(name) for name in text.split(",")]
+def _arms(text: str | None, profile: Profile) -> list[Arm]:
+    """Those asked for, the profile's, or all that can run here; what cannot is said."""
+    if text or profile.arms:
+        return [get_arm(name) for name in (text.split(",") if text else profile.arms)]
     for missing in sorted({arm.missing for arm in ARMS.values() if arm.missing}):
         _say(f"not run: {missing}")
     return [arm for arm in ARMS.values() if not arm.missing]
