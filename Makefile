@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|paper  DATA=auto|synthetic|FILE.npz  OUT=$(OUT)"
+	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|overnight|paper  DATA=auto|synthetic|FILE.npz  OUT=$(OUT)"
 	@echo "             LOCKED=1: the very versions of requirements.lock"
 
 CONSTRAINTS := $(if $(LOCKED),-c requirements.lock)
