@@ -29,14 +29,14 @@ def variants(profile: Profile, hospitals: int) -> list[Variant]:
     own = replace(base(ARM, profile, hospitals), evaluate_on="validation")
     found = []
     for steps in STEPS:
-        label = f"{steps} step{'s' * (steps > 1)}\na record"
+        label = f"{steps} own step{'s' * (steps > 1)}"
         rate = {"local_rate": RATE} if steps > 1 else {}
         found.append((label, change(own, "shared", local_steps=steps, **rate)))
     return [
         *found,
         (f"{VIEWS} views", change(own, "shared", views=VIEWS)),
         ("average", change(own, "shared", average=DECAY)),
-        (f"{VIEWS} views,\naverage", change(own, "shared", views=VIEWS, average=DECAY)),
+        (f"{VIEWS} views\naverage", change(own, "shared", views=VIEWS, average=DECAY)),
     ]
 
 
@@ -44,7 +44,7 @@ ABLATION = Ablation(
     name="local-steps",
     question="Do steps of every record's own, views of it, or averages of models help where noise "
     "is shared, at equal ε?",
-    axis="steps of a record between two sums, views, average",
+    axis="own steps of a record between two sums, views, average",
     variants=variants,
     columns=("late_accuracy", "gradients_clipped", "training_seconds", "epsilon"),
     ordered=False,

@@ -65,7 +65,9 @@ def displacement(model: nn.Module, x: torch.Tensor, y: torch.Tensor, steps: int,
 
 
 def test_a_round_of_displacements_is_a_loop_over_records_with_the_same_noise():
-    made = trainer(SharedNoise(precision="double", local_steps=3, local_rate=0.8))
+    made = trainer(
+        SharedNoise(protocol_every=100, precision="double", local_steps=3, local_rate=0.8)
+    )
     data = hospitals()
     torch.manual_seed(0)
     together = nn.Linear(FEATURES, CLASSES)
@@ -140,7 +142,7 @@ def two_rounds(shared: SharedNoise, *, stopped: bool) -> tuple[list[nn.Linear], 
 
 
 def test_the_average_is_of_all_iterates_and_goes_on_after_a_stop():
-    shared = SharedNoise(average=0.7)
+    shared = SharedNoise(average=0.7, protocol_every=100)  # the same bits, sooner
     whole, made = two_rounds(shared, stopped=False)
     again, _ = two_rounds(shared, stopped=True)
     for first, second in zip(whole, again, strict=True):
@@ -148,7 +150,7 @@ def test_the_average_is_of_all_iterates_and_goes_on_after_a_stop():
     assert made.steps > 1
     # By hand, from the iterates of the same run without an average, one round a step.
     torch.manual_seed(0)
-    model, plain = nn.Linear(FEATURES, CLASSES), trainer(SharedNoise(), rounds=2)
+    model, plain = nn.Linear(FEATURES, CLASSES), trainer(SharedNoise(protocol_every=100), rounds=2)
     average, count = model.weight.detach().double().clone(), 0
     keep: list[torch.Tensor] = []
     apply = plain._apply
