@@ -1,0 +1,141 @@
+"""Audits of noise shared inside the secure sum, and of second-order runs: honest and broken."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from repro.audit.canaries import SIZE
+from repro.audit.claim import claim_of, full_batch_mu, private_arms
+from repro.audit.coalition import Coalition, CoalitionSum
+from repro.audit.controls import CONTROLS, Actual, actual
+from repro.audit.procedure import Plan, audit
+from repro.audit.second_order import WatchedSecondOrder, second_order_trial
+from repro.audit.shared_noise import watched_trainer
+from repro.cli import main
+from repro.cli.audit import CONTROLLED
+from repro.federated.shared import second_order
+from repro.federated.shared import sum as private_sum
+from repro.random import RootSeed
+from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.profiles import get_profile
+from tests.data.files import save, small_arrays
+
+# False alarm of an honest audit: 1e-3 by the confidence. At ε = 12 a hundred runs tell half the
+# noise from all of it: μ is 2.6 and 5.3, and the bound of the latter lies above 3 nearly always.
+PLAN = Plan(trials=100, canaries=100, confidence=0.999)
+SEED = RootSeed.from_user(3)
+LABELS = np.random.default_rng(0).integers(0, 8, 400)
+ARM = {"shared": "scattering-shared-eps6", "second order": "scattering-newton-eps6"}
+
+
+def claim(kind, epsilon=12.0):
+    """Four hospitals, of which one colludes and one is lost: two shares of the noise are left."""
+    settings = compose(get_arm(ARM[kind]), get_profile("smoke"), hospitals=4, seed=0)
+    record = replace(settings.record_privacy, epsilon=epsilon)
+    return claim_of(replace(settings, record_privacy=record), LABELS)
+
+
+@pytest.mark.parametrize("kind", ARM)
+@pytest.mark.parametrize("control", [None, *CONTROLS])
+def test_honest_runs_are_not_refuted_and_every_control_is(kind, control):
+    found = audit(claim(kind), PLAN, control=control)
+    assert found.exceeded == (control is not None)
+    assert found.as_expected
+    assert found.one is not None
+
+
+@pytest.mark.parametrize("kind", ARM)
+def test_shares_that_are_not_made_are_caught(kind, monkeypatch):
+    """The fault in the product, not in the audit's settings."""
+
+    def none(count, width, *, seed, step):
+        return np.zeros(count, dtype=np.int64)
+
+    monkeypatch.setattr(private_sum, "integer_gaussian", none)
+    assert audit(claim(kind), PLAN).exceeded
+
+
+@pytest.mark.parametrize("statistic", ["_sum_of_vectors", "_sum_of_products"])
+def test_a_statistic_that_counts_records_too_much_is_caught(statistic, monkeypatch):
+    """By ten, each statistic alone, though it has but a small part of the budget."""
+    right = getattr(second_order, statistic)
+    monkeypatch.setattr(second_order, statistic, lambda *of: 10 * right(*of))
+    assert audit(claim("second order"), PLAN).many.exceeded
+
+
+def test_without_noise_a_whole_run_says_exactly_mu_squared_over_two():
+    """log p/p′ of a Gaussian mechanism without its noise: ± Σ 1/2z², to the grid's rounding."""
+    claimed = claim("second order", 6.0)
+    trial = second_order_trial(claimed, claimed.sharing, Actual(0.0, 1.0))
+    half = full_batch_mu(claimed, claimed.steps) ** 2 / 2
+    assert trial(SEED, True) == pytest.approx(half, rel=1e-3)
+    assert trial(SEED, False) == pytest.approx(-half, rel=1e-3)
+
+
+def test_the_coalition_sees_the_records_and_the_honest_shares_alone():
+    claimed = claim("shared")
+    sharing = claimed.sharing
+    trainer, watched = watched_trainer(
+        claimed, sharing, actual(claimed.noise_multiplier, None), dimension=SIZE, seed=SEED
+    )
+    coalition, plan = watched.coalition, watched.plan
+    assert claimed.hospital in coalition.honest
+    assert len(coalition.honest) == plan.shares == 2
+    assert len(coalition.survivors) == plan.least_survivors
+    sums = {one: np.full(SIZE, 0.01 * one) for one in coalition.survivors}
+    watched.release(sums, round=1)
+    grid = sum(np.rint(values / plan.granularity) for values in sums.values())
+    grid += sum(trainer.sum.noise(one, round=1, step=0) for one in coalition.honest)
+    np.testing.assert_allclose(watched.seen[0], grid * plan.granularity, rtol=1e-12)
+
+
+def test_half_the_noise_is_half_of_every_share():
+    claimed = claim("shared")
+    _, whole = watched_trainer(
+        claimed, claimed.sharing, actual(claimed.noise_multiplier, None), dimension=SIZE, seed=SEED
+    )
+    half = CoalitionSum(whole, whole.coalition, seed=SEED, secagg=None, noise_part=0.5)
+    for hospital in whole.coalition.survivors:
+        shares = [one.noise(hospital, round=1, step=0) for one in (whole, half)]
+        assert np.abs(shares[0] / 2 - shares[1]).max() <= 0.5
+
+
+@pytest.mark.parametrize("arm", [arm.name for arm in private_arms() if "secagg" not in arm.name])
+def test_every_private_arm_states_something_to_audit(arm):
+    """What the claim says is what the arm's own trainers plan; no backbone is needed."""
+    settings = compose(get_arm(arm), get_profile("smoke"), hospitals=5, seed=0)
+    claimed = claim_of(settings, LABELS)
+    assert claimed.epsilon == pytest.approx(ARMS[arm].epsilon)
+    sharing, honest = claimed.sharing, actual(claimed.noise_multiplier, None)
+    if sharing is None:
+        return
+    assert len(Coalition.planned(claimed, sharing).honest) == 5 - 1 - 1
+    if sharing.second is None:
+        trainer, _ = watched_trainer(claimed, sharing, honest, dimension=SIZE, seed=SEED)
+        assert trainer.sample_rate == claimed.sample_rate
+        assert trainer.steps == claimed.steps_per_round
+    else:
+        whole = WatchedSecondOrder(claimed, sharing, honest, features=4, classes=3, seed=SEED)
+        planned = [whole._sums[number].plan.noise_multiplier for number in (1, 2)]
+        assert planned == pytest.approx(sharing.statistics)
+        assert full_batch_mu(claimed, claimed.steps) == pytest.approx(whole._mu)
+        trainer, _ = whole.steps
+    assert trainer.plan.noise_multiplier == pytest.approx(claimed.noise_multiplier)
+    assert trainer.plan.sensitivity == pytest.approx(claimed.clip_norm, rel=1e-4)
+
+
+def test_the_command_says_whom_the_statement_is_against(tmp_path, capsys):
+    data = str(save(tmp_path / "b.npz", small_arrays()))
+    words = ["audit", "scattering-newton-eps6", "--hospitals", "4", "--profile", "smoke"]
+    words += ["--data", data, "--out", str(tmp_path), "--trials", "100", "--canaries", "100"]
+    assert main([*words, "--confidence", "0.999", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "stated for a record against the server and 1 colluding, 1 lost hospital" in said
+    assert "mean, second moments and 2 full-batch steps" in said
+    record = json.loads((tmp_path / "audit" / "scattering-newton-eps6.json").read_text())
+    assert record["epsilon_lower"] == max(
+        record["many_run"]["epsilon"], record["one_run"]["epsilon"]
+    )
+    assert {ARMS[name].trainer for name in CONTROLLED} == {arm.trainer for arm in private_arms()}
