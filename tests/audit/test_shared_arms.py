@@ -40,8 +40,16 @@ def claim(kind, epsilon=12.0):
     return claim_of(settings_of(kind, epsilon), LABELS)
 
 
-@pytest.mark.parametrize("kind", ARM)
-@pytest.mark.parametrize("control", [None, "halved", "unclipped"])
+@pytest.mark.parametrize(
+    ("kind", "control"),
+    [
+        ("shared", None),
+        ("shared", "halved"),
+        ("shared", "unclipped"),
+        ("second order", None),
+        ("second order", "halved"),
+    ],
+)
 def test_honest_runs_are_not_refuted_and_controls_are(kind, control):
     found = audit(claim(kind), PLAN, control=control)
     assert found.exceeded == (control is not None)
@@ -72,6 +80,19 @@ def test_without_noise_a_whole_run_says_exactly_mu_squared_over_two():
     half = full_batch_mu(claimed, claimed.steps) ** 2 / 2
     assert trial(SEED, True) == pytest.approx(half, rel=1e-3)
     assert trial(SEED, False) == pytest.approx(-half, rel=1e-3)
+
+
+def test_a_second_order_run_without_clipping_is_beyond_doubt():
+    """Ten times the mean, a hundred times the moments and unclipped gradients, for one record."""
+    claimed = claim("second order", 6.0)
+    trial = second_order_trial(
+        claimed, claimed.sharing, actual(claimed.noise_multiplier, "unclipped")
+    )
+    evidence = trial(SEED, True) - trial(SEED, False)
+    ten, hundred = (
+        z**-2 * times for z, times in zip(claimed.sharing.statistics, (9, 90), strict=True)
+    )
+    assert evidence > ten + hundred > 20 * full_batch_mu(claimed, claimed.steps) ** 2 / 2
 
 
 @pytest.mark.parametrize(("place", "statistic"), [(0, "_sum_of_vectors"), (1, "_sum_of_products")])
