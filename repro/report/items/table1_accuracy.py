@@ -158,7 +158,7 @@ def _arms(sources: Sources) -> Table:
             "smaller ε of a sum is owed to secure aggregation and to nobody else leaking.",
             "ε found by attack: a lower bound at the confidence in brackets, of the audited steps "
             "and, after the stroke, of the whole run (Table 6 has both beside what is stated for "
-            "them).",
+            "them, and says with how many hospitals).",
             *(f"{arm.name}: {arm.description}." for arm in ARMS.values()),
         ],
         data=_numbers(evidence),
