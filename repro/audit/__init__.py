@@ -3,6 +3,8 @@
 - ``bounds``: statistics of membership tests (torch-free);
 - ``claim``: what an arm promises: noise, sampling, steps, ε and δ;
 - ``canaries``: crafted records and updates, and how their traces are scored;
+- ``coalition``: a secure sum as its planned adversary sees it;
+- ``shared_noise``, ``second_order``: audited runs of the arms that sum noise inside it;
 - ``many_run``: independent runs with and without one canary;
 - ``one_run``: one run with many canaries (Steinke, Nasr, Jagielski 2023);
 - ``controls``: deliberately broken mechanisms, which every audit must catch;

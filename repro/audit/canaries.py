@@ -3,11 +3,13 @@
 The model is one linear layer without bias and the loss of a record is ⟨target, output⟩, so the
 gradient of a record (x, t) is exactly t xᵀ, whatever the weights: a canary's direction is chosen
 freely, nothing else has to be trained, and its length (LENGTH clip norms) saturates the clip norm.
+Trainers that bring their own loss get a ``CanaryScore`` instead, with the same gradients.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +20,10 @@ from repro.random import RootSeed
 from repro.typing import Float
 
 LENGTH = 10.0  # of an unclipped canary, in clip norms
+SIZE = 8  # parameters of the many-run model
 _OTHERS = 3  # records beside the canary
-_SIZE = 8  # parameters of the many-run model
+
+Trial = Callable[[RootSeed, bool], float]  # one run's score, with or without the canary
 
 
 def record_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -32,6 +36,23 @@ def linear_model(inputs: int, outputs: int) -> nn.Linear:
     model = nn.Linear(inputs, outputs, bias=False)
     nn.init.zeros_(model.weight)
     return model
+
+
+class CanaryScore(nn.Module):
+    """x = (a, b) ↦ logits (0, aᵀ W b): (B, 2·side) -> (B, 2), W (side, side), zero.
+
+    For trainers whose loss is the cross-entropy. The gradient of a record of label 0 is p·a bᵀ, p
+    the probability of the other class, ½ at W = 0: its direction is chosen freely here too.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(side, side))
+
+    def forward(self, x: Float[Tensor, "b two_sides"]) -> Float[Tensor, "b 2"]:
+        left, right = x.chunk(2, dim=1)
+        score = ((left @ self.weight) * right).sum(dim=1)
+        return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
 @dataclass(frozen=True)
@@ -50,9 +71,9 @@ class OneCanary:
     @classmethod
     def make(cls, clip_norm: float, part: float, seed: RootSeed) -> OneCanary:
         generator = seed.torch_generator("audit records")
-        others = torch.randn(_OTHERS, _SIZE, generator=generator) * clip_norm
+        others = torch.randn(_OTHERS, SIZE, generator=generator) * clip_norm
         others[:, :2] = 0
-        canary = torch.zeros(1, _SIZE)
+        canary = torch.zeros(1, SIZE)
         canary[0, 0] = LENGTH * clip_norm * part
         canary[0, 1] = LENGTH * clip_norm * math.sqrt(1 - part**2)
         return cls(others, canary)
@@ -87,6 +108,11 @@ class OrthogonalCanaries:
         targets[rows, index // self.side] = 1.0
         inputs[rows, index % self.side] = LENGTH * self.clip_norm
         return inputs, targets
+
+    def features(self, chosen: np.ndarray) -> Float[Tensor, "records two_sides"]:
+        """The same canaries as records of label 0 for a ``CanaryScore``."""
+        inputs, targets = self.records(chosen)
+        return torch.cat([2 * targets, inputs], dim=1)  # p = ½
 
 
 def log_likelihood_ratio(

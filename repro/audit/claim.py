@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repro.accounting.gaussian import gaussian_epsilon
+from repro.accounting.gaussian import gaussian_epsilon, gaussian_sigma
 from repro.errors import InputError
 from repro.federated.assembly import update_mechanism
 from repro.federated.division import shares
+from repro.federated.shared.second_order import STATISTICS
+from repro.federated.shared.trainer import planned_multiplier
 from repro.federated.training.private import plan
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.runs.arms import ARMS, Arm
-from repro.runs.settings import RunSettings
+from repro.runs.settings import (
+    RecordPrivacy,
+    RunSettings,
+    SecAggParameters,
+    SecondOrder,
+    SharedNoise,
+)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What an arm whose noise is shared inside the secure sum fixes beforehand, all of it public.
+
+    weights: hospital -> its number of training records. epochs: of a round of steps. statistics:
+    noise multipliers of the releases before the first step (second-order arms), else none.
+    """
+
+    weights: dict[int, int]
+    record: RecordPrivacy
+    noise: SharedNoise
+    secagg: SecAggParameters
+    epochs: int | float
+    second: SecondOrder | None = None
+    statistics: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One hospital's mechanism as stated: add/remove one record (DP-SGD) or one update."""
+    """What is stated for one record (DP-SGD: added or removed) or for one hospital's update.
+
+    With ``sharing`` it is stated against the planned coalition: the server with ``colluders``
+    hospitals that subtract their shares of the noise, in sums that lost ``drop_outs`` others. The
+    noise multiplier is what is then left.
+    """
 
     unit: str  # "record" | "hospital"
     epsilon: float  # total over all rounds
@@ -28,20 +58,23 @@ class Claim:
     noise_multiplier: float  # deviation of the noise on the sum, in clip norms
     sample_rate: float  # 1 for updates
     steps_per_round: int  # 1 for updates
-    rounds: int
+    rounds: int  # of steps
     hospital: int
+    sharing: Sharing | None = None  # None: every hospital's noise is enough for it alone
 
     @property
     def steps(self) -> int:
         return self.steps_per_round * self.rounds
 
+    @property
+    def second_order(self) -> bool:
+        """Are statistics released before the steps?"""
+        return self.sharing is not None and self.sharing.second is not None
+
 
 def private_arms() -> list[Arm]:
-    """The arms that can be audited: those that add noise, each hospital its own.
-
-    Noise shared inside the secure sum has no such audit yet.
-    """
-    return [arm for arm in ARMS.values() if arm.private and arm.trainer != "shared-dpsgd"]
+    """The arms that can be audited: all that add noise."""
+    return [arm for arm in ARMS.values() if arm.private]
 
 
 def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
@@ -53,8 +86,8 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
     sizes = {hospital: len(held) for hospital, held in shares(settings, labels).items()}
     smallest = min(sizes, key=lambda hospital: (sizes[hospital], hospital))
     record = settings.record_privacy
-    if settings.shared is not None:
-        raise InputError("arm", settings.arm, _auditable())
+    if record is not None and settings.shared is not None:
+        return _shared_claim(settings, record, sizes, smallest)
     if record is not None:
         mine = plan(record, sizes[smallest], settings.local.epochs, settings.rounds)
         return Claim(
@@ -86,14 +119,57 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
     )
 
 
+def _shared_claim(
+    settings: RunSettings, record: RecordPrivacy, sizes: dict[int, int], hospital: int
+) -> Claim:
+    """Against the planned coalition, all steps and statistics together, as the trainers plan it."""
+    assert settings.shared is not None
+    assert settings.secagg is not None
+    sharing = Sharing(
+        weights=sizes,
+        record=record,
+        noise=settings.shared,
+        secagg=settings.secagg,
+        epochs=settings.local.epochs,
+        second=settings.second_order,
+    )
+    rate, steps, rounds = 1.0, 1, settings.rounds - STATISTICS
+    if settings.second_order is None:
+        rate = min(1.0, record.expected_batch / sum(sizes.values()))
+        steps, rounds = max(1, round(settings.local.epochs / rate)), settings.rounds
+        multiplier = planned_multiplier(record, rate, steps * rounds)
+    else:
+        # Shares of μ², of a target that a single release of multiplier 1/μ would meet exactly.
+        mu = 1 / gaussian_sigma(record.epsilon, 1.0, 1, record.delta)
+        second = settings.second_order
+        shares_ = (second.mean_share, second.moments_share)
+        sharing = replace(
+            sharing, statistics=tuple(1 / (mu * math.sqrt(share)) for share in shares_)
+        )
+        multiplier = math.sqrt(rounds / (1 - sum(shares_))) / mu
+    return Claim(
+        unit="record",
+        epsilon=record.epsilon,
+        delta=record.delta,
+        clip_norm=record.clip_norm,
+        noise_multiplier=multiplier,
+        sample_rate=rate,
+        steps_per_round=steps,
+        rounds=rounds,
+        hospital=hospital,
+        sharing=sharing,
+    )
+
+
 def _auditable() -> str:
-    names = ", ".join(arm.name for arm in private_arms())
-    return f"one in which each hospital adds noise of its own: {names}"
+    return f"one that adds noise: {', '.join(arm.name for arm in private_arms())}"
 
 
 def full_batch_mu(claim: Claim, steps: int) -> float:
-    """μ = √steps / σ of ``steps`` steps that draw every record: exactly Gaussian DP.
+    """μ = √(steps/σ² + Σ 1/z²) of steps that draw every record, and of the statistics before them.
 
-    Dong, Roth, Su 2022 (arXiv 1905.02383), theorem 2.7 and corollary 3.3.
+    Exactly Gaussian DP: Dong, Roth, Su 2022 (arXiv 1905.02383), theorem 2.7 and corollary 3.3.
     """
-    return math.sqrt(steps) / claim.noise_multiplier
+    statistics = () if claim.sharing is None else claim.sharing.statistics
+    squares = steps / claim.noise_multiplier**2 + sum(1 / z**2 for z in statistics)
+    return math.sqrt(squares)

@@ -2,7 +2,8 @@
 
 ``halved`` adds half the stated noise (a sensitivity mistaken by 2). ``discarded`` adds none, as
 when a released Flower computed the noise and threw it away. ``unclipped`` adds the stated noise to
-what was never clipped. Each is the same code with a setting that contradicts what is stated.
+what was never clipped. Each is the same code with a setting that contradicts what is stated; what
+has no such setting (shares of the noise, vectors scaled to length 1) is broken in this package.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Every step draws every record, so the claim about ``steps`` steps is exactly Gaussian DP with
 μ = √steps / σ and the test is near tight: it sees wrong noise and wrong clipping. How records are
-sampled it does not see; that is what ``one_run`` is for.
+sampled it does not see; that is what ``one_run`` is for. Of a second-order run every release is
+in it: mean, second moments and all steps, which is the run.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 import torch
 
 from repro.audit import bounds
-from repro.audit.canaries import LENGTH, OneCanary, linear_model, record_loss
+from repro.audit.canaries import LENGTH, SIZE, OneCanary, Trial, linear_model, record_loss
 from repro.audit.claim import Claim, full_batch_mu
 from repro.audit.controls import Actual
+from repro.audit.second_order import second_order_trial
+from repro.audit.shared_noise import shared_trial
 from repro.privacy.gate import check_engine
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.step import clipped_noisy_sum
@@ -28,7 +31,6 @@ _LARGEST_MU = 2.0
 _PILOT = 4  # one run in so many more chooses the thresholds and is not counted
 
 Progress = Callable[[int], None]
-Trial = Callable[[RootSeed, bool], float]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class ManyRun:
 
 
 def audited_steps(claim: Claim) -> int:
-    """As many steps as bring μ to where the test says most; at most those of the run."""
+    """As many steps as bring μ to where the test says most; at most those of the run.
+
+    All of a second-order run: statistics and steps are one budget.
+    """
+    if claim.second_order:
+        return claim.steps
     wanted = round((_WANTED_MU * claim.noise_multiplier) ** 2)
     return max(1, min(wanted, MOST_STEPS, claim.steps))
 
@@ -69,8 +76,8 @@ def many_run(
     """Audit ``actual`` against ``claim``: ``trials`` counted runs each way."""
     steps = audited_steps(claim)
     claimed_mu = full_batch_mu(claim, steps)
-    part = min(1.0, _LARGEST_MU / claimed_mu)
-    run = (_record_trial if claim.unit == "record" else _update_trial)(claim, actual, steps, part)
+    part = 1.0 if claim.second_order else min(1.0, _LARGEST_MU / claimed_mu)
+    run = _trial(claim, actual, steps, part)
     pilot = max(20, trials // _PILOT)
     scores = {
         (stage, present): _scores(run, count, present, seed, stage, progress)
@@ -107,9 +114,18 @@ def _scores(
     return found
 
 
+def _trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
+    if claim.sharing is None:
+        make = _record_trial if claim.unit == "record" else _update_trial
+        return make(claim, actual, steps, part)
+    if claim.second_order:
+        return second_order_trial(claim, claim.sharing, actual)
+    return shared_trial(claim, claim.sharing, actual, steps, part)
+
+
 def _record_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
     """The sum over steps of the canary's coordinate, through the private step itself."""
-    model = linear_model(inputs=8, outputs=1)
+    model = linear_model(inputs=SIZE, outputs=1)
     data = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0))
     batches = {present: data.records(present) for present in (True, False)}
     # Tried once, as every private run does, and not before each of thousands of trials.

@@ -2,8 +2,9 @@
 
 Steinke, Nasr, Jagielski 2023 (arXiv 2305.08846), algorithm 1, in the white-box setting: every
 step is seen. The run is the arm's own schedule (rounds, steps, sample rate, noise) through
-``DPSGDRun``, so sampling, noise keys and the step are all under test. No assumption is made on
-the mechanism, but the bound can't go beyond ``ceiling`` however much leaks.
+``DPSGDRun``, or ``SharedNoiseTrainer`` where noise is shared, so sampling, noise keys and the step
+are all under test. No assumption is made on the mechanism, but the bound can't go beyond
+``ceiling`` however much leaks.
 
 Noise that is independent from coordinate to coordinate makes the canaries independent trials of
 one whole run; under that assumption the same scores give the bound of a many-run test.
@@ -25,8 +26,10 @@ from repro.audit.canaries import (
     log_likelihood_ratio,
     record_loss,
 )
-from repro.audit.claim import Claim
+from repro.audit.claim import Claim, Sharing
 from repro.audit.controls import Actual
+from repro.audit.second_order import WatchedSecondOrder
+from repro.audit.shared_noise import shared_traces, watched_trainer
 from repro.errors import InputError
 from repro.privacy.dpsgd import DPSGDRun, DPSGDSettings
 from repro.random import RootSeed
@@ -86,7 +89,13 @@ def _traces(
     included: np.ndarray,
     seed: RootSeed,
 ) -> Iterator[np.ndarray]:
-    """Every step's noisy sum (m,), float64: SGD at rate ``expected_batch`` moves by just that."""
+    """Every step's noisy sum (m,), float64, as the adversary of the claim sees it.
+
+    SGD at rate ``expected_batch`` moves by just that.
+    """
+    if claim.sharing is not None:
+        yield from _shared_traces(claim, claim.sharing, actual, layout, included, seed)
+        return
     inputs, targets = layout.records(included)
     model = linear_model(layout.side, layout.side)
     # Rounded down: the rate never exceeds the one that the claim was made for.
@@ -112,6 +121,25 @@ def _traces(
             torch.nn.init.zeros_(model.weight)  # gradients don't depend on it; sums stay exact
             run.step()
             yield -_flat(model.weight)
+
+
+def _shared_traces(
+    claim: Claim,
+    sharing: Sharing,
+    actual: Actual,
+    layout: OrthogonalCanaries,
+    included: np.ndarray,
+    seed: RootSeed,
+) -> Iterator[np.ndarray]:
+    """Of a second-order arm only the steps: a part of what is stated, so the bound holds."""
+    if sharing.second is None:
+        parts = watched_trainer(claim, sharing, actual, dimension=layout.count, seed=seed)
+    else:
+        side = layout.side
+        parts = WatchedSecondOrder(
+            claim, sharing, actual, features=side, classes=side, seed=seed
+        ).steps
+    return shared_traces(*parts, claim.rounds, layout, included)
 
 
 def _flat(weight: Tensor) -> np.ndarray:

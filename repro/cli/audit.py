@@ -20,8 +20,15 @@ from repro.runs.profiles import get_profile
 from repro.runs.settings import RunSettings
 
 EXIT_UNEXPECTED = 1
-# Arms whose broken versions `controls` audits: a record's and a hospital's noise.
-CONTROLLED = ("scattering-dpsgd-eps6", "dpsgd-eps6", "calibrated-secagg")
+# Arms whose broken versions `controls` audits, one of every mechanism: a record's noise (with two
+# models), a hospital's, noise shared inside the secure sum, and second-order steps.
+CONTROLLED = (
+    "scattering-dpsgd-eps6",
+    "dpsgd-eps6",
+    "calibrated-secagg",
+    "scattering-shared-eps6",
+    "scattering-newton-eps6",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -120,14 +127,18 @@ def _audit(
 
 
 def describe(record: dict[str, Any]) -> str:
-    """One audit in three or four lines."""
+    """One audit in two to four lines."""
     many, one, claim = record["many_run"], record["one_run"], record["claim"]
     name = record["arm"] + (f", {record['control']}" if record["control"] else "")
     verdict = "REFUTED" if record["exceeded"] else "not refuted"
+    sharing = claim["sharing"]
+    against = "" if sharing is None else f" against {_adversary(sharing['noise'])}"
+    before = "mean, second moments and " if sharing is not None and sharing["second"] else ""
     lines = [
-        f"{name}: ε = {record['epsilon_stated']:.4g} stated for a {claim['unit']}, "
+        f"{name}: ε = {record['epsilon_stated']:.4g} stated for a {claim['unit']}{against}, "
         f"{verdict} at confidence {record['confidence']}",
-        f"  many runs: {many['steps']} full-batch steps, ε = {many['claimed_epsilon']:.3g} stated, "
+        f"  many runs: {before}{many['steps']} full-batch steps, "
+        f"ε = {many['claimed_epsilon']:.3g} stated, "
         f"at least {many['epsilon']:.3g} found ({many['gaussian_epsilon']:.3g} if Gaussian)",
     ]
     if one is not None:
@@ -141,6 +152,13 @@ def describe(record: dict[str, Any]) -> str:
             "  a control was NOT caught" if record["control"] else "  an honest arm was REFUTED"
         )
     return "\n".join(lines)
+
+
+def _adversary(noise: dict[str, Any]) -> str:
+    return (
+        f"the server and {noise['colluders']} colluding, {noise['drop_outs']} lost "
+        f"hospital{'s' * (noise['drop_outs'] != 1)}"
+    )
 
 
 def _advance(bar: Any, done: int) -> None:

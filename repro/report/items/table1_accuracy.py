@@ -156,8 +156,9 @@ def _arms(sources: Sources) -> Table:
             "Accuracy: mean ± standard deviation over seeds; interval: Student's t for the mean.",
             "ε: from the run's own privacy ledger, the worst seed; ∞ means no guarantee. The "
             "smaller ε of a sum is owed to secure aggregation and to nobody else leaking.",
-            "ε found by attack: a lower bound at 95 % confidence, of the audited steps and, after "
-            "the stroke, of the whole run (Table 6 has both beside what is stated for them).",
+            "ε found by attack: a lower bound at the confidence in brackets, of the audited steps "
+            "and, after the stroke, of the whole run (Table 6 has both beside what is stated for "
+            "them, and says with how many hospitals).",
             *(f"{arm.name}: {arm.description}." for arm in ARMS.values()),
         ],
         data=_numbers(evidence),
@@ -165,16 +166,17 @@ def _arms(sources: Sources) -> Table:
 
 
 def audited(sources: Sources, arm: Arm) -> str:
-    """``≥ 2.6 / ≥ 0.1``: what attacks proved of a private arm's ε; or that none was tried."""
+    """``≥ 2.6 / ≥ 0.1 (95 %)``: what attacks proved of a private arm's ε; or that none did try."""
     if not arm.private:
         return "–"
     found = sources.side(f"audit/{arm.name}")
     if found is None:
         return "not audited"
     bounds = [found["many_run"]["epsilon"]]
-    bounds += [found["one_run"]["epsilon"]] if found["one_run"] else []
+    bounds += [found["epsilon_lower"]] if found["one_run"] else []
+    sure = f" ({100 * found['confidence']:.4g} %)"
     refuted = "\nREFUTED" if found["exceeded"] else ""
-    return " / ".join(f"≥ {bound:.2g}" for bound in bounds) + refuted
+    return " / ".join(f"≥ {bound:.2g}" for bound in bounds) + sure + refuted
 
 
 def _numbers(evidence: Evidence) -> list[dict[str, Any]]:
