@@ -122,7 +122,7 @@ def _warm_up(federation: Federation) -> None:
     assert isinstance(trainer, LocalTrainer)
     trainer.train(model, own[0], seed=seed, round_number=0)
     if len(own) > 1 and isinstance(trainer, ConcurrentTrainer):
-        trainer.train_together(model, own, seed=seed, round_number=0)
+        trainer.train_together(model, own, seed=RootSeed.from_entropy(), round_number=0)
 
 
 def _images(which: int, count: int, device: str) -> LabelledImages:

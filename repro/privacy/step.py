@@ -18,6 +18,7 @@ from repro.privacy.discrete_gaussian import add_discrete_gaussian
 from repro.privacy.engines import ClippedSum, Engine
 from repro.privacy.gate import EngineChoice, check_engine
 from repro.privacy.noise import add_gaussian_noise
+from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.validation import (
     Number,
     check_batch,
@@ -70,7 +71,8 @@ def clipped_noisy_sum(
     clip_norm: C (flat clipping), or a ``Clipping``.
     noise_multiplier: σ ≥ 0; the noise has deviation σC, which hides adding or removing one
         record (sensitivity C). Divide the result by the public *expected* batch size.
-    seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
+    seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1. A pair that this process has used on
+        another sum, or with other noise, is refused (``repro.privacy.noise_key``).
     engine: ``auto``, ``bookkeeping`` or ``vmap``: the first call for a model, loss and shape
         tries them on a few records and refuses what is not right (``check_engine``). Or what
         ``check_engine`` gave; or an engine itself, taken on trust. All give the same sum to
@@ -78,8 +80,8 @@ def clipped_noisy_sum(
     chunk_size: most records processed at once (virtual batches); changes memory and speed only.
     noise: ``gaussian``, or ``discrete_gaussian`` (exact integers on a grid; slow).
 
-    The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before
-    any work.
+    The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before any
+    work, but for a noise key on other data, which is found when the sum is there.
     """
     clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
     check_not_negative("noise_multiplier", noise_multiplier)
@@ -146,6 +148,10 @@ def _add_noise(
     total: Tensor, noise: str, noise_multiplier: float, clipping: Clipping, seed: int, step: int
 ) -> None:
     clip_norm = clipping.sensitivity("add_remove")
+    if not noise_multiplier:
+        return
+    made = f"{noise}, deviation {noise_multiplier!r} × {clip_norm!r}"
+    noise_keys.use_word("clipped noisy sum", seed, digest(total, note=made), step=step)
     if noise == "gaussian":
         add_gaussian_noise(total, std=noise_multiplier * clip_norm, seed=seed, step=step)
     else:

@@ -26,6 +26,7 @@ from torch.utils.data import (
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 from repro.errors import InputError
 from repro.privacy import clipped_noisy_sum, make_private
+from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
 
@@ -59,6 +60,16 @@ def planned(model=None, optimizer=None, records=None, **options):
     return make_private(model, optimizer, data() if records is None else records, **wanted)
 
 
+def test_the_same_seed_on_other_data_or_another_plan_is_refused():
+    """Its noise would be the same: the difference of two such trainings has none."""
+    planned().step()
+    again = planned()
+    again.step()  # a replay
+    for options in ({"records": data(seed=1)}, {"clip_norm": 0.5}):
+        with pytest.raises(InputError, match=r"noise key: got .step 0 on other data"):
+            planned(**options).step()
+
+
 def weights(training):
     return torch.cat([p.detach().flatten() for p in training.model.parameters()])
 
@@ -88,6 +99,7 @@ def test_each_step_is_the_one_private_path():
     root, dataset = RootSeed.from_user(7), data()
     sampler = PoissonSampler.with_expected_batch(RECORDS, 10)
     for step in range(4):
+        noise_keys.clear()  # two worlds, whose parameters differ by rounding, not two uses
         drawn = sampler.sample(root, hospital=0, round=0, step=step)
         noisy = clipped_noisy_sum(
             model,
@@ -102,6 +114,7 @@ def test_each_step_is_the_one_private_path():
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter -= 0.1 * noisy.gradient[name] / 10
+        noise_keys.clear()
         training.step()
     by_hand = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.testing.assert_close(weights(training), by_hand, rtol=1e-6, atol=1e-7)
