@@ -6,9 +6,10 @@ whoever calls adds the noise before anybody else sees the sum.
 
 **Bound.** What one record adds has L2 norm at most C·(1 + ``SLACK``), whatever the record holds.
 In floats of unit roundoff u = 2⁻⁵³ the norm of F numbers is computed to a relative (F/2 + 1)·u and
-two divisions add 2u (Higham 2002, sections 2.2 and 4.2): below 1e-11 for F up to 10⁵; longer vectors
-are refused. A record with NaN or Inf, or whose squared norm overflows, adds exactly zero. Squares
-that underflow make a norm smaller only where it is far below C, and nothing is clipped.
+two divisions add 2u (Higham 2002, sections 2.2 and 4.2): below 3e-10, twice that for a product,
+for F up to 5·10⁶; longer vectors are refused. A record with NaN or Inf, or whose squared norm
+overflows, adds exactly zero. Squares that underflow make a norm smaller only where it is far below
+C, and nothing is clipped.
 
 **Rounding of the sum.** Adding up n vectors of norm at most C, in any order, errs by at most
 ``sum_error(n, C)`` in L2; the sums of two neighbours by twice that. It is no part of the bound
@@ -27,7 +28,7 @@ from repro.privacy.validation import Number, check_count, check_positive
 from repro.typing import Float
 
 SLACK = 1e-9  # relative; see "Bound" above
-_LONGEST = 100_000
+_LONGEST = 5_000_000
 # √2 in float32, which is below it by 1.7e-8 of it, so a product is no longer than it should be:
 # the results of record were made so, and whoever reads the sum divides by the same number.
 _ROOT_TWO = 1.4142135381698608
@@ -48,7 +49,8 @@ def clipped_vectors(
     finite = values.isfinite().all(dim=1, keepdim=True)
     values = torch.where(finite, values, 0.0)
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    return values / (norms / bound).clamp_min(1)  # v / ∞ is 0
+    clipped: Tensor = values / (norms / bound).clamp_min(1)  # v / ∞ is 0
+    return clipped
 
 
 def clipped_vector_sum(
