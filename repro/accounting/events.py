@@ -104,8 +104,10 @@ class GaussianEvent(_NoiseEvent):
 class DiscreteGaussianEvent(_NoiseEvent):
     """One release of integers with discrete Gaussian noise N_Z(0, σ²), σ = multiplier × clip norm.
 
-    The query must be integer-valued. A *sum* of discrete Gaussians is not a discrete Gaussian,
-    so this event does not cover noise added by several parties (Kairouz, Liu, Steinke 2021 do).
+    The query must be integer-valued. A *sum* of discrete Gaussians is not a discrete Gaussian, so
+    this event does not cover noise added by several parties. Nor is one needed: from 256 grid steps
+    a share on, a sum is a continuous Gaussian's post-processing to below 1e-12 of ε, and accounted
+    for as that (``repro.federated.shared.NoisePlan``, after Kairouz, Liu, Steinke 2021).
     """
 
 

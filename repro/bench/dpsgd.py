@@ -23,6 +23,7 @@ from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import DPSGDSettings, PoissonSampler
 from repro.privacy.dpsgd import DPSGDRun
+from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import environment
@@ -109,17 +110,23 @@ def _ours(
         engine=engine,
     )
     loss_fn = functools.partial(F.cross_entropy, reduction="none")
+    seed = RootSeed.from_user(0)
     run = DPSGDRun(
         settings,
         model,
         loss_fn,
         images,
         labels,
-        seed=RootSeed.from_user(0),
+        seed=seed,
         hospital=0,
         round=0,
     )
-    return run.step
+
+    def step() -> None:
+        new_run(seed)  # all take the same batches with the same noise, and round differently
+        run.step()
+
+    return step
 
 
 def _plain(model: nn.Module, images: Tensor, labels: Tensor, batches: Any) -> Callable[[], object]:

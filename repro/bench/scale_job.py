@@ -35,6 +35,7 @@ from repro.federated.training.plain import (
 from repro.federated.training.private import PrivateTrainer
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
+from repro.privacy.noise_key import new_run
 from repro.random import RootSeed
 from repro.runs.settings import LocalSettings, ModelSettings, RecordPrivacy, SecAggParameters
 
@@ -79,6 +80,7 @@ def run(job: Job, ranks: Ranks) -> dict[str, Any]:
 
 def federation_of(job: Job, ranks: Ranks) -> Federation:
     seed = RootSeed.from_user(0)
+    new_run(seed)
     weights = dict.fromkeys(range(job.hospitals), job.images)
     model = build_model(
         ModelSettings(width=job.width), in_channels=3, num_classes=CLASSES, seed=seed
@@ -122,7 +124,7 @@ def _warm_up(federation: Federation) -> None:
     assert isinstance(trainer, LocalTrainer)
     trainer.train(model, own[0], seed=seed, round_number=0)
     if len(own) > 1 and isinstance(trainer, ConcurrentTrainer):
-        trainer.train_together(model, own, seed=seed, round_number=0)
+        trainer.train_together(model, own, seed=RootSeed.from_entropy(), round_number=0)
 
 
 def _images(which: int, count: int, device: str) -> LabelledImages:

@@ -19,10 +19,14 @@ import torch
 from torch import Tensor
 
 from repro.errors import InputError
+from repro.privacy.clipped_statistic import SLACK, clipped_vectors
 from repro.privacy.validation import check_count, check_word64
 from repro.random import philox4x32
+from repro.typing import Float, Int
 
 LOG2_SIGMA = 20  # the grid step is σ / 2²⁰
+SMOOTHING = 2.0  # r, in grid steps: what the proof takes from the noise, 4e-12 of its variance
+_SMALLEST_MULTIPLIER = 1e-6
 _AT_ONCE = 1 << 16
 
 
@@ -160,21 +164,29 @@ def _bernoulli_exp_below_one(
 
 
 def sensitivity_on_grid(clip_norm: float, grid: float, size: int) -> float:
-    """Largest L2 distance of two neighbouring sums after rounding to the grid: C + h√P.
+    """Most that one record adds to a sum of rounded records, in L2: C(1 + ``SLACK``) + h√P/2.
 
-    Rounding to nearest moves a coordinate by at most h/2, so each of the two sums by at most h√P/2
-    in L2 (P coordinates), and both together by at most h√P; approached where every coordinate of
-    one lies just below, and of the other just above, the middle between two grid points.
+    Rounding to nearest moves each of the P coordinates by at most h/2, so the record by at most
+    h√P/2; approached where every coordinate lies just beyond the middle of two grid points. The sum
+    of rounded records is exact, so nothing else moves when a record is added or removed.
     """
-    return clip_norm + grid * math.sqrt(size)
+    return clip_norm * (1 + SLACK) + grid * math.sqrt(size) / 2
 
 
 def grid_step(noise_multiplier: float, clip_norm: float, size: int) -> float:
-    """h with σ · (C + h√P) = h · 2²⁰: the deviation covers what the rounding adds.
+    """h with σ · (C(1 + ``SLACK``) + h√P/2) = h · √(2⁴⁰ − r²): the noise covers the rounding.
 
-    Solved: h = σC / (2²⁰ − σ√P). Raises InputError where rounding would take half the noise.
+    Solved: h = σC(1 + ``SLACK``) / (√(2⁴⁰ − r²) − σ√P/2). 0 for σ = 0. Raises InputError where
+    rounding would take half the noise, and for σ below 1e-6, whose sums could leave 63 bits.
     """
-    slack = noise_multiplier * math.sqrt(size) / 2**LOG2_SIGMA
+    if noise_multiplier == 0:
+        return 0.0
+    if noise_multiplier < _SMALLEST_MULTIPLIER:
+        raise InputError(
+            "noise_multiplier", noise_multiplier, f"0 or at least {_SMALLEST_MULTIPLIER:g}"
+        )
+    deviation = math.sqrt(4**LOG2_SIGMA - SMOOTHING**2)
+    slack = noise_multiplier * math.sqrt(size) / 2 / deviation
     if slack >= 0.5:
         raise InputError(
             "noise_multiplier",
@@ -182,30 +194,34 @@ def grid_step(noise_multiplier: float, clip_norm: float, size: int) -> float:
             f"less than {noise_multiplier * 0.5 / slack:.4g} for discrete noise on "
             f"{size} parameters: its grid would be too coarse",
         )
-    result: float = noise_multiplier * clip_norm / (1 - slack) / 2**LOG2_SIGMA
+    result: float = noise_multiplier * clip_norm * (1 + SLACK) / (1 - slack) / deviation
     return result
 
 
-def add_discrete_gaussian(
-    values: Tensor, *, noise_multiplier: float, clip_norm: float, seed: int, step: int
-) -> None:
-    """Round ``values`` (P,), a sum of sensitivity ``clip_norm``, to the grid; add noise, in place.
+def record_on_grid(
+    record: Float[Tensor, " size"], clip_norm: float, grid: float
+) -> Int[Tensor, " size"]:
+    """One record's clipped gradient as a number of grid steps a coordinate, int64.
 
-    The noise's deviation is σ times the sensitivity **after** rounding (``grid_step``), 0.2 % above
-    σC at σ = 1 and 4.8 million parameters, so the multiplier is σ as it is accounted.
-    Theorem 14 of the paper: the same concentrated privacy as the Gaussian with this multiplier.
-    Its amplification by Poisson sampling is taken to be the Gaussian's as well.
-
-    Not covered: rounding inside the sum, before it gets here. Adding B records one after the other
-    in floats of unit roundoff u errs by at most (B − 1)·u·B·C in L2 (Higham 2002, section 4.2),
-    twice that between neighbours: 0.2 % of C for 128 records in float32, 4e-12 in float64. Who
-    wants discrete noise for its exactness takes float64 parameters, whose sums are float64.
+    Clipped once more in float64: an engine in single precision clips to C(1 + 1e-5) only.
     """
-    grid = grid_step(noise_multiplier, clip_norm, values.numel())
-    if grid == 0:
-        return
-    noise = torch.from_numpy(discrete_gaussian(values.numel(), seed=seed, step=step))
-    # float64 holds the integers exactly; only the final conversion rounds, which is
-    # post-processing of a grid point.
-    steps = values.double().div_(grid).round_().add_(noise.to(values.device))
-    values.copy_(steps.mul_(grid))
+    exact = clipped_vectors(record.unsqueeze(0), clip_norm)[0]
+    # A quotient is off by 2⁻⁵³ of itself, all of them by 2⁻⁵³·C/h in L2: covered by ``SLACK``.
+    return exact.div_(grid).round_().to(torch.int64)
+
+
+def add_discrete_gaussian(
+    total: Int[Tensor, " size"], *, grid: float, seed: int, step: int
+) -> Float[Tensor, " size"]:
+    """h · (total + N_ℤ(0, 2⁴⁰)), float64; total: Σ of ``record_on_grid``, in grid steps h.
+
+    **Why σ is the multiplier that is accounted for.** N_ℤ(x, v) is, up to a factor e^±2ϑ of each
+    probability, N(x, v − r²) passed through a randomised rounding (Peikert 2010, CRYPTO, Theorem
+    3.1, for the integers; docs/shared-noise.md), with r = 2 steps and ϑ ≈ 2e^(−2π²r²) = 1e-34. So a
+    release is post-processing of the *continuous* Gaussian mechanism of deviation h√(2⁴⁰ − r²), σ
+    times the sensitivity on the grid (``grid_step``), and all that is proved of that holds,
+    subsampled and composed, with ε larger by 4ϑP a release: 2e-27 at five million parameters.
+    """
+    noise = torch.from_numpy(discrete_gaussian(total.numel(), seed=seed, step=step))
+    # Conversions to floating point are post-processing of a grid point.
+    return (total + noise.to(total.device)).double().mul_(grid)

@@ -20,7 +20,7 @@ from repro.privacy.batch import LossFunction
 from repro.privacy.dpsgd_settings import DPSGDSettings
 from repro.privacy.engines import ENGINES, Engine
 from repro.privacy.gate import EngineChoice, check_engine, training_mode
-from repro.privacy.noise_key import digest, noise_keys
+from repro.privacy.noise_key import NoiseReused
 from repro.privacy.step import NoisySum, clipped_noisy_sum
 from repro.privacy.validation import check_batch, check_count, trainable_parameters
 from repro.random import RootSeed
@@ -173,29 +173,24 @@ class DPSGDRun:
         return self._views(self.inputs.index_select(0, drawn)), self.targets[drawn]
 
     def _noisy_sum(self, engine: Engine | EngineChoice) -> NoisySum:
-        settings, batch = self.settings, self.batch()
-        if settings.noise_multiplier:
-            noise_keys.use(
-                "dp-sgd",
-                self.seed,
-                digest(*batch),
-                hospital=self.hospital,
-                round=self.round,
-                step=self.steps,
+        settings = self.settings
+        try:
+            return clipped_noisy_sum(
+                self.model,
+                self.loss_fn,
+                *self.batch(),
+                clip_norm=settings.rule(),
+                noise_multiplier=settings.noise_multiplier,
+                seed=self.seed.derive("dp-noise", self.hospital),
+                step=self.round * _WORD + self.steps,
+                engine=engine,
+                chunk_size=settings.chunk_size,
+                views=settings.views,
+                noise=settings.noise,
             )
-        return clipped_noisy_sum(
-            self.model,
-            self.loss_fn,
-            *batch,
-            clip_norm=settings.rule(),
-            noise_multiplier=settings.noise_multiplier,
-            seed=self.seed.derive("dp-noise", self.hospital),
-            step=self.round * _WORD + self.steps,
-            engine=engine,
-            chunk_size=settings.chunk_size,
-            views=settings.views,
-            noise=settings.noise,
-        )
+        except NoiseReused:
+            where = f"hospital {self.hospital}, round {self.round}, step {self.steps}"
+            raise NoiseReused(where) from None
 
     def _views(self, records: Tensor) -> Tensor:
         """(b, …) -> (b, …), or (b, views, …): every view augmented on its own."""

@@ -92,7 +92,7 @@ class ClipAndNoiseUpdate:
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         sent, report = _bounded(update, float(self.clip_norm), seed)
         if self.noise_std:
-            covered = digest(sent.unsqueeze(0))
+            covered = digest(sent, note=f"deviation {float(self.noise_std)!r}")
             noise_keys.use("update", seed, covered, hospital=hospital, round=round)
         key = seed.derive("update-noise", hospital)
         add_gaussian_noise(sent, std=self.noise_std, seed=key, step=round)

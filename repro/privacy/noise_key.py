@@ -1,9 +1,15 @@
-"""Noise is never used twice on different data: a register of what each noise key has covered.
+"""Noise is never used twice on different sums: a register of what each noise key has covered.
 
 Two sums with the same noise differ by the records alone, so publishing both publishes the
-difference without any noise. Within a process every noise key, (seed, hospital, round, step), is
-noted with a digest of the data it covered: the same data again (a replay, a resume) is allowed,
-since it gives the same bits; other data is refused.
+difference without any noise. Within a process every noise key is noted with a digest of the sum
+that it covered, before the noise, and of the noise's kind and deviation. The same sum again, bit
+for bit, is allowed (a replay, a resume): it gives the same release. Anything else is refused: other
+records, other parameters, another clip norm or σ, and the same records summed in another order,
+whose rounding the difference would show.
+
+Who asks: ``clipped_noisy_sum``, and so every DP-SGD; ``ClipAndNoiseUpdate``; ``PrivateSum``. What
+only makes numbers (``gaussian_noise``, ``discrete_gaussian``, ``integer_gaussian``,
+``kernels.clip_and_noise``) does not ask: whoever calls it keeps its keys apart.
 
 Other processes are not seen. What keeps them apart is the seed, from the operating system's
 entropy in a private run. A run with a public seed is repeatable and not private, and says so;
@@ -22,9 +28,18 @@ from repro.errors import InputError
 from repro.random import RootSeed
 
 MOST_KEYS = 1 << 17  # about 20 MB; beyond it the oldest are forgotten
-_SAMPLED = 64  # elements of a record that enter the digest as they are
+_ROW = 256  # words of 64 bits that are added up along and across
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+class NoiseReused(InputError):
+    """A noise key that covered something else before; ``where`` names the key, not the seed."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            "noise key",
+            f"{where} on other data than before",
+            "each key of one seed on one batch only: take another seed, hospital, round or step",
+        )
 
 
 class NoiseKeys:
@@ -38,20 +53,37 @@ class NoiseKeys:
         return len(self._used)
 
     def use(
-        self, purpose: str, seed: RootSeed, data: bytes, *, hospital: int, round: int, step: int = 0
+        self,
+        purpose: str,
+        seed: RootSeed,
+        data: bytes,
+        *,
+        hospital: int | None = None,
+        round: int,
+        step: int = 0,
     ) -> None:
-        """Note that this key covers the data of digest ``data``; refused if it covered other."""
-        key = seed.derive_bytes(f"noise key {purpose}", hospital, round, step, size=16)
+        """Note that this key covers the data of digest ``data``; refused if it covered other.
+
+        hospital: None for noise of all of them together.
+        """
+        who = "all" if hospital is None else hospital
+        key = seed.derive_bytes(f"noise key {purpose}", who, round, step, size=16)
+        whose = "all hospitals" if hospital is None else f"hospital {hospital}"
+        self._note(key, data, f"{whose}, round {round}, step {step}")
+
+    def use_word(self, purpose: str, seed: int, data: bytes, *, step: int) -> None:
+        """The same for a key that is two words, 0 … 2⁶⁴ − 1: what counter-keyed noise is of."""
+        words = seed.to_bytes(8, "little") + step.to_bytes(8, "little")
+        key = hashlib.blake2b(words, key=purpose.encode(), digest_size=16).digest()
+        self._note(key, data, f"step {step}")
+
+    def _note(self, key: bytes, data: bytes, where: str) -> None:
         with self._lock:
             known = self._used.setdefault(key, data)
             while len(self._used) > self._most:
                 del self._used[next(iter(self._used))]
         if known != data:
-            raise InputError(
-                "noise key",
-                f"hospital {hospital}, round {round}, step {step} on other data than before",
-                "each key of one seed on one batch only: take another seed, hospital or round",
-            )
+            raise NoiseReused(where)
 
     def clear(self) -> None:
         with self._lock:
@@ -68,23 +100,25 @@ def new_run(seed: RootSeed) -> None:
 
 
 @torch.no_grad()
-def digest(*tensors: Tensor) -> bytes:
-    """16 bytes naming the contents of tensors with records first, cheaply and on any device.
+def digest(*tensors: Tensor, note: str = "") -> bytes:
+    """16 bytes naming the contents of tensors, their shapes and types, and ``note``.
 
-    Of each record the sum of its words (exact modulo 2⁶⁴, so in no order) and some of its elements
-    are hashed. It tells data apart that were mixed up; it does not withstand forgery.
+    Cheap, on any device: the bytes are taken as 64-bit words in rows of 256, and the sums along and
+    across the rows (exact modulo 2⁶⁴) are hashed, so a changed word and two exchanged ones show. It
+    tells data apart that were mixed up; it does not withstand forgery.
     """
-    state = hashlib.blake2b(digest_size=16)
+    state = hashlib.blake2b(note.encode(), digest_size=16)
     for tensor in tensors:
         state.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         if not tensor.numel():
             continue
-        plain = tensor.detach()
-        if plain.is_complex():
-            plain = torch.view_as_real(plain)
-        rows = plain.reshape(len(plain), -1).contiguous()
-        words = rows.view(_INTEGERS[rows.element_size()])
-        stride = max(1, words.shape[1] // _SAMPLED)
-        for part in (words.sum(dim=1, dtype=torch.int64), words[:, ::stride].contiguous()):
+        plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor.detach()
+        data = plain.contiguous().view(-1).view(torch.uint8)
+        if data.storage_offset() % 8:  # words are read at multiples of their size
+            data = data.clone()
+        rows = len(data) // (8 * _ROW)
+        whole, rest = data.split([8 * _ROW * rows, len(data) - 8 * _ROW * rows])
+        words = whole.view(torch.int64).view(rows, _ROW)
+        for part in (words.sum(dim=1), words.sum(dim=0), rest):
             state.update(part.cpu().numpy().tobytes())
     return state.digest()

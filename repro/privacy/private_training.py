@@ -14,8 +14,10 @@ records is not itself secret this is the zero-out relation). The model, the opti
 scheduler's state after every step, all of them together, are (ε, δ)-differentially private for
 a record, with ε = ``training.epsilon()`` ≤ ``target_epsilon`` and δ = ``target_delta``: each step
 is one Poisson-subsampled Gaussian mechanism of noise multiplier σ (Abadi et al. 2016, Algorithm
-1; Mironov et al. 2019, arXiv 1908.10530), whose sum ``clipped_noisy_sum`` makes; optimizer and
-scheduler only process what it released (post-processing), and the steps compose. It holds in
+1), whose sum ``clipped_noisy_sum`` makes; optimizer and scheduler only process what it released
+(post-processing), and the steps compose. ε is the smallest that is proved: by the privacy loss
+distribution or by Rényi divergences, exactly where every step takes all records
+(docs/accounting.md); noise is planned by the same, and ``statement`` names the proof. It holds in
 exact arithmetic; what float noise leaves open is said in docs/dp-core.md. It does not cover how
 hyper-parameters were chosen, nor ``seed``s that are known to others.
 
@@ -32,6 +34,8 @@ a sampler of the loader's own         refused: it would be dropped silently
 the loader's workers, ``drop_last``   not used: a batch is fetched in this process
 frozen parameters                     neither clipped, noised nor changed
 resumed in another process            same numbers with ``seed``; without, fresh noise and batches
+one ``seed`` twice in a process       the same bits, or refused: on other data or another plan the
+                                      noise would be used again
 ====================================  =========================================================
 """
 
@@ -46,9 +50,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from repro.accounting import (
+    Bound,
     PoissonSampledGaussianEvent,
-    RDPAccountant,
     calibrate_noise_multiplier,
+    checks,
+    compose_epsilon,
 )
 from repro.errors import InputError
 from repro.privacy.clipping import Clipping
@@ -124,8 +130,9 @@ def make_private(
     sampler = PoissonSampler.with_expected_batch(records.count, expected)
     check_together(model, loss_fn, records, parameters, engine)
     steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
+    # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
     multiplier, _ = calibrate_noise_multiplier(
-        target_epsilon, target_delta, sampler.sample_rate, steps
+        target_epsilon, target_delta, sampler.sample_rate, steps, accountant="best"
     )
     return PrivateTraining(
         model,
@@ -225,17 +232,27 @@ class PrivateTraining:
 
     def epsilon(self, delta: Number | None = None) -> float:
         """ε that the steps so far have spent, at the planned δ or another one."""
+        return self.bound(delta).epsilon
+
+    def bound(self, delta: Number | None = None) -> Bound:
+        """The same with the proof that gave it, the one whose ε is smallest, and all others' ε.
+
+        ``method``: ``pld`` (privacy loss distribution), ``gaussian`` (every step takes all records:
+        exact), or ``rdp``, also where there are more steps than a loss distribution can hold.
+        """
         event = PoissonSampledGaussianEvent(self.noise_multiplier, self.sample_rate)
-        accountant = RDPAccountant().compose(event, self.steps)
-        return float(accountant.epsilon(self.delta if delta is None else delta)[0])
+        at = checks.delta(self.delta if delta is None else delta)
+        return compose_epsilon({event: self.steps}, checks.ADD_REMOVE, checks.RECORD, at)
 
     def statement(self) -> str:
-        """The guarantee so far, in one line."""
+        """The guarantee so far, and whose proof it is, in one line."""
+        bound = self.bound()
         return (
-            f"ε = {self.epsilon():.4g} at δ = {self.delta:g} for a record (add/remove), after "
+            f"ε = {bound.epsilon:.4g} at δ = {self.delta:g} for a record (add/remove), after "
             f"{self.steps} of {self.planned_steps} steps of Poisson-sampled Gaussian noise "
             f"(σ = {self.noise_multiplier:.4g}, rate {self.sample_rate:.4g}, clip norm "
-            f"{self.clip_norm:g}); noise keys from: {self._seed.source}"
+            f"{self.clip_norm:g}); accountant: {bound.accountant}; "
+            f"noise keys from: {self._seed.source}"
         )
 
     def state_dict(self) -> dict[str, Any]:

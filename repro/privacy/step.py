@@ -1,5 +1,7 @@
 """The one path of a private step: clip every record, sum, add noise; nothing in between.
 
+With discrete noise the records are clipped and rounded to the grid one at a time and added up as
+integers, so that the noise covers all rounding there is. With Gaussian noise sums are floats.
 The noise is added here and nowhere else, always, with deviation σC fixed by the same two
 numbers that clipping and the accountant use; there is no flag to skip or rescale it.
 """
@@ -14,10 +16,11 @@ from torch import Tensor, nn
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
-from repro.privacy.discrete_gaussian import add_discrete_gaussian
+from repro.privacy.discrete_gaussian import add_discrete_gaussian, grid_step, record_on_grid
 from repro.privacy.engines import ClippedSum, Engine
 from repro.privacy.gate import EngineChoice, check_engine
 from repro.privacy.noise import add_gaussian_noise
+from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.validation import (
     Number,
     check_batch,
@@ -33,7 +36,7 @@ NOISES = ("gaussian", "discrete_gaussian")
 
 @dataclass(frozen=True)
 class NoisySum:
-    """Σ_i clip(g_i) + N(0, (σC)² I) of one step, and how it was made.
+    """Σ_i clip(g_i) + N(0, (σC)² I) of one step (or the same on a grid), and how it was made.
 
     ``gradient`` alone is covered by the privacy guarantee. The counts were computed from
     records without noise: for diagnostics on this machine, not for release.
@@ -70,16 +73,18 @@ def clipped_noisy_sum(
     clip_norm: C (flat clipping), or a ``Clipping``.
     noise_multiplier: σ ≥ 0; the noise has deviation σC, which hides adding or removing one
         record (sensitivity C). Divide the result by the public *expected* batch size.
-    seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1; never use a pair twice.
+    seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1. A pair that this process has used on
+        another sum, or with other noise, is refused (``repro.privacy.noise_key``).
     engine: ``auto``, ``bookkeeping`` or ``vmap``: the first call for a model, loss and shape
         tries them on a few records and refuses what is not right (``check_engine``). Or what
         ``check_engine`` gave; or an engine itself, taken on trust. All give the same sum to
         rounding.
     chunk_size: most records processed at once (virtual batches); changes memory and speed only.
-    noise: ``gaussian``, or ``discrete_gaussian`` (exact integers on a grid; slow).
+    noise: ``gaussian``, or ``discrete_gaussian``: exact integers on a grid, one record at a time
+        whatever ``chunk_size``, and slow.
 
-    The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before
-    any work.
+    The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before any
+    work, but for a noise key on other data, which is found when the sum is there.
     """
     clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
     check_not_negative("noise_multiplier", noise_multiplier)
@@ -88,11 +93,13 @@ def clipped_noisy_sum(
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
     batch = Batch(model, loss_fn, inputs, targets, clipping, views)
-    summed, chosen = _summed(batch, engine, chunk_size)
-    _add_noise(summed.total, noise, float(noise_multiplier), clipping, seed, step)
+    multiplier = float(noise_multiplier)
+    grid = _grid(batch, multiplier) if noise == "discrete_gaussian" else 0.0
+    summed, chosen = _summed(batch, engine, chunk_size, grid)
+    noisy = _noisy(summed.total, noise, multiplier, grid, batch, seed, step)
     return NoisySum(
-        gradient=_unflatten(summed.total, trainable_parameters(model)),
-        flat=summed.total,
+        gradient=_unflatten(noisy, trainable_parameters(model)),
+        flat=noisy,
         engine=chosen.engine.name,
         non_finite=summed.non_finite,
         clipped=summed.clipped,
@@ -123,7 +130,7 @@ def clipped_sum(
 
 
 def _summed(
-    batch: Batch, engine: str | Engine | EngineChoice, chunk_size: int | None
+    batch: Batch, engine: str | Engine | EngineChoice, chunk_size: int | None, grid: float = 0.0
 ) -> tuple[ClippedSum, EngineChoice]:
     """The sum by the engine that passes the gate, and which that was."""
     check_count("views", batch.views)
@@ -136,34 +143,52 @@ def _summed(
         check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
         chosen = engine if isinstance(engine, EngineChoice) else EngineChoice(engine, engine.name)
     try:
-        return _sum(chosen.engine, batch, chunk_size), chosen
+        return _sum(chosen.engine, batch, chunk_size, grid), chosen
     except Exception as problem:
         chosen = chosen.after(problem)
-        return _sum(chosen.engine, batch, chunk_size), chosen
+        return _sum(chosen.engine, batch, chunk_size, grid), chosen
 
 
-def _add_noise(
-    total: Tensor, noise: str, noise_multiplier: float, clipping: Clipping, seed: int, step: int
-) -> None:
-    clip_norm = clipping.sensitivity("add_remove")
+def _grid(batch: Batch, noise_multiplier: float) -> float:
+    """h, the grid step of discrete noise; 0 without noise."""
+    size = sum(p.numel() for p in trainable_parameters(batch.model).values())
+    return grid_step(noise_multiplier, batch.clipping.sensitivity("add_remove"), size)
+
+
+def _noisy(
+    total: Tensor,
+    noise: str,
+    noise_multiplier: float,
+    grid: float,
+    batch: Batch,
+    seed: int,
+    step: int,
+) -> Tensor:
+    """``total`` and its noise, in the parameters' type; its key may have covered no other sum."""
+    if not noise_multiplier:
+        return total
+    clip_norm = batch.clipping.sensitivity("add_remove")
+    made = f"{noise}, deviation {noise_multiplier!r} × {clip_norm!r}"
+    noise_keys.use_word("clipped noisy sum", seed, digest(total, note=made), step=step)
     if noise == "gaussian":
         add_gaussian_noise(total, std=noise_multiplier * clip_norm, seed=seed, step=step)
-    else:
-        add_discrete_gaussian(
-            total, noise_multiplier=noise_multiplier, clip_norm=clip_norm, seed=seed, step=step
-        )
+        return total
+    noisy = add_discrete_gaussian(total, grid=grid, seed=seed, step=step)
+    return noisy.to(flat_dtype(trainable_parameters(batch.model)))
 
 
-def _sum(engine: Engine, batch: Batch, chunk_size: int | None) -> ClippedSum:
-    """The chunks' clipped sums added up."""
+def _sum(engine: Engine, batch: Batch, chunk_size: int | None, grid: float) -> ClippedSum:
+    """The chunks' clipped sums added up; with a grid, records' one by one, in its steps (int64)."""
     parameters = trainable_parameters(batch.model)
     size = sum(p.numel() for p in parameters.values())
     device, dtype = next(iter(parameters.values())).device, flat_dtype(parameters)
-    total = torch.zeros(size, dtype=dtype, device=device)
+    total = torch.zeros(size, dtype=torch.int64 if grid else dtype, device=device)
     norms, non_finite, clipped = [torch.zeros(0, dtype=dtype, device=device)], 0, 0
-    for chunk in batch.chunks(chunk_size or max(1, engine.default_chunk // batch.views)):
+    bound = batch.clipping.sensitivity("add_remove")
+    largest = 1 if grid else chunk_size or max(1, engine.default_chunk // batch.views)
+    for chunk in batch.chunks(largest):
         part = engine.clipped_sum(chunk)
-        total += part.total
+        total += record_on_grid(part.total, bound, grid) if grid else part.total
         norms.append(part.norms)
         non_finite += part.non_finite
         clipped += part.clipped

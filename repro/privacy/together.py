@@ -34,6 +34,8 @@ def _check(run: DPSGDRun, first: DPSGDRun) -> None:
         raise InputError("runs", settings, "one clipping rule and loss for all")
     if settings.views != 1 or settings.chunk_size is not None:
         raise InputError("runs", settings, "one view and no chunk_size")
+    if settings.noise != "gaussian":
+        raise InputError("noise", settings.noise, "gaussian: discrete noise is of single records")
     if settings.engine not in ("auto", "vmap"):
         raise InputError("engine", settings.engine, "auto or vmap: the pass is one of its own")
     frozen = [name for name, p in run.model.named_parameters() if not p.requires_grad]

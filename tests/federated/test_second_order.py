@@ -113,6 +113,7 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise():
 
 
 def test_one_record_adds_at_most_length_one():
+    """Also where the model's own normalisation goes wrong: the sum's clipping is what bounds it."""
     stream = np.random.default_rng(1)
     model = WhitenedLinear(FEATURES, CLASSES)
     model.mean.copy_(torch.from_numpy(stream.normal(size=FEATURES)))
@@ -122,7 +123,18 @@ def test_one_record_adds_at_most_length_one():
                 0, LabelledFeatures.of(stream.normal(size=(1, FEATURES)) * size, np.zeros(1), "cpu")
             )
             for statistic in (second_order._sum_of_vectors, second_order._sum_of_products):
-                assert np.linalg.norm(statistic(model, record)) <= 1 + second_order._TOLERANCE
+                assert np.linalg.norm(statistic(model, record)) <= 1 + 1e-9
+
+    class Longer(WhitenedLinear):
+        def centred(self, x):
+            return 3 * super().centred(x)
+
+    record = hospitals()[0]
+    longer, count = Longer(FEATURES, CLASSES), len(record.train)
+    products = second_order._sum_of_products(longer, record)
+    assert np.linalg.norm(products) <= count * (1 + 1e-9)
+    exact = second_order._sum_of_products(WhitenedLinear(FEATURES, CLASSES), record)
+    np.testing.assert_allclose(products, exact, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("second", [SecondOrder(), SecondOrder(0.3, 0.4)])

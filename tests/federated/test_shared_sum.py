@@ -15,6 +15,7 @@ from repro.accounting import GaussianEvent, PoissonSampledGaussianEvent, RDPAcco
 from repro.errors import InputError
 from repro.federated.shared import NoisePlan, PlainIntegerSum, PrivateSum
 from repro.federated.shared.sum import Bound, ProtocolSum
+from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import Field, RoundFailed, Traffic
@@ -132,6 +133,7 @@ def test_neither_wrap_nor_rounding_breaks_a_total(
         if refused.field != "field_bits":
             raise
         return
+    noise_keys.clear()  # examples are worlds of their own, not uses of one key
     stream = np.random.default_rng(seed)
     signs = stream.choice([-1.0, 1.0], dimension)
     record = stream.normal(size=dimension)
@@ -181,11 +183,20 @@ def test_the_discrete_mechanism_is_as_good_as_the_continuous_one():
 
 
 def test_noise_is_never_used_twice():
+    """Neither by one object, whose steps may only grow, nor by another one on other sums."""
     sum_ = private_sum()
     sum_.release(sums(PLAN), round=1, step=4)
     for round_, step in ((1, 4), (1, 3), (0, 9)):
         with pytest.raises(InputError, match="later than"):
             sum_.release(sums(PLAN, 1), round=round_, step=step)
+    replayed = private_sum().release(sums(PLAN), round=1, step=4)
+    fewer = {one: vector for one, vector in sums(PLAN).items() if one != 2}
+    for other in (sums(PLAN, 1), fewer):
+        with pytest.raises(InputError, match=r"noise key: got .all hospitals, round 1, step 4 on"):
+            private_sum().release(other, round=1, step=4)
+    assert np.array_equal(replayed.total, private_sum().release(sums(PLAN), round=1, step=4).total)
+    elsewhere = PrivateSum(PLAN, range(5), seed=SEED, purpose="other", secagg=None)
+    elsewhere.release(sums(PLAN, 1), round=1, step=4)
     noises = [
         private_sum().noise(0, round=1, step=0),
         private_sum().noise(1, round=1, step=0),

@@ -48,6 +48,7 @@ def batch(name, records, scale):
 
 
 def record(model, x, y, clipping, engine):
+    noise_keys.clear()  # neighbouring worlds with frozen noise, not uses of one key
     return clipped_noisy_sum(
         model, cross_entropy, x, y, clip_norm=clipping, noise_multiplier=1.0, engine=engine, **KEY
     ).flat.double()

@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from repro.errors import InputError
+from repro.privacy.clipping import Clipping
 from repro.privacy.dpsgd import DPSGD, DPSGDRun, DPSGDSettings
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import NoiseKeys, digest, new_run
+from repro.privacy.step import clipped_noisy_sum
 from repro.random import RootSeed
 
 SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=8, learning_rate=0.1)
@@ -79,6 +83,51 @@ def test_updates_under_the_same_key_are_refused_too():
         send(torch.zeros(9), seed=seed, hospital=4, round=1)
 
 
+SCALES = {"clip_norm": 1.0, "noise_multiplier": 1.0}
+
+
+def summed(inputs, targets, model=None, *, seed=5, step=2, **more):
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3) if model is None else model
+    options = SCALES | more
+    return clipped_noisy_sum(model, loss, inputs, targets, seed=seed, step=step, **options).flat
+
+
+def test_a_single_sum_refuses_whatever_makes_it_another_one():
+    """The sum decides: records, parameters, loss and bound; then σ and the kind of noise."""
+    first = summed(*data())
+    assert torch.equal(summed(*data()), first)
+    torch.manual_seed(1)
+    others = [
+        {"model": nn.Linear(5, 3)},
+        {"clip_norm": 0.5},
+        {"clip_norm": Clipping(1.0, "automatic")},
+        {"noise_multiplier": 1.5},
+        {"noise": "discrete_gaussian"},
+    ]
+    for other in others:
+        with pytest.raises(InputError, match=r"noise key: got 'step 2 on other data"):
+            summed(*data(), **other)
+    with pytest.raises(InputError, match="noise key"):
+        summed(*data(last=1e-3))
+    with pytest.raises(InputError, match="noise key"):
+        summed(*(part[:7] for part in data()))
+    for free in ({"seed": 6}, {"step": 3}, {"noise_multiplier": 0.0}):
+        summed(*data(last=1e-3), **free)
+    assert torch.equal(summed(*data()), first)
+
+
+def test_a_record_moved_to_another_embedding_row_is_other_data():
+    """Its gradient has the same numbers, in another place."""
+    model = nn.Sequential(nn.Embedding(40, 64), nn.Flatten(), nn.Linear(64, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.ones(40, 64))
+    targets = torch.zeros(1, dtype=torch.int64)
+    summed(torch.tensor([[3]]), targets, model)
+    with pytest.raises(InputError, match="noise key"):
+        summed(torch.tensor([[5]]), targets, model)
+
+
 def test_only_a_public_seed_starts_anew():
     public, private = RootSeed.from_user(77), RootSeed.from_entropy()
     for seed in (public, private):
@@ -111,3 +160,18 @@ def test_any_changed_element_changes_the_digest(dtype):
     assert digest(values.clone()) == before
     assert digest(values[[1, 0, 2, 3]]) != before
     assert digest(values[:0]) != before
+    assert digest(values, note="σ") != before
+    assert digest(values[1:].clone()) == digest(values[1:])  # wherever in memory
+
+
+@settings(max_examples=100)
+@given(
+    size=st.integers(2, 5000), places=st.tuples(st.integers(0, 4999), st.integers(0, 4999)),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_exchanged_elements_change_the_digest(size, places, seed):
+    values = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    i, j = (place % size for place in places)
+    changed = values.clone()
+    changed[i], changed[j] = values[j], values[i]
+    assert (digest(changed) == digest(values)) == torch.equal(changed, values)

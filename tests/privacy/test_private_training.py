@@ -23,9 +23,16 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.accounting import (
+    PLDAccountant,
+    PoissonSampledGaussianEvent,
+    RDPAccountant,
+    calibrate_noise_multiplier,
+    gaussian_sigma,
+)
 from repro.errors import InputError
 from repro.privacy import clipped_noisy_sum, make_private
+from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
 
@@ -59,6 +66,16 @@ def planned(model=None, optimizer=None, records=None, **options):
     return make_private(model, optimizer, data() if records is None else records, **wanted)
 
 
+def test_the_same_seed_on_other_data_or_another_plan_is_refused():
+    """Its noise would be the same: the difference of two such trainings has none."""
+    planned().step()
+    again = planned()
+    again.step()  # a replay
+    for options in ({"records": data(seed=1)}, {"clip_norm": 0.5}):
+        with pytest.raises(InputError, match=r"noise key: got .step 0 on other data"):
+            planned(**options).step()
+
+
 def weights(training):
     return torch.cat([p.detach().flatten() for p in training.model.parameters()])
 
@@ -74,11 +91,29 @@ def test_the_plan_spends_what_was_asked_and_no_more():
     assert training.epsilon() <= 2.0
     assert training.epsilon() == pytest.approx(2.0, rel=1e-3)
     assert training.epsilon() <= rdp
+    bound = training.bound()
+    assert (bound.method, bound.by_method["rdp"]) == ("pld", rdp)
     assert "after 18 of 18 steps" in training.statement()
+    assert "accountant: privacy loss distribution" in training.statement()
     with pytest.raises(InputError, match="at most 18"):
         training.step()
     with pytest.raises(InputError, match="at most 18"):
         training.train_epoch()
+
+
+def test_the_noise_is_the_least_that_any_proof_allows():
+    """Less than RDP would ask for, by what RDP gives away; exact where there is no sampling."""
+    training = planned(target_epsilon=2.0, epochs=3)
+    by_rdp, _ = calibrate_noise_multiplier(2.0, 1e-3, 10 / RECORDS, 18)
+    assert training.noise_multiplier < 0.95 * by_rdp
+    step = PoissonSampledGaussianEvent(training.noise_multiplier, 10 / RECORDS)
+    assert RDPAccountant().compose(step, 18).epsilon(1e-3)[0] > 2.0
+    assert PLDAccountant().compose(step, 18).epsilon(1e-3) <= 2.0
+    whole = planned(batch_size=RECORDS)
+    whole.step()
+    assert whole.bound().method == "gaussian"
+    assert whole.noise_multiplier == pytest.approx(gaussian_sigma(3.0, 1.0, 2, 1e-3), rel=1e-6)
+    assert "exact Gaussian" in whole.statement()
 
 
 def test_each_step_is_the_one_private_path():
@@ -88,6 +123,7 @@ def test_each_step_is_the_one_private_path():
     root, dataset = RootSeed.from_user(7), data()
     sampler = PoissonSampler.with_expected_batch(RECORDS, 10)
     for step in range(4):
+        noise_keys.clear()  # two worlds, whose parameters differ by rounding, not two uses
         drawn = sampler.sample(root, hospital=0, round=0, step=step)
         noisy = clipped_noisy_sum(
             model,
@@ -102,6 +138,7 @@ def test_each_step_is_the_one_private_path():
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter -= 0.1 * noisy.gradient[name] / 10
+        noise_keys.clear()
         training.step()
     by_hand = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.testing.assert_close(weights(training), by_hand, rtol=1e-6, atol=1e-7)

@@ -39,6 +39,7 @@ from repro.secagg import Field
 SMOOTHING = 2.0  # r, in grid steps
 TAIL = 14.0  # deviations of the summed noise within the field: beyond lie 2e-44 a coordinate
 _LARGEST_TOTAL = 2.0**40  # grid steps: float64 then finds the nearest one to 2^-12
+_MOST_LOG_RATIO = 1e-12  # of a release: what the accountants round up by is more
 _ROUNDING = 1 + 2.0**-10  # steps that rounding adds to a difference of two sums, at most
 
 
@@ -80,7 +81,12 @@ class NoisePlan:
                 self.colluders + self.drop_outs,
                 f"fewer than the {self.hospitals} hospitals: somebody's noise must be left",
             )
-        _ = self.width  # a field too narrow is found here
+        if self.log_ratio > _MOST_LOG_RATIO:  # and a field too narrow is found here
+            raise InputError(
+                "dimension",
+                self.dimension,
+                f"fewer: {_MOST_LOG_RATIO:g} is the most in ε a release",
+            )
 
     @property
     def shares(self) -> int:
@@ -172,7 +178,8 @@ class NoisePlan:
 
         P coordinates of τ, 2ϑ and the sampler's own. ε is larger by at most twice this a release.
         """
-        # ``BASE`` is the narrowest share there is: e^(−2π²·256²/2) is 0 in float64, and so is τ.
+        # k/(k + 1) is at least 1/2. ``BASE`` is the narrowest share there is: e^(−π²·256²) is below
+        # 10⁻²⁸⁰⁰⁰⁰, so τ is 0 in float64.
         tau = 10 * self.hospitals * math.exp(-(math.pi**2) * float(self.width.variance))
         smoothing = 2 * 2.001 * math.exp(-2 * math.pi**2 * SMOOTHING**2)
         return self.dimension * (tau + smoothing + self.hospitals * LOG_RATIO)

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repro.accounting import gaussian_epsilon, gaussian_sigma
 from repro.errors import InputError
@@ -36,13 +36,20 @@ from repro.federated.shared.sum import PrivateSum, Release
 from repro.federated.shared.trainer import SharedNoiseTrainer, SharedReport, note_release
 from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
+from repro.privacy.clipped_statistic import (
+    SLACK,
+    clipped_product_sum,
+    clipped_vector_sum,
+    sum_error,
+    triangle_scale,
+)
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.secagg import RoundFailed
 from repro.typing import Float
 
 STATISTICS = 2  # rounds before the first step: mean, second moments
-_TOLERANCE = 1e-9  # a vector scaled to length 1 in double precision may be longer by less
+_LENGTH = 1.0  # what a record's vector, and its outer product, is clipped to
 
 
 class SecondOrderTrainer:
@@ -105,12 +112,12 @@ class SecondOrderTrainer:
         plan = NoisePlan(
             hospitals=len(self.weights),
             dimension=dimension,
-            sensitivity=1 + _TOLERANCE,
+            sensitivity=_LENGTH * (1 + SLACK),
             noise_multiplier=1 / (self._mu * math.sqrt(share)),
             largest_sum=records * 1.01,
             colluders=self.shared.colluders,
             drop_outs=self.shared.drop_outs,
-            sum_error=records * records * 2.0**-53,  # Higham 2002, section 4.2, as in the trainer
+            sum_error=sum_error(records, _LENGTH),
             field_bits=self.secagg.field_bits,
         )
         return PrivateSum(plan, self.weights, seed=self.seed, purpose=purpose, secagg=self.secagg)
@@ -168,7 +175,7 @@ class SecondOrderTrainer:
         size = self.features
         upper = torch.triu_indices(size, size)
         moments = torch.zeros(size, size, dtype=torch.float64)
-        moments[upper[0], upper[1]] = torch.from_numpy(release.total) / _scale(upper)
+        moments[upper[0], upper[1]] = torch.from_numpy(release.total) / triangle_scale(upper)
         moments = torch.triu(moments) + torch.triu(moments, 1).T
         # Off the diagonal the noise has deviation s/√2, so its norm is about 2·s/√2·√size
         # (Wigner's semicircle).
@@ -204,29 +211,19 @@ class SecondOrderTrainer:
 
 @torch.no_grad()
 def _sum_of_vectors(model: WhitenedLinear, data: HospitalData) -> Float[np.ndarray, " size"]:
-    """Σ x_i, each shortened to length 1 if it is longer; (F,) float64."""
-    vectors = data.train.inputs().double()
-    vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1)
-    result: Float[np.ndarray, " size"] = vectors.sum(0).cpu().numpy()
+    """Σ clip(x_i); (F,) float64."""
+    result: Float[np.ndarray, " size"] = (
+        clipped_vector_sum(data.train.inputs(), _LENGTH).cpu().numpy()
+    )
     return result
 
 
 @torch.no_grad()
 def _sum_of_products(model: WhitenedLinear, data: HospitalData) -> Float[np.ndarray, " size"]:
-    """Σ u_i u_iᵀ: the upper triangle, (F(F+1)/2,) float64.
-
-    Entries off the diagonal stand for two, so √2 times each: ‖u uᵀ‖_F = ‖u‖² = 1 is then the
-    vector's length, which is what the sensitivity is of.
-    """
+    """Σ u_i u_iᵀ: the upper triangle, (F(F+1)/2,) float64. That u has length 1 is the model's
+    wish; that it has no more is made sure of in the sum."""
     vectors = model.centred(data.train.inputs().double())
-    upper = torch.triu_indices(vectors.shape[1], vectors.shape[1])
-    products = (vectors.T @ vectors)[upper[0], upper[1]] * _scale(upper)
-    return products.cpu().numpy()
-
-
-def _scale(upper: Tensor) -> Tensor:
-    """1 on the diagonal, √2 off it."""
-    return torch.where(upper[0] == upper[1], 1.0, math.sqrt(2)).double()
+    return clipped_product_sum(vectors, _LENGTH).cpu().numpy()
 
 
 @torch.no_grad()

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from repro.accounting import PrivacyEvent
 from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.privacy.integer_gaussian import integer_gaussian
+from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.validation import Number
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
@@ -215,7 +217,8 @@ class PrivateSum:
 
         sums: hospital -> (P,) float32 or float64, Σ over its records of contributions of L2 norm
             at most the plan's sensitivity; zeros for a hospital without records in this sum.
-        round, step: 0 … 2³² − 1, later than those before: noise is never used twice.
+        round, step: 0 … 2³² − 1, later than those before: noise is never used twice. Nor by another
+            ``PrivateSum`` of this seed and purpose in this process, unless on the very same sums.
         protocol: False leaves the protocol out and gives the same bits.
         model: ``model_digest`` of what the sums were computed at, if there is such a thing.
         Raises RoundFailed, releasing nothing, when more are lost than planned.
@@ -228,6 +231,9 @@ class PrivateSum:
         self._last = (round, step)
         started = time.perf_counter()
         vectors = {one: self.share(one, sums[one], round=round, step=step) for one in sorted(sums)}
+        # All that the sum is of: with one hospital less the noise that is left is another.
+        covered = digest(*map(torch.from_numpy, vectors.values()), note=f"{list(vectors)}")
+        noise_keys.use(f"sum of {self.purpose}", self.seed, covered, round=round, step=step)
         noise_seconds = time.perf_counter() - started
         run = protocol and self._protocol is not None
         traffic = Traffic()
