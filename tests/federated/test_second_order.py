@@ -183,10 +183,11 @@ def test_too_few_rounds_or_another_model_is_refused():
         trainer().train_round(nn.Linear(FEATURES, CLASSES), hospitals(), 1)
 
 
-def test_a_run_is_private_and_learns(tmp_path, monkeypatch):
+@pytest.mark.parametrize("arm", ["scattering-newton-eps6", "random-newton-eps6"])
+def test_a_run_is_private_and_learns(arm, tmp_path, monkeypatch):
     monkeypatch.setattr(whitening, "IMAGES", 8)
     dataset = small_dataset()
-    settings = small_settings("scattering-newton-eps6", rounds=4)
+    settings = small_settings(arm, rounds=4)
     record = execute(settings, dataset, RunStore(tmp_path), quiet=True)
     assert record.final_accuracy > 0.4  # of four classes, at ε = 6 for 128 images
     stated = {

@@ -59,6 +59,8 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("public-newton-eps6", "public data, ε = 6"),
             ("public-newton-eps1", "public data, ε = 1"),
+            ("random-newton-eps6", "random filters, ε = 6"),
+            ("random-newton-eps1", "random filters, ε = 1"),
             ("scattering-newton-eps6", "scattering, ε = 6"),
         ),
     ),
@@ -122,7 +124,7 @@ def _panel(
     """Draw the panel's arms; returns the ends of their lines, to be labelled."""
     ends: list[End] = []
     # The reference only beside runs that it may be compared with.
-    if not arms[0][0].startswith(("fedavg", "scattering", "public")):
+    if not arms[0][0].startswith(("fedavg", "scattering", "random", "public")):
         ends += _line(axes, evidence, "fedavg", "FedAvg", hospitals, key, scale, REFERENCE)
     for index, (arm, name) in enumerate(arms):
         ends += _line(axes, evidence, arm, name, hospitals, key, scale, mark(index))

@@ -1,0 +1,70 @@
+"""Random filters in rings, for the whitened linear layer: chosen by a seed, not by any image.
+
+One layer of convolutions with Gaussian weights and random thresholds, rectified (random features:
+Rahimi & Recht 2007, *Random features for large-scale kernel machines*; with pooling: Saxe et al.
+2011, *On random weights and unsupervised feature learning*). Unlike the wavelets of
+``repro.models.scattering``, every filter sees all colours at once, and rectifying its response
+tells how much of one colour, or of one edge between two colours, is there. Nothing is trained and
+no image looked at, so they cost no privacy. docs/feature-search.md has what was tried beside them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.models.rings import ring_statistics
+from repro.models.whitened import WhitenedLinear
+from repro.random import RootSeed
+from repro.typing import Float
+
+FILTERS = ((1, 32), (3, 64))  # (side in pixels, how many)
+THRESHOLD = 0.5  # responses are moved by up to this, up or down, before they are rectified
+_SEED = 0  # of the filters: part of the model, the same in every run and hospital
+
+
+class RandomFilterRings(nn.Module):
+    """``features``: mean and deviation in three rings of every rectified map; ``head``.
+
+    in_channels, num_classes: as of DPResNet; width: ignored, there for the registry's sake.
+    The features have no parameters. They are whitened by ``repro.federated.whitening``, from
+    images that a program drew, to ``whitened_features`` numbers: all of them, 576.
+    """
+
+    def __init__(self, in_channels: int = 3, num_classes: int = 8, width: int = 64) -> None:
+        super().__init__()
+        self.raw_features = 6 * sum(count for _, count in FILTERS)
+        self.whitened_features = self.raw_features
+        self.head = WhitenedLinear(self.whitened_features, num_classes)
+
+    @torch.no_grad()
+    def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b features"]:
+        """(B, C, N, N) in [−1, 1], N at least 2 -> (B, ``raw_features``) float32."""
+        x = images.float()
+        pooled = []
+        for weight, threshold in filters(x.shape[1]):
+            border = weight.shape[-1] // 2
+            padded = F.pad(x, [border] * 4, mode="reflect") if border else x
+            maps = F.conv2d(padded, weight.to(x.device), threshold.to(x.device)).relu_()
+            pooled.append(ring_statistics(maps))
+        return torch.cat(pooled, dim=1)
+
+
+@lru_cache(maxsize=4)
+def filters(
+    channels: int,
+) -> tuple[tuple[Float[Tensor, "k c s s"], Float[Tensor, " k"]], ...]:
+    """Weights, Gaussian and then scaled to length 1, and thresholds, for each of ``FILTERS``.
+
+    Of length 1, so that all filters answer alike to noise, and responses lie within a few units.
+    """
+    banks = []
+    for side, count in FILTERS:
+        stream = RootSeed.from_user(_SEED).torch_generator("random filters", channels, side)
+        weight = torch.randn(count, channels * side * side, generator=stream)
+        weight = F.normalize(weight, dim=1).view(count, channels, side, side)
+        banks.append((weight, (torch.rand(count, generator=stream) * 2 - 1) * THRESHOLD))
+    return tuple(banks)
