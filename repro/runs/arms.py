@@ -195,8 +195,7 @@ ARMS: dict[str, Arm] = {
         *(_shared(epsilon, "scattering") for epsilon in EPSILONS),
         _shared(6.0),
         _newton(6.0, "scattering"),
-        _newton(1.0, "random"),
-        _newton(6.0, "random"),
+        *(_newton(epsilon, "random") for epsilon in EPSILONS),
         *(_newton(epsilon, "public") for epsilon in EPSILONS),
     )
 }

@@ -84,11 +84,8 @@ FAMILIES: tuple[tuple[str, tuple[Curve, ...]], ...] = (
         "second-order, noise shared",
         (
             Curve("scattering in rings", ("scattering-newton-eps6",), OKABE_ITO["sky"], "P"),
-            Curve(
-                "random filters in rings",
-                ("random-newton-eps1", "random-newton-eps6"),
-                OKABE_ITO["vermilion"],
-                "v",
+            Curve.by_epsilon(
+                "random filters in rings", "random-newton-eps{:g}", OKABE_ITO["vermilion"], "v"
             ),
             Curve.by_epsilon(
                 "public data: ImageNet backbone", "public-newton-eps{:g}", OKABE_ITO["blue"], "D"
