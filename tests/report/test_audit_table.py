@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from repro.report.answer_table import answer_table
 from repro.report.items.table1_accuracy import audited
 from repro.report.items.table6_audit import audit_summary
 from repro.report.sources import Sources
@@ -65,3 +66,16 @@ def test_beside_an_arm_stands_its_bound_with_the_confidence(sources):
     assert audited(sources, ARMS["dpsgd-eps6"]) == "≥ 1.5 / ≥ 0.75 (95 %)"
     assert audited(sources, ARMS["dpsgd-eps3"]) == "not audited"
     assert audited(sources, ARMS["fedavg"]) == "–"
+
+
+def test_the_first_screen_has_the_bound_beside_every_private_row(tmp_path):
+    """No row that promises an ε is without it, or without saying that nobody attacked."""
+    fake.store(tmp_path, ["fedavg-secagg", "calibrated-secagg"])
+    side = tmp_path / "audit" / "calibrated-secagg.json"
+    side.parent.mkdir()
+    side.write_text(json.dumps({"epsilon_lower": 1.494}))
+    rows = answer_table(Sources.of(tmp_path)).rows
+    beside = {row["what"]: row["attack"] for row in rows if row["group"] == "the paper's network"}
+    assert beside["no privacy: FedAvg + SecAgg"] == "–"
+    assert beside["honest for a whole hospital"] == "≥ 1.5"
+    assert beside["honest for a record, noise shared"] == "not run"
