@@ -19,6 +19,15 @@ def test_matrix_is_every_arm_once_and_central_only_once_a_seed():
     assert {run.arm for run in runs[:2]} == {"fedavg", "central"}
 
 
+def test_the_arms_that_a_profile_wants_first_come_first():
+    paper = PROFILES["paper"]
+    runs = matrix(paper)
+    size = len(runs) // (len(paper.seeds) * len(paper.hospitals))
+    first = [run.arm for run in runs[: len(paper.first)]]
+    assert set(first) == set(paper.first)
+    assert len({run.arm for run in runs[:size]}) == size  # then all others, each once
+
+
 def test_processes_change_nothing_and_only_the_missing_is_repeated(tmp_path):
     dataset = small_dataset()
     runs = matrix(PROFILES["smoke"], ARMS, hospitals=[3])

@@ -25,7 +25,7 @@ def test_a_campaign_takes_the_profiles_arms_or_all_or_those_asked_for(capsys):
 
 def test_the_table_has_every_field_of_every_profile():
     rows = {row["field"]: row for row in profile_table()}
-    assert {one.name for one in fields(Profile)} - {"name", "arms"} <= set(rows)
+    assert {one.name for one in fields(Profile)} - {"name", "arms", "first"} <= set(rows)
     assert rows["arms of a whole campaign"]["quick"] == "all"
     assert rows["width"] == {"field": "width", "smoke": 4, "quick": 4, "overnight": 8, "paper": 64}
     assert rows["dpsgd_expected_batch, of DPResNet with shared noise"]["overnight"] == 1024

@@ -33,7 +33,8 @@ def matrix(
     seeds: Iterable[int] | None = None,
 ) -> list[RunSettings]:
     """Every run of the profile's tables, most telling first: all arms at one K and seed."""
-    arms = list(arms)
+    # False sorts before True, and sorting keeps the order of equals.
+    arms = sorted(arms, key=lambda arm: arm.name not in profile.first)
     counts = list(profile.hospitals if hospitals is None else hospitals)
     return [
         compose(arm, profile, hospitals=count, seed=seed)
