@@ -56,11 +56,7 @@ def collect(sources: Sources) -> Content:
         chart=_figure(sources, find("figure", CHART)),
         verdicts=verdict_table(sources, verdicts),
         tables=[
-            *(
-                replace(item.load().build(sources)[0], notes=())
-                for item in shown
-                if item.kind == "table"
-            ),
+            *(_in_short(item.load().build(sources)[0]) for item in shown if item.kind == "table"),
             audit_summary(sources),
         ],
         figures=[_figure(sources, item) for item in FIGURES if item.name in SHOWN_FIGURES],
@@ -69,6 +65,17 @@ def collect(sources: Sources) -> Content:
         methods=measured_table(sources),
         caption=sources.evidence.caption(),
     )
+
+
+def _in_short(table: Table) -> Table:
+    """Without notes, and of a privacy table without the exchange of a hospital's update."""
+    kept = [
+        row
+        for row in table.rows
+        if (row.get("unit"), row.get("relation")) != ("hospital", "replace")
+    ]
+    left_out = " Replacing a hospital's update: Table 2." if len(kept) < len(table.rows) else ""
+    return replace(table, rows=kept, notes=(), caption=table.caption + left_out)
 
 
 def _figure(sources: Sources, item: Item) -> tuple[Item, Path]:

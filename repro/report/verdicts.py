@@ -96,7 +96,7 @@ def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Ta
                 "hospitals": "" if v.hospitals is None else str(v.hospitals),
                 "claimed": v.claimed,
                 "reading": v.reading,
-                "measured": v.measured,
+                "measured": (v.measured.splitlines() or [""])[0],  # best rounds are in Table 1
                 "interval": v.interval,
                 "verdict": v.verdict,
                 "reason": str(reasons.index(v.reason) + 1),
