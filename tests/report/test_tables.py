@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from repro.report.answer import answer
 from repro.report.items import TABLES, draw, find
 from repro.report.sources import Sources
 from repro.report.table import Column, Table, comma_separated, html_fragment, markdown
@@ -133,3 +134,15 @@ def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
         assert Sources.of(out, profile="quick").digest != before
     (empty,) = find("table", "7").load().build(Sources.of(tmp_path / "three"))
     assert empty.rows[0]["state"] == "not run"
+
+
+def test_a_nights_training_is_told_where_it_was_run(tmp_path):
+    """Both arms trained equally long, so their difference may be told; without them no word."""
+    fake.store(tmp_path, ["fedavg"])
+    leads = [finding.lead for finding in answer(Sources.of(tmp_path, profile="quick"), []).found]
+    assert not [lead for lead in leads if "night" in lead]
+    fake.store(tmp_path, ["fedavg", "shared-dpsgd-eps6"], profile="overnight")
+    told = answer(Sources.of(tmp_path, profile="quick"), []).found[-1]
+    assert told.lead.startswith("After a night's training")
+    assert "94.95 ± 0.40" in told.text
+    assert "−28.0 (−28.0, −28.0, −28.0)" in told.text
