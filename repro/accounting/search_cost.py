@@ -7,7 +7,7 @@ N trials, release only the best by any rule that looks at their outputs (Paperno
 2022, arXiv 2110.03620, Theorem 2; Liu and Talwar 2019 for the case η = 1). That release has the
 divergence ``random_stopping_rdp`` states. It says nothing of a search whose number of trials was
 fixed beforehand or was stopped when somebody was content; for those only the composition of all
-trials is proved, which costs far more.
+trials is proved, which costs far more when trials are many (of two or three it may cost less).
 
 η = 0 is the logarithmic distribution, η = 1 the geometric one. A smaller η costs less, and more
 often draws a single trial.
@@ -45,11 +45,16 @@ def mean_trials(eta: float, gamma: float) -> float:
 
 
 def gamma_of(eta: float, mean: float) -> float:
-    """γ at which D(η, γ) has at least the mean ``mean`` > 1; by bisection in log γ."""
+    """γ at which D(η, γ) has at least the mean ``mean`` > 1; by bisection in log γ.
+
+    Raises InputError where none in double precision does (η near −1).
+    """
     low, high = math.log(_SMALLEST), math.log1p(-1e-12)  # means: huge, 1
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_trials(eta, math.exp(middle)) >= mean else (low, middle)
+    if mean_trials(eta, math.exp(low)) < mean * (1 - 1e-9):
+        raise InputError("eta", eta, f"larger: no γ above 1e-300 gives {mean:g} trials on average")
     return math.exp(low)
 
 

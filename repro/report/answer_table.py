@@ -97,8 +97,9 @@ def answer_table(sources: Sources) -> Table:
         caption="Accuracy (%) of the last round: mean over seeds, in brackets each seed"
         f"{_guessing(evidence)}. ε: total, from the runs' ledgers, at {_deltas(evidence)}, for the "
         "unit in brackets (below the 6 promised where noise was calibrated by a looser "
-        "accountant, or for a drop-out that did not happen); found by attack: a lower bound on it, "
-        "95 % confidence (Table 6). Compare rows of one model with each "
+        "accountant, or for a drop-out that did not happen); found by attack: a lower bound at "
+        "95 % confidence on what the arm promises (10 hospitals; shared noise: seen by the planned "
+        "coalition; Table 6). Compare rows of one model with each "
         "other, none with the claim."
         f"{_public_seeds(evidence)} {evidence.caption()}",
     )

@@ -15,9 +15,6 @@ from repro.report.evidence import Evidence, gather
 from repro.runs.store import RunStore
 
 # Folders and files beside the runs whose JSON may be drawn; see ``side``.
-OTHERS = (
-    "overnight",
-)  # profiles of which an item shows runs beside the evidence's own; see ``other``
 SIDE = ("partition/*.json", "bench/*.json", "audit/*.json", "ablations/*.json", "*.json")
 
 OTHERS = ("overnight",)  # profiles that an item shows beside the evidence's own; see ``other``

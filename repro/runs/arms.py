@@ -116,7 +116,7 @@ def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
 # Features of the second-order arms: first part of the arm's name -> (model, what the features are).
 _FEATURES = {
     "scattering": ("scattering-rings", "scattering in rings"),
-    "random": ("random-filters", "random filters in rings, no image seen"),
+    "random": ("random-filters", "random filters in rings, whitened by drawn images"),
     "public": ("backbone", "public data: a backbone trained on ImageNet"),
 }
 

@@ -132,7 +132,7 @@ PROFILES: dict[str, Profile] = {
             dpsgd_clip_norm=1.0,
             protocol_every=1,
             synthetic_by_default=False,
-            # A campaign that is cut short has answered the paper's own question.
+            # A campaign that is cut short has answered the paper's own question first.
             first=(
                 "fedavg",
                 "shared-dpsgd-eps6",
@@ -172,7 +172,7 @@ _SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
 _OVERNIGHT_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 1024}  # a guess: 9 steps an epoch
 # Second-order training: the mean, the second moments, twelve steps on all records, each a round.
 # Chosen on validation images: docs/feature-search.md. A gradient's mean is some thousandth of one
-# record's (1,024 features of equal weight), hence the rates.
+# record's (576 or 1,024 features of equal weight), hence the rates.
 _NEWTON: dict[str, Any] = {
     "rounds": 14,
     "local_epochs": 1,

@@ -104,7 +104,14 @@ def test_between_one_trial_and_all_of_them(epsilon, mean, eta):
 
 def test_no_noise_has_no_bound_and_nonsense_is_refused():
     assert search_epsilon({NonPrivateEvent(): 1}, 1e-5, 10) == math.inf
-    for mean, eta in ((1, 0.0), (0.5, 0.0), (math.nan, 0.0), (10, -1.0), (10, math.nan)):
+    for mean, eta in (
+        (410, -0.999),
+        (1, 0.0),
+        (0.5, 0.0),
+        (math.nan, 0.0),
+        (10, -1.0),
+        (10, math.nan),
+    ):
         with pytest.raises(InputError):
             search_epsilon({GaussianEvent(1.0): 1}, 1e-5, mean, eta)
     with pytest.raises(InputError):

@@ -22,10 +22,11 @@ def test_matrix_is_every_arm_once_and_central_only_once_a_seed():
 def test_the_arms_that_a_profile_wants_first_come_first():
     paper = PROFILES["paper"]
     runs = matrix(paper)
-    size = len(runs) // (len(paper.seeds) * len(paper.hospitals))
-    first = [run.arm for run in runs[: len(paper.first)]]
-    assert set(first) == set(paper.first)
-    assert len({run.arm for run in runs[:size]}) == size  # then all others, each once
+    count = len(paper.first) * len(paper.seeds) * len(paper.hospitals)
+    assert {run.arm for run in runs[:count]} == set(paper.first)
+    assert not {run.arm for run in runs[count:]} & set(paper.first)
+    assert len({run.run_id("data") for run in runs}) == len(runs)
+    assert {run.seed for run in runs[: count // 3]} == {0}
 
 
 def test_processes_change_nothing_and_only_the_missing_is_repeated(tmp_path):

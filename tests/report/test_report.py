@@ -166,7 +166,9 @@ def test_the_search_is_charged_by_random_stopping(tmp_path):
     rows = [row | schedule for row in run.privacy]
     RunStore(tmp_path).save(dataclasses.replace(run, privacy=rows))
     told = answer(Sources.of(tmp_path), []).found[3].text
-    (scattering, second_order) = re.findall(r"random stopping, ε = ([\d.]+) and ([\d.]+)", told)[0]
+    (scattering, second_order) = re.findall(
+        r"random stopping would charge ε = ([\d.]+) and ([\d.]+)", told
+    )[0]
     assert float(second_order) == 12.6  # 495 trials of a (6, 1e-5)-DP Gaussian release
     assert 6 < float(scattering) < 6 * 40**0.5
 

@@ -32,11 +32,13 @@ def matrix(
     hospitals: Iterable[int] | None = None,
     seeds: Iterable[int] | None = None,
 ) -> list[RunSettings]:
-    """Every run of the profile's tables, most telling first: all arms at one K and seed."""
-    # False sorts before True, and sorting keeps the order of equals.
-    arms = sorted(arms, key=lambda arm: arm.name not in profile.first)
+    """Every run of the profile's tables, most telling first: all arms at one K and seed.
+
+    Where a profile names arms to be run ``first``, all their runs come before any other's.
+    """
+    arms = list(arms)
     counts = list(profile.hospitals if hospitals is None else hospitals)
-    return [
+    runs = [
         compose(arm, profile, hospitals=count, seed=seed)
         for seed in (profile.seeds if seeds is None else seeds)
         for count in counts
@@ -44,6 +46,8 @@ def matrix(
         # Pooled training doesn't depend on K (but for the split's rounding): once is enough.
         if arm.scope != "pooled" or count == counts[0]
     ]
+    # False sorts before True, and sorting keeps the order of equals.
+    return sorted(runs, key=lambda run: run.arm not in profile.first)
 
 
 def run_all(
