@@ -98,8 +98,8 @@ def answer_table(sources: Sources) -> Table:
         f"{_guessing(evidence)}. ε: total, from the runs' ledgers, at {_deltas(evidence)}, for the "
         "unit in brackets (below the 6 promised where noise was calibrated by a looser "
         "accountant, or for a drop-out that did not happen); found by attack: a lower bound at "
-        "95 % confidence on what the arm promises (10 hospitals; shared noise: seen by the planned "
-        "coalition; Table 6). Compare rows of one model with each "
+        "95 % confidence on what the arm promises (10 hospitals; Table 6). "
+        "Compare rows of one model with each "
         "other, none with the claim."
         f"{_public_seeds(evidence)} {evidence.caption()}",
     )

@@ -47,25 +47,25 @@ _PAIRS = (
         "scattering-shared-eps6",
         "scattering-fedavg",
         "scattering and a linear layer",
-        "noise shared inside the secure sum",
+        "noise shared",
     ),
     Pair(
         "scattering-newton-eps6",
         None,
         "scattering in rings and private second-order steps",
-        "noise shared inside the secure sum",
+        "noise shared",
     ),
     Pair(
         "random-newton-eps6",
         None,
         "random filters (no outside images) and private second-order steps",
-        "noise shared inside the secure sum",
+        "noise shared",
     ),
     Pair(
         "public-newton-eps6",
         None,
         "an ImageNet backbone (public data) and private second-order steps",
-        "noise shared inside the secure sum",
+        "noise shared",
     ),
 )
 PAIRS = tuple(pair for pair in _PAIRS if pair.arm in ARMS)
@@ -97,6 +97,7 @@ def best_honest(evidence: Evidence) -> str:
         return min(final.mean for final in finals if final is not None)
 
     best = max(run, key=worst)
+    where = " inside the secure sum" if ARMS[best.arm].trainer.startswith("shared") else ""
     beside = (
         f", against {levels(evidence, best.twin)} without privacy"
         if best.twin and evidence.final(best.twin, counts[0])
@@ -104,7 +105,7 @@ def best_honest(evidence: Evidence) -> str:
     )
     return (
         f"Honest privacy ({promise(best.arm)}) with secure aggregation is possible: {best.model}, "
-        f"with {best.noise}, reach {levels(evidence, best.arm)}{beside} "
+        f"with {best.noise}{where}, reach {levels(evidence, best.arm)}{beside} "
         f"({counts_in_words(evidence)})."
     )
 
@@ -118,7 +119,7 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
         (
             "What honest privacy reaches with a model that suits few images",
             f"at ε = 6 for a record, with secure aggregation and {counts_in_words(evidence)}: "
-            f"{'; '.join(parts)}. With all images in one trusted place, {promise(POOLED)} and "
+            f"{'; '.join(parts)}. Scattering with all images in one trusted place, "
             f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. No ε "
             f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
             f"runs for scattering and some {NEWTON_SEARCH} simulated settings for second-order "
@@ -182,7 +183,7 @@ def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
             parts.append(
                 f"{percent(evidence.final(plain, hospitals))} % without privacy and "
                 f"{percent(evidence.final(honest, hospitals))} % at {promise(honest)}, noise "
-                f"shared, with {hospitals} hospitals (seeds: {', '.join(map(str, paired.seeds))})"
+                f"shared, with {hospitals} hospitals (seed {', '.join(map(str, paired.seeds))})"
             )
     if not parts:
         return []

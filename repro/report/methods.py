@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from repro.report.answer import coverage
@@ -49,7 +50,7 @@ def measured_table(sources: Sources) -> Table:
         ("runs", f"{done} of {wanted} of the matrix (arms × hospitals × seeds)"),
         ("seeds", each([r.seed for r in records])),
         ("where noise and masks come from", each([r.seed_source for r in records])),
-        ("what the ledgers warn of", each(warnings_of(records))),
+        ("what the ledgers warn of", each(_alike(warnings_of(records)))),
         ("model", each([_model(r.model) for r in records])),
         *((key.replace("_", " "), each([e.get(key) for e in environments])) for key in keys),
         ("package version", each([r.code.get("version") for r in records])),
@@ -65,6 +66,19 @@ def measured_table(sources: Sources) -> Table:
         rows=[{"what": what, "value": value} for what, value in rows],
         caption=evidence.caption(),
     )
+
+
+def _alike(warnings: list[str]) -> list[str]:
+    """Warnings that differ by their counts alone as one, with every count: ``2, 3, 5 of them``."""
+    counts: dict[tuple[str, ...], list[list[str]]] = {}
+    for warning in warnings:
+        words = tuple(re.split(r"\d+", warning))
+        counts.setdefault(words, []).append(re.findall(r"\d+", warning))
+    told = []
+    for words, rows in counts.items():
+        numbers = [", ".join(dict.fromkeys(column)) for column in zip(*rows, strict=True)]
+        told.append("".join(map("".join, zip(words, [*numbers, ""], strict=True))))
+    return told
 
 
 def _model(model: dict[str, Any]) -> str:

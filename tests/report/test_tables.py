@@ -146,4 +146,4 @@ def test_a_nights_training_is_told_where_it_was_run(tmp_path):
     assert told.lead.startswith("After a night's training")
     assert "94.95 ± 0.40" in told.text
     assert "66.97 ± 0.40 % at ε = 6 for a record" in told.text
-    assert told.text.count("(seeds: 0, 1, 2)") == 2
+    assert told.text.count("(seed 0, 1, 2)") == 2

@@ -22,10 +22,10 @@ from repro.runs.profiles import PROFILES
 TITLE = "Table 7. The paper's network, narrower, trained for a night"
 PROFILE = "overnight"
 SHOWN = (
-    ("fedavg", "no privacy: FedAvg"),
-    ("fedavg-secagg", "the same with secure aggregation"),
-    ("clip-secagg", "“DP+” as most likely run: clipping, no noise"),
-    ("documented-secagg", "“DP+” as documented: its noise added"),
+    ("fedavg", "FedAvg, no privacy"),
+    ("fedavg-secagg", "FedAvg + SecAgg"),
+    ("clip-secagg", "“DP+” as most likely run"),
+    ("documented-secagg", "“DP+” as documented"),
     ("shared-dpsgd-eps6", "honest for a record, noise shared"),
 )
 
@@ -62,8 +62,8 @@ def overnight_table(evidence: Evidence) -> Table:
             for arm, what in shown
         ],
         caption=f"Test accuracy (%) of the last round. Width {profile.width} instead of 64, "
-        f"{profile.rounds} rounds of {profile.local_epochs:g} local epoch instead of 50 of 3, set after looks "
-        "at test accuracies of FedAvg; the private settings are untuned "
+        f"{profile.rounds} rounds of {profile.local_epochs:g} local epoch instead of 50 of 3, set "
+        "after looks at test accuracies of FedAvg; the private settings are untuned "
         f"(docs/settings-search.md).{few} "
         f"{evidence.caption(used)}",
     )
