@@ -329,3 +329,10 @@ def test_in_a_real_browser_nothing_overflows_and_every_figure_shows(drawn, tmp_p
     assert cells == "true"
     assert int(images) == 1 + len(SHOWN_FIGURES)
     assert (ground != "rgb(255, 255, 255)") == dark
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_repositorys_documents_are_what_its_records_give(name):
+    """`repro report --out paper_results --profile quick --update-docs` would change nothing."""
+    text = (PAPER_RESULTS.parent / name).read_text()
+    assert refreshed(text, Sources.of(PAPER_RESULTS, profile="quick")) == text
