@@ -106,18 +106,24 @@ class Evidence:
         return f"{self.dataset_caption} Profile: {self.profile}{length}. Seeds: {shown}."
 
 
-def gather(store: RunStore, profile: str | None = None, fingerprint: str | None = None) -> Evidence:
+def gather(
+    store: RunStore,
+    profile: str | None = None,
+    fingerprint: str | None = None,
+    *,
+    quiet: bool = False,
+) -> Evidence:
     """The store's runs of ``profile`` on the data of ``fingerprint``.
 
     Either may be None: then the group that says most is taken (BloodMNIST before other data
     sets, the profile that trains most, official before rebuilt before other data, then the one
     with most runs). Runs whose settings are not the matrix' own (other rounds, an ablation) and
-    runs without a seed are left out.
+    runs without a seed are left out. quiet: as of ``RunStore.all``.
     """
     if profile is not None and profile not in PROFILES:
         raise InputError("profile", profile, "one of " + ", ".join(PROFILES))
     groups: dict[tuple[bool, str, str, str], list[RunRecord]] = {}
-    for record in store.all():
+    for record in store.all(quiet=quiet):
         if profile not in (None, record.profile) or not is_canonical(record):
             continue
         print_ = str(record.dataset.get("fingerprint") or record.dataset.get("md5"))

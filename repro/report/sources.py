@@ -44,11 +44,19 @@ class Sources:
         return cls(Path(out), evidence, load_claims(), None if runs is None else store.root)
 
     def other(self, profile: str) -> Evidence:
-        """Runs of another profile on the same data, in the store or in its folder ``profile``."""
+        """Runs of another profile (of ``OTHERS``) on the same data, where they were kept."""
+        return self._others[profile]
+
+    @cached_property
+    def _others(self) -> dict[str, Evidence]:
+        return {profile: self._gather(profile) for profile in OTHERS}
+
+    def _gather(self, profile: str) -> Evidence:
+        """In the store itself, or in its folder ``profile``."""
         mine = self.evidence.records[:1]
         fingerprint = next((str(record.dataset.get("fingerprint")) for record in mine), None)
         for place in (*self.places, *(place / profile for place in self.places)):
-            found = gather(RunStore(place, written=False), profile, fingerprint)
+            found = gather(RunStore(place, written=False), profile, fingerprint, quiet=True)
             if found.records:
                 return found
         return Evidence(profile, None, ())

@@ -52,6 +52,7 @@ def test_any_profile_can_be_drawn_and_the_one_that_trains_most_is(tmp_path, monk
         "group",
         "what",
         "epsilon",
+        "attack",
         "epochs",
         "k10",
     ]
