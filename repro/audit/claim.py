@@ -122,7 +122,11 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
 def _shared_claim(
     settings: RunSettings, record: RecordPrivacy, sizes: dict[int, int], hospital: int
 ) -> Claim:
-    """Against the planned coalition, all steps and statistics together, as the trainers plan it."""
+    """Against the planned coalition, all steps and statistics together.
+
+    Derived from the settings once more and not read off the trainers, whose plan is what is
+    audited: one that splits the budget or counts its steps wrongly contradicts what is claimed.
+    """
     assert settings.shared is not None
     assert settings.secagg is not None
     sharing = Sharing(

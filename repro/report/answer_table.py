@@ -7,7 +7,7 @@ import math
 from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
-from repro.report.privacy import epsilon
+from repro.report.privacy import audit_terms, epsilon
 from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
@@ -97,8 +97,8 @@ def answer_table(sources: Sources) -> Table:
         caption="Accuracy (%) of the last round: mean over seeds, in brackets each seed"
         f"{_guessing(evidence)}. ε: total, from the runs' ledgers, at {_deltas(evidence)}, for the "
         "unit in brackets (below the 6 promised where noise was calibrated by a looser "
-        "accountant, or for a drop-out that did not happen); found by attack: a lower bound at "
-        "95 % confidence on what the arm promises (10 hospitals; Table 6). "
+        "accountant, or for a drop-out that did not happen); found by attack: a lower bound on "
+        f"what the arm promises, {_attacked(sources)} (Table 6). "
         "Compare rows of one model with each "
         "other, none with the claim."
         f"{_public_seeds(evidence)} {evidence.caption()}",
@@ -155,6 +155,11 @@ def _found_by_attack(sources: Sources, arm: str) -> str:
         return "–"
     found = sources.side(f"audit/{arm}")
     return NOT_RUN if found is None else f"≥ {found['epsilon_lower']:.2g}"
+
+
+def _attacked(sources: Sources) -> str:
+    found = (sources.side(f"audit/{arm}") for _, _, arm in ROWS if ARMS[arm].private)
+    return audit_terms(one for one in found if one is not None)
 
 
 def _true_epsilon(evidence: Evidence, arm: str) -> str:

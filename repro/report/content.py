@@ -8,14 +8,16 @@ not repeated: who reads the report should be able to finish it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repro.ablations import NAMES
 from repro.report.answer import Answer, answer
 from repro.report.items import FIGURES, ITEMS, Item, find
+from repro.report.items.table2_drawn import privacy_summary
 from repro.report.items.table6_audit import audit_summary
+from repro.report.items.table7_overnight import build as overnight_tables
 from repro.report.methods import measured_table
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
@@ -30,7 +32,7 @@ SUBTITLE = (
 PAPER = "https://arxiv.org/abs/2412.00687"
 CHART = "answer"  # the figure on the first screen
 SHOWN_FIGURES = ("frontier", "accuracy", "recall")
-SHOWN_TABLES = ("table2", "table7")  # the first table of each, without its notes
+SHOWN_TABLES = ("table2", "table7")  # the first table of each, in short
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ class Content:
 
 def collect(sources: Sources) -> Content:
     verdicts = judge(sources)
-    shown = [item for item in ITEMS if item.name in SHOWN_TABLES + SHOWN_FIGURES]
     return Content(
         answer=answer(sources, verdicts),
         chart=_figure(sources, find("figure", CHART)),
         verdicts=verdict_table(sources, verdicts),
         tables=[
-            *(_in_short(item.load().build(sources)[0]) for item in shown if item.kind == "table"),
+            privacy_summary(sources),
+            *overnight_tables(sources),
             audit_summary(sources),
         ],
         figures=[_figure(sources, item) for item in FIGURES if item.name in SHOWN_FIGURES],
@@ -65,17 +67,6 @@ def collect(sources: Sources) -> Content:
         methods=measured_table(sources),
         caption=sources.evidence.caption(),
     )
-
-
-def _in_short(table: Table) -> Table:
-    """Without notes, and of a privacy table without the exchange of a hospital's update."""
-    kept = [
-        row
-        for row in table.rows
-        if (row.get("unit"), row.get("relation")) != ("hospital", "replace")
-    ]
-    left_out = " Replacing a hospital's update: Table 2." if len(kept) < len(table.rows) else ""
-    return replace(table, rows=kept, notes=(), caption=table.caption + left_out)
 
 
 def _figure(sources: Sources, item: Item) -> tuple[Item, Path]:

@@ -16,7 +16,6 @@ from repro.report.statistics import Summary
 from repro.runs.arms import ARMS, compose
 from repro.runs.profiles import PROFILES, Profile
 from repro.runs.record import RunRecord
-from repro.runs.store import RunStore
 
 # Best first: what a reader would rather see when a store holds several kinds of data.
 KINDS = ("official", "rebuilt", "file", "synthetic")
@@ -106,27 +105,28 @@ class Evidence:
         return f"{self.dataset_caption} Profile: {self.profile}{length}. Seeds: {shown}."
 
 
+def fingerprint_of(record: RunRecord) -> str:
+    """What names a run's data: runs on other data are never compared with it."""
+    return str(record.dataset.get("fingerprint") or record.dataset.get("md5"))
+
+
 def gather(
-    store: RunStore,
-    profile: str | None = None,
-    fingerprint: str | None = None,
-    *,
-    quiet: bool = False,
+    stored: Iterable[RunRecord], profile: str | None = None, fingerprint: str | None = None
 ) -> Evidence:
-    """The store's runs of ``profile`` on the data of ``fingerprint``.
+    """The runs among ``stored`` of ``profile`` on the data of ``fingerprint``.
 
     Either may be None: then the group that says most is taken (BloodMNIST before other data
     sets, the profile that trains most, official before rebuilt before other data, then the one
     with most runs). Runs whose settings are not the matrix' own (other rounds, an ablation) and
-    runs without a seed are left out. quiet: as of ``RunStore.all``.
+    runs without a seed are left out.
     """
     if profile is not None and profile not in PROFILES:
         raise InputError("profile", profile, "one of " + ", ".join(PROFILES))
     groups: dict[tuple[bool, str, str, str], list[RunRecord]] = {}
-    for record in store.all(quiet=quiet):
+    for record in stored:
         if profile not in (None, record.profile) or not is_canonical(record):
             continue
-        print_ = str(record.dataset.get("fingerprint") or record.dataset.get("md5"))
+        print_ = fingerprint_of(record)
         if fingerprint not in (None, print_):
             continue
         foreign = record.dataset.get("name", CLAIMED) != CLAIMED

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 from repro.accounting.ledger import PLAIN_VIEW, SECURE_VIEW
 from repro.report.table import NOT_RUN
@@ -37,6 +39,14 @@ def epsilon_cell(records: list[RunRecord], unit: str) -> str:
         about = ", ".join(word for word in words if word)
         lines.append(f"{epsilon(per_round)} / {epsilon(total)}" + (f" ({about})" if about else ""))
     return "\n".join(dict.fromkeys(lines))
+
+
+def audit_terms(found: Iterable[dict[str, Any]]) -> str:
+    """``at 95 % confidence, 10 hospitals``: under which terms audits were made, each once."""
+    found = list(found)
+    sure = "/".join(dict.fromkeys(f"{100 * one['confidence']:.4g}" for one in found))
+    hospitals = "/".join(dict.fromkeys(str(one["hospitals"]) for one in found))
+    return f"at {sure} % confidence, {hospitals} hospitals" if found else "none was sought"
 
 
 def epsilon(value: float | None) -> str:

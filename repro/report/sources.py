@@ -11,7 +11,8 @@ from typing import Any
 from repro.errors import InputError
 from repro.report.cache import digest_of
 from repro.report.claims import Claims, load_claims
-from repro.report.evidence import Evidence, gather
+from repro.report.evidence import Evidence, fingerprint_of, gather
+from repro.runs.record import RunRecord
 from repro.runs.store import RunStore
 
 # Folders and files beside the runs whose JSON may be drawn; see ``side``.
@@ -28,6 +29,7 @@ class Sources:
     evidence: Evidence
     claims: Claims
     runs: Path | None = None  # the store's root where it is not ``out``
+    stored: tuple[RunRecord, ...] = ()  # all of the store, the evidence among them
 
     @classmethod
     def of(
@@ -40,8 +42,10 @@ class Sources:
     ) -> Sources:
         """out: where things are drawn; runs: the store's root where it is another folder."""
         store = RunStore(out) if runs is None else RunStore(runs, written=False)
-        evidence = gather(store, profile, fingerprint)
-        return cls(Path(out), evidence, load_claims(), None if runs is None else store.root)
+        stored = tuple(store.all())
+        evidence = gather(stored, profile, fingerprint)
+        root = None if runs is None else store.root
+        return cls(Path(out), evidence, load_claims(), root, stored)
 
     def other(self, profile: str) -> Evidence:
         """Runs of another profile (of ``OTHERS``) on the same data, where they were kept."""
@@ -53,13 +57,12 @@ class Sources:
 
     def _gather(self, profile: str) -> Evidence:
         """In the store itself, or in its folder ``profile``."""
-        mine = self.evidence.records[:1]
-        fingerprint = next((str(record.dataset.get("fingerprint")) for record in mine), None)
-        for place in (*self.places, *(place / profile for place in self.places)):
-            found = gather(RunStore(place, written=False), profile, fingerprint, quiet=True)
-            if found.records:
-                return found
-        return Evidence(profile, None, ())
+        data = next(map(fingerprint_of, self.evidence.records), None)
+        found = gather(self.stored, profile, data)
+        for place in self.places:
+            if not found.records:
+                found = gather(RunStore(place / profile, written=False).all(), profile, data)
+        return found
 
     @property
     def places(self) -> tuple[Path, ...]:

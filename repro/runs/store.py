@@ -56,15 +56,9 @@ class RunStore:
         write_whole(path, json.dumps(record.as_dict(), indent=1, allow_nan=True) + "\n")
         return path
 
-    def all(self, *, quiet: bool = False) -> list[RunRecord]:
-        """Every finished run, ordered by its id; one line on stderr for each unreadable one.
-
-        quiet: without these lines, for who has had them already.
-        """
-        ids = sorted(path.parent.name for path in self.runs.glob("*/record.json"))
-        if quiet:
-            return [record for record in map(self.load, ids) if record is not None]
-        paths = [self.folder(run_id) / "record.json" for run_id in ids]
+    def all(self) -> list[RunRecord]:
+        """Every finished run, ordered by its id; one line on stderr for each unreadable one."""
+        paths = sorted(self.runs.glob("*/record.json"))
         return [record for record in map(self._read_or_warn, paths) if record is not None]
 
     def select(self, **wanted: Any) -> list[RunRecord]:

@@ -139,7 +139,7 @@ def test_one_ablation_runs_draws_and_leaves_table_1_alone(tmp_path, one_process)
         assert f"{cell.label}: {row['last']}" in section
     assert "synthetic stand-in" in section
 
-    assert [record.run_id for record in gather(store, "smoke").records] == [
+    assert [record.run_id for record in gather(store.all(), "smoke").records] == [
         own.run_id(dataset.fingerprint)
     ]
     assert markdown(table1_accuracy.build(_sources(tmp_path))[1]) == before

@@ -73,8 +73,11 @@ def test_the_first_screen_has_the_bound_beside_every_private_row(tmp_path):
     fake.store(tmp_path, ["fedavg-secagg", "calibrated-secagg"])
     side = tmp_path / "audit" / "calibrated-secagg.json"
     side.parent.mkdir()
-    side.write_text(json.dumps({"epsilon_lower": 1.494}))
-    rows = answer_table(Sources.of(tmp_path)).rows
+    terms = {"confidence": 0.9, "hospitals": 12}
+    side.write_text(json.dumps({"epsilon_lower": 1.494} | terms))
+    table = answer_table(Sources.of(tmp_path))
+    rows = table.rows
+    assert "what the arm promises, at 90 % confidence, 12 hospitals (Table 6)" in table.caption
     beside = {row["what"]: row["attack"] for row in rows if row["group"] == "the paper's network"}
     assert beside["no privacy: FedAvg + SecAgg"] == "–"
     assert beside["honest for a whole hospital"] == "≥ 1.5"

@@ -27,11 +27,11 @@ def test_profiles_and_data_sets_are_never_mixed(tmp_path):
     fake.store(tmp_path, ["fedavg", "single"], "quick", "rebuilt")
     fake.store(tmp_path, ["fedavg"], "smoke", "official")
     store = RunStore(tmp_path)
-    best = gather(store)
+    best = gather(store.all())
     assert (best.profile, best.kind, len(best.records)) == ("quick", "rebuilt", 12)
-    assert gather(store, fingerprint="fake-synthetic").kind == "synthetic"
-    assert gather(store, "smoke").kind == "official"
-    assert gather(store, "paper").records == ()
+    assert gather(store.all(), fingerprint="fake-synthetic").kind == "synthetic"
+    assert gather(store.all(), "smoke").kind == "official"
+    assert gather(store.all(), "paper").records == ()
 
 
 def test_any_profile_can_be_drawn_and_the_one_that_trains_most_is(tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_setting_added_later_does_not_void_a_run():
 
 
 def test_an_empty_store_says_so(tmp_path):
-    evidence = gather(RunStore(tmp_path / "nothing"))
+    evidence = gather(RunStore(tmp_path / "nothing").all())
     assert evidence.final("fedavg", 10) is None
     assert "no run yet" in evidence.caption()
     assert not (tmp_path / "nothing").exists()
@@ -86,4 +86,4 @@ def test_an_empty_store_says_so(tmp_path):
 
 def test_an_unknown_profile_is_refused(tmp_path):
     with pytest.raises(InputError, match="profile"):
-        gather(RunStore(tmp_path), "huge")
+        gather([], "huge")

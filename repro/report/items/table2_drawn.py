@@ -11,6 +11,7 @@ noise gives 2,759 for a hospital's update over 50 rounds [calc]; Rényi accounti
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from repro.report.items import table2_privacy as numbers
 from repro.report.rows import table_of_rows
@@ -31,6 +32,14 @@ LABELS = {
 
 def build(sources: Sources) -> list[Table]:
     return [*_computed(), tightness_table(sources)]
+
+
+def privacy_summary(sources: Sources) -> Table:
+    """Table 2 in short, for the report: no notes, and no exchange of a hospital's update."""
+    full = build(sources)[0]
+    kept = [row for row in full.rows if (row["unit"], row["relation"]) != ("hospital", "replace")]
+    caption = f"{full.caption} Replacing a hospital's update: Table 2."
+    return replace(full, rows=kept, notes=(), caption=caption)
 
 
 @functools.cache  # they depend on nothing

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from repro.report.privacy import audit_terms
 from repro.report.rows import cell, empty_table
 from repro.report.sources import Sources
 from repro.report.table import NOT_RUN, Column, Table
@@ -99,9 +100,9 @@ def audit_summary(sources: Sources) -> Table:
             Column("caught", "broken versions caught", number=True),
         ],
         rows=rows,
-        caption="Lower bounds at 95 % confidence, on steps that draw every record; an arm's own in "
-        "Tables 1b and 6. Versions broken on purpose (half the noise, none, no clipping) have to "
-        "be caught.",
+        caption=f"Lower bounds {audit_terms(records.values())}, on steps that draw every record; "
+        "an arm's own in Tables 1b and 6. Versions broken on purpose (half the noise, none, no "
+        "clipping) have to be caught.",
     )
 
 

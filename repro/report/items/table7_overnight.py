@@ -1,8 +1,8 @@
 """Table 7: the paper's network at levels that mean something, trained for a night on a CPU.
 
 Command: ``repro table 7``; the runs behind it are those of ``repro run ARM --profile overnight``
-in ``OUT`` or ``OUT/overnight``. Cost and hardware: a second to draw; a run takes 20 to 40 minutes
-of an idle core, twice that on a busy one. Expected: FedAvg above 90 %, secure aggregation and
+in ``OUT`` or ``OUT/overnight``. Cost and hardware: a second to draw; the runs of record took 43 to
+83 minutes each of a busy core. Expected: FedAvg above 90 %, secure aggregation and
 clipping alone no different, the documented noise at the commonest class, honest DP-SGD with shared
 noise in between.
 """
