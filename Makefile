@@ -34,7 +34,7 @@ ablations: $(STAMP) ## run and draw every ablation of the profile beside it, the
 	$(BIN)/python -m repro ablate all --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 	$(BIN)/python -m repro report --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 
-test: $(STAMP) ## prove it: lint, types, then every test (about 10 minutes on 2 cores)
+test: $(STAMP) ## prove it: lint, types, then every test (about 15 minutes on 2 cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
