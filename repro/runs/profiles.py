@@ -87,9 +87,9 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="overnight",
-            summary="a night on a CPU: an eighth of the width, a real length, all images",
+            summary="a night on a CPU: an eighth of the width, the paper's 150 epochs, all images",
             width=8,
-            rounds=100,
+            rounds=150,
             local_epochs=1,
             batch_size=16,
             seeds=(0, 1, 2),

@@ -128,7 +128,7 @@ def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
         assert fedavg["epsilon"] == "∞"
         assert secagg["k10"] == secagg["k20"] == "not run"
         assert "(record)" in shared["epsilon"]
-        assert "Profile: overnight, 100 rounds" in table.caption
+        assert "Profile: overnight, 150 rounds" in table.caption
         before = sources.digest
         fake.store(out / "overnight" if out.name == "two" else out, ["clip-secagg"], "overnight")
         assert Sources.of(out, profile="quick").digest != before
