@@ -150,6 +150,24 @@ def training_work(profile: Profile) -> float:
     return float(profile.width**2 * images * len(profile.seeds))
 
 
+def cut_short(
+    stored: Iterable[RunRecord], arm: str, profile: str, fingerprint: str | None
+) -> list[RunRecord]:
+    """The runs of ``arm`` that are the matrix' own but for fewer rounds (``--rounds``).
+
+    Of each number of hospitals and seed the longest, in that order. They are no evidence beside
+    whole runs, hence apart from ``gather``'s.
+    """
+    found: dict[tuple[int, int], RunRecord] = {}
+    for record in sorted(stored, key=lambda record: record.rounds):
+        if (record.arm, record.profile) != (arm, profile) or record.seed is None:
+            continue
+        fewer = record.rounds < PROFILES[profile].rounds and fingerprint_of(record) == fingerprint
+        if fewer and _has_settings_of(record, rounds=record.settings["rounds"]):
+            found[record.hospitals, record.seed] = record
+    return [found[key] for key in sorted(found)]
+
+
 def is_canonical(record: RunRecord) -> bool:
     """Was the run made with exactly the matrix' settings for its arm and profile?
 
@@ -159,11 +177,17 @@ def is_canonical(record: RunRecord) -> bool:
         return False
     if record.rounds != record.settings["rounds"]:  # it was extended
         return False
+    return _has_settings_of(record)
+
+
+def _has_settings_of(record: RunRecord, rounds: int | None = None) -> bool:
+    """Are they what its arm and profile compose? rounds: instead of the profile's."""
     wanted = compose(
         ARMS[record.arm],
         PROFILES[record.profile],
         hospitals=record.hospitals,
         seed=record.seed,
+        rounds=rounds,
     ).as_dict()
     return _agree(wanted, record.settings)
 

@@ -11,7 +11,7 @@ from typing import Any
 from repro.errors import InputError
 from repro.report.cache import digest_of
 from repro.report.claims import Claims, load_claims
-from repro.report.evidence import Evidence, fingerprint_of, gather
+from repro.report.evidence import Evidence, cut_short, fingerprint_of, gather
 from repro.runs.record import RunRecord
 from repro.runs.store import RunStore
 
@@ -19,6 +19,7 @@ from repro.runs.store import RunStore
 SIDE = ("partition/*.json", "bench/*.json", "audit/*.json", "ablations/*.json", "*.json")
 
 OTHERS = ("overnight",)  # profiles that an item shows beside the evidence's own; see ``other``
+WIDE = ("fedavg", "paper")  # arm and profile of the runs that ``wide`` gives
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,24 @@ class Sources:
     def _others(self) -> dict[str, Evidence]:
         return {profile: self._gather(profile) for profile in OTHERS}
 
+    @cached_property
+    def wide(self) -> tuple[RunRecord, ...]:
+        """The paper's own network and setting, for fewer rounds: as far as a CPU got."""
+        arm, profile = WIDE
+        found = cut_short(self.stored, arm, profile, self._data)
+        for place in self.places:
+            if not found:
+                stored = RunStore(place / profile, written=False).all()
+                found = cut_short(stored, arm, profile, self._data)
+        return tuple(found)
+
+    @property
+    def _data(self) -> str | None:
+        return next(map(fingerprint_of, self.evidence.records), None)
+
     def _gather(self, profile: str) -> Evidence:
         """In the store itself, or in its folder ``profile``."""
-        data = next(map(fingerprint_of, self.evidence.records), None)
+        data = self._data
         found = gather(self.stored, profile, data)
         for place in self.places:
             if not found.records:
@@ -92,7 +108,8 @@ class Sources:
         costs a second; a list of what each reads would have to be kept right by hand.
         """
         evidence = self.evidence
-        shown = [*evidence.records, *(r for name in OTHERS for r in self.other(name).records)]
+        others = (record for name in OTHERS for record in self.other(name).records)
+        shown = [*evidence.records, *others, *self.wide]
         runs = [[run.stable(), run.timings] for run in shown]
         side = {
             path.relative_to(place).as_posix(): digest_of(path.read_text(encoding="utf-8"))

@@ -114,9 +114,16 @@ def secagg(hospitals: int) -> dict:
     return {"rounds": 5, "last": last}
 
 
-def record(arm: str, hospitals: int, seed: int, profile: str = "quick", kind: str = "synthetic"):
+def record(
+    arm: str,
+    hospitals: int,
+    seed: int,
+    profile: str = "quick",
+    kind: str = "synthetic",
+    rounds: int | None = None,
+):
     """One fake run whose numbers follow from its arm and seed by arithmetic alone."""
-    settings = compose(ARMS[arm], PROFILES[profile], hospitals=hospitals, seed=seed)
+    settings = compose(ARMS[arm], PROFILES[profile], hospitals=hospitals, seed=seed, rounds=rounds)
     rounds = settings.rounds
     private = ARMS[arm].epsilon is not None
     level = LEVELS.get(arm.removesuffix("-secagg") if private else arm, 0.7)

@@ -1,15 +1,18 @@
 """Tables: what stands in them, and that all four renderings say the same."""
 
 import csv
+import dataclasses
 import io
 import json
 
 import pytest
 
 from repro.report.answer import answer
+from repro.report.evidence import cut_short
 from repro.report.items import TABLES, draw, find
 from repro.report.sources import Sources
 from repro.report.table import Column, Table, comma_separated, html_fragment, markdown
+from repro.runs import RunStore
 from repro.runs.arms import ARMS
 from repro.runs.profiles import PROFILES
 from tests.report import fake
@@ -134,6 +137,50 @@ def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
         assert Sources.of(out, profile="quick").digest != before
     (empty,) = find("table", "7").load().build(Sources.of(tmp_path / "three"))
     assert empty.rows[0]["state"] == "not run"
+
+
+def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
+    """Of each seed the longest run; the row names its length and stands apart in the caption."""
+    for place in (tmp_path / "one", tmp_path / "two" / "paper"):
+        for rounds in (2, 7):
+            RunStore(place).save(fake.record("fedavg", 10, 0, "paper", rounds=rounds))
+        RunStore(place).save(fake.record("clip-secagg", 10, 0, "paper", rounds=8))
+        RunStore(place).save(fake.record("fedavg", 10, 0, "paper", "rebuilt", rounds=9))
+    for out in (tmp_path / "one", tmp_path / "two"):
+        fake.store(out, ["fedavg"])
+        fake.store(out, ["fedavg"], profile="overnight")
+        sources = Sources.of(out, profile="quick")
+        (table,) = find("table", "7").load().build(sources)
+        *night, wide = table.rows
+        assert wide == {
+            "what": "FedAvg, width 64, 7 of 50 rounds",
+            "epsilon": "∞",
+            "k10": "94.55",
+            "k20": "not run",
+        }
+        assert len(night) == 5
+        assert "(profile paper), cut short, seed 0; not to be compared" in table.caption
+        before = sources.digest
+        place = out / "paper" if out.name == "two" else out
+        RunStore(place).save(fake.record("fedavg", 10, 0, "paper", rounds=11))
+        assert Sources.of(out, profile="quick").digest != before
+
+
+def test_runs_cut_short_are_the_matrix_own_but_for_their_length():
+    run = fake.record("fedavg", 10, 0, "paper", rounds=7)
+    extended = dataclasses.replace(run, rounds=9)  # by ``--extend``: its settings still say 7
+    other = dict(run.settings, local=dict(run.settings["local"], batch_size=8))
+
+    def found(*records, arm="fedavg"):
+        return cut_short(records, arm, "paper", "fake-synthetic")
+
+    assert found(run) == [run]
+    assert found(run, extended) == found(extended, run) == [extended]
+    assert found(run, arm="central") == []
+    assert found(dataclasses.replace(run, settings=other)) == []
+    assert found(dataclasses.replace(run, seed=None)) == []
+    assert found(fake.record("fedavg", 10, 0, "paper")) == []  # a whole run is no part
+    assert found(fake.record("fedavg", 10, 0, "quick", rounds=7)) == []
 
 
 def test_a_nights_training_is_told_where_it_was_run(tmp_path):
