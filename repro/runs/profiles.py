@@ -67,7 +67,7 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="quick",
-            summary="every table and figure in minutes on 2 cores: shapes and orders, not levels",
+            summary="every table and figure in under an hour on 2 cores: shapes, not levels",
             width=4,
             rounds=10,
             local_epochs=0.125,
@@ -183,6 +183,7 @@ _NEWTON: dict[str, Any] = {
 }
 _NEWTON_RATES = {1.0: 480.0, 3.0: 1300.0, 6.0: 2500.0, 8.0: 3200.0}  # by ε
 _NEWTON_SMOKE: dict[str, Any] = {"rounds": 4, "test_stride": 16}
+_NEWTON_IGNORES = ("width", "batch_size", "dpsgd_expected_batch", "protocol_every")
 
 
 def for_model(
@@ -224,6 +225,10 @@ def get_profile(name: str | None) -> Profile:
     return PROFILES[name]
 
 
+def _newton(profile: Profile, epsilon: float) -> Profile:
+    return for_model(profile, "random-filters", trainer="shared-newton", epsilon=epsilon)
+
+
 def profile_table() -> list[dict[str, Any]]:
     """One row per field that differs, one column per profile (for REPRODUCE.md)."""
     groups: dict[str, dict[str, Profile]] = {
@@ -238,13 +243,19 @@ def profile_table() -> list[dict[str, Any]]:
         ", of DPResNet with shared noise": {
             n: for_model(p, "dpresnet", trainer="shared-dpsgd") for n, p in PROFILES.items()
         },
+        ", of second-order arms": {n: _newton(p, 6.0) for n, p in PROFILES.items()},
     }
+    for epsilon in sorted(set(_NEWTON_RATES) - {6.0}):
+        name = f", of second-order arms at ε = {epsilon:g}"
+        groups[name] = {n: _newton(p, epsilon) for n, p in PROFILES.items()}
     rows: list[dict[str, Any]] = []
     for one in fields(Profile):
         if one.name in ("name", "arms", "first"):
             continue
         shown: dict[str, Any] = {}
         for group, profiles in groups.items():
+            if "second-order" in group and one.name in _NEWTON_IGNORES:
+                continue
             values = {name: getattr(p, one.name) for name, p in profiles.items()}
             if values != shown:
                 rows.append({"field": one.name + group, **values})

@@ -196,14 +196,19 @@ def test_ablations_that_were_run_have_a_line_each(drawn, tmp_path):
     fake.store(tmp_path, ["fedavg"])
     (tmp_path / "ablations").mkdir()
     variants = [
-        {"variant": label, "mean": mean, "deviation": 0.01, "seeds": [0, 1]}
-        for label, mean in (("a\nb", 0.5), ("c", 0.75))
+        {"series": arm, "variant": label, "mean": mean, "deviation": 0.01, "seeds": [0, 1]}
+        for arm, label, mean in (
+            ("dpsgd-eps6", "a\nb", 0.5),
+            ("dpsgd-eps6", "c", 0.75),
+            ("fedavg", "a\nb", 0.8),  # the best of all, but of an arm that moves less
+            ("fedavg", "c", 0.9),
+        )
     ]
     content = json.dumps({"data": {"variants": variants}})
     (tmp_path / "ablations" / "clip-norm.json").write_text(content)
     table = ablation_summary(Sources.of(tmp_path))
     assert [row["name"] for row in table.rows] == ["clip-norm"]
-    assert table.rows[0]["range"] == "50.0 ± 1.0 (a, b) to 75.0 ± 1.0 (c)"
+    assert table.rows[0]["range"] == "dpsgd-eps6: 50.0 ± 1.0 (a, b) to 75.0 ± 1.0 (c)"
 
 
 def test_markdown_has_the_same_tables_and_verdicts(drawn):

@@ -1,8 +1,8 @@
 """Table 1: test accuracy, the paper's claims beside every reading of them, and every arm.
 
 Command: ``repro table 1``. Cost and hardware: a second to draw; the runs behind it are the whole
-matrix, arms × numbers of hospitals × seeds, which ``repro reproduce`` makes: minutes on 2 cores
-in ``quick``, a CUDA device is needed for ``paper``. Expected: in ``paper`` on real
+matrix, arms × numbers of hospitals × seeds, which ``repro reproduce`` makes: under an hour on 2
+cores in ``quick``, a CUDA device is needed for ``paper``. Expected: in ``paper`` on real
 images, arms without noise 95–97.5 % and equal to each other within seeds; the documented noise
 near the majority class (19.5 %); honest arms ordered by ε.
 """
