@@ -24,8 +24,9 @@ from repro.audit.controls import Actual
 from repro.audit.shared_noise import still, watch
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared import Release
+from repro.federated.shared.report import SharedReport
 from repro.federated.shared.second_order import STATISTICS, SecondOrderTrainer
-from repro.federated.shared.trainer import SharedNoiseTrainer, SharedReport
+from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
 from repro.random import RootSeed

@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from repro.data import Dataset, Split
-from repro.data.duplicates import SharedImages, duplicate_facts
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
 from repro.federated.checkpoint import forget_seed, saved_seed
@@ -23,7 +21,8 @@ from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_feat
 from repro.federated.images import LabelledImages
 from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.rounds import Federation, RunState, run_rounds
+from repro.federated.recording import machine, make_record
+from repro.federated.rounds import Federation, run_rounds
 from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
 from repro.models.registry import build_model
@@ -32,7 +31,7 @@ from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import code_version
-from repro.runs.record import RunRecord, best_round
+from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings
 from repro.runs.store import RunStore
 
@@ -71,11 +70,10 @@ def execute(
         if extend and finished is None:
             raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
-        seed = (saved_seed(folder) or _new_seed(settings)) if ranks.first else None
         federation = assemble(
             settings,
             data,
-            seed=ranks.broadcast(seed),
+            seed=_seed(settings, folder, ranks),
             device=device,
             ranks=ranks,
             features=store.root / "features",
@@ -86,13 +84,31 @@ def execute(
         threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
         keep_freed_memory()
         with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
+            federation.made_on = ranks.broadcast(machine(federation.model))
             state = run_rounds(federation, folder, bar)
-        record = make_record(run_id, settings, dataset, federation, state, started)
+        record = make_record(
+            run_id, settings, dataset, federation, state, started=started, finished=_now()
+        )
         if ranks.first:
             store.save(record)
             forget_seed(folder)
         ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record
+
+
+def _seed(settings: RunSettings, folder: Path, ranks: Ranks) -> RootSeed:
+    """The one that the run began with, else a new one; the same on every rank."""
+    found: RootSeed | InputError | None = None
+    if ranks.first:
+        try:
+            found = saved_seed(folder, private=settings.seed is None) or _new_seed(settings)
+        except InputError as problem:
+            found = problem  # on every rank, so that none waits for the first
+    found = ranks.broadcast(found)
+    if isinstance(found, InputError):
+        raise found
+    assert found is not None
+    return found
 
 
 def _new_seed(settings: RunSettings) -> RootSeed:
@@ -182,87 +198,6 @@ def _labeller(
         return LabelledImages.from_arrays(split.images, split.labels, device)
 
     return labelled
-
-
-def make_record(
-    run_id: str,
-    settings: RunSettings,
-    dataset: Dataset,
-    federation: Federation,
-    state: RunState,
-    started: str,
-) -> RunRecord:
-    best, when = best_round(state.history)
-    last = state.history[-1]
-    train = subset(dataset, settings)["train"]
-    duplicates = duplicate_facts(dataset, train.images, shares(settings, train.labels))
-    return RunRecord(
-        run_id=run_id,
-        arm=settings.arm,
-        hospitals=settings.hospitals,
-        seed=settings.seed,
-        profile=settings.profile,
-        rounds=state.round,
-        dataset=dataset.facts()
-        | {
-            "caption": dataset.caption(),
-            "class_names": list(dataset.class_names),
-            "train_images": sum(federation.weights.values()),
-            "test_images": len(federation.test),
-            "duplicates": duplicates,
-        },
-        settings=settings.as_dict(),
-        model={
-            "name": settings.model.name,
-            "width": settings.model.width,
-            "parameters": sum(p.numel() for p in federation.model.parameters()),
-        },
-        history=state.history,
-        final_accuracy=last["accuracy"],
-        final_loss=last["loss"],
-        best_accuracy=best,
-        best_round=when,
-        confusion=state.confusion.tolist(),
-        privacy=_statements(federation, duplicates["held"]),
-        secagg=_secagg_summary(state),
-        diagnostics=dict(sorted(state.diagnostics.items())),
-        seed_source=federation.seed.source,
-        code=code_version(),
-        environment=environment(federation.model),
-        timings=dict(sorted(state.seconds.items())),
-        started=started,
-        finished=_now(),
-        wall_seconds=sum(state.seconds.values()),
-        resumed=state.resumed,
-    )
-
-
-def _statements(federation: Federation, held: dict[str, int]) -> list[dict[str, Any]]:
-    """The ledger's rows; those for one record say what an image stored twice spends."""
-    if federation.ledger is None:
-        return []
-    warning = SharedImages(**held).warning()
-    return [
-        row | {"warnings": [*row["warnings"], warning]}
-        if warning and row["unit"] == "record"
-        else row
-        for row in federation.ledger.as_records()
-    ]
-
-
-def _secagg_summary(state: RunState) -> dict[str, Any] | None:
-    rounds = [entry["secagg"] for entry in state.history if "secagg" in entry]
-    if not rounds:
-        return None
-    failed = sum("failed" in entry for entry in rounds)
-    return {"rounds": len(rounds), "failed": failed, "last": rounds[-1]}
-
-
-def environment(model: nn.Module) -> dict[str, Any]:
-    from repro.runs.provenance import environment as machine
-
-    device = next(model.parameters()).device
-    return {"device": device.type, **machine(("torch", "numpy"))}
 
 
 def _now() -> str:

@@ -97,13 +97,20 @@ def _digest(model: FixedFeatures, images: np.ndarray) -> str:
 
 @torch.no_grad()
 def _compute(model: FixedFeatures, images: np.ndarray) -> np.ndarray:
-    """In batches of fixed size, one thread each: threads change the time and no bit."""
+    """In batches of fixed size, one thread each: threads change the time and no bit.
+
+    The last batch is filled up with black images: libraries add up a handful of images in another
+    order than many, and an image's features must not depend on how many others there are.
+    """
     starts = range(0, len(images), BATCH)
 
     def one(start: int) -> Tensor:
         torch.set_num_threads(1)  # of this worker only
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
-        return model.features(normalise(batch.permute(0, 3, 1, 2)))
+        own = images[start : start + BATCH]
+        full = np.zeros((BATCH, *images.shape[1:]), images.dtype)
+        full[: len(own)] = own
+        batch = normalise(torch.from_numpy(full).permute(0, 3, 1, 2))
+        return model.features(batch)[: len(own)]
 
     before = torch.get_num_threads()
     try:

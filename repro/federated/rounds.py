@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from repro.accounting import PrivacyEvent
 from repro.accounting.ledger import FederatedLedger
 from repro.federated.aggregation import Aggregated, Aggregator
-from repro.federated.checkpoint import load_checkpoint, save_checkpoint
+from repro.federated.checkpoint import check_same_machine, load_checkpoint, save_checkpoint
 from repro.federated.evaluation import check_finite, evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
@@ -57,6 +57,7 @@ class Federation:
     update_event: PrivacyEvent | None = None  # what a clipped update costs each round
     ranks: Ranks = field(default_factory=Ranks)
     concurrent: int = 1  # hospitals trained at once; more need a ConcurrentTrainer
+    made_on: dict[str, Any] = field(default_factory=dict)  # all that may move a sum's last bits
 
 
 @dataclass
@@ -79,12 +80,21 @@ Progress = Callable[[int, int | None, float | None], None]  # round, hospital, a
 
 def run_rounds(federation: Federation, folder: Path, progress: Progress) -> RunState:
     """Run to the last round, from the checkpoint in ``folder`` if there is one."""
-    state = _restore(federation, folder) or _begin(federation)
+    state = _restore(federation, folder)
+    if state is None:
+        state = _begin(federation)
+        # A private seed is on disk before anything is released: whatever happens, a round that is
+        # done again is done with the same noise.
+        _save(federation, state, folder)
     for number in range(state.round + 1, federation.rounds + 1):
         _one_round(federation, state, number, progress)
-        if federation.ranks.first:
-            save_checkpoint(folder, _as_saved(federation, state))
+        _save(federation, state, folder)
     return state
+
+
+def _save(federation: Federation, state: RunState, folder: Path) -> None:
+    if federation.ranks.first:
+        save_checkpoint(folder, _as_saved(federation, state))
 
 
 def _begin(federation: Federation) -> RunState:
@@ -176,7 +186,9 @@ def _shared(
     report = trainer.train_round(federation.model, federation.hospitals, number)
     clock.add(report.seconds)
     if federation.ledger is not None:
-        spend_releases(federation.ledger, trainer.plan, trainer.sample_rate, report.releases)
+        spend_releases(
+            federation.ledger, trainer.plan, trainer.sample_rate, report.releases, report.failed
+        )
     vector = to_vector(federation.model)
     return _Made(vector, {"secagg": report.facts}, None, report.diagnostics)
 
@@ -242,6 +254,7 @@ def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
         "ledger": federation.ledger.state_dict() if federation.ledger is not None else None,
         # Needed to go on with the same bits; a private one is removed when the run has finished.
         "seed": {"root": federation.seed.root, "source": federation.seed.source},
+        "made_on": federation.made_on,
     }
 
 
@@ -249,6 +262,7 @@ def _restore(federation: Federation, folder: Path) -> RunState | None:
     saved = federation.ranks.broadcast(load_checkpoint(folder) if federation.ranks.first else None)
     if saved is None:
         return None
+    check_same_machine(saved, federation.made_on)
     federation.trainer.load_state_dict(saved["trainer"])
     if federation.ledger is not None:
         federation.ledger.load_state_dict(saved["ledger"])

@@ -96,7 +96,7 @@ noise_keys = NoiseKeys()  # of this process
 
 def new_run(seed: RootSeed) -> None:
     """Forget the keys if ``seed`` is public: its noise hides nothing, and its runs are repeated."""
-    if seed.source == "user seed":
+    if not seed.private:
         noise_keys.clear()
 
 

@@ -309,7 +309,7 @@ class PrivateTraining:
 
     def _plan(self) -> dict[str, Any]:
         """What two trainings must share for one to go on from the other's state."""
-        reproducible = self._seed.source == "user seed"
+        reproducible = not self._seed.private
         fingerprint = self._seed.derive_bytes("state identity", size=8).hex()
         return {
             "records": self._records.count,

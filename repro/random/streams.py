@@ -43,6 +43,11 @@ class RootSeed:
         """Private: 256 bits from the operating system."""
         return cls(secrets.token_bytes(ROOT_BYTES), "operating system entropy")
 
+    @property
+    def private(self) -> bool:
+        """Nobody else knows it: the noise drawn from it hides something."""
+        return self.source != "user seed"
+
     def derive_bytes(self, purpose: str, *ids: int | str, size: int = 32) -> bytes:
         """``size`` (≤ 64) bytes for this purpose and these ids.
 

@@ -39,7 +39,8 @@ class RunRecord:
     confusion: list[list[int]]  # last round; row = true class, column = predicted class
     privacy: list[dict[str, Any]]  # the ledger's statements; empty when nothing was claimed
     secagg: dict[str, Any] | None  # bytes, coordinates clipped, drop-outs; None without it
-    diagnostics: dict[str, int]  # sums over rounds, e.g. updates clipped; no ε covers them
+    diagnostics: dict[str, int]  # sums over rounds, e.g. updates clipped; no ε covers them, so a
+    # private run that states one has none
     seed_source: str  # "user seed" | "operating system entropy"
     code: dict[str, Any]  # version, fingerprint of the sources, git commit where there is one
     environment: dict[str, Any]  # device, threads, versions

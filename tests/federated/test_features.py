@@ -6,9 +6,12 @@ import torch
 
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 from repro.federated import features as module
+from repro.federated import whitening
 from repro.federated.execute import execute
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
+from repro.federated.whitening import Whitened
 from repro.models import DPResNet, ScatteringLinear
+from repro.models.random_filters import RandomFilterRings
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
@@ -50,6 +53,17 @@ def test_number_of_workers_changes_no_bit(images, monkeypatch):
         monkeypatch.setattr(module.os, "cpu_count", lambda cores=cores: cores)
         results.append(fixed_features(model, images))
     assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("model", [ScatteringLinear, RandomFilterRings])
+def test_an_images_features_do_not_depend_on_how_many_others_there_are(model, images, monkeypatch):
+    """Libraries add up a handful of images in another order than many."""
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    made = model()
+    made = Whitened(made, 3) if model is RandomFilterRings else made
+    everybody = fixed_features(made, images)
+    for count in (1, 2, 3, 63, 64, 65, 66, 129):
+        assert np.array_equal(fixed_features(made, images[:count]), everybody[:count])
 
 
 def test_labelled_features_pass_through(images):

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from repro.errors import InputError
-from repro.federated import checkpoint, rounds
+from repro.federated import checkpoint, recording, rounds, whitening
 from repro.federated.division import shares
 from repro.federated.execute import execute
 from repro.federated.parallel.preflight import check_synthetic
+from repro.federated.shared.sum import PrivateSum
+from repro.privacy import dpsgd
+from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
@@ -96,6 +99,86 @@ def test_damaged_checkpoint_is_named_and_the_run_starts_over(dataset, tmp_path, 
     (folder / "checkpoint.pt").write_bytes(damaged)
     assert execute(settings, dataset, store, device="cpu", quiet=True).stable() == whole.stable()
     assert "damaged" in capsys.readouterr().err
+
+
+@pytest.fixture
+def releases(monkeypatch):
+    """Whatever private arms release, as (name, bits); stopped after as many as ``left`` says."""
+    made, left = [], [10**9]
+    release, noisy_sum = PrivateSum.release, dpsgd.clipped_noisy_sum
+
+    def note(name, bits):
+        made.append((name, bits))
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    def releasing(self, sums, **names):
+        result = release(self, sums, **names)
+        note((self.purpose, names["round"], names.get("step")), result.total.tobytes())
+        return result
+
+    def summing(*arguments, **names):
+        result = noisy_sum(*arguments, **names)
+        bits = b"".join(part.numpy().tobytes() for part in result.gradient.values())
+        note((names["seed"], names["step"]), bits)
+        return result
+
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    monkeypatch.setattr(PrivateSum, "release", releasing)
+    monkeypatch.setattr(dpsgd, "clipped_noisy_sum", summing)
+    return made, left
+
+
+@pytest.mark.parametrize("arm", ["scattering-shared-eps6", "random-newton-eps6", "dpsgd-eps6"])
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_private_run_that_is_cut_short_repeats_its_releases_bit_for_bit(
+    arm, after, dataset, tmp_path, releases
+):
+    """Nobody knows the seed, and the run is stopped between a release and the next checkpoint.
+
+    Were that round done again with other noise, the records would be in two releases of which
+    the ledger knows one.
+    """
+    settings = small_settings(arm, rounds=4, seed=None)
+    made, left = releases
+    left[0] = after
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, dataset, tmp_path)
+    noise_keys.clear()  # a new process has none
+    record = run(settings, dataset, tmp_path)
+    of_name = {}
+    for name, bits in made:
+        assert of_name.setdefault(name, bits) == bits
+    assert len(of_name) < len(made)  # the last one was repeated
+    assert record.resumed == 1
+    assert record.diagnostics == {}  # exact counts over records, which no ε covers
+
+
+@pytest.mark.parametrize("change", ["damage", "machine"])
+def test_a_private_run_does_not_start_over_or_go_on_elsewhere(
+    change, dataset, tmp_path, releases, monkeypatch
+):
+    """A damaged checkpoint held its seed and its spending; other sums would share its noise."""
+    settings = small_settings("scattering-shared-eps6", seed=None)
+    made, left = releases
+    left[0] = len(made) + 4
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, dataset, tmp_path)
+    path = RunStore(tmp_path).folder(settings.run_id(dataset.fingerprint)) / "checkpoint.pt"
+    whole = path.read_bytes()
+    if change == "damage":
+        path.write_bytes(whole[:-10] + bytes([whole[-10] ^ 1]) + whole[-9:])
+    else:
+        monkeypatch.setattr(recording, "environment", lambda packages: {"cpu": "another"})
+    count = len(made)
+    with pytest.raises(InputError, match="damaged" if change == "damage" else "cpu another"):
+        run(settings, dataset, tmp_path)
+    assert len(made) == count  # nothing was released
+    path.write_bytes(whole)
+    monkeypatch.undo()
+    noise_keys.clear()
+    assert run(settings, dataset, tmp_path).resumed == 1  # as it was, it goes on
 
 
 def _child(folder, queue):

@@ -17,8 +17,10 @@ from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared import second_order
 from repro.federated.shared.second_order import SecondOrderTrainer
+from repro.federated.shared.sum import PrivateSum
 from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
+from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.runs.store import RunStore
@@ -172,6 +174,39 @@ def test_more_lost_than_planned_is_no_release_and_changes_nothing():
         assert not report.releases
     assert model.mean.abs().max() == 0
     assert torch.equal(model.transform, torch.eye(FEATURES))
+
+
+def test_every_sum_is_bound_to_all_of_the_model_that_it_was_computed_at(monkeypatch):
+    """A hospital that was told another mean or transform shares no mask with the others."""
+    bound, release = [], PrivateSum.release
+
+    def noting(self, sums, **names):
+        bound.append(names["model"])
+        return release(self, sums, **names)
+
+    monkeypatch.setattr(PrivateSum, "release", noting)
+    changes = {
+        1: lambda model: model.mean.add_(1e-3),
+        2: lambda model: model.mean.add_(1e-3),
+        3: lambda model: model.transform.mul_(1.001),
+        4: lambda model: model.mean.add_(1e-3),
+        5: lambda model: model.linear.weight.data.add_(1e-3),
+    }
+    seen = []
+    for told in (None, *changes):
+        bound.clear()
+        noise_keys.clear()  # several worlds
+        made, model = trainer(), WhitenedLinear(FEATURES, CLASSES)
+        for number in range(1, ROUNDS + 1):
+            if number == told:
+                changes[number](model)
+            made.train_round(model, hospitals(), number)
+        seen.append(list(bound))
+    honest, *others = seen
+    assert len(set(honest)) == ROUNDS
+    for number, other in zip(changes, others, strict=True):
+        assert other[: number - 1] == honest[: number - 1]
+        assert other[number - 1] != honest[number - 1]
 
 
 def test_too_few_rounds_or_another_model_is_refused():

@@ -84,6 +84,16 @@ def test_noise_within_the_plan_never_falls_below_the_accounted_variance():
     assert PLAN.multiplier(0) == 0
 
 
+@settings(max_examples=40, deadline=None)
+@given(error=st.floats(0, 2), sensitivity=st.floats(0.01, 10), lost=st.integers(0, 1))
+def test_noise_is_the_multiplier_times_all_that_neighbours_can_differ_by(error, sensitivity, lost):
+    """Of one record, of two sums each computed with an error, of rounding half a step each way."""
+    plan = replace(PLAN, sensitivity=sensitivity, sum_error=error, drop_outs=lost)
+    left = math.sqrt(plan.hospitals - 1 - lost) * plan.share_deviation
+    apart = sensitivity + 2 * error + plan.granularity * math.sqrt(plan.dimension)
+    assert 1.3 * apart <= left < 1.3 * apart * (1 + 1e-3)
+
+
 def test_decoded_noise_has_the_planned_variance():
     """χ² on 60,000 coordinates; two-sided false alarm 1e-6 for each number of survivors."""
     plan = replace(PLAN, dimension=60_000, largest_sum=1.0)

@@ -4,6 +4,7 @@ adversary may learn."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from repro.accounting import PLDAccountant, PoissonSampledGaussianEvent, RDPAccountant
+from repro.accounting.ledger import UNPROTECTED
 from repro.errors import InputError
 from repro.federated.division import subset
 from repro.federated.execute import assemble, execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.report import SharedReport
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
 from repro.privacy.sampling import PoissonSampler
@@ -129,11 +132,11 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
             for row in record.privacy
             if (row["unit"], row["relation"]) == ("record", "add_remove")
         }
-        return record, spent["coalition of 1 hospital with the server"]
+        return record, spent["coalition of 1 hospital with the server"], spent[UNPROTECTED]
 
-    whole, none_lost = run(0.0)
-    lossy, one_lost = run(0.2)
-    broken, two_lost = run(0.4)
+    whole, none_lost, _ = run(0.0)
+    lossy, one_lost, _ = run(0.2)
+    broken, two_lost, seen_alone = run(0.4)
     assert none_lost < one_lost <= 6
     assert one_lost > 0.97 * 6
     assert whole.history[-1]["secagg"]["survivors"] == 5
@@ -145,6 +148,52 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
     assert facts["failed_steps"] == facts["steps"]
     losses = [entry["loss"] for entry in broken.history]
     assert losses[0] == losses[-1]
+    # Masked inputs had left the others, so whoever breaks the masks sees each under one share.
+    lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=0.4))
+    seed = RootSeed.from_user(settings.seed)
+    made = assemble(lossy, subset(dataset, lossy), seed=seed, device="cpu", ranks=Ranks()).trainer
+    sent = Counter(
+        one
+        for number in (1, 2)
+        for step in range(made.steps)
+        for one in set(made.weights) - made.lost(number, step)
+    )
+    event = PoissonSampledGaussianEvent(made.plan.multiplier(1), made.sample_rate)
+    most = max(sent.values())
+    assert most < 2 * made.steps
+    assert seen_alone == pytest.approx(by_hand(event, most), rel=1e-9)
+
+
+def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for():
+    """2,000 records that all pull one way, the worst for a sum's rounding, against their clipped
+    gradients one by one in float64."""
+    sizes = {0: 2000, 1: 4, 2: 4, 3: 4, 4: 4}
+    privacy = RecordPrivacy(epsilon=6.0, delta=1e-5, clip_norm=0.7, expected_batch=2016)
+    made = SharedNoiseTrainer(
+        privacy,
+        SharedNoise(precision="single"),
+        SECAGG,
+        sizes,
+        dimension=(FEATURES + 1) * CLASSES,
+        epochs=1,
+        rounds=1,
+        seed=SEED,
+    )
+    stream = np.random.default_rng(1)
+    values = 3 + 0.01 * stream.normal(size=(2000, FEATURES))
+    data = HospitalData(0, LabelledFeatures.of(values, np.zeros(2000, int), "cpu"))
+    model = nn.Linear(FEATURES, CLASSES)
+    total = made._clipped(model, data, 1, 0, SharedReport())
+    exact = np.zeros(made.plan.dimension)
+    for one in range(2000):
+        model.zero_grad()
+        F.cross_entropy(model(data.train.images[one : one + 1]), data.train.labels[:1]).backward()
+        gradient = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
+        gradient = gradient.astype(np.float64)
+        exact += gradient * min(1.0, 0.7 / np.linalg.norm(gradient))
+    error = float(np.linalg.norm(total - exact))
+    assert 1e-6 < error < made.plan.sum_error < 0.02 * privacy.clip_norm * 2
+    assert float(np.linalg.norm(exact)) > 0.99 * 2000 * 0.7  # nothing cancelled
 
 
 def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):

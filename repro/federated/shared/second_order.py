@@ -32,8 +32,9 @@ from repro.accounting import gaussian_epsilon, gaussian_sigma
 from repro.errors import InputError
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared.noise_plan import NoisePlan
+from repro.federated.shared.report import SharedReport, note_failure, note_release
 from repro.federated.shared.sum import PrivateSum, Release
-from repro.federated.shared.trainer import SharedNoiseTrainer, SharedReport, note_release
+from repro.federated.shared.trainer import SharedNoiseTrainer, state_digest
 from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
 from repro.privacy.clipped_statistic import (
@@ -130,9 +131,8 @@ class SecondOrderTrainer:
             raise InputError("model", type(model).__name__, "one with a WhitenedLinear head")
         if round_number > STATISTICS:
             self.plan = self._steps.plan
-            return self._steps.train_round(
-                model.linear, self._whitened(model, hospitals), round_number
-            )
+            whitened = self._whitened(model, hospitals)
+            return self._steps.train_round(model.linear, whitened, round_number, context=model)
         self._data = None
         self.plan = self._sums[round_number].plan
         report = SharedReport()
@@ -161,10 +161,11 @@ class SecondOrderTrainer:
         report.seconds["training"] += time.perf_counter() - started
         started = time.perf_counter()
         try:
-            release = self._sums[round_number].release(sums, round=round_number)
-        except RoundFailed as failure:  # nothing was unmasked, so nothing is spent
-            report.seconds["aggregation"] += time.perf_counter() - started
-            report.facts.update(failed=str(failure), failed_steps=1)
+            release = self._sums[round_number].release(
+                sums, round=round_number, model=state_digest(model)
+            )
+        except RoundFailed as failure:  # nothing was unmasked
+            note_failure(report, failure, sums, time.perf_counter() - started)
             return None
         note_release(report, release, time.perf_counter() - started)
         return release

@@ -39,23 +39,35 @@ def shared_views(colluders: int) -> list[View]:
 
 
 def spend_releases(
-    ledger: FederatedLedger, plan: NoisePlan, sample_rate: Number, releases: Releases
+    ledger: FederatedLedger,
+    plan: NoisePlan,
+    sample_rate: Number,
+    releases: Releases,
+    failed: Releases | None = None,
 ) -> None:
-    """Charge every hospital for the sums its records were in; a round without one costs nothing."""
-    for hospital in sorted({one for survivors in releases for one in survivors}):
-        sums = {s: count for s, count in releases.items() if hospital in s}
+    """Charge every hospital for the sums its records were in; a round without one costs nothing.
 
-        def seen(known: int, sums: Releases = sums) -> PrivacyEvent:
+    failed: senders -> sums that came to nothing. None was unmasked, so they cost nothing while
+    secure aggregation holds; were it broken, each showed its senders' inputs under one share.
+    """
+    everybody, failed = plan.hospitals, failed or {}
+    for hospital in sorted({one for sums in (releases, failed) for group in sums for one in group}):
+        own, tried = (_of(hospital, sums) for sums in (releases, failed))
+
+        def seen(known: int, own: Releases = own, tried: Releases | None = None) -> PrivacyEvent:
             """By an adversary who knows so many of the others' shares."""
             shares: dict[int, int] = {}
-            for survivors, count in sums.items():
+            for survivors, count in (*own.items(), *(tried or {}).items()):
                 left = max(1, len(survivors) - known)  # the hospital's own is always left
                 shares[left] = shares.get(left, 0) + count
             return composed(plan, sample_rate, shares)
 
-        everybody = plan.hospitals
-        views = {BROKEN: seen(everybody), COALITION: seen(plan.colluders)}
+        views = {BROKEN: seen(everybody, tried=tried), COALITION: seen(plan.colluders)}
         ledger.spend(hospital, seen(0), seen=views)
+
+
+def _of(hospital: int, sums: Releases) -> Releases:
+    return {group: count for group, count in sums.items() if hospital in group}
 
 
 def composed(plan: NoisePlan, sample_rate: Number, shares: Mapping[int, int]) -> PrivacyEvent:

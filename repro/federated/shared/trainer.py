@@ -13,10 +13,9 @@ what is released may be a moving average of the models: none of it changes what 
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from repro.accounting import calibrate_noise_multiplier, gaussian_sigma
 from repro.errors import InputError
 from repro.federated.shared.averaging import Averaging
 from repro.federated.shared.noise_plan import NoisePlan
+from repro.federated.shared.report import SharedReport, note_failure, note_release
 from repro.federated.shared.sum import PrivateSum, Release
 from repro.federated.shared.views import symmetric_views
 from repro.federated.training.plain import HospitalData
@@ -41,18 +41,7 @@ from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 from repro.secagg import RoundFailed, model_digest
 from repro.typing import Float
 
-PARTS = ("training", "noise", "aggregation")  # what a round's seconds are counted for
 _CHUNK = 64  # records in one engine call: bounds the rounding of a single-precision sum
-
-
-@dataclass
-class SharedReport:
-    """What a round of steps did: releases by their number of survivors, facts, counts, seconds."""
-
-    releases: Counter[tuple[int, ...]] = field(default_factory=Counter)  # survivors -> steps
-    facts: dict[str, Any] = field(default_factory=dict)
-    diagnostics: Counter[str] = field(default_factory=Counter)  # for this machine only
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
 
 class SharedNoiseTrainer:
@@ -101,6 +90,7 @@ class SharedNoiseTrainer:
         self._optimizer_state: dict[str, Any] | None = None
         self._averaging: Averaging | None = None  # None: no round yet
         self._resumed: dict[str, Any] = {}  # of a checkpoint
+        self._context = b""  # digest of what the model is part of, as the round began
 
     @property
     def _clip_tolerance(self) -> float:
@@ -118,9 +108,19 @@ class SharedNoiseTrainer:
         return (_CHUNK + records / _CHUNK) * records * 2.0**-24
 
     def train_round(
-        self, model: nn.Module, hospitals: Mapping[int, HospitalData], round_number: int
+        self,
+        model: nn.Module,
+        hospitals: Mapping[int, HospitalData],
+        round_number: int,
+        *,
+        context: nn.Module | None = None,
     ) -> SharedReport:
-        """``steps`` steps on ``model``, in place. hospitals: all of them."""
+        """``steps`` steps on ``model``, in place. hospitals: all of them.
+
+        context: what ``model`` is part of, where the hospitals' data depend on the rest of it
+            too: bound into every sum with the model.
+        """
+        self._context = b"" if context is None else state_digest(context)
         report = SharedReport()
         averaging = self._averaging_of(model)
         working = averaging.working.train()
@@ -179,12 +179,10 @@ class SharedNoiseTrainer:
                 round=round_number,
                 step=step,
                 protocol=protocol,
-                model=model_digest(to_vector(model).cpu().numpy()),
+                model=state_digest(model, self._context),
             )
-        except RoundFailed as failure:  # nothing was unmasked, so nothing is spent; no step
-            report.seconds["aggregation"] += time.perf_counter() - started
-            report.facts["failed"] = str(failure)
-            report.facts["failed_steps"] = report.facts.get("failed_steps", 0) + 1
+        except RoundFailed as failure:  # nothing was unmasked; no step
+            note_failure(report, failure, sums, time.perf_counter() - started)
             return False
         note_release(report, release, time.perf_counter() - started)
         self._apply(release, parameters, optimizer)
@@ -295,6 +293,12 @@ class SharedNoiseTrainer:
         self._resumed = state.get("averaging", {})  # not in checkpoints of before
 
 
+def state_digest(model: nn.Module, context: bytes = b"") -> bytes:
+    """What a sum is bound to: the model it is computed at, and ``context``; 32 bytes."""
+    own = model_digest(to_vector(model).cpu().numpy())
+    return hashlib.sha256(own + context).digest() if context else own
+
+
 def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) -> float:
     """The least noise over sensitivity that keeps ``steps`` sums within (ε, δ)."""
     if sample_rate == 1:  # no sampling: exactly the Gaussian mechanism
@@ -303,21 +307,6 @@ def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) 
         settings.epsilon, settings.delta, sample_rate, steps, accountant="best"
     )
     return multiplier
-
-
-def note_release(report: SharedReport, release: Release, seconds: float) -> None:
-    """Add what a release took to the round's report; seconds: of making it, noise included."""
-    facts = report.facts
-    report.releases[release.survivors] += 1
-    report.seconds["noise"] += release.noise_seconds
-    report.seconds["aggregation"] += seconds - release.noise_seconds
-    if not release.protocol:
-        return
-    facts["protocol_steps"] = facts.get("protocol_steps", 0) + 1
-    for name, counted in (("up_bytes", release.up_bytes), ("down_bytes", release.down_bytes)):
-        known = facts.setdefault(name, dict.fromkeys(counted, 0))
-        for phase, count in counted.items():
-            known[phase] += count
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

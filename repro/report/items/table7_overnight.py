@@ -2,8 +2,8 @@
 
 Command: ``repro table 7``; the runs behind it are those of ``repro run ARM --profile overnight``
 in ``OUT`` or ``OUT/overnight``, and in a last row ``repro run fedavg --profile paper --rounds R``
-in ``OUT`` or ``OUT/paper``. Cost and hardware: a second to draw; the runs of record took a quarter
-to half an hour each of one core (AMD EPYC), a round of the last row about 7 minutes. Expected:
+in ``OUT`` or ``OUT/paper``. Cost and hardware: a second to draw; the runs of record took 15 to
+37 minutes each of one core (AMD EPYC). Expected:
 FedAvg above 92 %, secure aggregation and clipping alone no different, the documented noise at the
 commonest class, honest DP-SGD with shared noise in between.
 """

@@ -1,0 +1,115 @@
+"""From a run's last state to its record, and what is written down of the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from repro.data import Dataset
+from repro.data.duplicates import SharedImages, duplicate_facts
+from repro.federated.division import shares, subset
+from repro.federated.rounds import Federation, RunState
+from repro.runs.provenance import code_version, environment
+from repro.runs.record import RunRecord, best_round
+from repro.runs.settings import RunSettings
+
+
+def make_record(
+    run_id: str,
+    settings: RunSettings,
+    dataset: Dataset,
+    federation: Federation,
+    state: RunState,
+    started: str,
+    finished: str,
+) -> RunRecord:
+    """started, finished: UTC, ISO 8601."""
+    best, when = best_round(state.history)
+    last = state.history[-1]
+    train = subset(dataset, settings)["train"]
+    duplicates = duplicate_facts(dataset, train.images, shares(settings, train.labels))
+    return RunRecord(
+        run_id=run_id,
+        arm=settings.arm,
+        hospitals=settings.hospitals,
+        seed=settings.seed,
+        profile=settings.profile,
+        rounds=state.round,
+        dataset=dataset.facts()
+        | {
+            "caption": dataset.caption(),
+            "class_names": list(dataset.class_names),
+            "train_images": sum(federation.weights.values()),
+            "test_images": len(federation.test),
+            "duplicates": duplicates,
+        },
+        settings=settings.as_dict(),
+        model={
+            "name": settings.model.name,
+            "width": settings.model.width,
+            "parameters": sum(p.numel() for p in federation.model.parameters()),
+        },
+        history=state.history,
+        final_accuracy=last["accuracy"],
+        final_loss=last["loss"],
+        best_accuracy=best,
+        best_round=when,
+        confusion=state.confusion.tolist(),
+        privacy=_statements(federation, duplicates["held"]),
+        secagg=_secagg_summary(state),
+        diagnostics=_diagnostics(federation, state),
+        seed_source=federation.seed.source,
+        code=code_version(),
+        environment=_environment(federation.model),
+        timings=dict(sorted(state.seconds.items())),
+        started=started,
+        finished=finished,
+        wall_seconds=sum(state.seconds.values()),
+        resumed=state.resumed,
+    )
+
+
+def _statements(federation: Federation, held: dict[str, int]) -> list[dict[str, Any]]:
+    """The ledger's rows; those for one record say what an image stored twice spends."""
+    if federation.ledger is None:
+        return []
+    warning = SharedImages(**held).warning()
+    return [
+        row | {"warnings": [*row["warnings"], warning]}
+        if warning and row["unit"] == "record"
+        else row
+        for row in federation.ledger.as_records()
+    ]
+
+
+def _secagg_summary(state: RunState) -> dict[str, Any] | None:
+    rounds = [entry["secagg"] for entry in state.history if "secagg" in entry]
+    if not rounds:
+        return None
+    failed = sum("failed" in entry for entry in rounds)
+    return {"rounds": len(rounds), "failed": failed, "last": rounds[-1]}
+
+
+def _diagnostics(federation: Federation, state: RunState) -> dict[str, int]:
+    """Counts over records and updates are exact, so no ε covers them.
+
+    With a seed that the user gave the record is reproducible and nothing hides its noise either; a
+    private run that claims an ε publishes none.
+    """
+    if federation.ledger is not None and federation.seed.private:
+        return {}
+    return dict(sorted(state.diagnostics.items()))
+
+
+def machine(model: nn.Module) -> dict[str, Any]:
+    """Everything known to decide in which order sums are added up."""
+    code = code_version()["fingerprint"]
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return _environment(model) | {"vectors": vectors, "code": code}
+
+
+def _environment(model: nn.Module) -> dict[str, Any]:
+    device = next(model.parameters()).device
+    return {"device": device.type, **environment(("torch", "numpy"))}
