@@ -176,23 +176,22 @@ def _charged(evidence: Evidence, arm: str, trials: int) -> float:
 def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
     """The paper's network at a real length: Table 7 in a sentence; nothing before it was run."""
     plain, honest = "fedavg", "shared-dpsgd-eps6"
-    parts = []
-    for hospitals in evidence.hospital_counts:
-        paired = compare(evidence, honest, plain, hospitals)
-        if paired is not None:
-            parts.append(
-                f"{percent(evidence.final(plain, hospitals))} % without privacy and "
-                f"{percent(evidence.final(honest, hospitals))} % at {promise(honest)}, noise "
-                f"shared, with {hospitals} hospitals (seed {', '.join(map(str, paired.seeds))})"
-            )
-    if not parts:
+    pairs = {k: compare(evidence, honest, plain, k) for k in evidence.hospital_counts}
+    seeds = {k: ", ".join(map(str, pair.seeds)) for k, pair in pairs.items() if pair is not None}
+    if not seeds:
         return []
+
+    def shown(arm: str) -> str:
+        return " / ".join(percent(evidence.final(arm, k)) for k in seeds)
+
     profile = PROFILES[evidence.profile]
     return [
         (
             "After a night's training, the paper's network",
             f"(width {profile.width}, {profile.rounds * profile.local_epochs:g} local epochs) has "
-            f"{'; '.join(parts)} (Table 7).",
+            f"{shown(plain)} % without privacy and {shown(honest)} % at {promise(honest)}, noise "
+            f"shared ({' / '.join(map(str, seeds))} hospitals, seeds "
+            f"{' / '.join(dict.fromkeys(seeds.values()))}; Table 7).",
         )
     ]
 

@@ -38,7 +38,9 @@ def privacy_summary(sources: Sources) -> Table:
     """Table 2 in short, for the report: no notes, and no exchange of a hospital's update."""
     full = build(sources)[0]
     kept = [row for row in full.rows if (row["unit"], row["relation"]) != ("hospital", "replace")]
-    caption = f"{full.caption} Replacing a hospital's update: Table 2."
+    caption = (
+        f"{full.caption} Notes, and what replacing a hospital's update costs: tables/table2.md."
+    )
     return replace(full, rows=kept, notes=(), caption=caption)
 
 

@@ -3,9 +3,9 @@
 Command: ``repro table 7``; the runs behind it are those of ``repro run ARM --profile overnight``
 in ``OUT`` or ``OUT/overnight``, and in a last row ``repro run fedavg --profile paper --rounds R``
 in ``OUT`` or ``OUT/paper``. Cost and hardware: a second to draw; the runs of record took 15 to
-37 minutes each of one core (AMD EPYC). Expected:
-FedAvg above 92 %, secure aggregation and clipping alone no different, the documented noise at the
-commonest class, honest DP-SGD with shared noise in between.
+37 minutes each of one core (AMD EPYC). Expected: FedAvg above 92 %, secure aggregation and clipping
+alone no different, the documented noise at the commonest class, honest DP-SGD with shared noise in
+between.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _unequal(wide: Sequence[RunRecord]) -> str:
         return ""
     seeds = ", ".join(map(str, sorted({run.seed for run in wide if run.seed is not None})))
     return (
-        f" Last: the paper's own width, batch and local epochs (profile {WIDE[1]}), cut short, "
-        f"seed {seeds}; not to be compared with the rows above, which trained longer."
+        f" Last: the paper's own setting (profile {WIDE[1]}), cut short, seed {seeds}; it trained "
+        "less than the rows above."
     )
 
 
