@@ -45,7 +45,6 @@ def measured_table(sources: Sources) -> Table:
     keys = sorted({key for environment in environments for key in environment})
     rows = [
         ("profile", f"{evidence.profile}: {PROFILES[evidence.profile].summary}"),
-        ("data", evidence.dataset_caption),
         ("data fingerprint", each([r.dataset.get("fingerprint") for r in records])),
         ("runs", f"{done} of {wanted} of the matrix (arms × hospitals × seeds)"),
         ("seeds", each([r.seed for r in records])),
