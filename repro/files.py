@@ -34,6 +34,13 @@ def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     _flush_folder(path.parent)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a kill in the middle of ``write_whole`` left in ``folder``, which nobody else
+    writes to meanwhile."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def write_changed(path: Path, content: str) -> None:
     """As ``write_whole``, but a file that holds ``content`` already is left as it is."""
     try:

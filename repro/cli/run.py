@@ -52,7 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         type=int,
         default=0,
-        help="go on R rounds after a finished run, at the same noise: ε grows and is restated",
+        help="go on R rounds after a finished run, at the same noise: ε grows and is restated; the "
+        "record is then of the longer run, which the tables of the matrix leave out",
     )
     parser.add_argument(
         "--concurrent",

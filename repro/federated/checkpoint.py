@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getvalue()
-    write_whole(folder / NAME, hashlib.sha256(body).digest() + body)
+    # For its owner's eyes: whoever has a private seed can subtract the noise.
+    write_whole(folder / NAME, hashlib.sha256(body).digest() + body, mode=0o600)
 
 
 def load_checkpoint(folder: Path, *, private: bool = False) -> dict[str, Any] | None:
@@ -42,52 +44,88 @@ def load_checkpoint(folder: Path, *, private: bool = False) -> dict[str, Any] | 
     digest, body = content[:_HASH_BYTES], content[_HASH_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         if private:
-            raise InputError(
-                "checkpoint",
-                f"{path.parent.name}/{NAME}, damaged",
-                "it whole: it has the private seed and what was spent; delete the run's folder to "
-                "begin another run, and count what this one released as spent too",
-            )
+            raise _lost(folder, "damaged")
         print(f"repro: {path} is damaged; the run starts from round 0", file=sys.stderr)
         return None
     result: dict[str, Any] | None = torch.load(io.BytesIO(body), weights_only=True)
     return result
 
 
-def saved_seed(folder: Path, *, private: bool = False) -> RootSeed | None:
-    """The root seed a run in ``folder`` began with; None when there is none to go on with.
+@dataclass(frozen=True)
+class Begun:
+    """What a run goes on with. seed: None in a finished private run, after ``forget_seed``;
+    threads: of the CPU, on which its sums' last bits depend; None: not known."""
 
-    private: see ``load_checkpoint``.
+    seed: RootSeed | None
+    threads: int | None
+
+
+def begun(folder: Path, *, private: bool = False, finished: bool = False) -> Begun | None:
+    """What the run in ``folder`` began with; None when there is nothing to go on from.
+
+    private: see ``load_checkpoint``; then a checkpoint that a ``finished`` run lacks is damage too.
     """
     state = load_checkpoint(folder, private=private)
-    return None if state is None else _seed_in(state)
+    if state is None:
+        if private and finished:
+            raise _lost(folder, "missing")
+        return None
+    machines = state.get("made_on", [])
+    return Begun(_seed_in(state), machines[0].get("threads") if machines else None)
+
+
+def saved_seed(folder: Path) -> RootSeed | None:
+    """The root seed a run in ``folder`` began with; None when there is none to go on with."""
+    found = begun(folder)
+    return None if found is None else found.seed
 
 
 def _seed_in(state: Mapping[str, Any]) -> RootSeed | None:
-    """None in a finished run's checkpoint, after ``forget_seed``."""
     seed = state["seed"]
     return None if seed is None else RootSeed(seed["root"], seed["source"])
 
 
-def check_same_machine(saved: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def check_same_machines(saved: Mapping[str, Any], here: Sequence[Mapping[str, Any]]) -> None:
     """A private run goes on only where it was begun, by the same code.
 
     The round that was cut short is done again with the same noise. Elsewhere its sums come out
     different in their last bits, and two releases with one noise show that difference bare.
+    saved: a checkpoint; here: of every rank, or one for all that are alike.
     """
-    begun, seed = saved.get("made_on"), _seed_in(saved)
-    if begun is None or seed is None or not seed.private:
+    seed = _seed_in(saved)
+    if seed is None or not seed.private:
         return
-    moved = sorted(name for name in begun.keys() | here.keys() if begun.get(name) != here.get(name))
-    if moved:
-        raise InputError(
-            "checkpoint",
-            ", ".join(f"{name} {begun.get(name)}" for name in moved),
-            "what is here ("
-            + ", ".join(f"{name} {here.get(name)}" for name in moved)
-            + "): the private noise of a run that was cut short may be used again on the same bits "
-            "only. Go on where it was begun, or delete the run's folder to begin another",
-        )
+    begun_on = saved.get("made_on", [])
+    if begun_on == list(here):
+        return
+    moved = {
+        name
+        for then, now in zip(begun_on, here, strict=False)
+        for name in then.keys() | now.keys()
+        if then.get(name) != now.get(name)
+    }
+
+    def shown(machines: Sequence[Mapping[str, Any]]) -> str:
+        if len(begun_on) != len(here):
+            return f"{len(machines)} unlike machines" if machines else "code of an earlier version"
+        return "; ".join(", ".join(f"{n} {one.get(n)}" for n in sorted(moved)) for one in machines)
+
+    raise InputError(
+        "machine",
+        shown(here),
+        f"{shown(begun_on)}, as when this run was begun: what it released last may be released "
+        "again bit for bit only, its private noise being the same. Go on there, or delete the "
+        "run's folder to begin another run, and count what this one released as spent too",
+    )
+
+
+def _lost(folder: Path, how: str) -> InputError:
+    return InputError(
+        "checkpoint",
+        f"{folder.name}/{NAME}, {how}",
+        "it whole: it has the private seed and what was spent; delete the run's folder to begin "
+        "another run, and count what this one released as spent too",
+    )
 
 
 def forget_seed(folder: Path) -> None:
@@ -96,7 +134,7 @@ def forget_seed(folder: Path) -> None:
     Whoever has the root can subtract the noise. A seed that the user gave is no secret and
     stays, so that going on gives the bits of a longer run.
     """
-    state = load_checkpoint(folder)
+    state = load_checkpoint(folder) if (folder / NAME).exists() else None
     seed = None if state is None else _seed_in(state)
     if state is not None and seed is not None and seed.private:
         state["seed"] = None

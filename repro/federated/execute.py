@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,13 +16,13 @@ from torch import nn
 from repro.data import Dataset, Split
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
-from repro.federated.checkpoint import forget_seed, saved_seed
+from repro.federated.checkpoint import Begun, begun, forget_seed
 from repro.federated.division import class_count, judged_on, shares, subset
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
 from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.recording import machine, make_record
+from repro.federated.recording import machines, make_record
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
@@ -59,6 +60,9 @@ def execute(
     if finished is not None and finished.rounds >= rounds:
         if ranks.first:
             _say_if_code_changed(finished)
+            if settings.seed is None:
+                with store.working_on(run_id) as folder:
+                    forget_seed(folder)  # it may have been killed between its record and that
         return finished
     data = subset(dataset, settings)
     shares(settings, data["train"].labels)  # a K that cannot be is refused before a file is made
@@ -70,10 +74,12 @@ def execute(
         if extend and finished is None:
             raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
+        start = _begun(settings, folder, ranks, finished=finished is not None)
+        assert start.seed is not None
         federation = assemble(
             settings,
             data,
-            seed=_seed(settings, folder, ranks),
+            seed=start.seed,
             device=device,
             ranks=ranks,
             features=store.root / "features",
@@ -81,10 +87,11 @@ def execute(
         )
         new_run(federation.seed)
         federation.rounds = rounds
-        threads = settings.threads or max(1, (os.cpu_count() or 1) // ranks.here)
+        threads = settings.threads or start.threads
+        threads = threads or max(1, (os.cpu_count() or 1) // ranks.here)
         keep_freed_memory()
         with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
-            federation.made_on = ranks.broadcast(machine(federation.model))
+            federation.made_on = machines(federation.model, ranks)
             state = run_rounds(federation, folder, bar)
         record = make_record(
             run_id, settings, dataset, federation, state, started=started, finished=_now()
@@ -96,12 +103,14 @@ def execute(
     return record
 
 
-def _seed(settings: RunSettings, folder: Path, ranks: Ranks) -> RootSeed:
-    """The one that the run began with, else a new one; the same on every rank."""
-    found: RootSeed | InputError | None = None
+def _begun(settings: RunSettings, folder: Path, ranks: Ranks, *, finished: bool) -> Begun:
+    """What the run began with, else a new seed; the same on every rank."""
+    found: Begun | InputError | None = None
+    private = settings.seed is None and bool(settings.record_privacy or settings.update_privacy)
     if ranks.first:
         try:
-            found = saved_seed(folder, private=settings.seed is None) or _new_seed(settings)
+            found = begun(folder, private=private, finished=finished) or Begun(None, None)
+            found = replace(found, seed=found.seed or _new_seed(settings))
         except InputError as problem:
             found = problem  # on every rank, so that none waits for the first
     found = ranks.broadcast(found)

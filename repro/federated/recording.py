@@ -10,6 +10,7 @@ from torch import nn
 from repro.data import Dataset
 from repro.data.duplicates import SharedImages, duplicate_facts
 from repro.federated.division import shares, subset
+from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, RunState
 from repro.runs.provenance import code_version, environment
 from repro.runs.record import RunRecord, best_round
@@ -98,16 +99,18 @@ def _diagnostics(federation: Federation, state: RunState) -> dict[str, int]:
     With a seed that the user gave the record is reproducible and nothing hides its noise either; a
     private run that claims an ε publishes none.
     """
-    if federation.ledger is not None and federation.seed.private:
+    if federation.private:
         return {}
     return dict(sorted(state.diagnostics.items()))
 
 
-def machine(model: nn.Module) -> dict[str, Any]:
-    """Everything known to decide in which order sums are added up."""
+def machines(model: nn.Module, ranks: Ranks) -> list[dict[str, Any]]:
+    """All that is known to decide in which order sums are added up: of every rank, or one for all
+    that are alike."""
     code = code_version()["fingerprint"]
     vectors = torch.backends.cpu.get_cpu_capability()
-    return _environment(model) | {"vectors": vectors, "code": code}
+    every = ranks.gather(_environment(model) | {"vectors": vectors, "code": code})
+    return every[:1] if all(one == every[0] for one in every) else list(every)
 
 
 def _environment(model: nn.Module) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from repro.accounting import PrivacyEvent
 from repro.accounting.ledger import FederatedLedger
 from repro.federated.aggregation import Aggregated, Aggregator
-from repro.federated.checkpoint import check_same_machine, load_checkpoint, save_checkpoint
+from repro.federated.checkpoint import check_same_machines, load_checkpoint, save_checkpoint
 from repro.federated.evaluation import check_finite, evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
@@ -57,7 +57,13 @@ class Federation:
     update_event: PrivacyEvent | None = None  # what a clipped update costs each round
     ranks: Ranks = field(default_factory=Ranks)
     concurrent: int = 1  # hospitals trained at once; more need a ConcurrentTrainer
-    made_on: dict[str, Any] = field(default_factory=dict)  # all that may move a sum's last bits
+    # All that may move a sum's last bits: of every rank, or one for all that are alike.
+    made_on: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def private(self) -> bool:
+        """Is there an ε to keep, and noise that nobody knows?"""
+        return self.ledger is not None and self.seed.private
 
 
 @dataclass
@@ -80,11 +86,10 @@ Progress = Callable[[int, int | None, float | None], None]  # round, hospital, a
 
 def run_rounds(federation: Federation, folder: Path, progress: Progress) -> RunState:
     """Run to the last round, from the checkpoint in ``folder`` if there is one."""
-    state = _restore(federation, folder)
-    if state is None:
-        state = _begin(federation)
-        # A private seed is on disk before anything is released: whatever happens, a round that is
-        # done again is done with the same noise.
+    state = _restore(federation, folder) or _begin(federation)
+    if state.round < federation.rounds:
+        # A private seed is on disk before anything is released with it, also that of an extension:
+        # whatever happens, a round that is done again is done with the same noise.
         _save(federation, state, folder)
     for number in range(state.round + 1, federation.rounds + 1):
         _one_round(federation, state, number, progress)
@@ -234,11 +239,17 @@ def _account(federation: Federation, spent: list[Spent], combined: Aggregated) -
 
 
 def _weighted_mean(federation: Federation, losses: dict[int, float | None]) -> float | None:
-    """Mean over hospitals, by images; None where trainers report no loss (DP-SGD)."""
+    """Mean over hospitals, by images; None where trainers report no loss (DP-SGD).
+
+    It is exact, and no ε covers it: a private run has none.
+    """
     everyone = {h: loss for part in federation.ranks.gather(losses) for h, loss in part.items()}
     weights = federation.weights
     known = [(weights[h], loss) for h, loss in sorted(everyone.items()) if loss is not None]
-    return sum(w * loss for w, loss in known) / sum(w for w, _ in known) if known else None
+    if not known or federation.private:
+        return None
+    total: float = sum(w * loss for w, loss in known) / sum(w for w, _ in known)
+    return total
 
 
 def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
@@ -262,7 +273,8 @@ def _restore(federation: Federation, folder: Path) -> RunState | None:
     saved = federation.ranks.broadcast(load_checkpoint(folder) if federation.ranks.first else None)
     if saved is None:
         return None
-    check_same_machine(saved, federation.made_on)
+    if federation.ledger is not None:
+        check_same_machines(saved, federation.made_on)
     federation.trainer.load_state_dict(saved["trainer"])
     if federation.ledger is not None:
         federation.ledger.load_state_dict(saved["ledger"])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
-from repro.files import exclusive, writable_folder, write_whole
+from repro.files import exclusive, remove_parts, writable_folder, write_whole
 from repro.runs.record import RunRecord
 
 
@@ -41,6 +41,7 @@ class RunStore:
         """The run's folder, ours alone: a second process waits here until we are done."""
         folder = self.folder(run_id)
         with exclusive(folder / "lock"):
+            remove_parts(folder)
             yield folder
 
     def load(self, run_id: str) -> RunRecord | None:

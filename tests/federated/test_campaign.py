@@ -2,6 +2,7 @@
 
 import shutil
 
+from repro.federated.execute import execute
 from repro.federated.parallel.campaign import matrix, run_all
 from repro.runs.arms import get_arm
 from repro.runs.profiles import PROFILES
@@ -41,3 +42,15 @@ def test_processes_change_nothing_and_only_the_missing_is_repeated(tmp_path):
     again = run_all(runs, dataset, store, device="cpu")
     assert again[1] == spread[1]  # its times too: it was not run again
     assert again[0].stable() == spread[0].stable()
+
+
+def test_a_run_that_was_extended_is_named(tmp_path, capsys):
+    """It counts as finished, but what it holds now is not what the matrix asks for."""
+    dataset, store = small_dataset(), RunStore(tmp_path)
+    (settings, *_) = matrix(PROFILES["smoke"], ARMS, hospitals=[3])
+    run_all([settings], dataset, store, device="cpu")
+    assert "extended" not in capsys.readouterr().err
+    execute(settings, dataset, store, device="cpu", quiet=True, extend=1)
+    run_all([settings], dataset, store, device="cpu")
+    said = capsys.readouterr().err
+    assert f"{settings.run_id(dataset.fingerprint)} was extended to 3 rounds" in said

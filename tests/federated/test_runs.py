@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from repro.errors import InputError
-from repro.federated import checkpoint, recording, rounds, whitening
+from repro.federated import checkpoint, rounds, whitening
+from repro.federated import execute as execution
 from repro.federated.division import shares
 from repro.federated.execute import execute
 from repro.federated.parallel.preflight import check_synthetic
@@ -155,30 +156,121 @@ def test_a_private_run_that_is_cut_short_repeats_its_releases_bit_for_bit(
     assert record.diagnostics == {}  # exact counts over records, which no ε covers
 
 
-@pytest.mark.parametrize("change", ["damage", "machine"])
-def test_a_private_run_does_not_start_over_or_go_on_elsewhere(
-    change, dataset, tmp_path, releases, monkeypatch
+@pytest.mark.parametrize("arm", ["scattering-shared-eps6", "calibrated-secagg"])
+def test_an_extension_that_is_cut_short_goes_on_with_its_seed(
+    arm, dataset, tmp_path, releases, monkeypatch
 ):
-    """A damaged checkpoint held its seed and its spending; other sums would share its noise."""
+    """A finished private run has forgotten its seed; what goes on from it has another, once."""
+    settings, store = small_settings(arm, rounds=2, seed=None), RunStore(tmp_path)
+    first = run(settings, dataset, tmp_path)
+    assert first.history[-1]["train_loss"] is None  # exact, and of records
+    seeds, save = [], checkpoint.save_checkpoint
+
+    def noting(folder, state):
+        save(folder, state)
+        seeds.append(state["seed"]["root"])
+        if len(seeds) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "save_checkpoint", noting)
+    with pytest.raises(KeyboardInterrupt):
+        execute(settings, dataset, store, device="cpu", quiet=True, extend=2)
+    record = execute(settings, dataset, store, device="cpu", quiet=True, extend=2)
+    assert record.rounds == 4
+    assert len(seeds) > 2
+    assert len(set(seeds)) == 1
+
+
+def private_and_cut_short(dataset, folder, releases):
+    """Settings of a run that was stopped within its first round, and its checkpoint."""
     settings = small_settings("scattering-shared-eps6", seed=None)
-    made, left = releases
-    left[0] = len(made) + 4
+    _, left = releases
+    left[0] = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, dataset, folder)
+    left[0] = 10**9
+    noise_keys.clear()
+    path = RunStore(folder).folder(settings.run_id(dataset.fingerprint)) / "checkpoint.pt"
+    return settings, path
+
+
+def rewritten(path, change):
+    state = checkpoint.load_checkpoint(path.parent)
+    change(state)
+    checkpoint.save_checkpoint(path.parent, state)
+
+
+CPU_FACTS = ("cpu", "device", "threads", "vectors", "code", "torch", "numpy")
+
+
+@pytest.mark.parametrize("changed", [*CPU_FACTS, "another rank", "an earlier version"])
+def test_a_private_run_does_not_go_on_elsewhere(changed, dataset, tmp_path, releases):
+    """On sums that differ in their last bits it would release their difference bare."""
+    settings, path = private_and_cut_short(dataset, tmp_path, releases)
+    whole = path.read_bytes()
+    assert path.stat().st_mode & 0o077 == 0  # the seed is in it
+
+    def change(state):
+        if changed in CPU_FACTS:
+            assert changed in state["made_on"][0]
+            state["made_on"][0][changed] = 2 if changed == "threads" else "another"
+        elif changed == "another rank":
+            state["made_on"] *= 2
+        else:
+            del state["made_on"]
+
+    rewritten(path, change)
+    count = len(releases[0])
+    with pytest.raises(InputError, match="as when this run was begun"):
+        run(settings, dataset, tmp_path)
+    assert len(releases[0]) == count
+    path.write_bytes(whole)
+    assert run(settings, dataset, tmp_path).resumed == 1  # as it was, it goes on
+
+
+def test_a_private_run_whose_checkpoint_is_lost_does_not_start_over(dataset, tmp_path, releases):
+    settings, path = private_and_cut_short(dataset, tmp_path, releases)
+    whole, count = path.read_bytes(), len(releases[0])
+    path.write_bytes(whole[:-10] + bytes([whole[-10] ^ 1]) + whole[-9:])
+    with pytest.raises(InputError, match="damaged"):
+        run(settings, dataset, tmp_path)
+    path.write_bytes(whole)
+    record = run(settings, dataset, tmp_path)
+    count = len(releases[0])
+    path.unlink()
+    with pytest.raises(InputError, match="missing"):
+        execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True, extend=1)
+    assert len(releases[0]) == count
+    assert run(settings, dataset, tmp_path) == record  # finished, and untouched
+
+
+def test_a_run_without_privacy_goes_on_anywhere(dataset, tmp_path, monkeypatch):
+    settings, save = small_settings("fedavg", seed=None, rounds=2), checkpoint.save_checkpoint
+
+    def stopping(folder, state):
+        save(folder, state | {"made_on": []})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "save_checkpoint", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(settings, dataset, tmp_path)
-    path = RunStore(tmp_path).folder(settings.run_id(dataset.fingerprint)) / "checkpoint.pt"
-    whole = path.read_bytes()
-    if change == "damage":
-        path.write_bytes(whole[:-10] + bytes([whole[-10] ^ 1]) + whole[-9:])
-    else:
-        monkeypatch.setattr(recording, "environment", lambda packages: {"cpu": "another"})
-    count = len(made)
-    with pytest.raises(InputError, match="damaged" if change == "damage" else "cpu another"):
-        run(settings, dataset, tmp_path)
-    assert len(made) == count  # nothing was released
-    path.write_bytes(whole)
+    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    assert run(settings, dataset, tmp_path).resumed == 1
+
+
+def test_a_private_seed_is_forgotten_even_after_a_kill_at_the_very_end(
+    dataset, tmp_path, monkeypatch
+):
+    settings = small_settings("scattering-shared-eps6", seed=None)
+    monkeypatch.setattr(execution, "forget_seed", lambda folder: None)
+    record = run(settings, dataset, tmp_path)
+    folder = RunStore(tmp_path).folder(record.run_id)
+    (folder / ".checkpoint.pt.abc.part").write_bytes(b"a seed")
+    assert checkpoint.saved_seed(folder) is not None
     monkeypatch.undo()
-    noise_keys.clear()
-    assert run(settings, dataset, tmp_path).resumed == 1  # as it was, it goes on
+    assert run(settings, dataset, tmp_path) == record
+    assert checkpoint.saved_seed(folder) is None
+    assert not list(folder.glob(".*.part"))
 
 
 def _child(folder, queue):

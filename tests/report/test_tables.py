@@ -147,6 +147,7 @@ def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
             RunStore(place).save(fake.record("fedavg", 10, 0, "paper", rounds=rounds))
         RunStore(place).save(fake.record("clip-secagg", 10, 0, "paper", rounds=8))
         RunStore(place).save(fake.record("fedavg", 10, 0, "paper", "rebuilt", rounds=9))
+        RunStore(place).save(fake.record("fedavg", 5, 1, "paper", rounds=3))  # no column for it
     for out in (tmp_path / "one", tmp_path / "two"):
         fake.store(out, ["fedavg"])
         fake.store(out, ["fedavg"], profile="overnight")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -50,6 +51,16 @@ def matrix(
     return sorted(runs, key=lambda run: run.arm not in profile.first)
 
 
+def _say_if_extended(record: RunRecord) -> None:
+    """It is finished, but no longer what the matrix asks for."""
+    if record.rounds != record.settings["rounds"]:
+        print(
+            f"repro: {record.run_id} was extended to {record.rounds} rounds, so tables leave it "
+            "out; delete its folder to run it again",
+            file=sys.stderr,
+        )
+
+
 def run_all(
     runs: list[RunSettings],
     dataset: Dataset,
@@ -67,6 +78,7 @@ def run_all(
             todo.append(index)
         else:
             finished[index] = record
+            _say_if_extended(record)
     bar: Progress[None] = progress(total=len(runs), initial=len(finished), desc=title, unit="run")
     with bar:
         for index, record in _execute(runs, todo, dataset, store, device):

@@ -49,6 +49,7 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
     """
     profile, counts = PROFILES[evidence.profile], evidence.hospital_counts
     shown = [(arm, what) for arm, what in SHOWN if arm in ARMS]
+    wide = [run for run in wide if run.hospitals in counts]
     used = [run for arm, _ in shown for k in counts for run in evidence.runs(arm, k)]
     seeds = {len(evidence.runs(arm, k)) for arm, _ in shown for k in counts} - {0}
     few = " One seed a cell: differences of a point or two decide nothing." if seeds == {1} else ""
