@@ -19,7 +19,7 @@ PACKAGES = {
 CONSTANTS = {"PHASES": "repro.secagg.rounds"}  # a value does not know where it was defined
 ENTRY = """## The entry: make_private
 
-::: repro.privacy.private_training
+::: repro.privacy.planning
     options:
       members: []
       show_root_heading: false

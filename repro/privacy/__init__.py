@@ -23,7 +23,7 @@ _EXPORTS = {
     "MechanismReport": "repro.privacy.mechanisms",
     "NoisySum": "repro.privacy.step",
     "PrivateTraining": "repro.privacy.private_training",
-    "make_private": "repro.privacy.private_training",
+    "make_private": "repro.privacy.planning",
     "NonPrivateEvent": "repro.accounting",
     "PoissonSampledGaussianEvent": "repro.accounting",
     "PoissonSampler": "repro.privacy.sampling",

@@ -8,6 +8,7 @@ run restored from its state gives the bits of an uninterrupted one, and no noise
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,7 @@ class DPSGDRun:
         with torch.random.fork_rng():
             torch.manual_seed(self._derive("dp-sgd layers") >> 1)  # dropout masks
             noisy = self._noisy_sum(engine or self.choice)
+        self.steps += 1  # released from here on, whatever becomes of it
         try:
             for name, parameter in self._parameters.items():
                 # Public constant: dividing by the drawn size would leak it and break the scale.
@@ -130,7 +132,6 @@ class DPSGDRun:
             self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.update(self._parameters)
-        self.steps += 1
         self._note_engine(noisy)
         self._drawn += noisy.records
         self._clipped += noisy.clipped
@@ -239,7 +240,7 @@ class DPSGDRun:
             "engine": self._engine,
             "counts": (self._drawn, self._clipped, self._non_finite),
             "parameters": {n: p.detach().clone() for n, p in self._parameters.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),  # torch's own is live
             "average": None if self._average is None else self._average.state_dict(),
         }
 
@@ -255,7 +256,7 @@ class DPSGDRun:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["parameters"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 

@@ -1,47 +1,12 @@
-"""DP-SGD on one's own model, optimizer, scheduler and data, at a target (ε, δ).
+"""A planned private training, one step at a time: what ``make_private`` returns.
 
-    training = make_private(
-        model, optimizer, loader, loss_fn=nn.CrossEntropyLoss(reduction="none"),
-        target_epsilon=6.0, target_delta=1e-5, epochs=10, clip_norm=1.0,
-    )
-    while not training.finished:
-        training.train_epoch()
-    print(training.statement())
-
-**Formal guarantee.** Let D and D′ differ in one record, which one of them lacks (add/remove;
-sample rate, expected batch and number of steps are public constants, so where the number of
-records is not itself secret this is the zero-out relation). The model, the optimizer's and the
-scheduler's state after every step, all of them together, are (ε, δ)-differentially private for
-a record, with ε = ``training.epsilon()`` ≤ ``target_epsilon`` and δ = ``target_delta``: each step
-is one Poisson-subsampled Gaussian mechanism of noise multiplier σ (Abadi et al. 2016, Algorithm
-1), whose sum ``clipped_noisy_sum`` makes; optimizer and scheduler only process what it released
-(post-processing), and the steps compose. ε is the smallest that is proved: by the privacy loss
-distribution or by Rényi divergences, exactly where every step takes all records
-(docs/accounting.md); noise is planned by the same, and ``statement`` names the proof. It holds in
-exact arithmetic; what float noise leaves open is said in docs/dp-core.md. It does not cover how
-hyper-parameters were chosen, nor ``seed``s that are known to others.
-
-====================================  =========================================================
-case                                  what happens
-====================================  =========================================================
-a Poisson batch is empty              the step is taken on noise alone
-a record's gradient is NaN or Inf     it contributes exactly zero
-``batch_size`` = number of records    sample rate 1: every step sees every record
-the budget is spent                   ``step`` raises; the plan cannot be stretched
-``optimizer.step()`` called directly  raises: a gradient of one's own would not be accounted for
-BatchNorm, or outputs that mix        refused before anything is drawn
-a sampler of the loader's own         refused: it would be dropped silently
-the loader's workers, ``drop_last``   not used: a batch is fetched in this process
-frozen parameters                     neither clipped, noised nor changed
-resumed in another process            same numbers with ``seed``; without, fresh noise and batches
-one ``seed`` twice in a process       the same bits, or refused: on other data or another plan the
-                                      noise would be used again
-====================================  =========================================================
+The guarantee, and what happens in every odd case, is said in ``repro.privacy.planning``.
 """
 
 from __future__ import annotations
 
-import math
+import copy
+import os
 from typing import Any
 
 import torch
@@ -52,103 +17,20 @@ from torch.optim.lr_scheduler import LRScheduler
 from repro.accounting import (
     Bound,
     PoissonSampledGaussianEvent,
-    calibrate_noise_multiplier,
     checks,
     compose_epsilon,
 )
 from repro.errors import InputError
-from repro.privacy.clipping import Clipping
 from repro.privacy.per_sample import LossFunction
-from repro.privacy.records import Data, Records, batch_size_of
+from repro.privacy.records import Records
 from repro.privacy.sampling import PoissonSampler
-from repro.privacy.step import NOISES, clipped_noisy_sum
-from repro.privacy.training_checks import HELD, check_optimizer, check_scheduler, check_together
+from repro.privacy.step import clipped_noisy_sum
+from repro.privacy.training_checks import HELD
 from repro.privacy.validation import (
     Number,
-    check_count,
-    check_positive,
     trainable_parameters,
 )
 from repro.random import RootSeed
-
-
-def make_private(
-    model: nn.Module,
-    optimizer: Optimizer,
-    data: Data,
-    *,
-    loss_fn: LossFunction,
-    target_epsilon: Number,
-    target_delta: Number,
-    epochs: Number,
-    clip_norm: Number,
-    batch_size: int | None = None,
-    scheduler: LRScheduler | None = None,
-    scheduler_every: str = "epoch",
-    seed: int | None = None,
-    engine: str = "auto",
-    chunk_size: int | None = None,
-    noise: str = "gaussian",
-) -> PrivateTraining:
-    """Plan a private training of ``model``; nothing is trained yet. See the module's docstring.
-
-    model: keeps records apart, (b, …) -> (b, …); trained in place, in the modes its modules are
-        in (call ``model.train()`` for dropout).
-    optimizer: any ``torch.optim`` optimizer that takes no closure, fresh, over all of the model's
-        parameters that have gradients and no others.
-    data: a map-style Dataset of (input, target) tensors, or a DataLoader of one.
-    loss_fn: (outputs, targets) -> one loss per record, (b,): ``reduction="none"``.
-    target_epsilon, target_delta: what the whole training may spend; δ below 1 ÷ records.
-    epochs: passes over the data on average, above 0; sets the number of steps.
-    clip_norm: C, the largest L2 norm of a record's gradient in the sum.
-    batch_size: records per step on average (default: the DataLoader's).
-    scheduler: of this optimizer; stepped for you after every ``scheduler_every`` (epoch or step).
-    seed: reproducible, NOT private; None takes keys from the operating system.
-    engine, chunk_size, noise: as in ``clipped_noisy_sum``.
-
-    Raises InputError, in one line, for all that is refused.
-    """
-    parameters = trainable_parameters(model)
-    check_optimizer(optimizer, model, parameters)
-    check_scheduler(scheduler, scheduler_every, optimizer)
-    check_positive("target_epsilon", target_epsilon)
-    check_positive("epochs", epochs)
-    Clipping(clip_norm)
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
-    if noise not in NOISES:
-        raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
-    device = next(iter(parameters.values())).device
-    records = Records(data, device)
-    if not 0 < target_delta < 1 / records.count:
-        raise InputError(
-            "target_delta", target_delta, f"above 0 and below 1 ÷ {records.count} records"
-        )
-    expected = batch_size if batch_size is not None else batch_size_of(data)
-    if expected is None:
-        raise InputError("batch_size", None, "a number of records, since data is a Dataset")
-    sampler = PoissonSampler.with_expected_batch(records.count, expected)
-    check_together(model, loss_fn, records, parameters, engine)
-    steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
-    # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
-    multiplier, _ = calibrate_noise_multiplier(
-        target_epsilon, target_delta, sampler.sample_rate, steps, accountant="best"
-    )
-    return PrivateTraining(
-        model,
-        optimizer,
-        records,
-        loss_fn,
-        sampler,
-        steps=steps,
-        noise_multiplier=multiplier,
-        clip_norm=float(clip_norm),
-        delta=float(target_delta),
-        scheduler=scheduler,
-        scheduler_every=scheduler_every,
-        seed=RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed),
-        options={"engine": engine, "chunk_size": chunk_size, "noise": noise},
-    )
 
 
 class PrivateTraining:
@@ -178,10 +60,10 @@ class PrivateTraining:
         options: dict[str, Any],
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.planned_steps, self.steps = steps, 0
+        self._planned_steps, self._steps = steps, 0
         self.steps_per_epoch = sampler.steps_per_epoch()
-        self.noise_multiplier, self.clip_norm, self.delta = noise_multiplier, clip_norm, delta
-        self.sample_rate = float(sampler.sample_rate)
+        self._noise_multiplier, self._clip_norm, self._delta = noise_multiplier, clip_norm, delta
+        self._process = os.getpid()
         self._records, self._loss_fn, self._sampler = records, loss_fn, sampler
         self._seed, self._options = seed, options
         self._scheduler_period = self.steps_per_epoch if scheduler_every == "epoch" else 1
@@ -189,6 +71,32 @@ class PrivateTraining:
         self._ours = False
         self._hook = optimizer.register_step_pre_hook(self._refuse_other_steps)
         HELD.add(optimizer)
+
+    # What ε is stated from is what the steps were taken with, so none of it can be set.
+
+    @property
+    def steps(self) -> int:
+        return self._steps
+
+    @property
+    def planned_steps(self) -> int:
+        return self._planned_steps
+
+    @property
+    def noise_multiplier(self) -> float:
+        return self._noise_multiplier
+
+    @property
+    def clip_norm(self) -> float:
+        return self._clip_norm
+
+    @property
+    def delta(self) -> float:
+        return self._delta
+
+    @property
+    def sample_rate(self) -> float:
+        return float(self._sampler.sample_rate)
 
     @property
     def finished(self) -> bool:
@@ -205,7 +113,9 @@ class PrivateTraining:
             raise InputError(
                 "step", self.steps + 1, f"at most {self.planned_steps}, which the noise is set for"
             )
+        self._check_alone()
         gradient = self._noisy_sum()
+        self._steps += 1  # released from here on, whatever becomes of it
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None  # whatever was left there has no noise
@@ -218,7 +128,6 @@ class PrivateTraining:
         finally:
             self._ours = False
             self.optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
         if self.scheduler is not None and self.steps % self._scheduler_period == 0:
             self.scheduler.step()
 
@@ -261,8 +170,9 @@ class PrivateTraining:
             "plan": self._plan(),
             "steps": self.steps,
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            # torch's own are live: they would go on with the training.
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "scheduler": copy.deepcopy(self.scheduler and self.scheduler.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -275,20 +185,47 @@ class PrivateTraining:
             raise InputError("state", f"a training at step {self.steps}", "one at its beginning")
         if state["plan"] != self._plan():
             raise InputError("state", state["plan"], f"the state of {self._plan()}")
+        before = self.state_dict()
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as problem:
+            self._load(state)
+        except (RuntimeError, ValueError, KeyError, TypeError) as problem:
+            self._load(before)  # all of it or nothing
             raise InputError("state", str(problem), "one of this model and optimizer") from None
+        self._steps = state["steps"]
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.steps = state["steps"]
+            self.scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "training",
+            "a copy or a pickle of it",
+            "state_dict(): its noise keys may not be in two places",
+        )
 
     def close(self) -> None:
         """Give the optimizer back: its own ``step`` works again, and no ε covers that."""
         self._hook.remove()
         HELD.discard(self.optimizer)
-        self.planned_steps = self.steps
+        self._planned_steps = self._steps
+
+    def _check_alone(self) -> None:
+        """No other process steps with these noise keys, and the parameters are those planned."""
+        if self._seed.private and os.getpid() != self._process:
+            raise InputError(
+                "training",
+                "a fork of the process that planned it",
+                "make_private in each process: both would use the same noise on other batches",
+            )
+        if trainable_parameters(self.model).keys() != self._parameters.keys():
+            raise InputError(
+                "model",
+                "other parameters with gradients than when training was planned",
+                f"these: {', '.join(self._parameters)}",
+            )
 
     def _noisy_sum(self) -> dict[str, Tensor]:
         drawn = self._sampler.sample(self._seed, hospital=0, round=0, step=self.steps)

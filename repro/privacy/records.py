@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
+    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -60,8 +61,10 @@ class Records:
             return self._nothing
         if type(self.dataset) is TensorDataset and self._collate is default_collate:
             batch: Any = [tensor[indices] for tensor in self.dataset.tensors]
+        elif self._collate is default_collate:
+            batch = default_collate([self.dataset[index] for index in indices.tolist()])
         else:
-            batch = self._collate([self.dataset[index] for index in indices.tolist()])
+            batch = self._collated_alone(indices.tolist())
         inputs, targets = _pair(batch)
         if len(inputs) != len(indices) or len(targets) != len(indices):
             raise InputError(
@@ -70,6 +73,23 @@ class Records:
                 "one input and one target for each record",
             )
         return inputs.to(self._device), targets.to(self._device)
+
+    def _collated_alone(self, indices: list[int]) -> list[Tensor]:
+        """The loader's own ``collate_fn`` on one record after another.
+
+        On a batch it may mix records (mixup, standardising by the batch's mean): then one record
+        would change the others' gradients, and clipping would bound nothing.
+        """
+        alone = [_pair(self._collate([self.dataset[index]])) for index in indices]
+        shapes = {(inputs.shape, targets.shape) for inputs, targets in alone}
+        if len(shapes) > 1:
+            raise InputError(
+                "collate_fn",
+                f"records of shapes {sorted(tuple(one[0]) for one in shapes)}",
+                "records of one shape: they are put together one by one, since what looks at a "
+                "whole batch (padding to its longest, mixup) mixes records; pad in the Dataset",
+            )
+        return [torch.cat(parts) for parts in zip(*alone, strict=True)]
 
 
 def batch_size_of(data: Data) -> int | None:
@@ -113,12 +133,27 @@ def _check_dataset(dataset: Any) -> None:
         )
     if not hasattr(dataset, "__len__"):
         raise InputError("data", type(dataset).__name__, "a Dataset with a length")
-    if isinstance(dataset, Subset) and len(set(dataset.indices)) != len(dataset.indices):
+    if isinstance(dataset, (Subset, ConcatDataset)):
+        origins = _origins(dataset)
+        twice = len(set(origins)) != len(origins)
+    else:
+        twice = False
+    if twice:
         raise InputError(
             "data",
-            "a Subset that names a record twice",
+            f"a {type(dataset).__name__} that names a record twice",
             "every record once: the guarantee of one that counts twice would be half as strong",
         )
+
+
+def _origins(dataset: Any) -> list[tuple[int, int]]:
+    """(data set, index) of every record, behind any number of ``Subset`` and ``ConcatDataset``."""
+    if isinstance(dataset, Subset):
+        inner = _origins(dataset.dataset)
+        return [inner[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        return [origin for part in dataset.datasets for origin in _origins(part)]
+    return [(id(dataset), index) for index in range(len(dataset))]
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:

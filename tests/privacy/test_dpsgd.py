@@ -251,3 +251,24 @@ def test_dropout_and_a_broken_record_are_not_mistaken_for_mixing():
     settings = dataclasses.replace(SETTINGS, expected_batch=4)
     DPSGDRun(settings, model, cross_entropy, inputs, targets, **place)
     assert all(module.training for module in model.modules())
+
+
+def test_a_step_counts_from_its_release_on_and_a_kept_state_stays_as_it_was():
+    settings = dataclasses.replace(SETTINGS, optimizer="sgd", momentum=0.9)
+    run = run_of(settings)
+    run.step()
+    kept = run.state_dict()
+    momentum = [one["momentum_buffer"].clone() for one in kept["optimizer"]["state"].values()]
+    run.step()
+    held = [one["momentum_buffer"] for one in kept["optimizer"]["state"].values()]
+    assert all(map(torch.equal, held, momentum))
+
+    def raising(*_):
+        raise KeyboardInterrupt
+
+    run._optimizer.register_step_post_hook(raising)
+    before = flat(run.model)
+    with pytest.raises(KeyboardInterrupt):
+        run.step()
+    assert not torch.equal(before, flat(run.model))
+    assert run.report().steps == run.steps == 3

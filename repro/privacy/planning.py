@@ -1,0 +1,143 @@
+"""DP-SGD on one's own model, optimizer, scheduler and data, at a target (ε, δ).
+
+    training = make_private(
+        model, optimizer, loader, loss_fn=nn.CrossEntropyLoss(reduction="none"),
+        target_epsilon=6.0, target_delta=1e-5, epochs=10, clip_norm=1.0,
+    )
+    while not training.finished:
+        training.train_epoch()
+    print(training.statement())
+
+**Formal guarantee.** Let D and D′ differ in one record, which one of them lacks (add/remove;
+sample rate, expected batch and number of steps are public constants, so where the number of
+records is not itself secret this is the zero-out relation). The model, the optimizer's and the
+scheduler's state after every step, all of them together, are (ε, δ)-differentially private for
+a record, with ε = ``training.epsilon()`` ≤ ``target_epsilon`` and δ = ``target_delta``: each step
+is one Poisson-subsampled Gaussian mechanism of noise multiplier σ (Abadi et al. 2016, Algorithm
+1), whose sum ``clipped_noisy_sum`` makes; optimizer and scheduler only process what it released
+(post-processing), and the steps compose. ε is the smallest that is proved: by the privacy loss
+distribution or by Rényi divergences, exactly where every step takes all records
+(docs/accounting.md); noise is planned by the same, and ``statement`` names the proof. It holds in
+exact arithmetic; what float noise leaves open is said in docs/dp-core.md. It does not cover how
+hyper-parameters were chosen, nor ``seed``s that are known to others.
+
+====================================  =========================================================
+case                                  what happens
+====================================  =========================================================
+a Poisson batch is empty              the step is taken on noise alone
+a record's gradient is NaN or Inf     it contributes exactly zero
+``batch_size`` = number of records    sample rate 1: every step sees every record
+the budget is spent                   ``step`` raises; the plan cannot be stretched
+``optimizer.step()`` called directly  raises: a gradient of one's own would not be accounted for
+BatchNorm, or outputs that mix        refused before anything is drawn
+a sampler of the loader's own         refused: it would be dropped silently
+the loader's workers, ``drop_last``   not used: a batch is fetched in this process
+frozen parameters                     neither clipped, noised nor changed; others may not be frozen
+                                      on the way
+the loader's ``collate_fn``           called on one record at a time: it cannot mix them
+a model trained privately before      what it spent then is not in this ε: the two add up
+a fork of the process, a pickle       refused: two copies would use the same noise
+resumed in another process            same numbers with ``seed``; without, fresh noise and batches
+one ``seed`` twice in a process       the same bits, or refused: on other data or another plan the
+                                      noise would be used again
+====================================  =========================================================
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from repro.accounting import calibrate_noise_multiplier
+from repro.errors import InputError
+from repro.privacy.clipping import Clipping
+from repro.privacy.per_sample import LossFunction
+from repro.privacy.private_training import PrivateTraining
+from repro.privacy.records import Data, Records, batch_size_of
+from repro.privacy.sampling import PoissonSampler
+from repro.privacy.step import NOISES
+from repro.privacy.training_checks import check_optimizer, check_scheduler, check_together
+from repro.privacy.validation import Number, check_count, check_positive, trainable_parameters
+from repro.random import RootSeed
+
+
+def make_private(
+    model: nn.Module,
+    optimizer: Optimizer,
+    data: Data,
+    *,
+    loss_fn: LossFunction,
+    target_epsilon: Number,
+    target_delta: Number,
+    epochs: Number,
+    clip_norm: Number,
+    batch_size: int | None = None,
+    scheduler: LRScheduler | None = None,
+    scheduler_every: str = "epoch",
+    seed: int | None = None,
+    engine: str = "auto",
+    chunk_size: int | None = None,
+    noise: str = "gaussian",
+) -> PrivateTraining:
+    """Plan a private training of ``model``; nothing is trained yet. See the module's docstring.
+
+    model: keeps records apart, (b, …) -> (b, …); trained in place, in the modes its modules are
+        in (call ``model.train()`` for dropout).
+    optimizer: any ``torch.optim`` optimizer that takes no closure, fresh, over all of the model's
+        parameters that have gradients and no others.
+    data: a map-style Dataset of (input, target) tensors, or a DataLoader of one.
+    loss_fn: (outputs, targets) -> one loss per record, (b,): ``reduction="none"``.
+    target_epsilon, target_delta: what the whole training may spend; δ below 1 ÷ records.
+    epochs: passes over the data on average, above 0; sets the number of steps.
+    clip_norm: C, the largest L2 norm of a record's gradient in the sum.
+    batch_size: records per step on average (default: the DataLoader's).
+    scheduler: of this optimizer; stepped for you after every ``scheduler_every`` (epoch or step).
+    seed: reproducible, NOT private; None takes keys from the operating system.
+    engine, chunk_size, noise: as in ``clipped_noisy_sum``.
+
+    Raises InputError, in one line, for all that is refused.
+    """
+    parameters = trainable_parameters(model)
+    check_optimizer(optimizer, model, parameters)
+    check_scheduler(scheduler, scheduler_every, optimizer)
+    check_positive("target_epsilon", target_epsilon)
+    check_positive("epochs", epochs)
+    Clipping(clip_norm)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    if noise not in NOISES:
+        raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
+    device = next(iter(parameters.values())).device
+    records = Records(data, device)
+    if not 0 < target_delta < 1 / records.count:
+        raise InputError(
+            "target_delta", target_delta, f"above 0 and below 1 ÷ {records.count} records"
+        )
+    expected = batch_size if batch_size is not None else batch_size_of(data)
+    if expected is None:
+        raise InputError("batch_size", None, "a number of records, since data is a Dataset")
+    sampler = PoissonSampler.with_expected_batch(records.count, expected)
+    check_together(model, loss_fn, records, parameters, engine)
+    steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
+    # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
+    multiplier, _ = calibrate_noise_multiplier(
+        target_epsilon, target_delta, sampler.sample_rate, steps, accountant="best"
+    )
+    return PrivateTraining(
+        model,
+        optimizer,
+        records,
+        loss_fn,
+        sampler,
+        steps=steps,
+        noise_multiplier=multiplier,
+        clip_norm=float(clip_norm),
+        delta=float(target_delta),
+        scheduler=scheduler,
+        scheduler_every=scheduler_every,
+        seed=RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed),
+        options={"engine": engine, "chunk_size": chunk_size, "noise": noise},
+    )
