@@ -15,6 +15,10 @@ class Unsupported(InputError):
     """This engine cannot do this model; ``auto`` then takes the reference engine."""
 
 
+class NotFinite(ArithmeticError):
+    """An engine let a record through that is not finite: its sum would say who took part."""
+
+
 @dataclass(frozen=True)
 class ClippedSum:
     """Clipped gradients of one chunk of records, summed; no noise in it, so never release it."""
@@ -27,6 +31,12 @@ class ClippedSum:
     @property
     def records(self) -> int:
         return len(self.norms)
+
+    def finite(self) -> ClippedSum:
+        """This sum. Raises ``NotFinite`` for NaN or Inf, which no clipped record can bring."""
+        if not bool(self.total.sum().isfinite()):  # factors bound it far below an overflow
+            raise NotFinite("a sum of clipped gradients that is not finite: not released")
+        return self
 
 
 @runtime_checkable

@@ -59,7 +59,7 @@ class BookKeeping:
             outputs = ledger.forward(batch.rows().detach())
             losses = losses_of_records(batch.loss_fn, outputs, batch.targets, batch.views)
             ledger.backward(losses.sum())
-        return ledger.clipped_sum(batch.clipping)
+        return ledger.clipped_sum(batch.clipping).finite()
 
 
 def _own_ways(layer: nn.Module) -> str | None:

@@ -36,4 +36,4 @@ def clip_and_sum(per_record: dict[str, Tensor], clipping: Clipping) -> ClippedSu
     rows = [g.reshape(len(g), g.shape[1:].numel()) for g in per_record.values()]
     with full_precision(rows[0].device):
         total, report = clipped_sum(rows, clipping)
-    return ClippedSum(total, report.norms, report.non_finite, report.clipped)
+    return ClippedSum(total, report.norms, report.non_finite, report.clipped).finite()

@@ -127,7 +127,9 @@ class Deferred:
         norms = []
         for record in records:
             rows = slice(record * self.views, (record + 1) * self.views)
-            if not bool(self.g[rows].any()):  # a loss that is already perfect: nothing was lost
+            # A loss that is already perfect: nothing was lost. But 0 · NaN and 0 · Inf are NaN, in
+            # the sum too, so such a record must get the norm that drops it.
+            if not bool(self.g[rows].any()) and bool(self.x[rows].isfinite().all()):
                 norms.append(self.norms.squared.new_zeros(()))
                 continue
             gradient = self.sum_rows(self.x[rows], self.g[rows])

@@ -71,7 +71,7 @@ def stacked_sums(
             if count := len(own_inputs):  # what was filled up is left out here
                 own = [g[row, :count].flatten(1) for g in gradients.values()]
                 sums[row] = _added(sums[row], own, clipping)
-    return [Stacked(summed) for summed in sums]
+    return [Stacked(summed.finite()) for summed in sums]
 
 
 def _nothing(parameters: dict[str, nn.Parameter]) -> ClippedSum:
