@@ -74,20 +74,20 @@ def vmapped_gradients(
 ) -> dict[str, Tensor]:
     """The same without checks, for B ≥ 1 records at once."""
     values = {name: p.detach() for name, p in trainable_parameters(model).items()}
-    buffers = FrozenBuffers(model)
-    with slow_vmap_allowed():
+    with FrozenBuffers(model) as buffers, slow_vmap_allowed():
         gradients = vmap(
             grad(RecordLoss(model, loss_fn, buffers, views)),
             in_dims=(None, 0, 0),
             randomness="different",
         )(values, inputs if views > 1 else inputs.unsqueeze(1), targets)
-    buffers.check()
     result: dict[str, Tensor] = gradients
     return result
 
 
 class RecordLoss:
     """(parameters, one record's views (views, …), target) -> its loss, a pure function.
+
+    Parameters that are not given, and all buffers, are the copies that ``buffers`` holds.
 
     The loss is computed while the model holds these parameters, so a term of it that reads them
     from the model (a penalty) is differentiated like the rest.
@@ -101,7 +101,7 @@ class RecordLoss:
 
     def __call__(self, values: Mapping[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
         own = {f"model.{name}": value for name, value in values.items()}
-        loss: Tensor = functional_call(self._whole, (own, self._buffers), (record, target))
+        loss: Tensor = functional_call(self._whole, {**self._buffers, **own}, (record, target))
         return loss
 
 
@@ -162,10 +162,8 @@ def _check_every_parameter_used(
     parameters = {
         name: p.detach().requires_grad_() for name, p in trainable_parameters(model).items()
     }
-    buffers = FrozenBuffers(model)
-    with torch.enable_grad():
+    with torch.enable_grad(), FrozenBuffers(model) as buffers:
         loss = RecordLoss(model, loss_fn, buffers, record.shape[0])(parameters, record, target)
-        buffers.check()
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

@@ -7,6 +7,8 @@ from weakref import WeakSet
 
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -70,7 +72,11 @@ def check_together(
     parameters: dict[str, nn.Parameter],
     engine: str,
 ) -> None:
-    """Model, loss, data and engine fit: tried on a few records; nothing is kept."""
+    """Model, loss, data and engine fit: tried on a few records; nothing is kept.
+
+    The model holds copies of all parameters and buffers meanwhile: what its forward pass writes
+    to them is of records, without noise.
+    """
     reduction = getattr(loss_fn, "reduction", "none")
     if reduction != "none":
         raise InputError("loss_fn", f"reduction={reduction!r}", 'reduction="none": one per record')
@@ -79,7 +85,12 @@ def check_together(
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            losses = loss_fn(model.eval()(inputs), targets)
+            model.eval()
+            if any(is_lazy(p) for p in model.parameters()):
+                model(torch.zeros_like(inputs))  # makes them
+            state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+            copies = {name: value.detach().clone() for name, value in state.items()}
+            losses = loss_fn(functional_call(model, copies, (inputs,)), targets)
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
 from repro.errors import InputError
 
@@ -84,24 +85,71 @@ def check_batch(
 
 
 class FrozenBuffers:
-    """Copies of a model's buffers for one forward pass; notices a layer that writes to them.
+    """A model's state during one pass, which no forward pass may write to: it would carry
+    records, without noise, into other records' outputs and into the trained model.
 
-    A buffer written in the forward pass carries information from record to record. The copies
-    take the write, so the model is unchanged when it is refused.
+    ``copies``, of buffers and frozen parameters, take such writes in the model's place; trained
+    parameters are put back as they were. Contents are compared, since a write through ``.data``
+    leaves no other trace. As a context, it checks at the end.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        # Lazy parameters have no contents yet; their first pass makes them, by chance alone.
+        parameters = {name: p for name, p in model.named_parameters() if not is_lazy(p)}
+        frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
+        self._held: dict[str, Tensor] = {**frozen, **dict(model.named_buffers())}
+        self.copies = {name: held.detach().clone() for name, held in self._held.items()}
         self._versions = {name: copy._version for name, copy in self.copies.items()}
+        self._trained = {
+            name: (p.detach(), p.detach().clone())
+            for name, p in parameters.items()
+            if p.requires_grad
+        }
+        self._buffers = {name for name in self._held if name not in frozen}
+
+    def __enter__(self) -> FrozenBuffers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        if kind is None:
+            self.check()
+        else:
+            self._put_back()
 
     def check(self) -> None:
+        """Raise InputError that names what has been written to."""
         for name, copy in self.copies.items():
-            if copy._version != self._versions[name]:
-                raise InputError(
-                    f"layer {name.rpartition('.')[0] or '(the model itself)'}",
-                    f"a forward pass that writes to its buffer {name!r}",
-                    "no state shared by records: remove it or put the layer in eval mode",
-                )
+            if copy._version != self._versions[name] or not same_contents(copy, self._held[name]):
+                _refuse_write(name, "buffer" if name in self._buffers else "frozen parameter")
+        for name in self._put_back():
+            _refuse_write(name, "parameter")
+
+    def _put_back(self) -> list[str]:
+        """The trained parameters that have been written to, as they were before."""
+        changed = [name for name, pair in self._trained.items() if not same_contents(*pair)]
+        for name in changed:
+            parameter, before = self._trained[name]
+            parameter.copy_(before)
+        return changed
+
+
+def same_contents(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one kind hold the same numbers; NaN is the same as NaN."""
+    if one.shape != other.shape or one.dtype != other.dtype or one.layout != other.layout:
+        return False
+    if one.layout != torch.strided:  # no comparison in torch
+        return True
+    return torch.equal(one, other) or bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )
+
+
+def _refuse_write(name: str, what: str) -> None:
+    raise InputError(
+        f"layer {name.rpartition('.')[0] or '(the model itself)'}",
+        f"a forward pass that writes to its {what} {name!r}",
+        "no state shared by records: remove it or put the layer in eval mode",
+    )
 
 
 def check_positive(field: str, value: Any) -> float:

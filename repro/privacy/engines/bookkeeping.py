@@ -133,14 +133,14 @@ class _Ledger:
                 ]
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
         for handle in self._handles:
             handle.remove()
+        self.buffers.__exit__(kind, *more)
 
     def forward(self, inputs: Tensor) -> Tensor:
         with self._guard:
             outputs = functional_call(self.model, (self.constants, self.buffers.copies), (inputs,))
-        self.buffers.check()
         for name in self.parameters:
             if not self.uses[name]:
                 refuse_unused(name)

@@ -65,8 +65,7 @@ def _compare_companions(probe: Batch, base: Any, kept: Sequence[int], seed: int)
 @torch.enable_grad()
 def _forward(probe: Batch, seed: int = 0) -> Any:
     rows = probe.rows()
-    with fixed_randomness((len(rows),), rows.device, seed):
-        buffers = FrozenBuffers(probe.model)
+    with fixed_randomness((len(rows),), rows.device, seed), FrozenBuffers(probe.model) as buffers:
         return detached(functional_call(probe.model, buffers.copies, (rows,)))
 
 

@@ -86,10 +86,12 @@ def alone(probe: Batch, record: int) -> Alone:
     device = next(iter(parameters.values())).device
     x, y = probe.inputs[record], probe.targets[record]
     x = x if probe.views > 1 else x.unsqueeze(0)
-    with torch.enable_grad(), fixed_randomness((probe.views,), device) as randomness:
-        buffers = FrozenBuffers(probe.model)
+    with (
+        torch.enable_grad(),
+        FrozenBuffers(probe.model) as buffers,
+        fixed_randomness((probe.views,), device) as randomness,
+    ):
         outputs = functional_call(probe.model, buffers.copies, (x,))
-        buffers.check()
         loss = losses_of_record(probe.loss_fn, outputs, y, probe.views)
         penalised = _penalised(probe, outputs, y, parameters)
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
