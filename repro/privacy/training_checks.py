@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from repro.errors import InputError
 from repro.privacy.gate import check_engine
+from repro.privacy.gate.attributes import Attributes
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.records import Records
 from repro.privacy.validation import check_batch
@@ -84,7 +85,7 @@ def check_together(
     check_batch(inputs, targets, parameters)
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Attributes(model):
             model.eval()
             if any(is_lazy(p) for p in model.parameters()):
                 model(torch.zeros_like(inputs))  # makes them

@@ -204,3 +204,123 @@ def test_make_private_makes_lazy_layers():
     private(model).step()
     assert model[0].weight.shape == (6, 4)
     check_engine(nn.Sequential(nn.LazyLinear(3)), cross_entropy, *records())
+
+
+def _left(model):
+    return {
+        name: set(vars(module)) | set(module._buffers) for name, module in model.named_modules()
+    }
+
+
+def _kept(model, x):
+    model.last = x
+
+
+def _summary(model, x):
+    model.seen = x.mean()
+
+
+def _first_seen(model, x):
+    if not hasattr(model, "centre"):
+        model.centre = x.mean(0)
+
+
+def _listed(model, x):
+    model.__dict__.setdefault("batches", []).append(x)
+
+
+def _in_a_dict(model, x):
+    model.__dict__.setdefault("cache", {})["features"] = (x, None)
+
+
+def _array(model, x):
+    model.array = x.numpy().copy()
+
+
+def _registered(model, x):
+    model.register_buffer("batch", x, persistent=False)
+
+
+def _counted(model, x):
+    model.ones = torch.ones(len(x))
+
+
+# A buffer that a pass registers is one that the next pass is seen to write to.
+REFUSED = "{}: .*(keeps records in its attribute|writes to its buffer)"
+KEEPING = [_kept, _summary, _first_seen, _listed, _in_a_dict, _registered, _counted, _array]
+
+
+@pytest.mark.parametrize("keep", KEEPING)
+def test_records_kept_on_a_module_are_refused_by_name(keep):
+    inner = Writes(keep)
+    model, (x, y) = nn.Sequential(nn.Linear(4, 4), inner), records()
+    before = _left(model)
+    # An array cannot be made under vmap, the others can.
+    for engine in ("auto", "bookkeeping") if keep is _array else ("auto", "bookkeeping", "vmap"):
+        with pytest.raises(InputError, match=REFUSED.format("layer 1")):
+            check_engine(model, cross_entropy, x, y, engine=engine)
+        with pytest.raises(InputError, match=REFUSED.format("layer 1")):
+            private(model)
+    assert _left(model) == before
+
+
+def test_what_was_there_before_is_put_back():
+    """A plain tensor that is changed in place, a buffer that was None, a list that grows."""
+
+    def write(model, x):
+        model.plain.mul_(0.9).add_(0.1 * x.mean(0))
+        model.empty = x
+        model.batches.append(x)
+
+    model, (x, y) = Writes(write, empty=None), records()
+    model.plain, model.batches = torch.zeros(4), []
+    with pytest.raises(InputError, match=REFUSED.format(".*")):
+        check_engine(model, cross_entropy, x, y)
+    assert not bool(model.plain.any())
+    assert model.batches == []
+    assert model.empty is None
+
+
+def _positions(model, x):
+    if not hasattr(model, "table"):
+        model.table = torch.arange(x.shape[1]) / 4
+
+
+def _by_length(model, x):
+    model.__dict__.setdefault("tables", {}).setdefault(x.shape[1], torch.ones(x.shape[1]))
+
+
+def _weight(model, x):
+    model.scaled = model.layer.weight.detach() * 2
+
+
+def _dropped(model, x):
+    model.last = x
+    model.last = None
+
+
+def _python(model, x):
+    model.calls = getattr(model, "calls", 0) + 1
+    model.size = tuple(x.shape)
+
+
+@pytest.mark.parametrize("keep", [_positions, _by_length, _weight, _dropped, _python])
+def test_caches_without_records_are_allowed(keep):
+    model, (x, y) = Writes(keep), records()
+    expected = clipped(looped_gradients(nn.Sequential(model.layer), cross_entropy, x, y), 1.0)
+    before = _left(model)
+    choice = check_engine(model, cross_entropy, x, y)
+    assert choice.engine.name == ("vmap" if keep is _weight else "bookkeeping")
+    assert _left(model) == before
+    found = clipped_noisy_sum(model, cross_entropy, x, y, engine=choice, **CALL)
+    torch.testing.assert_close(found.flat.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize(
+    "norm", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm]
+)
+def test_weights_made_of_parameters_are_allowed(norm):
+    model, (x, y) = norm(nn.Linear(4, 3)), records()
+    assert check_engine(model, cross_entropy, x, y).engine.name == "vmap"
+    private(model).step()

@@ -18,6 +18,7 @@ from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES, Engine, Unsupported, choose
 from repro.privacy.gate.agreement import disagreement, measured
+from repro.privacy.gate.attributes import Attributes, refuse_kept_records
 from repro.privacy.gate.mixing import refuse_mixing
 from repro.privacy.gate.probe import (
     Alone,
@@ -75,7 +76,8 @@ def check_engine(
     A term of the loss that no record enters (a penalty on parameters) is then part of every
     record's loss, clipped with it: vmap does that; ``weight_decay`` is the better place for it.
 
-    Raises InputError by name for: records that mix; a parameter without a gradient; several
+    Raises InputError by name for: records that mix; records that a forward pass writes to the
+    model or keeps on it; a parameter without a gradient; several
     inputs; and what the reference engine cannot
     differentiate (``nn.GRU``, activation checkpointing, sparse gradients). Raises ``Unsupported``
     for an engine asked for by name that is wrong or fails for this model.
@@ -100,12 +102,21 @@ def _decide(batch: Batch, engine: str) -> EngineChoice:
     small, large = probe_sizes(batch)
     probe = probe_of(batch, large)
     first = replace(probe, inputs=probe.inputs[:small], targets=probe.targets[:small])
+    with Attributes(batch.model) as attributes:
+        choice = _tried(first, probe, engine)
+        changed = attributes.changed()
+    if changed:
+        refuse_kept_records(probe)
+    return choice
+
+
+def _tried(first: Batch, probe: Batch, engine: str) -> EngineChoice:
     fast = ENGINES[_FAST]
     if engine == _FAST:  # its own words about a layer say more than what autograd makes of it
-        choose(engine, batch.model)
-        _named(batch.model, "book-keeping", lambda: measured(fast, first))
-    found = _named(batch.model, "plain autograd", lambda: records_alone(probe))
-    _named(batch.model, "a batch", lambda: refuse_mixing(probe, found))
+        choose(engine, probe.model)
+        _named(probe.model, "book-keeping", lambda: measured(fast, first))
+    found = _named(probe.model, "plain autograd", lambda: records_alone(probe))
+    _named(probe.model, "a batch", lambda: refuse_mixing(probe, found))
     reason = None
     if engine != _REFERENCE:
         reason = _against(fast, (first, probe), found)

@@ -28,7 +28,7 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
     Every record is compared alone and together, then among companions that are quite different;
     its random numbers are the same each time. A model that draws some is tried with more of them.
     """
-    together = _forward(probe)
+    together = forward(probe)
     for record, one in enumerate(found):
         if not _same(together, one.outputs, record, probe, _LOOSE):
             _refuse(probe, "beside it")
@@ -39,7 +39,7 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
         _refuse(probe, "before it")
     if any(one.random for one in found):
         for seed in _FURTHER_SEEDS:
-            base = _forward(probe, seed)
+            base = forward(probe, seed)
             for first in (0, 1):
                 _compare_companions(probe, base, range(first, len(probe), 2), seed)
 
@@ -53,7 +53,7 @@ def _compare_companions(probe: Batch, base: Any, kept: Sequence[int], seed: int)
     inputs = others.clone()
     inputs[list(kept)] = probe.inputs[list(kept)]
     try:
-        changed = _forward(replace(probe, inputs=inputs), seed)
+        changed = forward(replace(probe, inputs=inputs), seed)
     except (RuntimeError, ValueError, IndexError):
         return  # records the model does not take at all
     epsilon = torch.finfo(probe.inputs.dtype if inputs.is_floating_point() else torch.float32).eps
@@ -63,7 +63,8 @@ def _compare_companions(probe: Batch, base: Any, kept: Sequence[int], seed: int)
 
 
 @torch.enable_grad()
-def _forward(probe: Batch, seed: int = 0) -> Any:
+def forward(probe: Batch, seed: int = 0) -> Any:
+    """The outputs for all records of the probe together."""
     rows = probe.rows()
     with fixed_randomness((len(rows),), rows.device, seed), FrozenBuffers(probe.model) as buffers:
         return detached(functional_call(probe.model, buffers.copies, (rows,)))
