@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES, Engine, Unsupported, choose
 from repro.privacy.gate.agreement import disagreement, measured
 from repro.privacy.gate.attributes import Attributes, refuse_kept_records
-from repro.privacy.gate.mixing import refuse_mixing
+from repro.privacy.gate.disturbance import disturbance
+from repro.privacy.gate.mixing import mixing_of_extremes, refuse_mixing
 from repro.privacy.gate.probe import (
     Alone,
     in_double,
@@ -142,9 +144,11 @@ def _run(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
 
 def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
     """Why the engine is not to be used: what it gets wrong, or whatever it raises."""
-    for probe in probes:
+    tries = [partial(_run, engine, probe, found) for probe in probes]
+    tries += [partial(mixing_of_extremes, probes[-1]), partial(disturbance, engine, probes[0])]
+    for one in tries:
         try:
-            reason = _run(engine, probe, found)
+            reason = one()
         except Exception as problem:
             reason = _said(problem)
         if reason:

@@ -1,0 +1,97 @@
+"""Whether an engine's gradient of a record depends on extreme records beside it.
+
+A guard may act on the whole batch on its way there, a hook on the way back, and only where some
+record is extreme. An engine that treats each record alone does not see either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repro.privacy.batch import Batch
+from repro.privacy.clipping import Clipping
+from repro.privacy.engines import Engine
+from repro.privacy.engines.base import NotFinite
+from repro.privacy.gate.agreement import Tolerance, measured
+from repro.privacy.gate.mixing import beside, extremes
+
+_LOUD = 1e10
+
+
+def disturbance(engine: Engine, probe: Batch) -> str | None:
+    """What changes in the gradients of every other record when those beside them have extreme
+    inputs, targets or gradients; or None."""
+    kept = range(0, len(probe), 2)
+    tolerance = Tolerance.of(probe)
+    probe = replace(probe, clipping=Clipping(1.0))
+    # Gradients of 0 and NaN add nothing: norms and sum are of the others.
+    base = measured(engine, _times(0.0, probe, kept))
+    norms = base.norms[list(kept)]
+    undefined = measured(engine, _times(math.nan, probe, kept))
+    found = measured(engine, _times(_LOUD, probe, kept))
+    if not (
+        _alike(undefined.total, base.total, tolerance)
+        and _alike(undefined.norms[list(kept)], norms, tolerance)
+        and _alike(found.norms[list(kept)], norms, tolerance)
+    ):
+        return "the gradient of a record depends on extreme gradients of those beside it"
+    for other in _others(probe, kept):
+        try:
+            found = measured(engine, other)
+        except NotFinite:
+            raise
+        except Exception:
+            continue  # records that the model or the loss does not take at all
+        if not _alike(found.norms[list(kept)], norms, tolerance):
+            return "the gradient of a record depends on extreme records beside it"
+    return None
+
+
+def _others(probe: Batch, kept: Sequence[int]) -> Iterator[Batch]:
+    for inputs in extremes(probe.inputs, [_LOUD], []):
+        yield replace(probe, inputs=beside(probe.inputs, inputs, kept))
+    for targets in extremes(probe.targets, [_LOUD], []):
+        yield replace(probe, targets=beside(probe.targets, targets, kept))
+
+
+def _alike(found: Tensor, expected: Tensor, tolerance: Tolerance) -> bool:
+    finite = expected.isfinite()
+    size = float(expected[finite].abs().max()) if bool(finite.any()) else 0.0
+    rtol, atol = tolerance.relative, tolerance.floor * size
+    return bool(torch.isclose(found, expected, rtol=rtol, atol=atol)[finite].all())
+
+
+def _times(factor: float, probe: Batch, kept: Sequence[int]) -> Batch:
+    """The gradients of all records but ``kept`` times a factor, as a loss could have made them."""
+    factors = torch.full((len(probe),), factor, device=probe.inputs.device)
+    factors[list(kept)] = 1
+    return replace(probe, model=_Louder(probe.model, factors.repeat_interleave(probe.views)))
+
+
+class _Louder(nn.Module):
+    def __init__(self, model: nn.Module, factors: Tensor) -> None:
+        super().__init__()
+        self.model, self._factors = model, factors
+
+    def forward(self, inputs: Tensor) -> Any:
+        outputs = self.model(inputs)
+        return _Scaled.apply(outputs, self._factors) if isinstance(outputs, Tensor) else outputs
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(factors)
+        return outputs.view_as(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (factors,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient * factors.to(gradient).view(-1, *[1] * (gradient.ndim - 1)), None
