@@ -4,7 +4,7 @@ Command: ``repro table 7``; the runs behind it are those of ``repro run ARM --pr
 in ``OUT`` or ``OUT/overnight``, and in a last row ``repro run fedavg --profile paper --rounds R``
 in ``OUT`` or ``OUT/paper``. Cost and hardware: a second to draw; the runs of record took 15 to
 37 minutes each of one core (AMD EPYC). Expected: FedAvg above 92 %, secure aggregation and clipping
-alone no different, the documented noise no better than guessing (on record 7 to 39 % from round to
+alone no different, the documented noise no better than guessing (on record 7 to 47 % from round to
 round), honest DP-SGD with shared noise in between.
 """
 
