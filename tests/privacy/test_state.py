@@ -8,9 +8,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import check_engine, clipped_noisy_sum, per_sample_gradients
+from repro.privacy import check_engine, clipped_noisy_sum, make_private, per_sample_gradients
 from repro.privacy.engines import ENGINES
-from repro.privacy.private_training import make_private
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 
 CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}

@@ -175,7 +175,7 @@ def _flwr() -> tuple[Any, Any]:
         import flwr.clientapp
     except ImportError:
         needed = "secure aggregation over Flower's network"
-        raise MissingDependency("flwr", needed, "pip install 'dpresnet-repro[flower]'") from None
+        raise MissingDependency("flwr", needed, "pip install -e '.[flower]' in a checkout") from None
     return flwr.app, flwr.clientapp
 
 

@@ -214,7 +214,7 @@ class Engine:
 
 @pytest.mark.skipif(
     not shutil.which("flower-superlink", path=str(BIN)),
-    reason="flwr is not installed beside this Python: pip install 'dpresnet-repro[flower]'",
+    reason="flwr is not installed beside this Python: pip install -e '.[flower]' in a checkout",
 )
 def test_a_round_over_flower_s_engine(tmp_path):
     """SuperLink, three SuperNodes, three hospitals: one sum, audited from both ends."""
