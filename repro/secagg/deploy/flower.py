@@ -175,7 +175,8 @@ def _flwr() -> tuple[Any, Any]:
         import flwr.clientapp
     except ImportError:
         needed = "secure aggregation over Flower's network"
-        raise MissingDependency("flwr", needed, "pip install -e '.[flower]' in a checkout") from None
+        how = "pip install -e '.[flower]' in a checkout"
+        raise MissingDependency("flwr", needed, how) from None
     return flwr.app, flwr.clientapp
 
 
