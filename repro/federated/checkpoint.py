@@ -134,7 +134,7 @@ def forget_seed(folder: Path) -> None:
     Whoever has the root can subtract the noise. A seed that the user gave is no secret and
     stays, so that going on gives the bits of a longer run.
     """
-    state = load_checkpoint(folder) if (folder / NAME).exists() else None
+    state = load_checkpoint(folder)
     seed = None if state is None else _seed_in(state)
     if state is not None and seed is not None and seed.private:
         state["seed"] = None

@@ -220,7 +220,8 @@ class PrivateTraining:
                 "a fork of the process that planned it",
                 "make_private in each process: both would use the same noise on other batches",
             )
-        if trainable_parameters(self.model).keys() != self._parameters.keys():
+        trained = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        if trained != list(self._parameters):
             raise InputError(
                 "model",
                 "other parameters with gradients than when training was planned",

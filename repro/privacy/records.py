@@ -133,12 +133,8 @@ def _check_dataset(dataset: Any) -> None:
         )
     if not hasattr(dataset, "__len__"):
         raise InputError("data", type(dataset).__name__, "a Dataset with a length")
-    if isinstance(dataset, (Subset, ConcatDataset)):
-        origins = _origins(dataset)
-        twice = len(set(origins)) != len(origins)
-    else:
-        twice = False
-    if twice:
+    origins = _origins(dataset) if isinstance(dataset, (Subset, ConcatDataset)) else []
+    if len(set(origins)) != len(origins):
         raise InputError(
             "data",
             f"a {type(dataset).__name__} that names a record twice",
