@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from repro.cli.output import Outcome
-from repro.cli.run import add_common
+from repro.cli.run import add_common, add_precision, chosen_precision
 from repro.errors import InputError
 from repro.formatting import to_json
 from repro.runs.arms import ARMS, Arm, get_arm
@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "at any time. `make reproduce` is this command inside its own virtual environment."
     )
     add_common(parser)
+    add_precision(parser)
     parser.add_argument(
         "--arms", metavar="A,B", help="only these arms (default: the profile's, else all)"
     )
@@ -47,7 +48,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     store = RunStore(out)
     device = check_device(arguments.device)
-    runs = matrix(profile, arms, hospitals, seeds)
+    precision = {arm.name: chosen_precision(arguments, profile, arm) for arm in arms}
+    runs = matrix(profile, arms, hospitals, seeds, precision)
     dataset = load_dataset(arguments.data, arguments.dataset)
     check_synthetic(dataset, profile, arguments.data)
     _say(f"profile {profile.name}: {profile.summary}", dataset.caption())

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
-from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.arms import ARMS, Arm, compose, get_arm, precision_of
 from repro.runs.guarantees import warnings_of
-from repro.runs.profiles import PROFILES, get_profile
+from repro.runs.profiles import PROFILES, Profile, get_profile
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings
@@ -71,6 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=31,
         help="of secure aggregation: 31, or 61 for finer steps at twice the bytes (default 31)",
     )
+    add_precision(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -94,6 +95,36 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--out", default="reproduction", metavar="DIR", help="run store (default: reproduction)"
     )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        metavar="P",
+        help="float32, bf16-mixed (bfloat16 convolutions and products; parameters, updates and "
+        "evaluation stay float32), or auto: bf16-mixed for arms without noise where this machine "
+        "is fast in it (default: the profile's)",
+    )
+
+
+def chosen_precision(arguments: argparse.Namespace, profile: Profile, arm: Arm) -> str:
+    """What the run trains in; where ``auto`` was measured, one line on stderr says the result."""
+
+    def fast() -> bool:
+        import torch
+
+        from repro.models.mixed_precision import FAST, speed_of_bfloat16
+
+        device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        times = speed_of_bfloat16(device)
+        taken = "bf16-mixed" if times >= FAST else "float32"
+        print(
+            f"repro: a bfloat16 convolution takes 1/{times:.1f} of float32's time here: {taken}",
+            file=sys.stderr,
+        )
+        return times >= FAST
+
+    return precision_of(arm, profile, arguments.precision, fast)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -123,6 +154,7 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
             hospitals=arguments.hospitals,
             seed=arguments.seed,
             rounds=arguments.rounds,
+            precision=chosen_precision(arguments, profile, get_arm(arguments.arm)),
         )
         settings = replace(settings, concurrent=arguments.concurrent)
         checks.check_concurrent(settings)

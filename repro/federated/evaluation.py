@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
-from repro.typing import Int
+from repro.typing import Float, Int
 
 BATCH = 256
 
@@ -22,6 +22,7 @@ class Evaluation:
     loss: float  # mean cross-entropy, nats
     accuracy: float  # fraction right
     confusion: Int[Tensor, "classes classes"]  # row: true class, column: predicted class
+    logits: Float[Tensor, "images outputs"]  # on the CPU, in the split's order
 
 
 class Diverged(InputError):
@@ -52,21 +53,27 @@ def evaluate(
     ranks = ranks or Ranks()
     was_training = model.training
     model.eval()
-    losses: dict[int, float] = {}
+    found: dict[int, tuple[float, Tensor]] = {}
     mine = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for start in range(ranks.rank * BATCH, len(data), ranks.size * BATCH):
         part = slice(start, start + BATCH)
         logits, labels = model(data.inputs(part)), data.labels[part]
-        losses[start] = float(F.cross_entropy(logits, labels, reduction="sum"))
+        loss = float(F.cross_entropy(logits, labels, reduction="sum"))
+        found[start] = loss, logits.cpu()
         predicted = torch.nan_to_num(logits, nan=0.0).argmax(1)
         cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
         mine += cells.cpu().view(num_classes, num_classes)
     model.train(was_training)
-    everybody: dict[int, float] = {}
+    everybody: dict[int, tuple[float, Tensor]] = {}
     confusion = torch.zeros_like(mine)
-    for part_losses, part_confusion in ranks.gather((losses, mine)):
-        everybody |= part_losses
+    for part_found, part_confusion in ranks.gather((found, mine)):
+        everybody |= part_found
         confusion += part_confusion
-    loss = sum(everybody[start] for start in sorted(everybody))  # one order on any number of ranks
+    in_order = [everybody[start] for start in sorted(everybody)]  # on any number of ranks
     right = int(confusion.diagonal().sum())
-    return Evaluation(loss / len(data), right / len(data), confusion)
+    return Evaluation(
+        loss=sum(loss for loss, _ in in_order) / len(data),
+        accuracy=right / len(data),
+        confusion=confusion,
+        logits=torch.cat([logits for _, logits in in_order]),
+    )

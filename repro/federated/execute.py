@@ -26,6 +26,7 @@ from repro.federated.recording import machines, make_record
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
+from repro.models.mixed_precision import in_precision
 from repro.models.registry import build_model
 from repro.privacy.engines.stacking import check_stackable
 from repro.privacy.noise_key import new_run
@@ -97,7 +98,8 @@ def execute(
             run_id, settings, dataset, federation, state, started=started, finished=_now()
         )
         if ranks.first:
-            store.save(record)
+            kept = state.scores if settings.evaluate_on == "test" else None
+            store.save(record, None if kept is None else kept.numpy())
             forget_seed(folder)
         ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record
@@ -161,9 +163,12 @@ def assemble(
     if isinstance(model, RawFeatures):
         model = Whitened(model, train.images.shape[-1])
     labelled = _labeller(model, features, where)
+    if isinstance(model, FixedFeatures) and settings.precision != "float32":
+        raise InputError("precision", settings.precision, "float32 for a model of fixed features")
     if isinstance(model, FixedFeatures) and settings.shared and settings.shared.views > 1:
         raise InputError("views", settings.shared.views, "1 for a model of fixed features")
     model = model.head if isinstance(model, FixedFeatures) else model
+    model = in_precision(model, settings.precision, where)
     if settings.concurrent > 1:
         check_stackable(model)
     share = shares(settings, train.labels)

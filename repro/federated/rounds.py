@@ -77,6 +77,7 @@ class RunState:
     seconds: dict[str, float]
     resumed: int = 0
     diagnostics: dict[str, int] = field(default_factory=dict)  # sums over rounds
+    scores: Tensor | None = None  # (test images, classes) logits of the last round
 
 
 SHARED = (SharedNoiseTrainer, SecondOrderTrainer)  # all hospitals take a round's steps together
@@ -112,6 +113,7 @@ def _begin(federation: Federation) -> RunState:
         vector=vector,
         history=[{"round": 0, "loss": result.loss, "accuracy": result.accuracy}],
         confusion=result.confusion,
+        scores=result.logits,
         seconds={"evaluation": time.perf_counter() - started},
     )
 
@@ -139,7 +141,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
         for name, value in gathered.items():
             state.diagnostics[name] = state.diagnostics.get(name, 0) + value
     state.round = number
-    state.confusion = result.confusion
+    state.confusion, state.scores = result.confusion, result.logits
     state.history.append(
         {
             "round": number,
@@ -161,12 +163,14 @@ def _averaged(
     losses: dict[int, float | None] = {}
     spent: list[Spent] = []
     noted: Counter[str] = Counter()
+    longest = 0.0
     for hospital, update, report in _trained(federation, start, number, progress):
         clock.lap("training")
         update, sent = federation.mechanism(
             update, seed=federation.seed, hospital=hospital, round=number
         )
         aggregator.add(hospital, update)
+        longest = max(longest, sent.norm)
         clock.lap("aggregation")
         losses[hospital] = report.loss
         spent += [(hospital, event, count) for event, count in report.spent]
@@ -178,7 +182,10 @@ def _averaged(
     vector = start + combined.mean
     clock.lap("aggregation")
     _account(federation, spent, combined)
-    return _Made(vector, combined.facts, _weighted_mean(federation, losses), noted)
+    facts = combined.facts
+    if not federation.private:  # exact, so no ε would cover it
+        facts = facts | {"longest_update": max(federation.ranks.gather(longest))}
+    return _Made(vector, facts, _weighted_mean(federation, losses), noted)
 
 
 def _shared(
@@ -258,6 +265,7 @@ def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
         "vector": state.vector.cpu(),
         "history": state.history,
         "confusion": state.confusion,
+        "scores": state.scores,
         "seconds": state.seconds,
         "resumed": state.resumed,
         "diagnostics": state.diagnostics,
@@ -286,6 +294,7 @@ def _restore(federation: Federation, folder: Path) -> RunState | None:
         seconds=saved["seconds"],
         resumed=saved["resumed"] + (saved["round"] < federation.rounds),
         diagnostics=saved["diagnostics"],
+        scores=saved.get("scores"),  # checkpoints of earlier versions have none
     )
 
 

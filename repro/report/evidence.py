@@ -135,7 +135,12 @@ def gather(
     if not groups:
         return Evidence(profile or "quick", None, ())
     best = min(groups, key=lambda key: (*_rank(key), -len(groups[key]), key))
-    records = sorted(groups[best], key=lambda r: (r.arm, r.hospitals, r.seed))
+    # One run a cell and seed: where there are two, float32's is the one to judge by.
+    runs = {
+        (r.arm, r.hospitals, r.seed): r
+        for r in sorted(groups[best], key=_precision)  # "bf16-mixed" < "float32"
+    }
+    records = [runs[key] for key in sorted(runs)]
     return Evidence(best[1], best[2], tuple(records))
 
 
@@ -188,8 +193,16 @@ def _has_settings_of(record: RunRecord, rounds: int | None = None) -> bool:
         hospitals=record.hospitals,
         seed=record.seed,
         rounds=rounds,
+        precision=_precision(record),
     ).as_dict()
     return _agree(wanted, record.settings)
+
+
+def _precision(record: RunRecord) -> str:
+    """Its own, where the profile leaves it to the machine; else what the profile says."""
+    wanted = PROFILES[record.profile].precision
+    own: str = record.settings.get("precision", "float32")
+    return own if wanted == "auto" else wanted
 
 
 def _agree(wanted: dict[str, Any], given: dict[str, Any]) -> bool:

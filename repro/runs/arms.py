@@ -7,12 +7,14 @@ Every row of every accuracy table is one of these compositions; the loop that ru
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from repro.errors import InputError
 from repro.runs.profiles import Profile, for_model
 from repro.runs.settings import (
+    TRAINED_IN,
     LocalSettings,
     ModelSettings,
     PartitionSettings,
@@ -208,9 +210,18 @@ def get_arm(name: str) -> Arm:
 
 
 def compose(
-    arm: Arm, profile: Profile, *, hospitals: int, seed: int | None, rounds: int | None = None
+    arm: Arm,
+    profile: Profile,
+    *,
+    hospitals: int,
+    seed: int | None,
+    rounds: int | None = None,
+    precision: str = "float32",
 ) -> RunSettings:
-    """The settings of one run of ``arm`` at ``profile``."""
+    """The settings of one run of ``arm`` at ``profile``.
+
+    precision: what ``precision_of`` gave for it on this machine.
+    """
     _check(hospitals, seed, rounds)
     profile = for_model(profile, arm.model, arm.scope, arm.trainer, arm.epsilon)
     secure = arm.aggregator == "secure"
@@ -261,7 +272,25 @@ def compose(
         train_stride=profile.train_stride,
         test_stride=profile.test_stride,
         threads=profile.threads,
+        precision=precision,
     )
+
+
+def precision_of(
+    arm: Arm, profile: Profile, asked: str | None, fast_bfloat16: Callable[[], bool]
+) -> str:
+    """What a run trains in: ``asked``, else the profile's; "auto" is settled here.
+
+    Only arms that add no noise take bf16-mixed by themselves, and only the network that has
+    something to gain. fast_bfloat16: is this machine fast in it? Called where it matters.
+    """
+    wanted = asked or profile.precision
+    if wanted not in (*TRAINED_IN, "auto"):
+        raise InputError("precision", wanted, "one of " + ", ".join((*TRAINED_IN, "auto")))
+    if wanted != "auto":
+        return wanted
+    gains = arm.model == "dpresnet" and not arm.private
+    return "bf16-mixed" if gains and fast_bfloat16() else "float32"
 
 
 def _sharing_graph(hospitals: int) -> SecAggParameters:

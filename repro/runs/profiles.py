@@ -38,6 +38,8 @@ class Profile:
     dpsgd_clip_norm: float  # L2, of one image's gradient
     protocol_every: int  # with shared noise: every n-th sum runs the whole protocol; same bits
     synthetic_by_default: bool  # may "auto" data fall back to the synthetic stand-in?
+    # Of training; "auto": bf16-mixed for arms without noise where the machine is fast in it.
+    precision: str = "float32"
     arms: tuple[str, ...] = ()  # the arms of a whole campaign, most telling first; (): all
     first: tuple[str, ...] = ()  # of all arms, those that are run before the others
 
@@ -132,6 +134,7 @@ PROFILES: dict[str, Profile] = {
             dpsgd_clip_norm=1.0,
             protocol_every=1,
             synthetic_by_default=False,
+            precision="auto",
             # A campaign that is cut short has answered the paper's own question first.
             first=(
                 "fedavg",

@@ -35,6 +35,7 @@ CLIPPINGS = ("flat", "per_layer", "automatic")
 UPDATE_NOISES = ("none", "documented", "calibrated")
 SCOPES = ("federated", "pooled", "single")
 PRECISIONS = ("single", "double")
+TRAINED_IN = ("float32", "bf16-mixed")  # of RunSettings.precision
 EVALUATED_ON = ("test", "validation")
 LATER = ("local_steps", "local_rate", "views", "average")  # of SharedNoise: see ``in_a_name``
 
@@ -260,9 +261,12 @@ class RunSettings:
     evaluate_on: str = "test"  # "validation": held-out images of hospitals, to choose settings
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
     concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
+    precision: str = "float32"  # of training: see repro.models.mixed_precision
 
     def __post_init__(self) -> None:
-        _check_choices(self, {"scope": SCOPES, "evaluate_on": EVALUATED_ON})
+        _check_choices(
+            self, {"scope": SCOPES, "evaluate_on": EVALUATED_ON, "precision": TRAINED_IN}
+        )
         _check_counts(
             self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0, concurrent=1
         )
@@ -298,6 +302,8 @@ class RunSettings:
         # As before there was a choice: finished runs keep their names.
         if self.concurrent == 1:
             del known["concurrent"]
+        if self.precision == "float32":
+            del known["precision"]
         if self.shared is None:
             del known["shared"]
         else:

@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from repro.errors import InputError
 from repro.files import exclusive, remove_parts, writable_folder, write_whole
+from repro.runs import scores
 from repro.runs.record import RunRecord
 
 
@@ -52,10 +55,19 @@ class RunStore:
         except InputError:
             return None  # whoever asks for this run makes it again
 
-    def save(self, record: RunRecord) -> Path:
-        path = self.folder(record.run_id) / "record.json"
+    def save(self, record: RunRecord, logits: np.ndarray | None = None) -> Path:
+        """logits: (test images, classes) of the last round, kept beside the record."""
+        folder = self.folder(record.run_id)
+        if logits is not None:  # first, so that a record on disk is a run that lacks nothing
+            write_whole(folder / scores.NAME, scores.pack(logits))
+        path = folder / "record.json"
         write_whole(path, json.dumps(record.as_dict(), indent=1, allow_nan=True) + "\n")
         return path
+
+    def scores(self, run_id: str) -> np.ndarray | None:
+        """The run's (test images, classes) logits, up to a constant a row; None if not kept."""
+        path = self.folder(run_id) / scores.NAME
+        return scores.unpack(path.read_bytes()) if path.exists() else None
 
     def all(self) -> list[RunRecord]:
         """Every finished run, ordered by its id; one line on stderr for each unreadable one."""

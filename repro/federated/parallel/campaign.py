@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -32,15 +32,24 @@ def matrix(
     arms: Iterable[Arm] = ARMS.values(),
     hospitals: Iterable[int] | None = None,
     seeds: Iterable[int] | None = None,
+    precision: Mapping[str, str] | None = None,
 ) -> list[RunSettings]:
     """Every run of the profile's tables, most telling first: all arms at one K and seed.
+
+    precision: what each arm (by name) trains in; float32 where nothing is said.
 
     Where a profile names arms to be run ``first``, all their runs come before any other's.
     """
     arms = list(arms)
     counts = list(profile.hospitals if hospitals is None else hospitals)
     runs = [
-        compose(arm, profile, hospitals=count, seed=seed)
+        compose(
+            arm,
+            profile,
+            hospitals=count,
+            seed=seed,
+            precision=(precision or {}).get(arm.name, "float32"),
+        )
         for seed in (profile.seeds if seeds is None else seeds)
         for count in counts
         for arm in arms
