@@ -156,20 +156,20 @@ def training_work(profile: Profile) -> float:
 
 
 def cut_short(
-    stored: Iterable[RunRecord], arm: str, profile: str, fingerprint: str | None
+    stored: Iterable[RunRecord], profile: str, fingerprint: str | None
 ) -> list[RunRecord]:
-    """The runs of ``arm`` that are the matrix' own but for fewer rounds (``--rounds``).
+    """The runs that are the matrix' own but for fewer rounds (``--rounds``).
 
-    Of each number of hospitals and seed the longest, in that order. They are no evidence beside
-    whole runs, hence apart from ``gather``'s.
+    Of each arm, number of hospitals and seed the longest, in that order. They are no evidence
+    beside whole runs, hence apart from ``gather``'s.
     """
-    found: dict[tuple[int, int], RunRecord] = {}
+    found: dict[tuple[str, int, int], RunRecord] = {}
     for record in sorted(stored, key=lambda record: record.rounds):
-        if (record.arm, record.profile) != (arm, profile) or record.seed is None:
+        if record.arm not in ARMS or record.profile != profile or record.seed is None:
             continue
         fewer = record.rounds < PROFILES[profile].rounds and fingerprint_of(record) == fingerprint
         if fewer and _has_settings_of(record, rounds=record.settings["rounds"]):
-            found[record.hospitals, record.seed] = record
+            found[record.arm, record.hospitals, record.seed] = record
     return [found[key] for key in sorted(found)]
 
 

@@ -18,8 +18,8 @@ from repro.runs.store import RunStore
 # Folders and files beside the runs whose JSON may be drawn; see ``side``.
 SIDE = ("partition/*.json", "bench/*.json", "audit/*.json", "ablations/*.json", "*.json")
 
-OTHERS = ("overnight",)  # profiles that an item shows beside the evidence's own; see ``other``
-WIDE = ("fedavg", "paper")  # arm and profile of the runs that ``wide`` gives
+OTHERS = ("overnight", "paper")  # profiles that an item shows beside the evidence's own; see ``other``
+PAPER = "paper"  # the profile that is the paper's own setting
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Sources:
         root = None if runs is None else store.root
         return cls(Path(out), evidence, load_claims(), root, stored)
 
+    @property
+    def paper(self) -> Evidence:
+        """The runs in the paper's own setting, on the same data as the evidence."""
+        return self.evidence if self.evidence.profile == PAPER else self.other(PAPER)
+
     def other(self, profile: str) -> Evidence:
         """Runs of another profile (of ``OTHERS``) on the same data, where they were kept."""
         return self._others[profile]
@@ -57,15 +62,14 @@ class Sources:
         return {profile: self._gather(profile) for profile in OTHERS}
 
     @cached_property
-    def wide(self) -> tuple[RunRecord, ...]:
-        """The paper's own network and setting, for fewer rounds: as far as a CPU got."""
-        arm, profile = WIDE
-        found = cut_short(self.stored, arm, profile, self._data)
+    def cut_short(self) -> tuple[RunRecord, ...]:
+        """Runs in the paper's own setting of fewer rounds, where there is no whole one."""
+        found = cut_short(self.stored, PAPER, self._data)
         for place in self.places:
             if not found:
-                stored = RunStore(place / profile, written=False).all()
-                found = cut_short(stored, arm, profile, self._data)
-        return tuple(found)
+                stored = RunStore(place / PAPER, written=False).all()
+                found = cut_short(stored, PAPER, self._data)
+        return tuple(run for run in found if not self.paper.runs(run.arm, run.hospitals))
 
     @property
     def _data(self) -> str | None:
@@ -109,7 +113,7 @@ class Sources:
         """
         evidence = self.evidence
         others = (record for name in OTHERS for record in self.other(name).records)
-        shown = [*evidence.records, *others, *self.wide]
+        shown = [*evidence.records, *others, *self.cut_short]
         runs = [[run.stable(), run.timings] for run in shown]
         side = {
             path.relative_to(place).as_posix(): digest_of(path.read_text(encoding="utf-8"))
