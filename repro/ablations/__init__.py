@@ -29,6 +29,7 @@ NAMES = (
     "levels",
     "clipping",
     "engine",
+    "precision",
     "dpsgd-tuning",
     "local-steps",
 )

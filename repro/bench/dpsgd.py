@@ -1,8 +1,9 @@
 """``repro bench dpsgd``: one DP-SGD step of DPResNet beside plain SGD and Opacus, in one run.
 
 Every contestant takes the same sequence of true Poisson batches, in turns, and does all of a
-step: gradients, clipping, noise, optimizer. The baseline is plain SGD in the memory layout that
-is faster for it. Memory is the peak of a fresh process above what its imports take.
+step: gradients, clipping, noise, optimizer. The baseline is plain SGD of the same precision, in
+the memory layout that is faster for it. Memory is the peak of a fresh process above what its
+imports take.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from repro.bench import Row, interleave, peak_memory
 from repro.errors import InputError
 from repro.models import DPResNet
+from repro.models.mixed_precision import in_precision
 from repro.privacy import DPSGDSettings, PoissonSampler
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.noise_key import new_run
@@ -29,11 +31,14 @@ from repro.random import RootSeed
 from repro.runs.provenance import environment
 
 CLIP_NORM, NOISE_MULTIPLIER, LEARNING_RATE = 1.0, 1.0, 0.1
-PLAIN = ("plain SGD", "plain SGD, channels last")
+MIXED = ", bf16-mixed"  # ends the names of contestants in that precision
+PLAIN = ("plain SGD", "plain SGD, channels last", "plain SGD" + MIXED)
 OURS = {
     "ours: book-keeping": ("bookkeeping", torch.contiguous_format),
     "ours: book-keeping, channels last": ("bookkeeping", torch.channels_last),
     "ours: vmap": ("vmap", torch.contiguous_format),
+    "ours: book-keeping" + MIXED: ("bookkeeping", torch.contiguous_format),
+    "ours: vmap" + MIXED: ("vmap", torch.contiguous_format),
 }
 OPACUS = ("opacus: hooks", "opacus: functorch", "opacus: ghost")
 
@@ -43,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", type=int, default=956, help="records of the hospital (956)")
     parser.add_argument("--width", type=int, default=64, help="width of DPResNet (64)")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each (7)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--only", default="", metavar="TEXT", help="only names containing TEXT")
     parser.add_argument("--no-memory", action="store_true", help="skip the memory runs")
@@ -50,6 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     device = _device(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     names = [*PLAIN, *OURS, *OPACUS]
     names = [n for n in names if n in PLAIN or arguments.only in n]
     setting = {
@@ -57,6 +65,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         "batch": arguments.batch,
         "width": arguments.width,
         "device": device,
+        "threads": torch.get_num_threads(),
     }
     steps: dict[str, Callable[[], object]] = {}
     notes: dict[str, str] = {}
@@ -77,15 +86,18 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 
 
 def contestant(
-    name: str, *, records: int, batch: int, width: int, device: str
+    name: str, *, records: int, batch: int, width: int, device: str, threads: int
 ) -> Callable[[], object]:
     """A function that takes the contestant's next step."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = torch.randn(records, 3, 28, 28)
     labels = torch.randint(0, 8, (records,))
     channels_last = "channels last" in name
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = DPResNet(width=width).to(device, memory_format=layout)
+    model: nn.Module = DPResNet(width=width).to(device, memory_format=layout)
+    if name.endswith(MIXED):
+        model = in_precision(model, "bf16-mixed", torch.device(device))
     images, labels = images.to(device, memory_format=layout), labels.to(device)
     if name in OURS:
         return _ours(model, images, labels, batch, OURS[name][0])
@@ -229,9 +241,16 @@ def _two_steps(name: str, setting: dict[str, Any]) -> None:
 
 
 def _relative(rows: list[Row]) -> list[Row]:
-    """Over the better of the two plain baselines."""
-    baseline = min(row.median for row in rows if row.name in PLAIN)
-    return [Row(**{**row.as_dict(), "relative": row.median / baseline}) for row in rows]
+    """Over the better plain baseline of the same precision."""
+
+    def baseline(mixed: bool) -> float:
+        plain = (row for row in rows if row.name in PLAIN)
+        return min(row.median for row in plain if row.name.endswith(MIXED) == mixed)
+
+    return [
+        Row(**{**row.as_dict(), "relative": row.median / baseline(row.name.endswith(MIXED))})
+        for row in rows
+    ]
 
 
 def _device(choice: str) -> str:

@@ -1,10 +1,12 @@
 """``repro bench train``: one local epoch, ours against the authors' way of feeding it.
 
-*Ours*: images resident as bytes, one gather and scale a batch, channels-last, fused Adam.
+*Ours*: images resident as bytes, one gather and scale a batch, channels-last, fused Adam; and the
+same in bf16-mixed (``repro.models.mixed_precision``), whose losses are another computation's.
 *Authors' way* [code A]: per-image PIL transforms (to tensor, normalise) in a DataLoader without
 worker processes, PyTorch's default memory format, plain Adam.
-Both train DPResNet on the same batches in the same order, so their loss curves must agree; the
-largest relative difference is reported beside the speed.
+All train DPResNet on the same batches in the same order, so their loss curves must agree; the
+largest relative difference is reported beside the speed. ``--profile-operators`` prints where a
+bf16-mixed step's time goes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from repro.bench.harness import Row, interleave
 from repro.data import Split
 from repro.federated.images import LabelledImages
 from repro.models import DPResNet
+from repro.models.mixed_precision import in_precision
 from repro.runs.provenance import environment
+
+MIXED = "ours, bf16-mixed"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed epochs each (default 5)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.add_argument("--device", default=None, help="cpu or cuda (default: CUDA if any)")
+    parser.add_argument(
+        "--profile-operators", action="store_true", help="a row for each of the costliest operators"
+    )
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
@@ -41,24 +49,27 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     split = _images(arguments.images)
     ours = Ours(split, arguments, device)
     theirs = AuthorsWay(split, arguments, device)
-    curves = {"ours": ours.epoch(), "authors": theirs.epoch()}  # from the same initial weights
-    difference = max(
-        abs(a - b) / abs(b) for a, b in zip(curves["ours"], curves["authors"], strict=True)
-    )
+    mixed = Ours(split, arguments, device, "bf16-mixed")
+    expected = theirs.epoch()  # all from the same initial weights
+    differences = {
+        name: max(abs(a - b) / abs(b) for a, b in zip(one.epoch(), expected, strict=True))
+        for name, one in (("ours", ours), (MIXED, mixed))
+    }
     synchronize: Callable[[], object] = torch.cuda.synchronize if device != "cpu" else lambda: None
     seconds = interleave(
-        {"authors' way": theirs.epoch, "ours": ours.epoch},
+        {"authors' way": theirs.epoch, "ours": ours.epoch, MIXED: mixed.epoch},
         repeats=arguments.repeats,
         synchronize=synchronize,
     )
     rates = {name: [arguments.images / s for s in times] for name, times in seconds.items()}
-    baseline = Row.of("authors' way", "local epoch", "images/s", rates["authors' way"])
-    row = Row.of("ours", "local epoch", "images/s", rates["ours"])
-    note = f"largest relative difference of the losses {difference:.1e}"
-    rows = [
-        baseline,
-        Row(**{**row.as_dict(), "relative": row.median / baseline.median, "note": note}),
-    ]
+    rows = [Row.of("authors' way", "local epoch", "images/s", rates["authors' way"])]
+    for name, difference in differences.items():
+        row = Row.of(name, "local epoch", "images/s", rates[name])
+        note = f"largest relative difference of the losses {difference:.1e}"
+        relative = row.median / rows[0].median
+        rows.append(Row(**{**row.as_dict(), "relative": relative, "note": note}))
+    if arguments.profile_operators:
+        rows += operators(mixed)
     where = environment(("torch", "torchvision", "numpy")) | {
         "device": device,
         "batch": arguments.batch,
@@ -83,13 +94,32 @@ def _model(arguments: argparse.Namespace) -> nn.Module:
         return result
 
 
+def operators(contestant: Ours, shown: int = 8) -> list[Row]:
+    """The share of an epoch that each of the costliest operators takes by itself, in per cent."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        contestant.epoch()
+    spent = {one.key: one.self_cpu_time_total for one in seen.key_averages()}
+    total = sum(spent.values())
+    costly = sorted(spent, key=lambda key: -spent[key])[:shown]
+    return [Row.of(key, f"share of {MIXED}", "%", [100 * spent[key] / total]) for key in costly]
+
+
 class Ours:
     """The local epoch of ``repro.federated.training.plain``, batches in stored order."""
 
-    def __init__(self, split: Split, arguments: argparse.Namespace, device: str) -> None:
+    def __init__(
+        self,
+        split: Split,
+        arguments: argparse.Namespace,
+        device: str,
+        precision: str = "float32",
+    ) -> None:
         self.data = LabelledImages.from_arrays(split.images, split.labels, device)
         self.batches = torch.arange(len(split), device=device).split(arguments.batch)
-        self.model = _model(arguments).to(device=device).to(memory_format=torch.channels_last)
+        model = _model(arguments).to(device=device).to(memory_format=torch.channels_last)
+        self.model = in_precision(model, precision, torch.device(device))
         self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
 
     def epoch(self) -> list[float]:

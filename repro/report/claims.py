@@ -73,9 +73,7 @@ def load_claims(path: Path | None = None) -> Claims:
     if len(set(names)) != len(names):
         raise InputError("claims.toml", sorted(names), "every id once")
     one_run = float(data.get("one_run", {}).get("tolerance", 0.0))
-    return Claims(
-        paper=str(data["paper"]), sources=dict(sources), claims=claims, one_run=one_run
-    )
+    return Claims(paper=str(data["paper"]), sources=dict(sources), claims=claims, one_run=one_run)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def _first_screen(content: Content) -> str:
         f'<a href="#{anchor}">{anchor.capitalize()}</a>'
         for anchor in ("verdicts", "tables", "figures", "elsewhere", "methods", "limits")
     )
+    paper = ""
+    if given.paper is not None:
+        paper = f"<h2>In the paper's setting</h2>\n{html_fragment(given.paper)}"
     short = "".join(f"<li>{_prose(line)}</li>" for line in given.short)
     return (
         f"<header>\n<h1>{html.escape(TITLE)}</h1>\n"
@@ -53,6 +56,7 @@ def _first_screen(content: Content) -> str:
         f'<p class="data"><a href="{PAPER}">{html.escape(SUBTITLE)}</a></p>\n</header>\n'
         f'<section id="answer">\n<h2>In three lines</h2>\n<ol>{short}</ol>\n'
         f"{_figure(*content.chart)}"
+        f"{paper}"
         f"<h2>What the paper claims</h2>\n<p>{_prose(given.claims)}</p>\n"
         f"<h2>What was found</h2>\n{_list(map(_finding, given.found))}\n"
         f"{html_fragment(given.table)}"

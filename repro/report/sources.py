@@ -18,7 +18,8 @@ from repro.runs.store import RunStore
 # Folders and files beside the runs whose JSON may be drawn; see ``side``.
 SIDE = ("partition/*.json", "bench/*.json", "audit/*.json", "ablations/*.json", "*.json")
 
-OTHERS = ("overnight", "paper")  # profiles that an item shows beside the evidence's own; see ``other``
+# Profiles that an item shows beside the evidence's own; see ``other``.
+OTHERS = ("overnight", "paper")
 PAPER = "paper"  # the profile that is the paper's own setting
 
 

@@ -45,6 +45,8 @@ def first_screen(given: Answer, chart: str, level: int = 2) -> list[str]:
         f"{mark} In three lines",
         "\n".join(f"{i}. {line}" for i, line in enumerate(given.short, start=1)),
         f"![The answer in one chart]({chart})",
+        *([f"{mark} In the paper's setting", markdown(given.paper, heading=False)]
+          if given.paper else []),
         f"{mark} What the paper claims",
         given.claims,
         f"{mark} What was found",
@@ -52,7 +54,7 @@ def first_screen(given: Answer, chart: str, level: int = 2) -> list[str]:
         markdown(given.table, heading=False),
         f"{mark} How sure we are",
         _bullets(map(_finding, given.sure)),
-    ]
+    ]  # fmt: skip
 
 
 def _finding(finding: Finding) -> str:

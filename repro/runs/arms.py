@@ -287,6 +287,8 @@ def precision_of(
     wanted = asked or profile.precision
     if wanted not in (*TRAINED_IN, "auto"):
         raise InputError("precision", wanted, "one of " + ", ".join((*TRAINED_IN, "auto")))
+    if wanted == "bf16-mixed" and arm.model != "dpresnet":
+        raise InputError("precision", wanted, f"float32 for {arm.name}: its features are fixed")
     if wanted != "auto":
         return wanted
     gains = arm.model == "dpresnet" and not arm.private

@@ -53,6 +53,8 @@ def test_run_keeps_the_contract(tmp_path, capsys):
         ("run fedavg --dataset chestmnist", "chestmnist"),
         ("run fedavg --device tpu", "device"),
         ("run fedavg --concurrent 0", "concurrent"),
+        ("run fedavg --precision half", "precision"),
+        ("run scattering-fedavg --precision bf16-mixed", "precision"),
         ("run fedavg --field-bits 61", "field-bits"),
         ("run fedavg-secagg --field-bits 32", "--field-bits"),
     ],

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from repro.errors import InputError
+from repro.report.answer import answer
 from repro.report.claims import load_claims
 from repro.report.expected import Band, check_expected, load_expected
 from repro.report.sources import Sources
@@ -120,10 +121,58 @@ def test_small_profiles_and_other_images_decide_nothing(tmp_path, profile, kind)
     assert found.measured.startswith("98.76")
 
 
-def test_one_seed_decides_nothing(tmp_path):
-    assert verdict_of(sources_with(tmp_path, {"fedavg": [0.9876]}), "plain-10").verdict == (
-        NOT_CHECKABLE
+@pytest.mark.parametrize(
+    ("accuracy", "verdict"), [(0.9727, REPRODUCED), (0.9725, NOT_REPRODUCED), (0.999, REPRODUCED)]
+)
+def test_one_run_is_judged_by_the_tolerance_set_beforehand(tmp_path, accuracy, verdict):
+    found = verdict_of(sources_with(tmp_path, {"fedavg": [accuracy]}), "plain-10")
+    assert found.verdict == verdict
+    assert found.reason.startswith("one run, ")
+    assert "±1.5" in found.reason
+    assert found.interval == "±1.5, one run"
+
+
+def test_one_seed_decides_no_difference(tmp_path):
+    levels = {"fedavg": [0.9876], "fedavg-secagg": [0.9811]}
+    assert verdict_of(sources_with(tmp_path, levels), "secagg-cost-10").verdict == NOT_CHECKABLE
+
+
+def test_runs_in_the_papers_setting_judge_beside_those_of_another_profile(tmp_path):
+    """The first screen says so, with what the run trained in; other claims stay undecided."""
+    levels = {"fedavg": [0.96, 0.95, 0.96], "clip-secagg": [0.9, 0.9, 0.9]}
+    sources_with(tmp_path, levels, "quick")
+    run = fake.record("fedavg", 10, 0, "paper", "rebuilt")
+    mixed = dataclasses.replace(
+        run,
+        final_accuracy=0.961,
+        settings=run.settings | {"precision": "bf16-mixed"},
+        history=[entry | {"longest_update": 7.5} for entry in run.history],
     )
+    RunStore(tmp_path / "paper").save(mixed)
+    sources = Sources.of(tmp_path)
+    assert sources.evidence.profile == "quick"
+    assert verdict_of(sources, "plain-10").verdict == NOT_REPRODUCED
+    assert verdict_of(sources, "plain-10").measured.startswith("96.10 %")
+    assert verdict_of(sources, "dp-secagg-10", "as most likely run").verdict == NOT_CHECKABLE
+    given = answer(sources, judge(sources))
+    assert given.scope.startswith("In the paper's own setting 1 run decides")
+    assert "DP− / SecAgg− with 10 hospitals reaches 96.10 %" in given.short[1]
+    row = next(row for row in given.paper.rows if row["measured"] == "96.10")
+    assert row["verdict"] == NOT_REPRODUCED
+    assert row["clipped"] == "longest 7.5"
+    assert "Trained in bf16-mixed" in given.paper.caption
+
+
+def test_of_two_precisions_float32_judges(tmp_path):
+    for precision, accuracy in (("float32", 0.95), ("bf16-mixed", 0.96)):
+        run = fake.record("fedavg", 10, 0, "paper", "rebuilt")
+        settings = run.settings | {"precision": precision}
+        kept = dataclasses.replace(
+            run, run_id=run.run_id + precision, settings=settings, final_accuracy=accuracy
+        )
+        RunStore(tmp_path).save(kept)
+    (found,) = Sources.of(tmp_path).evidence.records
+    assert found.final_accuracy == 0.95
 
 
 def test_the_cost_of_secure_aggregation_is_paired_by_seed(tmp_path):

@@ -141,7 +141,7 @@ def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
 
 
 def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
-    """Of each seed the longest run; the row names its length and stands apart in the caption."""
+    """Of each arm and seed the longest run; the row names its length; the caption sets it apart."""
     for place in (tmp_path / "one", tmp_path / "two" / "paper"):
         for rounds in (2, 7):
             RunStore(place).save(fake.record("fedavg", 10, 0, "paper", rounds=rounds))
@@ -153,7 +153,8 @@ def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
         fake.store(out, ["fedavg"], profile="overnight")
         sources = Sources.of(out, profile="quick")
         (table,) = find("table", "7").load().build(sources)
-        *night, wide = table.rows
+        *night, clipped, wide = table.rows
+        assert clipped["what"] == "“DP+” as most likely run, width 64, 8 of 50 rounds"
         assert wide == {
             "what": "FedAvg, width 64, 7 of 50 rounds",
             "epsilon": "∞",
@@ -166,6 +167,9 @@ def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
         place = out / "paper" if out.name == "two" else out
         RunStore(place).save(fake.record("fedavg", 10, 0, "paper", rounds=11))
         assert Sources.of(out, profile="quick").digest != before
+        RunStore(place).save(fake.record("fedavg", 10, 0, "paper"))  # a whole one takes its place
+        (table,) = find("table", "7").load().build(Sources.of(out, profile="quick"))
+        assert [row["what"] for row in table.rows[5:]] == [clipped["what"]]
 
 
 def test_runs_cut_short_are_the_matrix_own_but_for_their_length():
@@ -173,12 +177,11 @@ def test_runs_cut_short_are_the_matrix_own_but_for_their_length():
     extended = dataclasses.replace(run, rounds=9)  # by ``--extend``: its settings still say 7
     other = dict(run.settings, local=dict(run.settings["local"], batch_size=8))
 
-    def found(*records, arm="fedavg"):
-        return cut_short(records, arm, "paper", "fake-synthetic")
+    def found(*records):
+        return cut_short(records, "paper", "fake-synthetic")
 
     assert found(run) == [run]
     assert found(run, extended) == found(extended, run) == [extended]
-    assert found(run, arm="central") == []
     assert found(dataclasses.replace(run, settings=other)) == []
     assert found(dataclasses.replace(run, seed=None)) == []
     assert found(fake.record("fedavg", 10, 0, "paper")) == []  # a whole run is no part

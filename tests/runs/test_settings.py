@@ -10,7 +10,7 @@ from repro.models.registry import MODELS
 from repro.privacy.clipping import KINDS
 from repro.report.claims import PAPER_RESULTS
 from repro.runs import settings as module
-from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.arms import ARMS, compose, get_arm, precision_of
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import (
     LocalSettings,
@@ -65,7 +65,13 @@ def test_a_bad_setting_is_named(kind, name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("scope", "central"), ("evaluate_on", "val"), ("rounds", 0), ("train_stride", 0)],
+    [
+        ("scope", "central"),
+        ("evaluate_on", "val"),
+        ("rounds", 0),
+        ("train_stride", 0),
+        ("precision", "bf16"),
+    ],
 )
 def test_a_bad_setting_of_the_run_is_named(name, value):
     settings = compose(get_arm("fedavg"), PROFILES["smoke"], hospitals=5, seed=0)
@@ -107,6 +113,37 @@ def test_settings_that_came_later_are_in_a_name_where_they_are_in_use(name, valu
     assert changed.shared.in_a_name()[name] == value
     assert changed.run_id("data") != own.run_id("data")
     assert changed.as_dict()["shared"][name] == value
+
+
+def test_the_precision_is_in_a_name_unless_it_is_float32():
+    own = compose(get_arm("fedavg"), PROFILES["paper"], hospitals=10, seed=0)
+    mixed = compose(
+        get_arm("fedavg"), PROFILES["paper"], hospitals=10, seed=0, precision="bf16-mixed"
+    )
+    assert own.run_id("data") == "fedavg-k10-s0-paper-" + own.digest("data")
+    assert mixed.run_id("data") != own.run_id("data")
+    assert mixed.as_dict()["precision"] == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("arm", "profile", "asked", "fast", "taken"),
+    [
+        ("fedavg", "paper", None, True, "bf16-mixed"),
+        ("clip-secagg", "paper", None, True, "bf16-mixed"),
+        ("fedavg", "paper", None, False, "float32"),
+        ("fedavg", "quick", None, True, "float32"),
+        ("fedavg", "quick", "auto", True, "bf16-mixed"),
+        ("dpsgd-eps6", "paper", None, True, "float32"),  # auto: never for an arm that adds noise
+        ("documented-secagg", "paper", "auto", True, "float32"),
+        ("dpsgd-eps6", "paper", "bf16-mixed", False, "bf16-mixed"),  # said by name: obeyed
+        ("scattering-fedavg", "paper", None, True, "float32"),
+        ("fedavg", "paper", "float32", True, "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_where_it_is_fast_and_nothing_is_promised(
+    arm, profile, asked, fast, taken
+):
+    assert precision_of(get_arm(arm), PROFILES[profile], asked, lambda: fast) == taken
 
 
 def from_record(given):

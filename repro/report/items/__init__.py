@@ -77,6 +77,7 @@ FIGURES = _numbered(
     ("epsilon", "ε against round and noise", "figure_epsilon"),
     ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
     ("answer", "The answer in one chart", "figure_answer"),
+    ("paper", "The paper's own setting, round by round", "figure_paper"),
 )
 ITEMS = TABLES + FIGURES
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon
 from repro.report.rows import empty_table
-from repro.report.sources import WIDE, Sources
+from repro.report.sources import PAPER, Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS
@@ -39,13 +39,13 @@ def build(sources: Sources) -> list[Table]:
     if not evidence.records:
         how = f"repro run ARM --profile {PROFILE} --out OUT, for {', '.join(a for a, _ in SHOWN)}"
         return [empty_table("table7", TITLE, caption="No such run here.", how=how)]
-    return [overnight_table(evidence, sources.wide)]
+    return [overnight_table(evidence, sources.cut_short)]
 
 
 def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table:
     """Every arm that item 7 shows, run or not; a cell has the mean and spread of its seeds.
 
-    wide: runs of FedAvg in the paper's own setting, for fewer rounds; a row for each length.
+    wide: runs in the paper's own setting, for fewer rounds; a row for each arm and length.
     """
     profile, counts = PROFILES[evidence.profile], evidence.hospital_counts
     shown = [(arm, what) for arm, what in SHOWN if arm in ARMS]
@@ -80,14 +80,19 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
 
 def _wide_rows(wide: Sequence[RunRecord], counts: Sequence[int]) -> list[dict[str, str]]:
     rows = []
-    for rounds in sorted({run.rounds for run in wide}):
-        runs = {k: [r for r in wide if (r.rounds, r.hospitals) == (rounds, k)] for k in counts}
+    names = dict(SHOWN)
+    for arm, rounds in sorted({(run.arm, run.rounds) for run in wide}):
+        runs = {k: [r for r in wide if (r.arm, r.rounds, r.hospitals) == (arm, rounds, k)]
+                for k in counts}  # fmt: skip
         finals = {k: Summary.of([run.final_accuracy for run in runs[k]]) for k in counts}
-        whole = PROFILES[WIDE[1]]
+        whole = PROFILES[PAPER]
+        unit = protected_unit(arm)
+        spent = [total_epsilon(run, unit) for group in runs.values() for run in group if unit]
         rows.append(
             {
-                "what": f"FedAvg, width {whole.width}, {rounds} of {whole.rounds} rounds",
-                "epsilon": epsilon(float("inf")),
+                "what": f"{names.get(arm, arm)}, width {whole.width}, {rounds} of {whole.rounds} "
+                "rounds",
+                "epsilon": epsilon(max(spent, default=float("inf"))),
                 **{f"k{k}": percent(finals[k]) for k in counts},
             }
         )
@@ -99,7 +104,7 @@ def _unequal(wide: Sequence[RunRecord]) -> str:
         return ""
     seeds = ", ".join(map(str, sorted({run.seed for run in wide if run.seed is not None})))
     return (
-        f" Last: the paper's own setting (profile {WIDE[1]}), cut short, seed {seeds}; it trained "
+        f" Last: the paper's own setting (profile {PAPER}), cut short, seed {seeds}; it trained "
         "less than the rows above."
     )
 

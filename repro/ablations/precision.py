@@ -1,0 +1,66 @@
+"""Precision of training: float32 against bfloat16 convolutions and products (bf16-mixed).
+
+Command: ``repro ablate precision``. Cost and hardware: 2 runs a seed of FedAvg with the overnight
+profile's width, batches and test images, for as many local epochs as the scattering arms have; some
+two minutes of a core each. Expected: accuracies a point apart at most, with either sign: rounding
+differently is like another seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
+from repro.runs.profiles import PROFILES, SCATTERING_EPOCHS, Profile
+from repro.runs.settings import TRAINED_IN
+
+if TYPE_CHECKING:
+    from repro.data import Dataset
+
+WIDER = PROFILES["overnight"]
+
+
+def variants(profile: Profile, hospitals: int) -> list[Variant]:
+    own = base("fedavg", profile, hospitals)
+    if profile.name != "smoke":
+        own = change(own, "model", width=max(WIDER.width, own.model.width))
+        own = change(
+            own,
+            "local",
+            epochs=SCATTERING_EPOCHS / own.rounds,
+            batch_size=max(WIDER.batch_size, own.local.batch_size),
+        )
+        own = replace(own, test_stride=WIDER.test_stride)
+    return [(precision, replace(own, precision=precision)) for precision in TRAINED_IN]
+
+
+def conclude(cells: Sequence[Cell], dataset: Dataset) -> Conclusion:
+    """The difference seed by seed, with its 95 % interval (Student's t over seeds)."""
+    first, second = cells
+    pairs = zip(first.records, second.records, strict=True)
+    points = [100 * (b.final_accuracy - a.final_accuracy) for a, b in pairs]
+    shown, bounds = "one seed gives no interval", None
+    if len(points) > 1:
+        from scipy.stats import ttest_1samp
+
+        low, high = ttest_1samp(points, 0.0).confidence_interval(0.95)
+        bounds = [float(low), float(high)]
+        shown = f"95 % interval {low:+.2f} to {high:+.2f} points over seeds"
+    each = ", ".join(f"{value:+.2f}" for value in points)
+    return Conclusion(
+        notes=(f"{second.label} over {first.label}, same seeds: {each} points; {shown}.",),
+        data={"points": points, "interval": bounds},
+    )
+
+
+ABLATION = Ablation(
+    name="precision",
+    question="Does training in bfloat16 reach another accuracy than float32?",
+    axis="precision",
+    variants=variants,
+    columns=("training_seconds",),
+    ordered=False,
+    conclude=conclude,
+)

@@ -1,0 +1,76 @@
+"""Figure 11: the paper's own setting, round by round, with the paper's end points as claims.
+
+Command: ``repro figure paper``; the runs are those of ``repro run ARM --profile paper`` in ``OUT``
+or ``OUT/paper``. Cost and hardware: seconds to draw; a run took two hours and a half of two cores
+with fast bfloat16 (AMD EPYC). Expected: FedAvg levels off below the paper's 98.76.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from repro.report.answer_table import PLAIN, PRIVATE
+from repro.report.sources import PAPER, Sources
+from repro.report.style import INK, MUTED, mark, new_figure, say_not_run
+from repro.runs.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Arm, its name in the figure, and the configuration of the paper that it stands for.
+SHOWN = (
+    ("fedavg", "FedAvg", PLAIN),
+    ("fedavg-secagg", "FedAvg + SecAgg", "DP− / SecAgg+"),
+    ("clip-secagg", "“DP+” as most likely run", PRIVATE),
+    ("shared-dpsgd-eps6", "honest ε = 6, noise shared", None),
+)
+
+
+def build(sources: Sources) -> Figure:
+    evidence = sources.paper
+    counts = PROFILES[PAPER].hospitals
+    used = [run for arm, _, _ in SHOWN for k in counts for run in evidence.runs(arm, k)]
+    caption = "One line a seed, last round at the right. Open stars: the paper's claims [2nd]. "
+    title = "Figure 11. The paper's own setting, round by round"
+    figure = new_figure(10.4, 4.0, title, caption + evidence.caption(used))
+    panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
+    for axes, hospitals in zip(panels, counts, strict=True):
+        axes.set_title(f"{hospitals} hospitals")
+        axes.set_xlabel("round")
+        axes.set_ylim(0, 101)
+        axes.set_xlim(0, PROFILES[PAPER].rounds + 1)
+        _panel(axes, sources, hospitals)
+    panels[0].set_ylabel("test accuracy (%)")
+    return figure
+
+
+def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
+    missing = []
+    for index, (arm, name, configuration) in enumerate(SHOWN):
+        look, runs = mark(index), sources.paper.runs(arm, hospitals)
+        for number, run in enumerate(runs):
+            axes.plot(
+                [entry["round"] for entry in run.history],
+                [100 * entry["accuracy"] for entry in run.history],
+                color=look.color,
+                linestyle=look.line,
+                marker=look.marker,
+                markevery=10,
+                label=f"{name}: {100 * run.final_accuracy:.2f}" if not number else None,
+            )
+        claim = configuration and sources.claims.accuracy(configuration, hospitals)
+        if claim:
+            axes.plot([PROFILES[PAPER].rounds], [claim.value], marker="*", markersize=12,
+                      linestyle="none", markerfacecolor="none", markeredgecolor=look.color,
+                      label=f"claim {configuration}: {claim.value:.2f}", clip_on=False)  # fmt: skip
+        if not runs:
+            missing.append(name)
+    if len(missing) == len(SHOWN):
+        say_not_run(axes)
+        return
+    axes.legend(loc="lower right")
+    if missing:
+        axes.text(0.02, 0.02, "not run:\n" + "\n".join(missing), transform=axes.transAxes,
+                  color=MUTED, size=7.5, va="bottom")  # fmt: skip
+    axes.tick_params(labelcolor=INK)
