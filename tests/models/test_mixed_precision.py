@@ -78,14 +78,17 @@ def test_float32_is_the_model_itself(network):
 
 def test_gradients_are_near_float64s(network, batch):
     """A bfloat16 number is within 2^-8 = 0.4 % of the exact one, a convolution's input too; eight
-    layers of that are a few per cent of a gradient. A wrong operand or a lost factor is not."""
+    layers of that are some per cent of the gradient, most of it in the first layer, whose own is
+    what positions leave of each other. A wrong operand or a lost factor is more."""
     exact = copy.deepcopy(network).double()
     F.cross_entropy(exact(batch[0].double()), batch[1]).backward()
     model = in_precision(network, "bf16-mixed", CPU)
     F.cross_entropy(model(batch[0]), batch[1]).backward()
-    for mine, true in zip(model.parameters(), exact.parameters(), strict=True):
-        error = (mine.grad.double() - true.grad).norm() / true.grad.norm()
-        assert 1e-5 < error < 0.15
+    pairs = list(zip(model.parameters(), exact.parameters(), strict=True))
+    errors = torch.stack([(mine.grad.double() - true.grad).norm() for mine, true in pairs])
+    norms = torch.stack([true.grad.norm() for _, true in pairs])
+    assert (errors < 0.3 * norms).all()
+    assert 1e-4 * norms.norm() < errors.norm() < 0.06 * norms.norm()
 
 
 def test_group_norm_reckons_in_float32():
@@ -149,7 +152,7 @@ def test_the_speed_is_measured_not_guessed(monkeypatch):
 
     def slow(images, weights, **more):
         if images.dtype == torch.bfloat16:
-            for _ in range(40):
+            for _ in range(6):
                 true(images.float(), weights.float(), **more)
         return true(images, weights, **more)
 

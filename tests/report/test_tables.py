@@ -156,7 +156,7 @@ def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
         *night, clipped, wide = table.rows
         assert clipped["what"] == "“DP+” as most likely run, width 64, 8 of 50 rounds"
         assert wide == {
-            "what": "FedAvg, width 64, 7 of 50 rounds",
+            "what": "FedAvg, no privacy, width 64, 7 of 50 rounds",
             "epsilon": "∞",
             "k10": "94.55",
             "k20": "not run",
