@@ -3,6 +3,16 @@
 Autocast, TF32 and bfloat16 matrix products round their factors to 8 or 11 bits: a norm or a
 weighted sum made of them can be off by a part in a thousand, and the clip bound with it. The
 model's own forward and backward pass may run in any precision; these steps may not.
+
+**Why the bound holds in bf16-mixed.** Let a record's operands be what the passes left of it: its
+gradient (vmap, stacked), or a layer's input x̂ and output gradient ĝ (book-keeping), whatever
+rounding made them; in a model that mixes no records they depend on that record alone. Both the
+norm and the weighted sum are float32 functions of these same operands, widened without change
+(every bfloat16 number is a float32 number): n̂ of Σ_t x̂_t ĝ_t', and c·(Σ_t x̂_t ĝ_t') with c =
+min(1, C/n̂). Their float32 rounding is what ``repro.privacy.clipping`` allows for, as in float32
+training. So a record moves the sum by at most C however far its operands are from the exact
+gradient's. Products in bfloat16 after the norm was taken would round operands again, and the sum
+would be of other vectors than the norm.
 """
 
 from __future__ import annotations
