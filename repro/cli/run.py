@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
@@ -187,12 +187,25 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
     )
 
 
-def _facts(settings: RunSettings, dataset: Dataset, extend: int) -> dict[str, str | int]:
+@dataclass(frozen=True, repr=False)
+class _Unshown:
+    """Compared between ranks and never printed."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "‹not shown of a private run›"
+
+
+def _facts(settings: RunSettings, dataset: Dataset, extend: int) -> dict[str, Any]:
     """What has to be the same on every rank, for one run to come out."""
+    from repro.federated.recording import run_name
+
+    data = dataset.fingerprint
     return {
         "code": "{version}, sources {fingerprint}".format(**code_version()),
-        "data": dataset.fingerprint,
-        "settings": settings.run_id(dataset.fingerprint),
+        "data": _Unshown(data) if settings.private else data,
+        "settings": run_name(settings, dataset),
         "extend": extend,
     }
 
@@ -206,7 +219,7 @@ def describe(record: RunRecord, out: Path) -> str:
     ]
     lines += [
         f"  ε = {entry['epsilon_total']:.4g} at δ = {entry['delta']:g} per {entry['unit']}, "
-        f"{entry['relation']}, {entry['view']}"
+        f"{entry['relation']}{' (zero-out)' * bool(entry.get('equivalent'))}, {entry['view']}"
         for entry in record.privacy
     ]
     lines += [f"  {warning}" for warning in warnings_of([record])]

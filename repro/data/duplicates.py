@@ -18,6 +18,11 @@ from repro.data.catalog import SPLITS
 from repro.data.dataset import Dataset
 from repro.typing import UInt8
 
+# In place of ``SharedImages.warning`` where nothing may be said of the records there are.
+COPIES = (
+    "the ε of an image that is stored more than once is the sum over its copies, of their holders' "
+    "ε, not the ε stated for one record; whether there is one is not said, for no ε covers that"
+)
 Images = UInt8[np.ndarray, "records 28 28 channels"]
 Place = tuple[str, int]  # split, position in it
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from repro.data.catalog import BLOODMNIST, CatalogEntry, catalog_entry
@@ -93,7 +94,7 @@ def _cached_or_downloaded(entry: CatalogEntry) -> Dataset:
             str(cache),
             f"md5 {entry.md5}, but it has {dataset.md5}: remove it, or choose it with --data",
         )
-    return dataset
+    return replace(dataset, published=True)
 
 
 def _last_resort(entry: CatalogEntry, failure: DownloadFailed) -> Dataset:

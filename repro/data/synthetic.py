@@ -88,6 +88,7 @@ def synthetic_bloodmnist() -> Dataset:
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],
+        published=True,
     )
 
 

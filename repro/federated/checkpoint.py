@@ -54,10 +54,12 @@ def load_checkpoint(folder: Path, *, private: bool = False) -> dict[str, Any] | 
 @dataclass(frozen=True)
 class Begun:
     """What a run goes on with. seed: None in a finished private run, after ``forget_seed``;
-    threads: of the CPU, on which its sums' last bits depend; None: not known."""
+    threads: of the CPU, on which its sums' last bits depend; None: not known. data: a private
+    run's fingerprint of its records; None: forgotten with the seed, or not private."""
 
     seed: RootSeed | None
     threads: int | None
+    data: str | None = None
 
 
 def begun(folder: Path, *, private: bool = False, finished: bool = False) -> Begun | None:
@@ -71,7 +73,8 @@ def begun(folder: Path, *, private: bool = False, finished: bool = False) -> Beg
             raise _lost(folder, "missing")
         return None
     machines = state.get("made_on", [])
-    return Begun(_seed_in(state), machines[0].get("threads") if machines else None)
+    threads = machines[0].get("threads") if machines else None
+    return Begun(_seed_in(state), threads, state.get("data"))
 
 
 def saved_seed(folder: Path) -> RootSeed | None:
@@ -83,6 +86,21 @@ def saved_seed(folder: Path) -> RootSeed | None:
 def _seed_in(state: Mapping[str, Any]) -> RootSeed | None:
     seed = state["seed"]
     return None if seed is None else RootSeed(seed["root"], seed["source"])
+
+
+def check_same_data(found: Begun, fingerprint: str) -> None:
+    """A private run goes on with the records it was begun with: its name does not tell.
+
+    The round that was cut short is done again with the same noise; on other records the two
+    releases would show their difference bare.
+    """
+    if found.data not in (None, fingerprint):
+        raise InputError(
+            "data",
+            "other records",
+            "those that this private run was begun with. Give them, or another --out, or delete "
+            "the run's folder to begin another run, and count what this one released as spent too",
+        )
 
 
 def check_same_machines(saved: Mapping[str, Any], here: Sequence[Mapping[str, Any]]) -> None:
@@ -129,7 +147,8 @@ def _lost(folder: Path, how: str) -> InputError:
 
 
 def forget_seed(folder: Path) -> None:
-    """Remove a private root seed from a finished run's checkpoint, kept to go on from.
+    """Remove a private root seed from a finished run's checkpoint, kept to go on from, and what
+    tells the records.
 
     Whoever has the root can subtract the noise. A seed that the user gave is no secret and
     stays, so that going on gives the bits of a longer run.
@@ -137,5 +156,5 @@ def forget_seed(folder: Path) -> None:
     state = load_checkpoint(folder)
     seed = None if state is None else _seed_in(state)
     if state is not None and seed is not None and seed.private:
-        state["seed"] = None
+        state["seed"] = state["data"] = None
         save_checkpoint(folder, state)

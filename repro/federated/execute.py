@@ -16,13 +16,13 @@ from torch import nn
 from repro.data import Dataset, Split
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
-from repro.federated.checkpoint import Begun, begun, forget_seed
+from repro.federated.checkpoint import Begun, begun, check_same_data, forget_seed
 from repro.federated.division import class_count, judged_on, shares, subset
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
 from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.recording import machines, make_record
+from repro.federated.recording import machines, make_record, run_name
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
@@ -55,27 +55,36 @@ def execute(
     ranks: with several of them, all call this; rank 0 alone reads and writes the store.
     """
     ranks = ranks or Ranks()
-    run_id = settings.run_id(dataset.fingerprint)
+    if settings.private and settings.evaluate_on != "test":
+        raise InputError(
+            "evaluate_on",
+            settings.evaluate_on,
+            "test in a private run: hospitals' validation images are records, and no ε covers "
+            "accuracies on them",
+        )
+    name = run_name(settings, dataset)
     rounds = settings.rounds + extend
-    finished: RunRecord | None = ranks.broadcast(store.load(run_id) if ranks.first else None)
+    finished: RunRecord | None = ranks.broadcast(store.load(name) if ranks.first else None)
     if finished is not None and finished.rounds >= rounds:
         if ranks.first:
             _say_if_code_changed(finished)
+            if settings.private:
+                _say_that_data_are_not_compared(finished)
             if settings.seed is None:
-                with store.working_on(run_id) as folder:
+                with store.working_on(name) as folder:
                     forget_seed(folder)  # it may have been killed between its record and that
         return finished
     data = subset(dataset, settings)
     shares(settings, data["train"].labels)  # a K that cannot be is refused before a file is made
-    with store.working_on(run_id) if ranks.first else nullcontext(Path()) as folder:
+    with store.working_on(name) if ranks.first else nullcontext(Path()) as folder:
         # Another process may have finished it while we waited.
-        finished = ranks.broadcast(store.load(run_id) if ranks.first else None)
+        finished = ranks.broadcast(store.load(name) if ranks.first else None)
         if finished is not None and finished.rounds >= rounds:
             return finished
         if extend and finished is None:
             raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
-        start = _begun(settings, folder, ranks, finished=finished is not None)
+        start = _begun(settings, dataset, folder, ranks, finished=finished is not None)
         assert start.seed is not None
         federation = assemble(
             settings,
@@ -86,6 +95,7 @@ def execute(
             features=store.root / "features",
             num_classes=dataset.num_classes,
         )
+        federation.data = dataset.fingerprint if settings.private else None
         new_run(federation.seed)
         federation.rounds = rounds
         threads = settings.threads or start.threads
@@ -95,7 +105,7 @@ def execute(
             federation.made_on = machines(federation.model, ranks)
             state = run_rounds(federation, folder, bar)
         record = make_record(
-            run_id, settings, dataset, federation, state, started=started, finished=_now()
+            name, settings, dataset, federation, state, started=started, finished=_now()
         )
         if ranks.first:
             kept = state.scores if settings.evaluate_on == "test" else None
@@ -105,13 +115,16 @@ def execute(
     return record
 
 
-def _begun(settings: RunSettings, folder: Path, ranks: Ranks, *, finished: bool) -> Begun:
+def _begun(
+    settings: RunSettings, dataset: Dataset, folder: Path, ranks: Ranks, *, finished: bool
+) -> Begun:
     """What the run began with, else a new seed; the same on every rank."""
     found: Begun | InputError | None = None
-    private = settings.seed is None and bool(settings.record_privacy or settings.update_privacy)
     if ranks.first:
         try:
-            found = begun(folder, private=private, finished=finished) or Begun(None, None)
+            found = begun(folder, private=settings.private, finished=finished)
+            found = found or Begun(None, None)
+            check_same_data(found, dataset.fingerprint)
             found = replace(found, seed=found.seed or _new_seed(settings))
         except InputError as problem:
             found = problem  # on every rank, so that none waits for the first
@@ -134,6 +147,15 @@ def _say_if_code_changed(record: RunRecord) -> None:
             "delete its folder to run it again",
             file=sys.stderr,
         )
+
+
+def _say_that_data_are_not_compared(record: RunRecord) -> None:
+    """Said every time: whether they are the same records is nobody's business but an ε's."""
+    print(
+        f"repro: {record.run_id} is finished and stays as it is, whatever records are given now (a "
+        "private run keeps nothing that tells them); give another --out to train on others",
+        file=sys.stderr,
+    )
 
 
 def assemble(
@@ -162,7 +184,7 @@ def assemble(
     )
     if isinstance(model, RawFeatures):
         model = Whitened(model, train.images.shape[-1])
-    labelled = _labeller(model, features, where)
+    labelled = _labeller(model, where)
     if isinstance(model, FixedFeatures) and settings.precision != "float32":
         raise InputError("precision", settings.precision, "float32 for a model of fixed features")
     if isinstance(model, FixedFeatures) and settings.shared and settings.shared.views > 1:
@@ -173,7 +195,8 @@ def assemble(
         check_stackable(model)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
-    images = labelled(train)
+    # Kept features are records too, and their file's name is a function of them.
+    images = labelled(train, None if settings.private else features)
     mine = set(ranks.share(weights, settings.concurrent))
     hospitals = {
         hospital: HospitalData(hospital, images.take(positions))
@@ -186,7 +209,7 @@ def assemble(
         model=model.to(where),
         hospitals=hospitals,
         weights=weights,
-        test=labelled(test),
+        test=labelled(test, features),
         num_classes=num_classes,
         seed=seed,
         rounds=settings.rounds,
@@ -201,11 +224,12 @@ def assemble(
 
 
 def _labeller(
-    model: nn.Module, folder: Path | None, device: torch.device
-) -> Callable[[Split], LabelledImages]:
-    """Turns a split into what the part of ``model`` that is trained takes."""
+    model: nn.Module, device: torch.device
+) -> Callable[[Split, Path | None], LabelledImages]:
+    """Turns a split into what the part of ``model`` that is trained takes, fixed features by way
+    of a folder that keeps them."""
 
-    def labelled(split: Split) -> LabelledImages:
+    def labelled(split: Split, folder: Path | None) -> LabelledImages:
         if isinstance(model, FixedFeatures):
             features = fixed_features(model, split.images, folder)
             return LabelledFeatures.of(features, split.labels, device)

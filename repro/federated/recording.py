@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from repro.data import Dataset
-from repro.data.duplicates import SharedImages, duplicate_facts
+from repro.data.duplicates import COPIES, SharedImages, duplicate_facts
 from repro.federated.division import shares, subset
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, RunState
@@ -29,8 +29,8 @@ def make_record(
     """started, finished: UTC, ISO 8601."""
     best, when = best_round(state.history)
     last = state.history[-1]
-    train = subset(dataset, settings)["train"]
-    duplicates = duplicate_facts(dataset, train.images, shares(settings, train.labels))
+    private = settings.private
+    duplicates = None if private else _duplicates(settings, dataset)
     return RunRecord(
         run_id=run_id,
         arm=settings.arm,
@@ -38,9 +38,9 @@ def make_record(
         seed=settings.seed,
         profile=settings.profile,
         rounds=state.round,
-        dataset=dataset.facts()
+        dataset=dataset.facts(private=private)
         | {
-            "caption": dataset.caption(),
+            "caption": dataset.caption(private=private),
             "class_names": list(dataset.class_names),
             "train_images": sum(federation.weights.values()),
             "test_images": len(federation.test),
@@ -58,7 +58,7 @@ def make_record(
         best_accuracy=best,
         best_round=when,
         confusion=state.confusion.tolist(),
-        privacy=_statements(federation, duplicates["held"]),
+        privacy=_statements(federation, duplicates),
         secagg=_secagg_summary(state),
         diagnostics=_diagnostics(federation, state),
         seed_source=federation.seed.source,
@@ -72,11 +72,24 @@ def make_record(
     )
 
 
-def _statements(federation: Federation, held: dict[str, int]) -> list[dict[str, Any]]:
+def run_name(settings: RunSettings, dataset: Dataset) -> str:
+    """The run's name in the store. A private run's follows from what is public, so that it gives
+    nothing away and the same command still finds the run, to go on with it."""
+    known = dataset.public_fingerprint if settings.private else dataset.fingerprint
+    return settings.run_id(known)
+
+
+def _duplicates(settings: RunSettings, dataset: Dataset) -> dict[str, Any]:
+    train = subset(dataset, settings)["train"]
+    return duplicate_facts(dataset, train.images, shares(settings, train.labels))
+
+
+def _statements(federation: Federation, duplicates: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The ledger's rows; those for one record say what an image stored twice spends."""
     if federation.ledger is None:
         return []
-    warning = SharedImages(**held).warning()
+    # Counts of copies are exact: a private run says the same whatever there is.
+    warning = COPIES if duplicates is None else SharedImages(**duplicates["held"]).warning()
     return [
         row | {"warnings": [*row["warnings"], warning]}
         if warning and row["unit"] == "record"

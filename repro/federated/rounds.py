@@ -59,6 +59,7 @@ class Federation:
     concurrent: int = 1  # hospitals trained at once; more need a ConcurrentTrainer
     # All that may move a sum's last bits: of every rank, or one for all that are alike.
     made_on: list[dict[str, Any]] = field(default_factory=list)
+    data: str | None = None  # a private run's fingerprint of its records, for its checkpoint alone
 
     @property
     def private(self) -> bool:
@@ -137,7 +138,7 @@ def _one_round(federation: Federation, state: RunState, number: int, progress: P
     result = evaluate(federation.model, federation.test, federation.num_classes, federation.ranks)
     clock.lap("evaluation")
     check_finite(result, number)
-    for gathered in federation.ranks.gather(dict(made.noted)):
+    for gathered in [] if federation.private else federation.ranks.gather(dict(made.noted)):
         for name, value in gathered.items():
             state.diagnostics[name] = state.diagnostics.get(name, 0) + value
     state.round = number
@@ -274,6 +275,7 @@ def _as_saved(federation: Federation, state: RunState) -> dict[str, Any]:
         # Needed to go on with the same bits; a private one is removed when the run has finished.
         "seed": {"root": federation.seed.root, "source": federation.seed.source},
         "made_on": federation.made_on,
+        "data": federation.data,
     }
 
 

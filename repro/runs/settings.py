@@ -272,6 +272,12 @@ class RunSettings:
         )
 
     @property
+    def private(self) -> bool:
+        """Is an ε claimed, with noise that nobody knows? Then nothing that the run gives away may
+        depend on a record but by the mechanisms that its ledger accounts for."""
+        return self.seed is None and bool(self.record_privacy or self.update_privacy)
+
+    @property
     def trainer(self) -> str:
         if self.shared is not None:
             return "shared-dpsgd" if self.second_order is None else "shared-newton"
@@ -316,7 +322,10 @@ class RunSettings:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def run_id(self, data_fingerprint: str) -> str:
-        """The run's folder name in the store, readable and unique."""
+        """The run's folder name in the store, readable and unique.
+
+        data_fingerprint: of the contents; for a private run, of what is public of them.
+        """
         seed = "os" if self.seed is None else str(self.seed)
         name = f"{self.arm}-k{self.hospitals}-s{seed}-{self.profile}"
         return f"{name}-{self.digest(data_fingerprint)}"

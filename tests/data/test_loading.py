@@ -71,6 +71,42 @@ def test_official_and_rebuilt_files_are_known_by_md5_alone(tmp_path, monkeypatch
     assert "not" not in official.caption()
 
 
+def test_a_private_run_says_which_data_only_where_they_were_asked_for_by_name(
+    tmp_path, monkeypatch
+):
+    """A file that turns out to be the official one would say so of every record in it."""
+    path = save(tmp_path / "a.npz", small_arrays())
+    official_is(monkeypatch, path)
+    named = load_dataset(path)
+    assert named.official
+    told = named.facts(private=True)
+    assert (told["official"], told["md5"], told["fingerprint"]) == (False, None, None)
+    assert "which one, a private run does not say" in told["source"] + named.caption(private=True)
+    assert named.md5 not in named.caption(private=True)
+    cache = loading.medmnist_cache(BLOODMNIST)
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(path.read_bytes())
+    asked = load_dataset("auto")
+    assert asked.facts(private=True) == asked.facts() | {"fingerprint": None}
+    assert asked.caption(private=True) == asked.caption()
+
+
+def test_what_is_public_of_a_file_is_its_test_split_and_how_many_records_it_has(tmp_path):
+    plain = load_dataset(save(tmp_path / "a.npz", small_arrays()))
+    for key, public in (("train", False), ("val", False), ("test", True)):
+        for what in ("images", "labels"):
+            arrays = small_arrays()
+            arrays[f"{key}_{what}"][3] = 7 - arrays[f"{key}_{what}"][3] % 8
+            other = load_dataset(save(tmp_path / "b.npz", arrays))
+            assert other.fingerprint != plain.fingerprint
+            assert (other.public_fingerprint != plain.public_fingerprint) == public
+    fewer = small_arrays()
+    for what in ("images", "labels"):
+        fewer[f"train_{what}"] = fewer[f"train_{what}"][1:]
+    other = load_dataset(save(tmp_path / "b.npz", fewer))
+    assert other.public_fingerprint != plain.public_fingerprint
+
+
 def test_order_is_option_then_environment_then_cache_then_download(tmp_path, monkeypatch):
     """Four different files; taking one away reveals the next."""
     paths = []

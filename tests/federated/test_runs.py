@@ -14,6 +14,7 @@ from repro.federated import execute as execution
 from repro.federated.division import shares
 from repro.federated.execute import execute
 from repro.federated.parallel.preflight import check_synthetic
+from repro.federated.recording import run_name
 from repro.federated.shared.sum import PrivateSum
 from repro.privacy import dpsgd
 from repro.privacy.noise_key import noise_keys
@@ -190,7 +191,7 @@ def private_and_cut_short(dataset, folder, releases):
         run(settings, dataset, folder)
     left[0] = 10**9
     noise_keys.clear()
-    path = RunStore(folder).folder(settings.run_id(dataset.fingerprint)) / "checkpoint.pt"
+    path = RunStore(folder).folder(run_name(settings, dataset)) / "checkpoint.pt"
     return settings, path
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from repro.data import Dataset
 from repro.federated.execute import execute
+from repro.federated.recording import run_name
 from repro.progress import Progress, progress
 from repro.runs.arms import ARMS, Arm, compose
 from repro.runs.profiles import Profile
@@ -82,7 +83,7 @@ def run_all(
     finished: dict[int, RunRecord] = {}
     todo: list[int] = []
     for index, settings in enumerate(runs):
-        record = store.load(settings.run_id(dataset.fingerprint))
+        record = store.load(run_name(settings, dataset))
         if record is None:
             todo.append(index)
         else:
