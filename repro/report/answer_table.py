@@ -7,12 +7,13 @@ import math
 from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
-from repro.report.privacy import audit_terms, epsilon
+from repro.report.images import held_out, trained_on, widest_test_error
+from repro.report.privacy import audit_terms, epsilon, true_epsilon
 from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import protected_unit, total_epsilon
+from repro.runs.guarantees import protected_unit
 from repro.runs.record import RunRecord
 
 PRIVATE = "DP+ / SecAgg+"
@@ -95,8 +96,11 @@ def answer_table(sources: Sources) -> Table:
         ],
         rows=rows,
         caption="Accuracy (%) of the last round: mean over seeds, in brackets each seed"
-        f"{_guessing(evidence)}. ε: total, from the runs' ledgers, at {_deltas(evidence)}, for the "
-        "unit in brackets (below the 6 promised where noise was calibrated by a looser "
+        f"{_guessing(evidence)}{_images(evidence)}. ε: total, from the runs' ledgers, at "
+        f"{_deltas(evidence)}, for the unit in brackets: that it contributes or not (zero-out: how "
+        "many records a hospital has is public), and after the semicolon that it is exchanged for "
+        "any other, where that is known (by group privacy for Poisson-sampled shared noise) "
+        "(below the 6 promised where noise was calibrated by a looser "
         "accountant, or for a drop-out that did not happen); found by attack: a lower bound on "
         f"what the arm promises, {_attacked(sources)} (Table 6). "
         "Compare rows of one model with each "
@@ -122,6 +126,23 @@ def _guessing(evidence: Evidence) -> str:
     every = ([sum(row) for row in record.confusion] for record in evidence.records)
     images = max(every, key=sum)  # of each class; some runs are judged on a part of the test images
     return f"; always guessing the commonest class has {100 * max(images) / sum(images):.1f} %"
+
+
+def _images(evidence: Evidence) -> str:
+    """What the accuracies stand on: images trained on, and the chance of the test set."""
+    runs = [run for _, _, arm in ROWS for run in runs_of(evidence, arm)]
+    if not runs:
+        return ""
+    images = next(filter(None, (trained_on(evidence, arm) for _, _, arm in ROWS)), "")
+    trained = (
+        f"; trained on {images} ({held_out(runs)} of every hospital's are held out)"
+        if images
+        else ""
+    )
+    return (
+        f"{trained}; seeds share the test set, whose own binomial error is "
+        f"{widest_test_error(runs)}"
+    )
 
 
 def _deltas(evidence: Evidence) -> str:
@@ -170,4 +191,4 @@ def _true_epsilon(evidence: Evidence, arm: str) -> str:
     runs = runs_of(evidence, arm)
     if not runs:
         return NOT_RUN
-    return f"{epsilon(max(total_epsilon(run, unit) for run in runs))} ({unit})"
+    return true_epsilon(runs, unit)

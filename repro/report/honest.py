@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from repro.accounting import (
@@ -14,11 +15,13 @@ from repro.formatting import small
 from repro.report.answer_table import counts_in_words
 from repro.report.comparison import compare, compared, signed
 from repro.report.evidence import Evidence
+from repro.report.images import error_of_test_set, trained_on
+from repro.report.privacy import epsilon, replaced_epsilon
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import promise
+from repro.runs.guarantees import promise, protected_unit
 from repro.runs.profiles import NEWTON_SEARCH, PROFILES, SCATTERING_SEARCH
 
 LENGTHS = "ablations/training-length"  # the side file that holds the longer runs
@@ -103,11 +106,27 @@ def best_honest(evidence: Evidence) -> str:
         if best.twin and evidence.final(best.twin, counts[0])
         else ""
     )
+    images = trained_on(evidence, best.arm)
     return (
-        f"Honest privacy ({promise(best.arm)}) with secure aggregation is possible: {best.model}, "
-        f"with {best.noise}{where}, reach {levels(evidence, best.arm)}{beside} "
-        f"({counts_in_words(evidence)})."
+        f"Honest privacy ({promise(best.arm)} that contributes or not, zero-out"
+        f"{exchange(evidence, best.arm, '; ', ' if it is exchanged for another')}) with secure "
+        f"aggregation is possible: {best.model}, with {best.noise}{where}, "
+        f"reach {levels(evidence, best.arm)}{beside} ({counts_in_words(evidence)}; ± is over "
+        f"seeds, the test set's own binomial error {error_of_test_set(evidence, best.arm)})"
+        f"{f', trained on {images}' if images else ''}."
     )
+
+
+def exchange(evidence: Evidence, arm: str, before: str = "", after: str = "") -> str:
+    """``ε = 13.0 / 13.5`` for one exchanged for another, by hospitals; "" where none is known."""
+    unit = protected_unit(arm)
+    runs = [evidence.runs(arm, hospitals) for hospitals in evidence.hospital_counts]
+    if unit is None:
+        return ""
+    found = [epsilon(replaced_epsilon(some, unit)) for some in runs if some]
+    if not found or any(one == epsilon(math.inf) for one in found):
+        return ""
+    return f"{before}ε = {' / '.join(found)}{after}"
 
 
 def honest_findings(sources: Sources) -> list[tuple[str, str]]:
@@ -118,7 +137,8 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     found = [
         (
             "What honest privacy reaches with a model that suits few images",
-            f"at ε = 6 for a record, with secure aggregation and {counts_in_words(evidence)}: "
+            "at ε = 6 for a record, zero-out (in brackets: exchanged for another), with secure "
+            f"aggregation and {counts_in_words(evidence)}: "
             f"{'; '.join(parts)}. Scattering with all images in one trusted place, "
             f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. No ε "
             f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
@@ -131,7 +151,8 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
 
 
 def _reached(evidence: Evidence, pair: Pair) -> str:
-    reached = f"{pair.model}, {pair.noise}: {levels(evidence, pair.arm)}"
+    exchanged = exchange(evidence, pair.arm, " (exchanged: ", ")")
+    reached = f"{pair.model}, {pair.noise}{exchanged}: {levels(evidence, pair.arm)}"
     if pair.twin is None:
         return reached
     points = compared(evidence, pair.arm, pair.twin)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from repro.accounting.ledger import PLAIN_VIEW, SECURE_VIEW
+from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.accounting.ledger import PLAIN_VIEW, SECURE_VIEW, UNPROTECTED
 from repro.report.table import NOT_RUN
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import REPLACE, or_infinity, statements
+from repro.runs.guarantees import REPLACE, or_infinity, statements, total_epsilon
 from repro.runs.record import RunRecord
 
 RELATIONS = {"add_remove": "add/remove", REPLACE: "replace"}
@@ -39,6 +41,66 @@ def epsilon_cell(records: list[RunRecord], unit: str) -> str:
         about = ", ".join(word for word in words if word)
         lines.append(f"{epsilon(per_round)} / {epsilon(total)}" + (f" ({about})" if about else ""))
     return "\n".join(dict.fromkeys(lines))
+
+
+def replaced_epsilon(records: Iterable[RunRecord], unit: str) -> float:
+    """The largest total ε of the runs for exchanging one ``unit`` for any other.
+
+    The ledgers' own where they state it. Poisson sampling has no proof of its own under that
+    relation: there by group privacy, where noise is shared and the row's schedule is that of all
+    hospitals. (With local noise each has its own, and the one that is worst for this relation need
+    not be the row's.) ∞ where neither is known.
+    """
+    return max((_replaced(record, unit) for record in records), default=math.inf)
+
+
+def _replaced(record: RunRecord, unit: str) -> float:
+    stated = total_epsilon(record, unit, replaced=True)
+    if math.isfinite(stated) or unit != "record":
+        return stated
+    rows = [
+        row
+        for row in record.privacy
+        if (row["unit"], row["relation"]) == (unit, "add_remove") and row["view"] != UNPROTECTED
+    ]
+    schedules = [
+        tuple(row.get(key) for key in ("noise_multiplier", "sample_rate", "steps", "delta"))
+        for row in rows
+    ]
+    alike = all("shared noise" in row.get("mechanism", "") for row in rows)
+    if not schedules or not alike or any(None in schedule for schedule in schedules):
+        return math.inf
+    return max(exchanged(*schedule) for schedule in schedules)
+
+
+@functools.cache
+def exchanged(noise_multiplier: float, sample_rate: float, steps: int, delta: float) -> float:
+    """ε at δ for exchanging a record, of Poisson-sampled Gaussian steps; ∞ if none is found.
+
+    To exchange is to take one away and put another there. Both are (ε, δ′) by the accountant, so
+    together (2ε, (1 + e^ε)·δ′) (Vadhan 2017, *The complexity of differential privacy*, Lemma 2.2).
+    Any δ′ with (1 + e^ε)·δ′ ≤ δ will do; the search ends near the largest.
+    """
+    steps_of_all = RDPAccountant().compose(
+        PoissonSampledGaussianEvent(noise_multiplier, sample_rate), steps
+    )
+    inner = delta
+    for _ in range(100):
+        once = steps_of_all.epsilon(inner)[0]
+        if once > 300:  # e^ε would overflow; such an ε limits nothing
+            return math.inf
+        if (1 + math.exp(once)) * inner <= delta:
+            return 2 * once
+        inner = 0.99 * delta / (1 + math.exp(once))
+    return math.inf
+
+
+def true_epsilon(runs: Sequence[RunRecord], unit: str) -> str:
+    """``5.81 (record; 13.5 exchanged)``: the largest total ε of the runs (one at least), for a
+    ``unit`` that contributes or not and for one exchanged for another."""
+    exchange = replaced_epsilon(runs, unit)
+    beside = f"; {epsilon(exchange)} exchanged" if math.isfinite(exchange) else ""
+    return f"{epsilon(max(total_epsilon(run, unit) for run in runs))} ({unit}{beside})"
 
 
 def audit_terms(found: Iterable[dict[str, Any]]) -> str:

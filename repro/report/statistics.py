@@ -44,6 +44,11 @@ class Summary:
         return self.mean - half, self.mean + half
 
 
+def binomial_error(fraction: float, images: int) -> float:
+    """√(p(1 − p)/n): the standard error of a fraction p of n independent images."""
+    return math.sqrt(fraction * (1 - fraction) / images)
+
+
 def percent(summary: Summary | None, *, digits: int = 2) -> str:
     """A fraction as ``97.12 ± 0.21`` (per cent); one seed has no ``±``."""
     if summary is None:

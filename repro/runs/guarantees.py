@@ -62,14 +62,18 @@ def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:
     return [s for s in found if unit in (None, s.unit)]
 
 
-def total_epsilon(record: RunRecord, unit: str) -> float:
-    """The total ε for adding or removing one ``unit``; ∞ where the ledger states none.
+def total_epsilon(record: RunRecord, unit: str, *, replaced: bool = False) -> float:
+    """The total ε for one ``unit`` that contributes or does not; ∞ where the ledger states none.
 
+    (Zero-out, since hospital sizes are public: add_remove's number.) replaced: for one that is
+    exchanged for any other, instead.
     Of several views the largest counts: it holds without trusting the aggregation. Only where the
     arm's noise itself rests on secure aggregation, the view in which that fails is left out.
     """
     totals = [
-        s.total for s in statements(record, unit) if s.relation != REPLACE and s.view != UNPROTECTED
+        s.total
+        for s in statements(record, unit)
+        if (s.relation == REPLACE) == replaced and s.view != UNPROTECTED
     ]
     return max((or_infinity(total) for total in totals), default=math.inf)
 

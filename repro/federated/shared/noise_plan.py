@@ -9,10 +9,12 @@ and the server reads γ · Σ x_i. With K hospitals, t of them colluding (they c
 shares) and d lost (their shares never arrive), m = K − t − d independent shares are left, so σ_g is
 fixed by m·σ_g². What the proof needs (docs/shared-noise.md):
 
-- **rounding**: adding or removing a record moves a coordinate of round(s_i/γ) by at most one step
-  more than s_i/γ, so the L2 sensitivity is Δ = C + 2e + γ√P (Kairouz, Liu, Steinke 2021, arXiv
-  2102.06387, section 4, round at random instead and condition on a short result; here nothing is
-  conditioned on); e bounds the L2 error of s_i's floating-point sum;
+- **neighbours**: one record adds zero in one of them (zero-out). How many records there are is
+  public: γ, below, leaves room for all of them;
+- **rounding**: that record moves a coordinate of round(s_i/γ) by at most one step more than
+  s_i/γ, so the L2 sensitivity is Δ = C + 2e + γ√P (Kairouz, Liu, Steinke 2021, arXiv 2102.06387,
+  section 4, round at random instead and condition on a short result; here nothing is conditioned
+  on); e bounds the L2 error of s_i's floating-point sum;
 - **sums of discrete Gaussians**: within a factor e^±τ of N_Z(0, m·σ_g²) a coordinate, their
   Theorem 1 (Proposition 14), τ = 10 Σ_{k=1}^{m−1} e^(−2π²σ_g²·k/(k+1));
 - **discrete against continuous**: N_Z(u, v) is, within a factor e^±2ϑ, N(u, v − r²) passed through
@@ -165,7 +167,7 @@ class NoisePlan:
     def event(self, shares: int, sample_rate: Number) -> PrivacyEvent:
         """What one release costs a record that its hospital draws with probability ``sample_rate``.
 
-        1: everybody takes part, the exact Gaussian. Unit: record; add/remove one.
+        1: everybody takes part, the exact Gaussian. Unit: record; zero-out, as add/remove one.
         """
         multiplier = self.multiplier(shares)
         if sample_rate == 1:

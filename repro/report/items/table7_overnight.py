@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro.report.evidence import Evidence
-from repro.report.privacy import epsilon
+from repro.report.privacy import epsilon, true_epsilon
 from repro.report.rows import empty_table
 from repro.report.sources import PAPER, Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import protected_unit, total_epsilon
+from repro.runs.guarantees import protected_unit
 from repro.runs.profiles import PROFILES
 from repro.runs.record import RunRecord
 
@@ -116,4 +116,4 @@ def _epsilon(evidence: Evidence, arm: str) -> str:
     runs = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
     if not runs:
         return NOT_RUN
-    return f"{epsilon(max(total_epsilon(run, unit) for run in runs))} ({unit})"
+    return true_epsilon(runs, unit)

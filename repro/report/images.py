@@ -1,0 +1,55 @@
+"""How many images a number stands on: those trained on, and those of the test set.
+
+Seeds share one test set, so their spread says nothing of its chance: that is binomial.
+"""
+
+from __future__ import annotations
+
+from repro.report.evidence import Evidence
+from repro.report.statistics import binomial_error
+from repro.runs.record import RunRecord
+
+
+def judged_images(record: RunRecord) -> int:
+    """Images that the accuracy is a fraction of."""
+    return sum(map(sum, record.confusion))
+
+
+def error_of_test_set(evidence: Evidence, arm: str) -> str:
+    """``0.45 / 0.45 points (3,421 test images)``: one for each number of hospitals that was run."""
+    finals = {k: evidence.final(arm, k) for k in evidence.hospital_counts}
+    images = {judged_images(run) for k in finals for run in evidence.runs(arm, k)}
+    errors = [
+        f"{100 * binomial_error(final.mean, min(images)):.2f}" for final in finals.values() if final
+    ]
+    return f"{' / '.join(errors)} points ({_span(images)} test images)" if errors else ""
+
+
+def widest_test_error(records: list[RunRecord]) -> str:
+    """The smallest and the largest binomial error of the runs' accuracies; "" without a run."""
+    if not records:
+        return ""
+    errors = [binomial_error(r.final_accuracy, judged_images(r)) for r in records]
+    low, high = (f"{100 * error:.2f}" for error in (min(errors), max(errors)))
+    points = low if low == high else f"{low} to {high}"
+    return f"{points} points ({_span({judged_images(r) for r in records})} test images)"
+
+
+def trained_on(evidence: Evidence, arm: str) -> str:
+    """``9,562 / 9,560 images``, for each number of hospitals; "" where no record says it."""
+    found = []
+    for hospitals in evidence.hospital_counts:
+        sizes = {run.dataset.get("train_images") for run in evidence.runs(arm, hospitals)} - {None}
+        found += [_span(sizes)] if sizes else []
+    return f"{' / '.join(found)} images" if found else ""
+
+
+def held_out(records: list[RunRecord]) -> str:
+    """``20 %``: of every hospital's images, for validation."""
+    parts = {r.settings.get("partition", {}).get("validation_fraction") for r in records} - {None}
+    return " or ".join(f"{100 * part:g} %" for part in sorted(parts))
+
+
+def _span(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
