@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test lint format types bench docs notebook lock clean
+.PHONY: help install reproduce ablations test lint format types bench docs notebook forensics lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ types: $(STAMP) ## type checker
 bench: $(STAMP) ## every benchmark, beside its peers (installs them)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	for name in accountant tightness secagg dpsgd kernels train scale; do $(BIN)/python -m repro bench $$name --out '$(OUT)' || exit 1; done
+
+forensics: $(STAMP) ## execute Flower before and after the mended noise, beside our code (needs a network)
+	$(BIN)/python -m repro forensics --out '$(OUT)'
 
 docs: $(STAMP) ## build the documentation into site/ (every warning is an error)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

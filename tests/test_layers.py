@@ -22,7 +22,7 @@ FLOORS = (
     ("runs",),
     ("data", "models", "privacy", "secagg"),
     ("federated",),
-    ("ablations", "audit"),
+    ("ablations", "audit", "forensics"),
     ("report",),
     ("bench",),
     ("cli",),

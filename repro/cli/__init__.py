@@ -50,6 +50,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "partition": ("repro.cli.partition", "sizes and label counts of the hospitals"),
     "audit": ("repro.cli.audit", "attack an arm and bound its ε from below, controls included"),
+    "forensics": (
+        "repro.cli.forensics",
+        "execute Flower before and after the mended noise, beside our code",
+    ),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
     "bench": ("repro.cli.bench", "measure speed and memory beside a peer, in one run"),
 }

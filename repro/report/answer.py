@@ -240,15 +240,29 @@ def _sure(sources: Sources, verdicts: list[Verdict]) -> tuple[Finding, ...]:
                 "arithmetic; no run is needed [calc]."),
         Finding("Very likely:", "that the noise was never added. The Flower releases which the "
                 "authors' repository can install compute it and throw it away when executed "
-                "[flwr]; what the authors had installed is not known [infer]."),
-        Finding("The authors' published commit cannot run:", "it imports a class that was renamed, "
-                "and its order of modifiers ends in a KeyError when secure aggregation is set up "
-                "[code, flwr]. What produced the paper's numbers is therefore not known."),
+                f"[flwr]{_executed(sources)}; what the authors had installed is not known "
+                "[infer]."),
+        Finding("No public commit runs differential privacy and secure aggregation together.",
+                sources.claims.history),
         _sure_of_accuracy(sources),
         Finding("Not known:", "the paper's text, its seeds and deviations. Its numbers come from "
                 "one third-party summary [2nd], its settings from the authors' code [code]."),
         Finding("In numbers:", f"every claim of the paper, judged under each reading: {tally}."),
     )  # fmt: skip
+
+
+def _executed(sources: Sources) -> str:
+    """`` (by `repro forensics`, Table 8: …)``, where it is on record what each release adds."""
+    record = sources.side("forensics")
+    if record is None:
+        return ""
+    found = (
+        f"{one['modifier']['deviation']:.3g} by {one['release']}" for one in record["releases"]
+    )
+    return (
+        f" (`repro forensics`, Table 8: of σ = {record['documented']['update']:.3g}, "
+        f"{', '.join(found)})"
+    )
 
 
 def _sure_of_accuracy(sources: Sources) -> Finding:

@@ -47,7 +47,8 @@ class Claims:
     paper: str
     sources: dict[str, str]
     claims: tuple[Claim, ...]
-    one_run: float  # points by which a single run may miss an accuracy
+    one_run: float = 0.0  # points by which a single run may miss an accuracy
+    history: str = ""  # what the public history of the authors' repository can run
 
     def of_kind(self, *kinds: str) -> list[Claim]:
         return [claim for claim in self.claims if claim.kind in kinds]
@@ -72,8 +73,13 @@ def load_claims(path: Path | None = None) -> Claims:
     names = [claim.id for claim in claims]
     if len(set(names)) != len(names):
         raise InputError("claims.toml", sorted(names), "every id once")
-    one_run = float(data.get("one_run", {}).get("tolerance", 0.0))
-    return Claims(paper=str(data["paper"]), sources=dict(sources), claims=claims, one_run=one_run)
+    return Claims(
+        paper=str(data["paper"]),
+        sources=dict(sources),
+        claims=claims,
+        one_run=float(data.get("one_run", {}).get("tolerance", 0.0)),
+        history=str(data.get("history", "")),
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ LIMITS = (
     "98.76, 98.11 and 96.89 are not k/3421, so they are no single evaluation of the 3,421 test "
     "images [calc]; all claims are read with ±0.3 points.",
     "That the noise was never added is inferred: the Flower releases the repository can install "
-    "discard it when executed [flwr]; the authors' own environment is not known [infer].",
+    "discard it when executed ([flwr], Table 8); the authors' own environment is not known "
+    "[infer].",
     "A BloodMNIST rebuilt from its source images has the official numbers of images per class but "
     "its own split: its accuracies compare with published ones, yet not on the same test images.",
     "The best round is chosen on the test images and therefore optimistic; last rounds are given "

@@ -64,6 +64,7 @@ TABLES = _numbered(
     ("table5", "Models: size, work, receptive field", "table5_models"),
     ("table6", "Audit: lower bounds on ε", "table6_audit"),
     ("table7", "The paper's network, trained for a night", "table7_overnight"),
+    ("table8", "Flower's releases, executed beside our code", "table8_forensics"),
 )
 FIGURES = _numbered(
     "figure",

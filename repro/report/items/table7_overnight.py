@@ -87,12 +87,12 @@ def _wide_rows(wide: Sequence[RunRecord], counts: Sequence[int]) -> list[dict[st
         finals = {k: Summary.of([run.final_accuracy for run in runs[k]]) for k in counts}
         whole = PROFILES[PAPER]
         unit = protected_unit(arm)
-        spent = [total_epsilon(run, unit) for group in runs.values() for run in group if unit]
+        every = [run for group in runs.values() for run in group]
         rows.append(
             {
                 "what": f"{names.get(arm, arm)}, width {whole.width}, {rounds} of {whole.rounds} "
                 "rounds",
-                "epsilon": epsilon(max(spent, default=float("inf"))),
+                "epsilon": true_epsilon(every, unit) if unit else epsilon(float("inf")),
                 **{f"k{k}": percent(finals[k]) for k in counts},
             }
         )

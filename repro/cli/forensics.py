@@ -1,0 +1,68 @@
+"""``repro forensics``: Flower's releases executed, before and after the noise was mended."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from repro.cli.output import Outcome
+from repro.cli.results import DEFAULT_OUT
+from repro.files import writable_folder, write_whole
+from repro.forensics.plan import RELEASES, Settings
+from repro.formatting import to_json
+from repro.runs.provenance import code_version, environment
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        f"Installs flwr {' and '.join(RELEASES)} from the package registry, each into a virtual\n"
+        "environment of its own (160 MB each, thrown away afterwards), and asks both:\n\n"
+        "  does LocalDpMod add the noise it documents, and how much?\n"
+        "  do two rounds of four small clients run in each public arrangement, and if not,\n"
+        "  where do they fail and with what?\n\n"
+        "Our own code is asked the same. Writes OUT/forensics.json, for `repro table 8`.\n"
+        "Takes a minute or two; exits 2 without a network."
+    )
+    parser.add_argument(
+        "--out", default=DEFAULT_OUT, metavar="DIR", help=f"for the record (default {DEFAULT_OUT})"
+    )
+    parser.add_argument(
+        "--keep", metavar="DIR", help="keep the environments in DIR, and use those that are there"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    from repro.forensics.environments import ask
+    from repro.forensics.record import as_record
+
+    settings, out = Settings(), writable_folder("out", Path(arguments.out))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if arguments.keep:
+            folder = writable_folder("keep", Path(arguments.keep)).resolve()
+        answers = []
+        for release in RELEASES:
+            work = Path(scratch) / f"work-{release}"
+            work.mkdir()
+            answers.append(ask(release, settings, folder, work, _say))
+    _say("our own code: running")
+    where = {"environment": environment(("torch", "numpy")), "code": code_version()}
+    record = as_record(answers, settings, where, datetime.date.today().isoformat())
+    write_whole(out / "forensics.json", to_json(record) + "\n")
+    return Outcome(record, _text(record))
+
+
+def _text(record: dict[str, Any]) -> str:
+    from repro.report.items.table8_forensics import forensics_table
+    from repro.report.table import markdown
+
+    return markdown(forensics_table(record))
+
+
+def _say(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)

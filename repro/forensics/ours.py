@@ -1,0 +1,73 @@
+"""The same questions to our own code: update mechanisms, and a mean that is secure or plain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from repro.forensics.plan import Settings
+from repro.privacy.mechanisms import (
+    ClipAndNoiseUpdate,
+    ClipUpdate,
+    UpdateMechanism,
+    local_dp_mod_sigma,
+)
+from repro.random import RootSeed
+from repro.secagg.aggregator import SecAggSettings, SecureAggregator
+
+
+def mechanism(settings: Settings, *, noise: bool) -> UpdateMechanism:
+    """Clipping as the modifier is set, with the noise it documents or without."""
+    if not noise:
+        return ClipUpdate(settings.clip_norm)
+    sigma = local_dp_mod_sigma(settings.epsilon, settings.delta, settings.sensitivity)
+    return ClipAndNoiseUpdate(settings.clip_norm, sigma)
+
+
+def draws(settings: Settings, *, noise: bool) -> np.ndarray:
+    """The first hospital's update as it is sent, again and again: (draws, size) float64."""
+    update = settings.updates()[0]
+    seed = RootSeed.from_user(settings.seed)
+    sent = [_sent(settings, seed, update, 0, turn, noise) for turn in range(settings.draws)]
+    return np.stack(sent)
+
+
+def models(settings: Settings, *, noise: bool, secure: bool) -> np.ndarray:
+    """The global model before and after every round, (1 + rounds, size) float64.
+
+    Rounds follow those of ``draws``, so that no key of the noise is used for another update.
+    """
+    return np.cumsum([np.zeros(settings.size), *_means(settings, noise, secure)], axis=0)
+
+
+def _means(settings: Settings, noise: bool, secure: bool) -> Iterator[np.ndarray]:
+    updates, seed = settings.updates(), RootSeed.from_user(settings.seed)
+    weights = dict.fromkeys(range(settings.hospitals), settings.examples)
+    sums = SecureAggregator(
+        SecAggSettings(
+            threshold=settings.threshold,
+            neighbours=settings.shares - 1,
+            max_weight=settings.max_weight,
+        ),
+        list(weights),
+    )
+    first = settings.draws + (settings.rounds if secure else 0)
+    for turn in range(first, first + settings.rounds):
+        sent = {
+            hospital: _sent(settings, seed, update, hospital, turn, noise)
+            for hospital, update in enumerate(updates)
+        }
+        if secure:
+            yield sums.aggregate(sent, weights, round=turn, seed=seed).mean
+        else:
+            yield np.mean(list(sent.values()), axis=0)
+
+
+def _sent(
+    settings: Settings, seed: RootSeed, update: np.ndarray, hospital: int, turn: int, noise: bool
+) -> np.ndarray:
+    act = mechanism(settings, noise=noise)
+    sent, _ = act(torch.from_numpy(update), seed=seed, hospital=hospital, round=turn)
+    return sent.numpy().astype(np.float64)
