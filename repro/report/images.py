@@ -39,7 +39,8 @@ def trained_on(evidence: Evidence, arm: str) -> str:
     """``9,562 / 9,560 images``, for each number of hospitals; "" where no record says it."""
     found = []
     for hospitals in evidence.hospital_counts:
-        sizes = {run.dataset.get("train_images") for run in evidence.runs(arm, hospitals)} - {None}
+        told = (run.dataset.get("train_images") for run in evidence.runs(arm, hospitals))
+        sizes = {int(size) for size in told if size is not None}
         found += [_span(sizes)] if sizes else []
     return f"{' / '.join(found)} images" if found else ""
 
