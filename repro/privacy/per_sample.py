@@ -1,8 +1,7 @@
 """Per-sample gradients by ``torch.func``: the reference every engine is held to.
 
-Each record's gradient is computed by a function that sees this record alone
-(``vmap(grad(functional_call))``), so no engine can be more private or more exact than it,
-only faster and smaller.
+Each record's gradient is computed by a function that sees this record alone (``vmap(grad(…))``),
+so no engine can be more private or more exact than it, only faster and smaller.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from repro.errors import InputError
 from repro.privacy.batch import LossFunction
+from repro.privacy.holding import call_holding
 from repro.privacy.validation import (
     FrozenBuffers,
     check_batch,
@@ -96,23 +96,15 @@ class RecordLoss:
     def __init__(
         self, model: nn.Module, loss_fn: LossFunction, buffers: FrozenBuffers, views: int = 1
     ) -> None:
-        self._whole = _ModelAndLoss(model, loss_fn, views)
-        self._buffers = {f"model.{name}": value for name, value in buffers.copies.items()}
+        self._model, self._loss_fn, self._views = model, loss_fn, views
+        self._buffers = buffers.copies
 
     def __call__(self, values: Mapping[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
-        own = {f"model.{name}": value for name, value in values.items()}
-        loss: Tensor = functional_call(self._whole, {**self._buffers, **own}, (record, target))
-        return loss
-
-
-class _ModelAndLoss(nn.Module):
-    def __init__(self, model: nn.Module, loss_fn: LossFunction, views: int) -> None:
-        super().__init__()
-        self.model, self.views = model, views
-        self._loss = (loss_fn,)  # not a part of the model, even if it is a module
-
-    def forward(self, record: Tensor, target: Tensor) -> Tensor:
-        return losses_of_record(self._loss[0], self.model(record), target, self.views)
+        return call_holding(
+            self._model,
+            {**self._buffers, **values},
+            lambda: losses_of_record(self._loss_fn, self._model(record), target, self._views),
+        )
 
 
 @contextmanager

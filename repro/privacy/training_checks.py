@@ -7,7 +7,6 @@ from weakref import WeakSet
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from repro.errors import InputError
 from repro.privacy.gate import check_engine
 from repro.privacy.gate.attributes import Attributes
+from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.records import Records
 from repro.privacy.validation import check_batch
@@ -91,7 +91,7 @@ def check_together(
                 model(torch.zeros_like(inputs))  # makes them
             state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
             copies = {name: value.detach().clone() for name, value in state.items()}
-            losses = loss_fn(functional_call(model, copies, (inputs,)), targets)
+            losses = loss_fn(call_holding(model, copies, lambda: model(inputs)), targets)
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -22,7 +22,8 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that get gradients, in ``named_parameters`` order; shared ones appear once.
 
     This order, each parameter flattened in C order, is the flat parameter index noise is
-    counted by. Raises InputError where the model cannot have per-sample gradients at all.
+    counted by. Raises InputError where the model cannot have per-sample gradients at all, and for
+    hooks on parameters, which no engine calls.
     """
     check_layers(model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -31,6 +32,13 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, parameter in parameters.items():
         if not parameter.is_floating_point():
             raise InputError(f"parameter {name}", parameter.dtype, "a real floating-point type")
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise InputError(
+                f"parameter {name}",
+                "a hook on its gradient",
+                "none (remove it): records' gradients are taken beside it and it would be "
+                "dropped; optimizer.register_step_pre_hook sees the gradient with its noise",
+            )
     devices = {p.device for p in model.parameters()}
     if len(devices) > 1:
         raise InputError("model", sorted(map(str, devices)), "all parameters on one device")
@@ -38,9 +46,13 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def check_layers(model: nn.Module) -> None:
-    """Refuse layers whose output for one record depends on the others, or on earlier batches."""
+    """Refuse layers whose output for one record depends on the others, or on earlier batches;
+    and those that cannot be called with other parameters than their own."""
     for name, layer in model.named_modules():
         label = f"layer {name or '(the model itself)'}"
+        if isinstance(layer, (torch.jit.ScriptModule, nn.DataParallel)):
+            expected = "the model itself, neither scripted nor wrapped for several devices"
+            raise InputError(label, type(layer).__name__, expected)
         if isinstance(layer, _BatchNorm) and uses_batch_statistics(layer):
             raise InputError(
                 label,

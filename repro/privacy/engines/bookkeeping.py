@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.hooks import RemovableHandle
 
 from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
@@ -28,6 +26,7 @@ from repro.privacy.engines.base import ClippedSum, Unsupported
 from repro.privacy.engines.layers import LIMIT, Call, Contribution, Deferred, Kept
 from repro.privacy.engines.rules import RULES
 from repro.privacy.engines.stray import StrayUse
+from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import losses_of_records, refuse_unused
 from repro.privacy.precision import full_precision, widened
 from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
@@ -55,7 +54,7 @@ class BookKeeping:
 
     def clipped_sum(self, batch: Batch) -> ClippedSum:
         ledger = _Ledger(batch.model, records=len(batch), views=batch.views)
-        with torch.enable_grad(), ledger:
+        with torch.enable_grad(), ledger.buffers:
             outputs = ledger.forward(batch.rows().detach())
             losses = losses_of_records(batch.loss_fn, outputs, batch.targets, batch.views)
             ledger.backward(losses.sum())
@@ -115,38 +114,36 @@ class _Ledger:
         self.buffers = FrozenBuffers(self.model)
         self.device = next(iter(self.parameters.values())).device
         self._names = {id(p): name for name, p in self.parameters.items()}
-        self._handles: list[RemovableHandle] = []
         self._guard = StrayUse(self.constants, self.parameters)
         self._anchor = torch.zeros((), device=self.device, requires_grad=True)
 
-    def __enter__(self) -> _Ledger:
-        for name, layer in self.model.named_modules():
-            if _has_trainable(layer) and type(layer) in RULES:
-                own = {
-                    local: self._names[id(p)]
-                    for local, p in layer.named_parameters(recurse=False)
-                    if p.requires_grad
-                }
-                self._handles += [
-                    layer.register_forward_pre_hook(self._before(name), with_kwargs=True),
-                    layer.register_forward_hook(self._after(name, own), with_kwargs=True),
-                ]
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self.buffers.__exit__(kind, *more)
-
     def forward(self, inputs: Tensor) -> Tensor:
-        with self._guard:
-            outputs = functional_call(self.model, (self.constants, self.buffers.copies), (inputs,))
+        layers = [
+            (name, layer, self._own(layer))
+            for name, layer in self.model.named_modules()
+            if _has_trainable(layer) and type(layer) in RULES
+        ]
+
+        def hooked() -> Any:
+            for name, layer, own in layers:
+                layer.register_forward_pre_hook(self._before(name), with_kwargs=True)
+                layer.register_forward_hook(self._after(name, own), with_kwargs=True)
+            with self._guard:
+                return self.model(inputs)
+
+        held = {**self.constants, **self.buffers.copies}
+        outputs = call_holding(self.model, held, hooked, hooks=True)
         for name in self.parameters:
             if not self.uses[name]:
                 refuse_unused(name)
         if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
             raise Unsupported("model", type(outputs).__name__, "one output tensor, (B, …)")
         return outputs
+
+    def _own(self, layer: nn.Module) -> dict[str, str]:
+        """Local name -> name in the model, of the layer's own trainable parameters."""
+        own = layer.named_parameters(recurse=False)
+        return {local: self._names[id(p)] for local, p in own if p.requires_grad}
 
     def backward(self, loss: Tensor) -> None:
         """Every layer's output gradient, to its hook; nothing is accumulated anywhere, so what

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.modules.dropout import _DropoutNd
 
 from repro.errors import InputError
+from repro.privacy.holding import call_holding
 from repro.privacy.validation import check_layers
 from repro.typing import Float
 
@@ -47,7 +48,7 @@ def call_stacked(model: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor
     """Each model's outputs (models, b, …) for its own inputs (models, b, …)."""
 
     def one(own: Mapping[str, Tensor], batch: Tensor) -> Any:
-        return functional_call(model, dict(own), (batch,))
+        return call_holding(model, dict(own), lambda: model(batch))
 
     outputs: Tensor = vmap(one)(weights, inputs)
     return outputs

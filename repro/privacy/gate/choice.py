@@ -29,6 +29,7 @@ from repro.privacy.gate.probe import (
     probe_sizes,
     records_alone,
 )
+from repro.privacy.holding import call_holding
 from repro.privacy.validation import check_batch, check_count, trainable_parameters
 
 _FAST, _REFERENCE = "bookkeeping", "vmap"
@@ -200,19 +201,19 @@ def _named(model: nn.Module, what: str, call: Callable[[], _T]) -> _T:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         inside.pop()
 
+    def again() -> None:
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(enter(name))
+            module.register_forward_hook(leave)
+        call()
+
     try:
         return call()
     except InputError:
         raise
     except Exception as problem:
-        handles = []
-        for name, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(enter(name)))
-            handles.append(module.register_forward_hook(leave))
         with contextlib.suppress(Exception):  # the same again, to see where
-            call()
-        for handle in handles:
-            handle.remove()
+            call_holding(model, {}, again, hooks=True)
         name, module = inside[-1] if inside else ("", model)
         raise InputError(
             f"layer {name}" if name else "model",

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from repro.errors import InputError
 from repro.privacy.batch import Batch
 from repro.privacy.gate.probe import Alone, alone, detached
 from repro.privacy.gate.randomness import fixed_randomness
+from repro.privacy.holding import call_holding
 from repro.privacy.validation import FrozenBuffers
 
 # A batch's size changes the order of float sums, so alone and together agree loosely only.
@@ -117,7 +117,7 @@ def forward(probe: Batch, seed: int = 0) -> Any:
     """The outputs for all records of the probe together."""
     rows = probe.rows()
     with fixed_randomness((len(rows),), rows.device, seed), FrozenBuffers(probe.model) as buffers:
-        return detached(functional_call(probe.model, buffers.copies, (rows,)))
+        return detached(call_holding(probe.model, buffers.copies, lambda: probe.model(rows)))
 
 
 def _same(together: Any, apart: Any, record: int, probe: Batch, tolerance: float) -> bool:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from repro.privacy.batch import Batch
 from repro.privacy.gate.randomness import fixed_randomness
+from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import losses_of_record, refuse_unused
 from repro.privacy.precision import widened
 from repro.privacy.validation import FrozenBuffers, trainable_parameters
@@ -91,7 +91,7 @@ def alone(probe: Batch, record: int) -> Alone:
         FrozenBuffers(probe.model) as buffers,
         fixed_randomness((probe.views,), device) as randomness,
     ):
-        outputs = functional_call(probe.model, buffers.copies, (x,))
+        outputs = call_holding(probe.model, buffers.copies, lambda: probe.model(x))
         loss = losses_of_record(probe.loss_fn, outputs, y, probe.views)
         penalised = _penalised(probe, outputs, y, parameters)
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
