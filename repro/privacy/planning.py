@@ -35,6 +35,13 @@ the loader's workers, ``drop_last``   not used: a batch is fetched in this proce
 frozen parameters                     neither clipped, noised nor changed; others may not be frozen
                                       on the way
 the loader's ``collate_fn``           called on one record at a time: it cannot mix them
+a ``Dataset`` whose items mix         an item that changes with what was fetched before it, tried on
+                                      a few, is refused; an item that is always made of several
+                                      records (mixup, the whole data's mean) **cannot be seen**
+the model changes on the way          tried anew (hooks, ``forward``, attributes, autocast); records
+                                      that mix from then on, or only in batches as large as the
+                                      steps', are taken one at a time (vmap), with a warning
+records turn out to have mixed        ``step`` raises ``Voided``; ε is infinite from then on
 a model trained privately before      what it spent then is not in this ε: the two add up
 a fork of the process, a pickle       refused: two copies would use the same noise
 resumed in another process            same numbers with ``seed``; without, fresh noise and batches
@@ -58,7 +65,7 @@ from repro.privacy.per_sample import LossFunction
 from repro.privacy.private_training import PrivateTraining
 from repro.privacy.records import Data, Records, batch_size_of
 from repro.privacy.sampling import PoissonSampler
-from repro.privacy.step import NOISES
+from repro.privacy.step import NOISES, most_at_once
 from repro.privacy.training_checks import check_optimizer, check_scheduler, check_together
 from repro.privacy.validation import Number, check_count, check_positive, trainable_parameters
 from repro.random import RootSeed
@@ -120,7 +127,8 @@ def make_private(
     if expected is None:
         raise InputError("batch_size", None, "a number of records, since data is a Dataset")
     sampler = PoissonSampler.with_expected_batch(records.count, expected)
-    check_together(model, loss_fn, records, parameters, engine)
+    at_once = most_at_once(max(1, round(sampler.expected_batch)), chunk_size)
+    check_together(model, loss_fn, records, parameters, engine, at_once)
     steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
     # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
     multiplier, _ = calibrate_noise_multiplier(

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,12 +20,14 @@ from repro.accounting import (
     checks,
     compose_epsilon,
 )
+from repro.accounting.composition import NO_BOUND
 from repro.errors import InputError
+from repro.privacy.gate import Voided, check_again
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.records import Records
 from repro.privacy.sampling import PoissonSampler
-from repro.privacy.step import clipped_noisy_sum
-from repro.privacy.training_checks import HELD
+from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
+from repro.privacy.training_checks import HELD, PROBED
 from repro.privacy.validation import (
     Number,
     trainable_parameters,
@@ -61,6 +63,7 @@ class PrivateTraining:
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._planned_steps, self._steps = steps, 0
+        self._void: str | None = None
         self.steps_per_epoch = sampler.steps_per_epoch()
         self._noise_multiplier, self._clip_norm, self._delta = noise_multiplier, clip_norm, delta
         self._process = os.getpid()
@@ -107,21 +110,32 @@ class PrivateTraining:
         """Passes over the data so far, on average."""
         return self.steps / self.steps_per_epoch
 
+    @property
+    def void(self) -> str | None:
+        """Why the steps so far have no guarantee: records were found to mix after some of them
+        were released. None if nothing of that kind was seen."""
+        return self._void
+
     def step(self) -> None:
-        """One private step: Poisson batch, clipped noisy sum, ÷ expected batch, optimizer."""
+        """One private step: Poisson batch, clipped noisy sum, ÷ expected batch, optimizer.
+
+        The model is looked at once more in every step, and after the last. Raises ``Voided`` (an
+        InputError) where it turns out that records may have mixed in steps before; ε is then
+        infinite for good.
+        """
         if self.finished:
             raise InputError(
                 "step", self.steps + 1, f"at most {self.planned_steps}, which the noise is set for"
             )
         self._check_alone()
-        gradient = self._noisy_sum()
+        noisy = self._noisy_sum()
         self._steps += 1  # released from here on, whatever becomes of it
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None  # whatever was left there has no noise
         for name, parameter in self._parameters.items():
             # Public constant: dividing by the drawn size would leak it.
-            parameter.grad = gradient[name].div_(self._sampler.expected_batch)
+            parameter.grad = noisy.gradient[name].div_(self._sampler.expected_batch)
         self._ours = True
         try:
             self.optimizer.step()
@@ -130,6 +144,8 @@ class PrivateTraining:
             self.optimizer.zero_grad(set_to_none=True)
         if self.scheduler is not None and self.steps % self._scheduler_period == 0:
             self.scheduler.step()
+        if self.finished:
+            self._look_again(noisy.engine)
 
     def train_epoch(self) -> None:
         """The steps that are left of this epoch, or of the plan where that ends first."""
@@ -147,8 +163,11 @@ class PrivateTraining:
         """The same with the proof that gave it, the one whose ε is smallest, and all others' ε.
 
         ``method``: ``pld`` (privacy loss distribution), ``gaussian`` (every step takes all records:
-        exact), or ``rdp``, also where there are more steps than a loss distribution can hold.
+        exact), or ``rdp``, also where there are more steps than a loss distribution can hold;
+        none, and ε infinite, where the training is ``void``.
         """
+        if self.void is not None:
+            return NO_BOUND
         event = PoissonSampledGaussianEvent(self.noise_multiplier, self.sample_rate)
         at = checks.delta(self.delta if delta is None else delta)
         return compose_epsilon({event: self.steps}, checks.ADD_REMOVE, checks.RECORD, at)
@@ -156,6 +175,8 @@ class PrivateTraining:
     def statement(self) -> str:
         """The guarantee so far, and whose proof it is, in one line."""
         bound = self.bound()
+        if self.void is not None:
+            return f"no guarantee after {self.steps} of {self.planned_steps} steps: {self.void}"
         return (
             f"ε = {bound.epsilon:.4g} at δ = {self.delta:g} for a record (add/remove), after "
             f"{self.steps} of {self.planned_steps} steps of Poisson-sampled Gaussian noise "
@@ -169,6 +190,7 @@ class PrivateTraining:
         return {
             "plan": self._plan(),
             "steps": self.steps,
+            "void": self.void,
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
             # torch's own are live: they would go on with the training.
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
@@ -191,7 +213,7 @@ class PrivateTraining:
         except (RuntimeError, ValueError, KeyError, TypeError) as problem:
             self._load(before)  # all of it or nothing
             raise InputError("state", str(problem), "one of this model and optimizer") from None
-        self._steps = state["steps"]
+        self._steps, self._void = state["steps"], state.get("void")
 
     def _load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -228,22 +250,44 @@ class PrivateTraining:
                 f"these: {', '.join(self._parameters)}",
             )
 
-    def _noisy_sum(self) -> dict[str, Tensor]:
+    def _noisy_sum(self) -> NoisySum:
         drawn = self._sampler.sample(self._seed, hospital=0, round=0, step=self.steps)
         with torch.random.fork_rng():  # dropout masks and augmentations of the data set
             torch.manual_seed(self._seed.derive("make-private layers", self.steps) >> 1)
             inputs, targets = self._records.fetch(drawn)
-            return clipped_noisy_sum(
+            try:
+                return clipped_noisy_sum(
+                    self.model,
+                    self._loss_fn,
+                    inputs,
+                    targets,
+                    clip_norm=self.clip_norm,
+                    noise_multiplier=self.noise_multiplier,
+                    seed=self._seed.derive("make-private noise"),
+                    step=self.steps,
+                    **self._options,
+                )
+            except Voided as problem:
+                self._void = str(problem)
+                raise
+
+    def _look_again(self, used: str) -> None:
+        """The gate once more, with the engine of the last step."""
+        with torch.random.fork_rng():
+            inputs, targets = self._records.first(PROBED)
+        expected = round(self._sampler.expected_batch)
+        try:
+            check_again(
                 self.model,
                 self._loss_fn,
                 inputs,
                 targets,
-                clip_norm=self.clip_norm,
-                noise_multiplier=self.noise_multiplier,
-                seed=self._seed.derive("make-private noise"),
-                step=self.steps,
-                **self._options,
-            ).gradient
+                used=used,
+                at_once=most_at_once(expected, self._options["chunk_size"]),
+            )
+        except Voided as problem:
+            self._void = str(problem)
+            raise
 
     def _plan(self) -> dict[str, Any]:
         """What two trainings must share for one to go on from the other's state."""

@@ -26,6 +26,8 @@ from torch.utils.data import (
 )
 
 from repro.errors import InputError
+from repro.privacy.gate.randomness import fixed_generators
+from repro.privacy.validation import same_contents
 from repro.typing import Int
 
 Data = Dataset[Any] | DataLoader[Any]
@@ -50,6 +52,36 @@ class Records:
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         """The first records (fewer where there are fewer)."""
         return self.fetch(torch.arange(min(count, self.count)))
+
+    def refuse_mixing(self) -> None:
+        """Raise InputError for an item that is another one after others have been fetched.
+
+        A handful of indices: each alone, again, and after others, with the same numbers of all
+        generators of torch, numpy and Python (random augmentations are then the same). Items that
+        are made of several records whatever was fetched before, or that draw from a generator of
+        their own, do not show.
+        """
+        count = self.count
+        for index in sorted({0, count // 3, count // 2, 2 * count // 3, count - 1}):
+            others = [(index + step) % count for step in (1, 2, count // 2)]
+            alone, again = self._one(index), self._one(index)
+            if not _same(alone, again):
+                continue
+            for other in others:
+                self._one(other)
+            among = self._one(index), self._one(index, *others)
+            if not all(_same(alone, one) for one in among):
+                raise InputError(
+                    "data",
+                    f"a record {index} that is another one after others were fetched",
+                    "records that do not depend on each other: clipping one would bound nothing",
+                )
+
+    def _one(self, *indices: int) -> tuple[Tensor, Tensor]:
+        """The first of these records, fetched in this order from fixed generators."""
+        with fixed_generators(self._device):
+            inputs, targets = self.fetch(torch.tensor(indices))
+        return inputs[0].clone(), targets[0].clone()
 
     def fetch(self, indices: Int[Tensor, " drawn"]) -> tuple[Tensor, Tensor]:
         """inputs (b, …) and targets (b, …) on the model's device; b may be 0."""
@@ -90,6 +122,10 @@ class Records:
                 "whole batch (padding to its longest, mixup) mixes records; pad in the Dataset",
             )
         return [torch.cat(parts) for parts in zip(*alone, strict=True)]
+
+
+def _same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    return all(map(same_contents, one, other))
 
 
 def batch_size_of(data: Data) -> int | None:

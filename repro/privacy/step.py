@@ -17,8 +17,8 @@ from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.discrete_gaussian import add_discrete_gaussian, grid_step, record_on_grid
-from repro.privacy.engines import ClippedSum, Engine
-from repro.privacy.gate import EngineChoice, check_engine
+from repro.privacy.engines import ENGINES, ClippedSum, Engine
+from repro.privacy.gate import EngineChoice, check_engine, give_up, still_right, watched_sum
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.validation import (
@@ -75,16 +75,17 @@ def clipped_noisy_sum(
         record (sensitivity C). Divide the result by the public *expected* batch size.
     seed, step: key and counter of the noise, 0 … 2⁶⁴ − 1. A pair that this process has used on
         another sum, or with other noise, is refused (``repro.privacy.noise_key``).
-    engine: ``auto``, ``bookkeeping`` or ``vmap``: the first call for a model, loss and shape
-        tries them on a few records and refuses what is not right (``check_engine``). Or what
-        ``check_engine`` gave; or an engine itself, taken on trust. All give the same sum to
-        rounding.
+    engine: ``auto``, ``bookkeeping`` or ``vmap``: the first call for a model, loss and shape, and
+        the first after a change of the model, tries them on a few records and refuses what is not
+        right (``check_engine``). Or what ``check_engine`` gave; or an engine itself, taken on
+        trust. All give the same sum to rounding.
     chunk_size: most records processed at once (virtual batches); changes memory and speed only.
     noise: ``gaussian``, or ``discrete_gaussian``: exact integers on a grid, one record at a time
         whatever ``chunk_size``, and slow.
 
     The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before any
-    work, but for a noise key on other data, which is found when the sum is there.
+    work, but for a noise key on other data, which is found when the sum is there, and ``Voided``
+    for records that turn out to mix in a model that had passed: nothing is released then.
     """
     clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
     check_not_negative("noise_multiplier", noise_multiplier)
@@ -137,16 +138,25 @@ def _summed(
     if chunk_size is not None:
         check_count("chunk_size", chunk_size)
     records = batch.model, batch.loss_fn, batch.inputs, batch.targets
+    at_once = 1 if grid else most_at_once(len(batch), chunk_size, batch.views)
     if isinstance(engine, str):
-        chosen = check_engine(*records, engine=engine, views=batch.views)
+        chosen = check_engine(*records, engine=engine, views=batch.views, at_once=at_once)
     else:
         check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
-        chosen = engine if isinstance(engine, EngineChoice) else EngineChoice(engine, engine.name)
+        if not isinstance(engine, EngineChoice):
+            return _sum(engine, batch, chunk_size, grid), EngineChoice(engine, engine.name)
+        chosen = still_right(engine, batch, at_once)
     try:
-        return _sum(chosen.engine, batch, chunk_size, grid), chosen
+        return _sum(chosen, batch, chunk_size, grid), chosen
     except Exception as problem:
-        chosen = chosen.after(problem)
-        return _sum(chosen.engine, batch, chunk_size, grid), chosen
+        chosen = give_up(batch, chosen, problem)
+        return _sum(chosen, batch, chunk_size, grid), chosen
+
+
+def most_at_once(count: int, chunk_size: int | None, views: int = 1) -> int:
+    """Most records of ``count`` that a pass of the fast engine holds: parts are of even sizes."""
+    largest = chunk_size or max(1, ENGINES["bookkeeping"].default_chunk // views)
+    return -(-count // max(1, -(-count // largest)))
 
 
 def _grid(batch: Batch, noise_multiplier: float) -> float:
@@ -177,8 +187,13 @@ def _noisy(
     return noisy.to(flat_dtype(trainable_parameters(batch.model)))
 
 
-def _sum(engine: Engine, batch: Batch, chunk_size: int | None, grid: float) -> ClippedSum:
-    """The chunks' clipped sums added up; with a grid, records' one by one, in its steps (int64)."""
+def _sum(
+    chosen: Engine | EngineChoice, batch: Batch, chunk_size: int | None, grid: float
+) -> ClippedSum:
+    """The chunks' clipped sums added up; with a grid, records' one by one, in its steps (int64).
+
+    An engine that was chosen is watched, in the first chunk."""
+    engine = chosen.engine if isinstance(chosen, EngineChoice) else chosen
     parameters = trainable_parameters(batch.model)
     size = sum(p.numel() for p in parameters.values())
     device, dtype = next(iter(parameters.values())).device, flat_dtype(parameters)
@@ -186,8 +201,11 @@ def _sum(engine: Engine, batch: Batch, chunk_size: int | None, grid: float) -> C
     norms, non_finite, clipped = [torch.zeros(0, dtype=dtype, device=device)], 0, 0
     bound = batch.clipping.sensitivity("add_remove")
     largest = 1 if grid else chunk_size or max(1, engine.default_chunk // batch.views)
-    for chunk in batch.chunks(largest):
-        part = engine.clipped_sum(chunk)
+    for number, chunk in enumerate(batch.chunks(largest)):
+        if number == 0 and isinstance(chosen, EngineChoice):
+            part = watched_sum(engine, chunk, chosen.tried)
+        else:
+            part = engine.clipped_sum(chunk)
         total += record_on_grid(part.total, bound, grid) if grid else part.total
         norms.append(part.norms)
         non_finite += part.non_finite

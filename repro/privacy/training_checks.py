@@ -72,8 +72,11 @@ def check_together(
     records: Records,
     parameters: dict[str, nn.Parameter],
     engine: str,
+    at_once: int,
 ) -> None:
     """Model, loss, data and engine fit: tried on a few records; nothing is kept.
+
+    at_once: records that a pass of the steps will hold.
 
     The model holds copies of all parameters and buffers meanwhile: what its forward pass writes
     to them is of records, without noise.
@@ -81,6 +84,7 @@ def check_together(
     reduction = getattr(loss_fn, "reduction", "none")
     if reduction != "none":
         raise InputError("loss_fn", f"reduction={reduction!r}", 'reduction="none": one per record')
+    records.refuse_mixing()
     inputs, targets = records.first(PROBED)
     check_batch(inputs, targets, parameters)
     modes = {module: module.training for module in model.modules()}
@@ -101,4 +105,4 @@ def check_together(
             f"a loss of shape {tuple(losses.shape)} for {len(inputs)} records",
             f'shape ({len(inputs)},), one loss per record: reduction="none"',
         )
-    check_engine(model, loss_fn, inputs, targets, engine=engine)
+    check_engine(model, loss_fn, inputs, targets, engine=engine, at_once=at_once)

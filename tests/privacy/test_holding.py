@@ -1,6 +1,7 @@
 """A model is what it was after every call, whatever happened in it: layers under several names,
 errors, interrupts. And the sums of such models are right."""
 
+import contextlib
 import copy
 import random
 import signal
@@ -155,22 +156,18 @@ def test_the_sums_of_such_models_are_right(name):
     own = per_sample_gradients(model, cross_entropy, x, y)
     found = torch.cat([g.flatten(1) for g in own.values()], dim=1)
     torch.testing.assert_close(found.double(), rows, rtol=1e-4, atol=1e-6)
-    right = 0
-    for engine in ENGINES:
-        try:
-            found = clipped_noisy_sum(model, cross_entropy, x, y, engine=engine, **CALL).flat
-        except InputError as refused:
-            assert engine == "bookkeeping"
-            assert "PReLU" in str(refused) or "layer of parameter" in str(refused)
-            continue
+    no_rule = name in ("a PReLU in two modules", "an LSTM twice")
+    for engine in ("auto", "vmap") if no_rule else ENGINES:
+        found = clipped_noisy_sum(model, cross_entropy, x, y, engine=engine, **CALL).flat
         torch.testing.assert_close(found.double(), clipped(rows, 0.3), rtol=1e-4, atol=1e-6)
-        right += 1
-    assert right >= 2
+    if no_rule:
+        with pytest.raises(InputError, match="layer of parameter"):
+            clipped_noisy_sum(model, cross_entropy, x, y, engine="bookkeeping", **CALL)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("at", [1, 2, 5, 9, 14])
+@pytest.mark.parametrize("at", [2, 9])
 def test_errors_and_interrupts_leave_the_model_as_it_was(call, error, at):
     """Raised in the ``at``-th call of the shared layer, of this call's or of the next one's."""
     model, (x, y) = Shared(nn.LayerNorm(4)), records()
@@ -184,16 +181,15 @@ def test_errors_and_interrupts_leave_the_model_as_it_was(call, error, at):
     model.layer.register_forward_hook(fail)
     before = objects(model)
     for _ in range(3):
-        try:
+        with contextlib.suppress(InputError, error):
             CALLS[call](model, x, y)
-        except (InputError, error):
-            assert objects(model) == before
+        assert objects(model) == before
     assert len(calls) >= at
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals on this system")
 def test_an_interrupt_at_any_moment_leaves_the_model_as_it_was():
-    """A timer raises, at a random moment of each of 300 calls, what Ctrl-C raises."""
+    """A timer raises, at a random moment of each of 150 calls, what Ctrl-C raises."""
     model, (x, y) = Shared(nn.LayerNorm(4)), records(4)
     before = objects(model)
     source = random.Random(0)
@@ -208,7 +204,7 @@ def test_an_interrupt_at_any_moment_leaves_the_model_as_it_was():
 
     earlier, interrupted = signal.signal(signal.SIGALRM, interrupt), 0
     try:
-        for _ in range(300):
+        for _ in range(150):
             try:
                 one()
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -218,7 +214,7 @@ def test_an_interrupt_at_any_moment_leaves_the_model_as_it_was():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, earlier)
-    assert interrupted > 50
+    assert interrupted > 20
 
 
 class Replaces(nn.Module):
@@ -261,7 +257,7 @@ def test_values_are_held_under_every_name_and_only_there():
     def call():
         assert model.a.weight is model.c.weight is held["c.weight"]
         assert model.b.weight is not held["c.weight"]
-        assert [name for name, _ in model.named_parameters()][0] == "a.weight"
+        assert next(iter(model.named_parameters()))[0] == "a.weight"
         del model.b.weight
         return model.a.bias is layer.bias
 

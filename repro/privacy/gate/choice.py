@@ -1,17 +1,13 @@
-"""Which engine a run uses, found once by trying it, and pinned."""
+"""Which engine a run uses, found by trying it, and kept while the model stays what it was."""
 
 from __future__ import annotations
 
 import contextlib
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MethodType
-from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from repro.errors import InputError
@@ -21,7 +17,9 @@ from repro.privacy.engines import ENGINES, Engine, Unsupported, choose
 from repro.privacy.gate.agreement import disagreement, measured
 from repro.privacy.gate.attributes import Attributes, refuse_kept_records
 from repro.privacy.gate.disturbance import disturbance
-from repro.privacy.gate.mixing import mixing_of_extremes, refuse_mixing
+from repro.privacy.gate.memory import Memory
+from repro.privacy.gate.mixing import Mixes, mixing_of_extremes, refuse_carried, refuse_mixing
+from repro.privacy.gate.naming import named, said
 from repro.privacy.gate.probe import (
     Alone,
     in_double,
@@ -29,10 +27,11 @@ from repro.privacy.gate.probe import (
     probe_sizes,
     records_alone,
 )
-from repro.privacy.holding import call_holding
+from repro.privacy.gate.state import attributes_of
+from repro.privacy.gate.watch import FAST, Tried, Voided, refuse_mixing_at, voided
 from repro.privacy.validation import check_batch, check_count, trainable_parameters
 
-_FAST, _REFERENCE = "bookkeeping", "vmap"
+_REFERENCE = "vmap"
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,17 @@ class EngineChoice:
     engine: Engine
     requested: str
     reason: str | None = None
+    tried: Tried = field(default_factory=Tried, compare=False, repr=False)
 
     def after(self, problem: Exception) -> EngineChoice:
         """The reference engine, where ``auto`` chose the fast one and that failed; else raises."""
-        if self.requested != "auto" or self.engine.name != _FAST:
+        unfit = self.requested != "auto" or self.engine.name != FAST
+        if unfit or isinstance(problem, Voided):
             raise problem
-        return EngineChoice(ENGINES[_REFERENCE], "auto", _said(problem))
+        return EngineChoice(ENGINES[_REFERENCE], "auto", said(problem))
+
+
+_MEMORY: Memory[EngineChoice] = Memory()
 
 
 def check_engine(
@@ -62,6 +66,7 @@ def check_engine(
     *,
     engine: str = "auto",
     views: int = 1,
+    at_once: int | None = None,
 ) -> EngineChoice:
     """The engine to use for this model and loss, tried on a few of these records.
 
@@ -70,20 +75,27 @@ def check_engine(
         The first few records are looked at, and none of what is computed leaves this function
         but the choice; B may be 0, and then nothing is tried.
     engine: ``auto`` (book-keeping where it is right, else vmap), ``bookkeeping`` or ``vmap``.
+    at_once: most records that a pass of the steps will hold; None: as many as are given here, and
+        no more than the fast engine takes at once.
 
     With all randomness fixed record by record, on batches of two sizes that are no dimension of
     a record, this compares the engine's per-record norms and clipped sum with ordinary autograd
-    on each record alone. What it found is remembered for this model, loss, shape, types and
-    mode, so that later calls cost microseconds. The model is left as it was.
+    on each record alone; for the fast engine also whether records are kept apart ``at_once``. What
+    it found is remembered for this model, loss, shape and types as long as the model looks the
+    same (modes, hooks, ``forward``, attributes, autocast: ``repro.privacy.gate.state``), so that
+    later calls cost well below a millisecond. The model is left as it was.
 
     A term of the loss that no record enters (a penalty on parameters) is then part of every
     record's loss, clipped with it: vmap does that; ``weight_decay`` is the better place for it.
 
-    Raises InputError by name for: records that mix; records that a forward pass writes to the
-    model or keeps on it; a parameter without a gradient; several
-    inputs; and what the reference engine cannot
-    differentiate (``nn.GRU``, activation checkpointing, sparse gradients). Raises ``Unsupported``
-    for an engine asked for by name that is wrong or fails for this model.
+    Records that mix only in larger batches than the first tries, or since the model was changed
+    after it had passed, are left to vmap, which takes each alone, with a RuntimeWarning.
+
+    Raises InputError by name for: other records that mix; records that a forward pass writes to
+    the model or keeps on it; a parameter without a gradient; several inputs; and what the
+    reference engine cannot differentiate (``nn.GRU``, activation checkpointing, sparse
+    gradients). Raises ``Unsupported`` for an engine asked for by name that is wrong or fails for
+    this model.
     """
     parameters = trainable_parameters(model)
     check_count("views", views)
@@ -92,43 +104,151 @@ def check_engine(
         raise InputError("engine", engine, f"one of auto, {', '.join(ENGINES)}")
     if not len(inputs):
         return EngineChoice(choose(engine, model), engine)
-    key = _key(model, loss_fn, inputs, targets, engine, views)
-    known = _remembered(model, key, loss_fn)
+    batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0), views)
+    known = _MEMORY.recall(batch, engine)
     if known is None:
-        batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0), views)
-        known = _decide(batch, engine)
-        _remember(model, key, loss_fn, known)
+        known = _decide(batch, engine, _MEMORY.passed_before(batch, engine))
+        _MEMORY.keep(batch, engine, known, known.tried.passes_change)
+        if known.tried.mixes:
+            _warn(known)
+    most = max(1, ENGINES[FAST].default_chunk // views)
+    return _at_size(batch, known, at_once or min(len(inputs), most))
+
+
+def still_right(choice: EngineChoice, batch: Batch, at_once: int) -> EngineChoice:
+    """``choice``, found earlier for this model or for another copy of it, or what took its place.
+
+    As ``check_engine``, it is tried anew where the model looks different, and where a pass holds
+    more records than were tried together.
+    """
+    if not len(batch):
+        return choice
+    known = _MEMORY.recall(batch, choice.requested)
+    if known is None and _MEMORY.passed_before(batch, choice.requested):
+        return check_engine(
+            batch.model,
+            batch.loss_fn,
+            batch.inputs,
+            batch.targets,
+            engine=choice.requested if choice.engine.name == FAST else choice.engine.name,
+            views=batch.views,
+            at_once=at_once,
+        )
+    if known is None:
+        _MEMORY.keep(batch, choice.requested, choice, choice.tried.passes_change)
+    elif choice.engine.name == FAST:
+        choice = known  # the same, or what it was given up for
+    return _at_size(batch, choice, at_once)
+
+
+def check_again(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    used: str,
+    at_once: int,
+) -> None:
+    """Raise ``Voided`` where the engine that has been ``used`` would not pass now."""
+    batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0))
+    try:
+        _decide(batch, used, used == _REFERENCE)
+        if used == FAST:
+            refuse_mixing_at(batch, at_once)
+    except InputError as problem:
+        raise voided(model, Tried(failed=said(problem))) from problem
+
+
+def give_up(batch: Batch, choice: EngineChoice, problem: Exception) -> EngineChoice:
+    """``choice.after(problem)``; where records mixed, from now on and with a warning."""
+    after = choice.after(problem)
+    if isinstance(problem, Mixes):
+        after.tried.mixes = True
+        _MEMORY.keep(batch, choice.requested, after)
+        _warn(after)
+    return after
+
+
+def _at_size(batch: Batch, known: EngineChoice, size: int) -> EngineChoice:
+    """``known``, or vmap where records mix in a batch of ``size``."""
+    tried = known.tried
+    if known.engine.name != FAST or (size <= tried.together and not tried.failed):
+        return known
+    try:
+        if tried.failed:
+            raise Mixes("model", type(batch.model).__name__, f"one that passes, now {tried.failed}")
+        refuse_mixing_at(batch, size)
+    except Mixes as problem:
+        _refuse_void(batch, tried)
+        if known.requested != "auto":
+            reason = f"vmap or auto for this model: {said(problem)}"
+            raise Unsupported("engine", known.requested, reason) from None
+        _decide(batch, _REFERENCE, True)
+        return give_up(batch, known, problem)
+    tried.together = size
     return known
 
 
-def _decide(batch: Batch, engine: str) -> EngineChoice:
+def _refuse_void(batch: Batch, tried: Tried) -> None:
+    """Raise ``Voided`` where records mix at a size that had passed, and sums were made since."""
+    if tried.failed or not tried.sums:
+        return
+    try:
+        refuse_mixing_at(batch, tried.together)
+    except Mixes as problem:
+        tried.failed = f"records mixed in a batch of {tried.together}"
+        raise voided(batch.model, tried) from problem
+
+
+def _warn(choice: EngineChoice) -> None:
+    warnings.warn(
+        f"records are taken one at a time (vmap), which keeps the clip bound: {choice.reason}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _decide(batch: Batch, engine: str, tolerant: bool) -> EngineChoice:
+    """tolerant: records that mix are left to the reference engine, not refused."""
     small, large = probe_sizes(batch)
     probe = probe_of(batch, large)
     first = replace(probe, inputs=probe.inputs[:small], targets=probe.targets[:small])
     with Attributes(batch.model) as attributes:
-        choice = _tried(first, probe, engine)
+        before = attributes_of(batch.model)
+        choice = _tried(first, probe, engine, tolerant)
+        after = attributes_of(batch.model)
         changed = attributes.changed()
     if changed:
         refuse_kept_records(probe)
+    places = {*before, *after}
+    choice.tried.passes_change = frozenset(p for p in places if before.get(p) != after.get(p))
     return choice
 
 
-def _tried(first: Batch, probe: Batch, engine: str) -> EngineChoice:
-    fast = ENGINES[_FAST]
-    if engine == _FAST:  # its own words about a layer say more than what autograd makes of it
+def _tried(first: Batch, probe: Batch, engine: str, tolerant: bool) -> EngineChoice:
+    fast = ENGINES[FAST]
+    if engine == FAST:  # its own words about a layer say more than what autograd makes of it
         choose(engine, probe.model)
-        _named(probe.model, "book-keeping", lambda: measured(fast, first))
-    found = _named(probe.model, "plain autograd", lambda: records_alone(probe))
-    _named(probe.model, "a batch", lambda: refuse_mixing(probe, found))
+        named(probe.model, "book-keeping", lambda: measured(fast, first))
+    found = named(probe.model, "plain autograd", lambda: records_alone(probe))
+    tried = Tried(together=len(probe), random=any(one.random for one in found))
     reason = None
+    try:
+        named(probe.model, "a batch", lambda: refuse_mixing(probe, found))
+    except Mixes as problem:
+        if not tolerant:
+            raise
+        tried.mixes, reason = True, said(problem)
+    named(probe.model, "a batch", lambda: refuse_carried(probe, found))
     if engine != _REFERENCE:
-        reason = _against(fast, (first, probe), found)
+        reason = reason or _against(fast, (first, probe), found)
         if reason is None:
-            return EngineChoice(fast, engine)
-        if engine == _FAST:
-            raise Unsupported("engine", _FAST, f"vmap or auto for this model: {reason}")
+            return EngineChoice(fast, engine, tried=tried)
+        if engine == FAST:
+            raise Unsupported("engine", FAST, f"vmap or auto for this model: {reason}")
     _check_reference(probe, found)
-    return EngineChoice(ENGINES[_REFERENCE], engine, reason)
+    return EngineChoice(ENGINES[_REFERENCE], engine, reason, tried)
 
 
 def _against(fast: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
@@ -151,7 +271,7 @@ def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> s
         try:
             reason = one()
         except Exception as problem:
-            reason = _said(problem)
+            reason = said(problem)
         if reason:
             return reason
     return None
@@ -160,7 +280,7 @@ def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> s
 def _check_reference(probe: Batch, found: Sequence[Alone]) -> None:
     """Refuse by name what the reference engine cannot do, or does not do as autograd does."""
     reference = ENGINES[_REFERENCE]
-    reason = _named(probe.model, "torch.func", lambda: _run(reference, probe, found))
+    reason = named(probe.model, "torch.func", lambda: _run(reference, probe, found))
     if reason is None:
         return
     with contextlib.suppress(Exception):  # gone in float64: it was rounding; else it is real
@@ -186,90 +306,3 @@ def _agrees_without_randomness(probe: Batch) -> bool:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-_T = TypeVar("_T")
-
-
-def _named(model: nn.Module, what: str, call: Callable[[], _T]) -> _T:
-    """``call()``, its exceptions as InputErrors that name the layer they come from."""
-    inside: list[tuple[str, nn.Module]] = []
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda module, args: inside.append((name, module))
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        inside.pop()
-
-    def again() -> None:
-        for name, module in model.named_modules():
-            module.register_forward_pre_hook(enter(name))
-            module.register_forward_hook(leave)
-        call()
-
-    try:
-        return call()
-    except InputError:
-        raise
-    except Exception as problem:
-        with contextlib.suppress(Exception):  # the same again, to see where
-            call_holding(model, {}, again, hooks=True)
-        name, module = inside[-1] if inside else ("", model)
-        raise InputError(
-            f"layer {name}" if name else "model",
-            type(module).__name__,
-            f"one that {what} can differentiate record by record, not {_said(problem)}",
-        ) from problem
-
-
-def _said(problem: Exception) -> str:
-    text = str(problem).strip().partition("\n")[0]
-    if isinstance(problem, InputError):
-        return text
-    return f"{type(problem).__name__}: {text[:200]}"
-
-
-# What was found for a model, as long as the model lives. A loss is held weakly too: it may well
-# refer to the model.
-_Known = OrderedDict[tuple[Any, ...], tuple[Callable[[], Any], EngineChoice]]
-_KNOWN: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
-_MOST = 16
-
-
-def _key(
-    model: nn.Module,
-    loss_fn: LossFunction,
-    inputs: Tensor,
-    targets: Tensor,
-    engine: str,
-    views: int,
-) -> tuple[Any, ...]:
-    loss = id(getattr(loss_fn, "__func__", loss_fn))  # a new bound method every time it is read
-    device = inputs.device.type
-    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    shapes = [(tuple(t.shape[1:]), t.dtype) for t in (inputs, targets)]
-    layers = tuple((type(m), m.training) for m in model.modules())
-    wanted = tuple((p.requires_grad, p.dtype, p.device) for p in model.parameters())
-    return (engine, views, autocast, loss, *shapes, layers, wanted)
-
-
-def _remembered(
-    model: nn.Module, key: tuple[Any, ...], loss_fn: LossFunction
-) -> EngineChoice | None:
-    known = _KNOWN.get(model)
-    held, choice = known.get(key, (None, None)) if known else (None, None)
-    return choice if held is not None and held() == loss_fn else None
-
-
-def _remember(
-    model: nn.Module, key: tuple[Any, ...], loss_fn: LossFunction, choice: EngineChoice
-) -> None:
-    reference = weakref.WeakMethod if isinstance(loss_fn, MethodType) else weakref.ref
-    try:
-        held: Callable[[], Any] = reference(loss_fn)
-    except TypeError:  # a builtin or slotted object: tried again every time
-        return
-    known = _KNOWN.setdefault(model, OrderedDict())
-    known[key] = (held, choice)
-    while len(known) > _MOST:
-        known.popitem(last=False)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from repro.errors import InputError
 from repro.privacy.batch import Batch
+from repro.privacy.gate.agreement import Tolerance
 from repro.privacy.gate.probe import Alone, alone, detached
 from repro.privacy.gate.randomness import fixed_randomness
 from repro.privacy.holding import call_holding
@@ -26,8 +27,19 @@ _FURTHER_SEEDS = range(1, 8)  # a model that mixes at random, one time in two: 1
 _EXTREMES = (0.0, 1e4, -1e4, 1e10, -1e10, 1e30, -1e30, math.nan, math.inf, -math.inf)
 
 
+class Mixes(InputError):
+    """Records mix in a batch of this model: right is only an engine that takes each alone."""
+
+
+def refuse_carried(probe: Batch, found: Sequence[Alone]) -> None:
+    """Raise InputError for outputs that depend on the passes before, in any engine."""
+    again = alone(probe, 0).outputs
+    if not _same_leaves(tree_leaves(again), tree_leaves(found[0].outputs), 1e-6):
+        _refuse(probe, "before it", InputError)
+
+
 def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
-    """Raise InputError if records mix, in the mode the model is in.
+    """Raise ``Mixes`` if records mix, in the mode the model is in.
 
     Every record is compared alone and together, then among companions that are quite different;
     its random numbers are the same each time. A model that draws some is tried with more of them.
@@ -35,13 +47,10 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
     together = forward(probe)
     for record, one in enumerate(found):
         if not _same(together, one.outputs, record, probe, _LOOSE):
-            _refuse(probe, "beside it")
+            _refuse(probe, "beside it", Mixes)
     others = _relatives(probe.inputs)
     for record in range(len(probe)):
         _compare_companions(probe, others, together, [record], seed=0)
-    again = alone(probe, 0).outputs
-    if not _same_leaves(tree_leaves(again), tree_leaves(found[0].outputs), 1e-6):
-        _refuse(probe, "before it")
     if any(one.random for one in found):
         for seed in _FURTHER_SEEDS:
             base = forward(probe, seed)
@@ -93,7 +102,24 @@ def _compare_companions(
     probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed: int
 ) -> None:
     if not _unmoved(probe, others, base, kept, seed):
-        _refuse(probe, "beside it")
+        _refuse(probe, "beside it", Mixes)
+
+
+def kept_apart(batch: Batch, kept: Sequence[int], seed: int, together: Any) -> bool:
+    """Whether, in a batch of just this size, outputs of ``kept`` are the same with all others
+    replaced; ``together``: what ``forward`` gives for the batch and seed."""
+    return _unmoved(batch, _relatives(batch.inputs), together, kept, seed)
+
+
+def as_alone(batch: Batch, record: int, together: Any, seed: int | None = None) -> bool:
+    """Whether a record's outputs in ``together``, the batch's, are about those of it alone. One
+    small forward pass. seed: as ``together`` was made by ``forward``; None for a model that draws
+    no random numbers, in any pass."""
+    rows = slice(record, record + 1)
+    one = replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows])
+    apart = _outputs(one) if seed is None else forward(one, seed)
+    tolerance = max(_LOOSE, Tolerance.of(batch).relative)
+    return _same(together, apart, record, batch, tolerance)
 
 
 def _unmoved(probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed: int) -> bool:
@@ -112,11 +138,17 @@ def _unmoved(probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed:
     )
 
 
-@torch.enable_grad()
 def forward(probe: Batch, seed: int = 0) -> Any:
     """The outputs for all records of the probe together."""
+    rows = len(probe) * probe.views
+    with fixed_randomness((rows,), probe.inputs.device, seed):
+        return _outputs(probe)
+
+
+@torch.enable_grad()
+def _outputs(probe: Batch) -> Any:
     rows = probe.rows()
-    with fixed_randomness((len(rows),), rows.device, seed), FrozenBuffers(probe.model) as buffers:
+    with FrozenBuffers(probe.model) as buffers:
         return detached(call_holding(probe.model, buffers.copies, lambda: probe.model(rows)))
 
 
@@ -175,8 +207,8 @@ def _same_leaves(left: Sequence[Any], right: Sequence[Any], tolerance: float) ->
     return True
 
 
-def _refuse(probe: Batch, where: str) -> None:
-    raise InputError(
+def _refuse(probe: Batch, where: str, kind: type[InputError]) -> None:
+    raise kind(
         "model",
         type(probe.model).__name__,
         f"one whose output for a record is the same whatever records stand {where}",

@@ -27,17 +27,24 @@ def fixed_randomness(
 
     lead: the leading dimensions that count records (or records and views) in this pass.
     """
+    with fixed_generators(device, seed):
+        before = _drawn_so_far()
+        with FixedRandomness(lead, device, seed) as mode:
+            yield mode
+        mode.used = mode.draws > 0 or before != _drawn_so_far()
+
+
+@contextmanager
+def fixed_generators(device: torch.device, seed: int = 0) -> Iterator[None]:
+    """The same without the part that does each record's operations on its own."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
-            before = _drawn_so_far()
             torch.manual_seed(seed)
-            with FixedRandomness(lead, device, seed) as mode:
-                yield mode
-            mode.used = mode.draws > 0 or before != _drawn_so_far()
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002

@@ -1,0 +1,134 @@
+"""Later looks at an engine that has passed, at the sizes and in the steps that really run.
+
+The gate tries a few records at the start. Here, in every step, one record of the batch goes
+through the model once more, alone; in one of 32 steps all of them do, half among other companions.
+So mixing that begins later (at some size, by a global variable, with the hundredth pass) is seen
+before the step is released, or, where it moves outputs by less than a hundredth, soon after.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from repro.errors import InputError
+from repro.privacy.batch import Batch
+from repro.privacy.engines import ClippedSum, Engine
+from repro.privacy.gate.mixing import Mixes, as_alone, forward, kept_apart
+from repro.privacy.gate.probe import detached, probe_of
+from repro.privacy.gate.state import Place
+from repro.privacy.holding import call_holding
+
+FAST = "bookkeeping"
+EVERY = 32  # sums, on average, between two that are tried in depth
+
+# Which steps and records are looked at: the same in every process that does the same.
+_turns = random.Random(0)
+
+
+class Voided(InputError):
+    """Records mixed in a state of the model that had passed: what was released with it before is
+    not covered by any guarantee."""
+
+
+@dataclass
+class Tried:
+    """What is known of a choice besides its engine; goes with it to copies of the model.
+
+    together: most records that were tried in one batch. random: whether passes draw random
+    numbers. mixes: the model mixes records, so that each must be taken alone. passes_change: what
+    a pass itself changes on modules. sums: made with it so far. failed: why it may not be used
+    any more.
+    """
+
+    together: int = 0
+    random: bool = True
+    mixes: bool = False
+    passes_change: frozenset[Place] = field(default_factory=frozenset)
+    sums: int = 0
+    failed: str | None = None
+
+
+def refuse_mixing_at(batch: Batch, size: int) -> None:
+    """Raise ``Mixes`` if records mix in a batch of ``size``: these, and relatives of them. Three
+    forward passes, one of them of one record."""
+    if len(batch) < size:
+        probe = probe_of(batch, size)
+    else:
+        probe = replace(batch, inputs=batch.inputs[:size], targets=batch.targets[:size])
+    together = forward(probe, 0)
+    if size > 1 and not (
+        as_alone(probe, _turns.randrange(size), together, seed=0)
+        and kept_apart(probe, _half(size), 0, together)
+    ):
+        raise _mixes(batch.model, size)
+
+
+def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
+    """The engine's sum, and a look at whether it is of records that were kept apart.
+
+    Raises ``Mixes`` where they were not, before anything is released: the step can be taken by
+    the reference engine. Raises ``Voided`` where this shows only in depth, so that sums before
+    this one may have mixed as well.
+    """
+    if engine.name != FAST or len(batch) < 2:
+        return engine.clipped_sum(batch)
+    record, in_depth = _turns.randrange(len(batch)), _turns.random() * EVERY < 1
+    if tried.random:
+        summed = engine.clipped_sum(batch)
+    else:
+        summed, outputs = _heard(engine, batch)
+        if not as_alone(batch, record, outputs):
+            raise _mixes(batch.model, len(batch))
+    if in_depth and not _kept_apart(batch):
+        if not tried.sums:
+            raise _mixes(batch.model, len(batch))
+        tried.failed = f"records mixed in a batch of {len(batch)}"
+        raise voided(batch.model, tried)
+    tried.sums += 1
+    return summed
+
+
+def voided(model: nn.Module, tried: Tried) -> Voided:
+    return Voided(
+        "model",
+        type(model).__name__,
+        "one whose output for a record is the same whatever records stand beside it: it passed "
+        f"before, now {tried.failed}, so what was released with it before has NO guarantee",
+    )
+
+
+def _mixes(model: nn.Module, size: int) -> Mixes:
+    return Mixes(
+        "model",
+        type(model).__name__,
+        "one whose output for a record is the same whatever records stand beside it, also in a "
+        f"batch of {size}",
+    )
+
+
+def _kept_apart(batch: Batch) -> bool:
+    """A random half of the records beside others than there are."""
+    seed = _turns.randrange(1000)
+    return kept_apart(batch, _half(len(batch)), seed, forward(batch, seed))
+
+
+def _half(size: int) -> list[int]:
+    return sorted(_turns.sample(range(size), size // 2))
+
+
+def _heard(engine: Engine, batch: Batch) -> tuple[ClippedSum, Any]:
+    """The sum, and the outputs (B · views, …) that the engine's pass has made it of."""
+    outputs: list[Any] = []
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.append(detached(output) if isinstance(output, Tensor) else None)
+
+    def call() -> ClippedSum:
+        batch.model.register_forward_hook(note)
+        return engine.clipped_sum(batch)
+
+    return call_holding(batch.model, {}, call, hooks=True), outputs[0]
