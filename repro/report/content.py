@@ -18,7 +18,7 @@ from repro.report.items import FIGURES, ITEMS, Item, find
 from repro.report.items.table2_drawn import privacy_summary
 from repro.report.items.table6_audit import audit_summary
 from repro.report.items.table7_overnight import build as overnight_tables
-from repro.report.items.table8_forensics import build as forensics_tables
+from repro.report.items.table8_forensics import forensics_summary
 from repro.report.methods import measured_table
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
@@ -61,7 +61,7 @@ def collect(sources: Sources) -> Content:
             privacy_summary(sources),
             *overnight_tables(sources),
             audit_summary(sources),
-            *forensics_tables(sources),
+            forensics_summary(sources),
         ],
         figures=[_figure(sources, item) for item in FIGURES if item.name in SHOWN_FIGURES],
         elsewhere=_elsewhere(sources),

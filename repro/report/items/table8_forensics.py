@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from repro.forensics.plan import ARRANGEMENTS, RELEASES, Arrangement, Settings
@@ -34,6 +35,12 @@ NOTES = (
 
 def build(sources: Sources) -> list[Table]:
     return [forensics_table(sources.side("forensics"))]
+
+
+def forensics_summary(sources: Sources) -> Table:
+    """Table 8 for the report, whose first screen says what the notes say."""
+    full = build(sources)[0]
+    return replace(full, notes=(), caption=f"{full.caption} Notes: tables/table8.md.")
 
 
 def forensics_table(record: dict[str, Any] | None) -> Table:
