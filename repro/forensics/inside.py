@@ -210,23 +210,23 @@ def client_app(
     flower: SimpleNamespace, settings: dict[str, Any], mods: list[Any], updates: np.ndarray
 ) -> Any:
     """Flower's ClientApp around a client that adds its hospital's fixed update to the model."""
-    shapes, examples = settings["shapes"], settings["examples"]
+    examples = settings["examples"]
 
-    class Hospital(flower.client.NumPyClient):  # type: ignore[misc, name-defined]
-        def __init__(self, update: np.ndarray) -> None:
-            self.update = arrays(update, shapes)
+    def fit(self: Any, parameters: list[np.ndarray], config: Any) -> Any:
+        moved = [p + u for p, u in zip(parameters, self.update, strict=True)]
+        return [part.astype(np.float32) for part in moved], examples, {}
 
-        def fit(self, parameters: Any, config: Any) -> Any:
-            moved = [p + u for p, u in zip(parameters, self.update, strict=True)]
-            return [part.astype(np.float32) for part in moved], examples, {}
+    def evaluate(self: Any, parameters: list[np.ndarray], config: Any) -> Any:
+        return 0.0, examples, {}
 
-        def evaluate(self, parameters: Any, config: Any) -> Any:
-            return 0.0, examples, {}
+    base = flower.client.NumPyClient
+    kind: Any = type("Hospital", (base,), {"fit": fit, "evaluate": evaluate})
 
     def hospital(context: Any) -> Any:
-        return Hospital(updates[context.node_id - 1]).to_client()
+        client = kind()
+        client.update = arrays(updates[context.node_id - 1], settings["shapes"])
+        return client.to_client()
 
-    hospital.__annotations__ = {"context": flower.common.Context}
     return flower.client.ClientApp(client_fn=hospital, mods=mods)
 
 
@@ -238,7 +238,8 @@ def arrange(
     rounds: int,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """A federation of ``len(updates)``: who failed where, and the models (1 + rounds, size)."""
-    log, models = Log(), []
+    log = Log()
+    models: list[np.ndarray] = []
     named = modifiers(flower, settings)
     app = client_app(flower, settings, [named[name] for name in arrangement["mods"]], updates)
     federation = Federation(flower, app, len(updates))

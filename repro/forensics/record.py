@@ -12,6 +12,7 @@ from repro.forensics.environments import Answer
 from repro.forensics.plan import ARRANGEMENTS, Settings
 
 FORMAT = 1
+_ALIKE = ("stage", "where", "exception", "message")
 
 
 def of_draws(draws: np.ndarray) -> dict[str, Any]:
@@ -52,12 +53,8 @@ def of_failures(failures: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Alike but for round and hospital: once, with how many messages of which rounds failed so."""
     alike: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in failures:
-        key = tuple(one[name] for name in ("stage", "where", "exception", "message"))
-        kept = alike.setdefault(
-            key,
-            {name: one[name] for name in ("stage", "where", "exception", "message")}
-            | {"messages": 0, "rounds": []},
-        )
+        what: dict[str, Any] = {name: one[name] for name in _ALIKE}
+        kept = alike.setdefault(tuple(what.values()), {**what, "messages": 0, "rounds": []})
         kept["messages"] += 1
         if one["round"] not in kept["rounds"]:
             kept["rounds"].append(one["round"])
