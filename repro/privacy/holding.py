@@ -59,8 +59,8 @@ def call_holding(
     attributes = [vars(module) for module in modules]
     # An interrupt is only raised between two steps of the interpreter, and each of these two is
     # one: the whole loop runs in C, so no interrupt finds a model that is half exchanged.
-    exchange = map(dict.update, attributes, during)
-    restore = map(dict.update, attributes, before)
+    update: Callable[[dict[str, Any], dict[str, Any]], None] = dict.update
+    exchange, restore = map(update, attributes, during), map(update, attributes, before)
     run_through = deque[Any](maxlen=0).extend
     try:
         run_through(exchange)
