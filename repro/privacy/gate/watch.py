@@ -12,13 +12,15 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from repro.errors import InputError
 from repro.privacy.batch import Batch
 from repro.privacy.engines import ClippedSum, Engine
+from repro.privacy.gate.attributes import Attributes
 from repro.privacy.gate.mixing import Mixes, as_alone, forward, kept_apart
-from repro.privacy.gate.probe import detached, probe_of
+from repro.privacy.gate.probe import detached
 from repro.privacy.gate.state import Place
 from repro.privacy.holding import call_holding
 
@@ -53,17 +55,17 @@ class Tried:
 
 
 def refuse_mixing_at(batch: Batch, size: int) -> None:
-    """Raise ``Mixes`` if records mix in a batch of ``size``: these, and relatives of them. Three
-    forward passes, one of them of one record."""
-    if len(batch) < size:
-        probe = probe_of(batch, size)
-    else:
-        probe = replace(batch, inputs=batch.inputs[:size], targets=batch.targets[:size])
-    together = forward(probe, 0)
-    if size > 1 and not (
-        as_alone(probe, _turns.randrange(size), together, seed=0)
-        and kept_apart(probe, _half(size), 0, together)
-    ):
+    """Raise ``Mixes`` if records mix in a batch of ``size``: of these, again and again where they
+    are fewer. Three forward passes, one of them of one record."""
+    if size < 2:
+        return
+    rows = torch.arange(size, device=batch.inputs.device) % len(batch)
+    probe = replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows])
+    with Attributes(batch.model):
+        together = forward(probe, 0)
+        record, half = _turns.randrange(size), _half(size)
+        right = as_alone(probe, record, together, seed=0) and kept_apart(probe, half, 0, together)
+    if not right:
         raise _mixes(batch.model, size)
 
 
@@ -81,7 +83,9 @@ def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
         summed = engine.clipped_sum(batch)
     else:
         summed, outputs = _heard(engine, batch)
-        if not as_alone(batch, record, outputs):
+        with Attributes(batch.model):
+            right = as_alone(batch, record, outputs)
+        if not right:
             raise _mixes(batch.model, len(batch))
     if in_depth and not _kept_apart(batch):
         if not tried.sums:
@@ -113,7 +117,8 @@ def _mixes(model: nn.Module, size: int) -> Mixes:
 def _kept_apart(batch: Batch) -> bool:
     """A random half of the records beside others than there are."""
     seed = _turns.randrange(1000)
-    return kept_apart(batch, _half(len(batch)), seed, forward(batch, seed))
+    with Attributes(batch.model):
+        return kept_apart(batch, _half(len(batch)), seed, forward(batch, seed))
 
 
 def _half(size: int) -> list[int]:
