@@ -67,7 +67,9 @@ def test_the_headlines_own_numbers():
     assert widest_test_error([]) == ""
 
 
-def test_records_that_do_not_say_how_many_images_are_left_out(sources):
+def test_records_that_do_not_say_how_many_images_are_left_out(tmp_path):
+    fake.store(tmp_path, ["fedavg"])
+    sources = Sources.of(tmp_path, profile="quick")
     assert trained_on(sources.evidence, "fedavg") == ""
     assert "trained on" not in answer(sources, []).table.caption
 
