@@ -14,6 +14,7 @@ from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import RELATIONS, Number
 from repro.accounting.events import (
+    FixedBatchGaussianEvent,
     GaussianEvent,
     NonPrivateEvent,
     PoissonSampledGaussianEvent,
@@ -92,6 +93,46 @@ def compose_epsilon(
         found[PLD] = pld.epsilon(delta)
     method = min(found, key=found.__getitem__)
     return Bound(found[method], method, order if method == RDP else None, found)
+
+
+def lower_epsilon(
+    counts: Mapping[PrivacyEvent, int], relation: str, unit: str, delta: float
+) -> float:
+    """An ε that no proof can go below at ``delta``; 0 where none is known.
+
+    For some data the events' true ε is at least this: only a bound from below makes a claim
+    false. Exact where every event is an unsampled Gaussian, close where they have a privacy loss
+    distribution. Fixed batches (replace-one): let all other records' gradients be 0, and exchange
+    one whose gradient has the clip norm for one whose gradient is 0. The noised sum then moves
+    exactly as under Poisson sampling at the same rate.
+    """
+    leaves = _leaves(counts)
+    if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
+        return math.inf
+    if (mu := _gaussian_mu(leaves, relation)) is not None:
+        return epsilon_of_mu(mu, delta) * (1 - 1e-9)
+    if any(isinstance(leaf, FixedBatchGaussianEvent) for leaf in leaves):
+        leaves = _as_poisson(leaves)
+        relation = checks.ZERO_OUT
+    if not accounts_for(leaves, relation):
+        return 0.0
+    pld = PLDAccountant(relation, unit)
+    for event, times in leaves.items():
+        pld.compose(event, times)
+    return pld.lower_epsilon(delta)
+
+
+def _as_poisson(leaves: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:
+    """Fixed batches as Poisson-sampled ones; what else there is stays."""
+    found: dict[PrivacyEvent, int] = {}
+    for leaf, times in leaves.items():
+        event = leaf
+        if isinstance(leaf, FixedBatchGaussianEvent):
+            event = PoissonSampledGaussianEvent(
+                leaf.noise_multiplier, leaf.sample_rate, unit=leaf.unit
+            )
+        found[event] = found.get(event, 0) + times
+    return found
 
 
 def _leaves(counts: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:

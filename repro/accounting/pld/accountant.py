@@ -12,27 +12,27 @@ import functools
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from repro.accounting import checks
 from repro.accounting.checks import ADD_REMOVE, RECORD, Number
 from repro.accounting.curves import check_proved
 from repro.accounting.events import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu, log_delta_of_mu
-from repro.accounting.pld.compose import plan
-from repro.accounting.pld.convert import Composition
-from repro.accounting.pld.grid import connect_dots
+from repro.accounting.pld.convert import lower_epsilon, upper_delta, upper_epsilon
+from repro.accounting.pld.grid import connect_dots, merge
+from repro.accounting.pld.plan import Guess, Parts, Plan, for_delta, for_epsilon
 from repro.accounting.pld.profile import Step
 from repro.errors import InputError
 
-_TAIL = 1e-6  # share of δ that is given up to losses left out, each time something is
-_TOLERANCE = 1.5e-4  # relative gain of halving the grid at which it is fine enough; the error is
-# about a third of that gain, since it falls with the square of the spacing
-_COARSEST = 5e-4  # spacing ÷ ε at which a grid may be fine enough
-_DELTA_TOLERANCE = 4e-3  # the same for δ, which moves by much more than ε does
-_REFINEMENTS = 10  # most halvings spent on a δ, and guesses of its size
-_FIRST_POINTS = 128  # of one step's losses, on the first grid
-_MOST_POINTS = 1 << 19  # of the composed loss, on the last one
+_TOLERANCE = 1e-4  # what the grid may add to ε, relative
+_DELTA_TOLERANCE = 1e-3  # to δ, which moves by much more than ε does
+_MOST_POINTS = 1 << 20  # of the composed loss
+_COARSE = 100.0  # times that: on the first grid, which tells which direction decides
+_CLOSE = 0.02  # relative change of ε at which a plan was made with the right one
+_MOST_TURNS = 5
+_FINER = 4  # times finer: the grid of a bound from below
 _MOST_STEPS = 10**12
-_SMALLEST_DELTA = 1e-280
 _SMALLEST_SIGMA = 1e-4  # e^{1/(2σ²)} and the losses of one step are then beyond any use
 
 #: Step → how often: what a composition of Gaussian steps comes down to.
@@ -94,6 +94,16 @@ class PLDAccountant:
         steps, mu = self._steps()
         return _epsilon(steps, mu, checks.delta(delta))
 
+    def lower_epsilon(self, delta: Number) -> float:
+        """An ε ≥ 0 that no proof can go below: there is data for which the truth is above it.
+
+        Of the pair of distributions that Zhu, Dong, Wang 2022 prove the worst; data that
+        attains it: one record's gradient of the clip norm at every step, all others 0. 0 where
+        nothing is known.
+        """
+        steps, mu = self._steps()
+        return _lower_epsilon(steps, mu, checks.delta(delta))
+
     def delta(self, epsilon: Number) -> float:
         """The smallest δ proved at ``epsilon`` ≥ 0, at most 1."""
         steps, mu = self._steps()
@@ -117,68 +127,81 @@ class PLDAccountant:
 
 @functools.lru_cache(maxsize=4096)
 def _epsilon(steps: _Steps, mu: float, delta: float) -> float:
-    """The larger ε of the two directions, on ever finer grids until that gains nothing."""
+    """The larger ε of the two directions."""
     if not steps:
         return epsilon_of_mu(mu, delta)
     if not _within_reach(steps, mu):
         return math.inf
-    removing, adding = (_Refinement(steps, mu, delta, way) for way in (False, True))
+    if _total_variation(_parts(steps, mu)) <= delta:
+        return 0.0
+    return _larger(steps, mu, delta).epsilon
+
+
+@functools.lru_cache(maxsize=4096)
+def _lower_epsilon(steps: _Steps, mu: float, delta: float) -> float:
+    """An ε that the truth is not below, in the direction that decides."""
+    if not steps:
+        return epsilon_of_mu(mu, delta) * (1 - 1e-9)
+    unseen = math.prod((1 - rate) ** count for sigma, rate, count in steps if sigma == 0)
+    if mu == math.inf or 1 - unseen > delta:  # the record itself is released, so often
+        return math.inf
+    if not _within_reach(steps, mu) or _total_variation(_parts(steps, mu)) <= delta:
+        return 0.0
+    return _larger(steps, mu, delta).lower()
+
+
+@functools.lru_cache(maxsize=64)
+def _larger(steps: _Steps, mu: float, delta: float) -> _Direction:
+    """The direction that decides, fine enough; every grid's ε is valid, so the other need not be.
+
+    Where both never are (ε is ∞ in each), either.
+    """
+    ways = [_Direction(_parts(steps, mu), delta, adding) for adding in (False, True)]
     while True:
-        # Every grid's ε is valid: only the direction that decides has to be fine.
-        larger = removing if removing.epsilon >= adding.epsilon else adding
+        larger = max(ways, key=lambda way: way.epsilon)
         if larger.settled:
-            return larger.epsilon
+            return larger
         larger.refine()
 
 
-class _Refinement:
-    """ε in one direction; every ``refine`` halves the grid's spacing."""
+class _Direction:
+    """ε in one direction (a record removed, or added), on grids planned with the last one's ε."""
 
-    def __init__(self, steps: _Steps, mu: float, delta: float, adding: bool) -> None:
-        self.steps, self.mu, self.delta, self.adding = steps, mu, delta, adding
+    def __init__(self, parts: Parts, delta: float, adding: bool) -> None:
+        self.parts, self.delta, self.adding = parts, delta, adding
         self.epsilon, self.settled = math.inf, False
-        self._first = _first_spacing(steps, mu, delta)
-        self._h, self._gain = self._first, math.inf
+        self._guess: Guess | None = None
+        self._turns = 0
 
     def refine(self) -> None:
-        composed = _composed(self.steps, self.mu, self.delta, self.adding, self._h)
-        last = composed is None or composed.zero
-        if composed is None:
-            epsilon = math.inf
-        else:
-            epsilon = 0.0 if composed.zero else composed.epsilon(self.delta)
-        gain = abs(self.epsilon - epsilon) / epsilon if 0 < epsilon < math.inf else math.inf
-        fine = gain <= _TOLERANCE and self._gain <= 10 * _TOLERANCE
-        # Where ε is one large loss, it may sit on the same point of two coarse grids.
-        fine = fine and self._h <= max(_COARSEST * epsilon, self._first / 64)
-        self.settled = fine or last or epsilon == 0
-        self.epsilon = min(self.epsilon, epsilon)
-        self._h, self._gain = self._h / 2, gain
+        tolerance = _TOLERANCE * (1 if self._turns else _COARSE)
+        where = self._plan(tolerance)
+        h, tail = where.spacing(where.needed), self._tail(where)
+        grids = [(connect_dots(step, self.adding, h, tail), count) for step, count in self.parts]
+        found = upper_epsilon(grids, where, self.delta)
+        self._turns += 1
+        last = self._guess.epsilon if self._guess else math.inf
+        close = last < math.inf and abs(found.epsilon - last) <= _CLOSE * last
+        self.settled = found.epsilon == 0 or close or self._turns == _MOST_TURNS
+        self.epsilon = min(self.epsilon, found.epsilon)
+        if 0 < found.epsilon < math.inf:
+            self._guess = found
 
+    def lower(self) -> float:
+        """An ε at which it is not (ε, δ)-DP in this direction, or 0."""
+        where = self._plan(_TOLERANCE)
+        h = where.spacing(min(_FINER * where.needed, _MOST_POINTS))
+        tail = self._tail(where)
+        merged = [(merge(step, self.adding, h, tail), count) for step, count in self.parts]
+        return lower_epsilon(merged, where, self.delta)
 
-def _within_reach(steps: _Steps, mu: float) -> bool:
-    smallest, most = min(sigma for sigma, _, _ in steps), sum(count for _, _, count in steps)
-    return mu < math.inf and smallest >= _SMALLEST_SIGMA and most <= _MOST_STEPS
+    def _plan(self, tolerance: float) -> Plan:
+        return for_delta(
+            self.parts, self.adding, self.delta, tolerance, _MOST_POINTS, self._guess
+        )
 
-
-def _composed(steps: _Steps, mu: float, delta: float, adding: bool, h: float) -> Composition | None:
-    """All steps on grids of spacing ``h``, planned for ``delta``; None if that is too fine."""
-    parts = [(Step(sigma, rate), count) for sigma, rate, count in steps]
-    if mu:
-        parts.append((Step(1 / mu), 1))
-    every = sum(count for _, count in parts)
-    tail = delta * _TAIL
-    grids = [(connect_dots(step, adding, h, tail / every), count) for step, count in parts]
-    composition = Composition(grids, plan(grids, delta, tail), tail)
-    return composition if composition.zero or composition.points <= _MOST_POINTS else None
-
-
-def _first_spacing(steps: _Steps, mu: float, delta: float) -> float:
-    """A spacing that puts ``_FIRST_POINTS`` into the widest step's losses."""
-    every = sum(count for _, _, count in steps) + 1
-    parts = [Step(sigma, rate) for sigma, rate, _ in steps] + ([Step(1 / mu)] if mu else [])
-    ranges = [step.range(delta * _TAIL / every) for step in parts]
-    return max(high - low for low, high in ranges) / _FIRST_POINTS
+    def _tail(self, where: Plan) -> float:
+        return where.tail / sum(count for _, count in self.parts)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -190,26 +213,26 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
         return 1.0 if mu == math.inf else min(1.0, math.exp(log_delta_of_mu(mu, epsilon)))
     if not _within_reach(steps, mu):
         return 1.0
-    return max(_delta_one_way(steps, mu, epsilon, adding) for adding in (False, True))
+    parts, found = _parts(steps, mu), 0.0
+    for adding in (False, True):
+        where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS)
+        h, tail = where.spacing(where.needed), where.tail / sum(count for _, count in parts)
+        grids = [(connect_dots(step, adding, h, tail), count) for step, count in parts]
+        found = max(found, upper_delta(grids, where, epsilon))
+    return found
 
 
-def _delta_one_way(steps: _Steps, mu: float, epsilon: float, adding: bool) -> float:
-    """δ on ever finer grids; tails and tilt need to know about which δ: the last one found."""
-    about, best, last_gain = 1e-6, 1.0, math.inf
-    h = _first_spacing(steps, mu, about)
-    for _ in range(_REFINEMENTS):
-        composed = _composed(steps, mu, about, adding, h)
-        if composed is None or (best < 1 and composed.points > _MOST_POINTS // 2):
-            break
-        if composed.zero:  # ε = 0 holds already at δ = about
-            best, about = min(best, about), about * 1e-3
-            if about < _SMALLEST_DELTA:
-                break
-            continue
-        found = composed.delta(epsilon)
-        gain = abs(best - found) / found
-        if gain <= _DELTA_TOLERANCE and last_gain <= 10 * _DELTA_TOLERANCE:
-            return min(best, found)
-        best, h, last_gain = min(best, found), h / 2, gain
-        about = min(max(best, _SMALLEST_DELTA), 0.5)
-    return best
+def _within_reach(steps: _Steps, mu: float) -> bool:
+    smallest, most = min(sigma for sigma, _, _ in steps), sum(count for _, _, count in steps)
+    return mu < math.inf and smallest >= _SMALLEST_SIGMA and most <= _MOST_STEPS
+
+
+def _parts(steps: _Steps, mu: float) -> Parts:
+    parts = [(Step(sigma, rate), count) for sigma, rate, count in steps]
+    return [*parts, (Step(1 / mu), 1)] if mu else parts
+
+
+def _total_variation(parts: Parts) -> float:
+    """δ at ε = 0, at most: the total variations of the steps add up."""
+    zero = np.zeros(1)
+    return sum(count * float(step.remove(zero)[0]) for step, count in parts) * (1 + 1e-9)

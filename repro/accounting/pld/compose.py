@@ -5,8 +5,10 @@ distribution is tilted, p_i → p_i·e^{θ·L_i}/M(θ), and the result is tilted
 Comput. Biol. 12(4), "sFFT"): rounding errors are then relative to the part of the distribution
 that decides ε, not to 1, and any δ can be asked for. What is left out is bounded and added:
 
-- sums outside the window, at most e^{K(λ) − λU} for any λ > 0 above U (Chernoff; K is the log
-  moment generating function), likewise below: counted as infinite loss.
+- sums above the window's high end U, at most e^{K(λ) − λU} for any λ > 0 (Chernoff; K is the log
+  moment generating function): counted as infinite loss. Sums below the window add nothing to δ(ε)
+  for an ε above its low end. Both wrap around to other places, where they are more, not less;
+  for a bound from below, what may have wrapped is subtracted.
 - rounding: transforms of vectors of sum 1 are off by at most a few log₂(n)·2⁻⁵², and the c-th
   power of one by c times that and |F|^(c−1); the mean over frequencies is added to every mass.
 """
@@ -20,81 +22,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.accounting.pld.grid import Grid
+from repro.accounting.pld.plan import Plan
 from repro.typing import Float, Shaped
 
 _EPS = 2.0**-52
-_LAMBDAS = np.geomspace(1 / 64, 64.0, 21)
 _EXPONENT_LIMIT = 600.0
-_TILTED_TAIL = 1e-6
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Distribution of the composed loss: ``masses`` at ``losses`` (rising), the rest at ∞."""
+    """Distribution of the composed loss, at ``losses`` (rising), from both sides.
+
+    masses: at most this much more than the truth, above the window's low end; ``infinite``: mass
+    at ∞. least: at most the truth, up to what wrapped around, whose mass beyond any ε is at most
+    ``wrapped(ε)``.
+    """
 
     losses: Float[np.ndarray, " losses"]
     masses: Float[np.ndarray, " losses"]
     infinite: float
+    least: Float[np.ndarray, " losses"]
     added: Float[np.ndarray, " losses"]  # what of each mass is the allowance for rounding
+    where: Plan
+    outside: tuple[float, float]  # K at the λ of ``where.around``
 
     def allowance(self, epsilon: float) -> float:
         """How much of the mass above ``epsilon`` stands for rounding errors."""
         return float(self.added[self.losses > epsilon].sum())
 
+    def wrapped(self, epsilon: float) -> float:
+        """Most that sums outside the window may have put above ``epsilon`` ≥ its low end.
 
-@dataclass(frozen=True)
-class Plan:
-    """Where the composed loss lies and how to tilt it, at one δ."""
-
-    low: float
-    high: float
-    tilt: float
-    zero: bool  # Chernoff alone shows that δ suffices at ε = 0
-
-    def points(self, h: float) -> int:
-        return fast_length(int((self.high - self.low) / h) + 3)
+        All of those below it, and those above by more than from the low end to ε.
+        """
+        low, high = float(self.losses[0]), float(self.losses[-1])
+        (down, up), tilt = self.where.aside, self.where.tilt
+        under = self.outside[0] + down * low
+        over = self.outside[1] - up * (high + epsilon - low)
+        return math.exp(min(float(np.logaddexp(under, over)) - tilt * epsilon + 1e-9, 0.0))
 
 
-def plan(parts: Sequence[tuple[Grid, int]], delta: float, tail: float) -> Plan:
-    """Bounds low ≤ Σ loss ≤ high, each missed with probability at most ``tail``, and the tilt.
-
-    The tilt is the λ of the best Chernoff bound at ``delta``: it moves the middle of the
-    distribution to where δ(ε) is about δ.
-    """
-    mean, variance = _moments(parts)
-    scale = math.sqrt(-2 * math.log(delta) / max(variance, 1e-300))
-    lambdas = scale * _LAMBDAS
-    up, down = _log_moments(parts, lambdas), _log_moments(parts, -lambdas[::3])
-    high = float(np.min((up - math.log(tail)) / lambdas))
-    low = float(np.max(-(down - math.log(tail)) / lambdas[::3]))
-    at_delta = (up - math.log(delta)) / lambdas
-    smallest = float(at_delta.min())
-    # The smallest tilt that is about as good: where one jump decides, larger ones gain nothing.
-    chosen = int(np.argmax(at_delta <= smallest + 1e-3 * abs(smallest)))
-    if chosen + 1 < len(lambdas):
-        # Tilted sums above the window would wrap around to where δ is decided, and loosen it.
-        later = lambdas[chosen + 1 :] - lambdas[chosen]
-        tilted = (up[chosen + 1 :] - up[chosen] - math.log(_TILTED_TAIL)) / later
-        high = max(high, float(tilted.min()))
-    most = sum(float(grid.losses[-1]) * count for grid, count in parts)
-    least = sum(float(grid.losses[0]) * count for grid, count in parts)
-    return Plan(
-        max(min(low, mean), least),
-        min(max(high, mean), most),
-        float(lambdas[chosen]),
-        smallest <= 0,
-    )
-
-
-def convolve(parts: Sequence[tuple[Grid, int]], where: Plan, tail: float) -> Sum:
+def convolve(parts: Sequence[tuple[Grid, int]], where: Plan) -> Sum:
     """Distribution of the sum of each grid's loss, ``count`` times; all grids share one h."""
     h = parts[0][0].h
-    n = where.points(h)
+    n = fast_length(int((where.high - where.low) / h) + 3)
     spectrum = np.ones(n // 2 + 1, dtype=np.complex128)
-    finite = log_moment = 0.0  # log probability that no loss is infinite; K(tilt)
+    finite = log_moment = off = 0.0  # log P(no loss is infinite); K(tilt), and its rounding
     for grid, count in parts:
         tilted, once = _tilted(grid, where.tilt)
         log_moment += count * once
+        off += count * 8 * _EPS * (1 + abs(once))
         index = np.arange(grid.first, grid.first + len(tilted)) % n
         once_spectrum = np.fft.rfft(np.bincount(index, weights=tilted, minlength=n))
         spectrum *= _power(once_spectrum, count)
@@ -105,13 +82,25 @@ def convolve(parts: Sequence[tuple[Grid, int]], where: Plan, tail: float) -> Sum
     losses = h * np.arange(start, start + n)
     tilted = np.roll(tilted, -(start % n))
     back = np.minimum(log_moment - where.tilt * losses, _EXPONENT_LIMIT)
+    wrong = off + 1e-12 * (1 + np.abs(back))
     with np.errstate(under="ignore"):
-        untilt = np.exp(back + 1e-12 * (1 + np.abs(back)))
+        untilt = np.exp(back + wrong)
         added = rounding * untilt
         masses = np.maximum(tilted, 0.0) * untilt + added
+        least = np.maximum(tilted - rounding, 0.0) * np.exp(back - wrong)
+    high = float(losses[-1])
+    bounds = _log_moments(parts, np.array([where.above, *where.around]))
+    beyond = math.exp(min(float(bounds[0]) - where.above * high, 0.0))
     # Far below where the tilt leads, the rounding added says nothing: no mass is above 1.
-    infinite = -math.expm1(finite) + 2 * tail
-    return Sum(losses, np.minimum(masses, 1.0), infinite, np.minimum(added, 1.0))
+    return Sum(
+        losses,
+        np.minimum(masses, 1.0),
+        -math.expm1(finite) + beyond,
+        least,
+        np.minimum(added, 1.0),
+        where,
+        (float(bounds[1]), float(bounds[2])),
+    )
 
 
 def _tilted(grid: Grid, tilt: float) -> tuple[Float[np.ndarray, " losses"], float]:
@@ -135,21 +124,11 @@ def _power(
 
 def _rounding(spectrum: Shaped[np.ndarray, " frequencies"], counts: Sequence[int], n: int) -> float:
     """What each output may be off by: as |F| ≤ 1, |∏F^c|/|F_k| is at most |∏F^c|^(1 − 1/c_k)."""
-    once = (4 * math.log2(n) + 8) * _EPS
+    once = (4 * math.log2(n) + 64) * _EPS  # 64: for the exponents that tilting rounds
     size = np.minimum(np.abs(spectrum), 1.0)
     with np.errstate(under="ignore"):
         powers = sum(count * float(np.mean(size ** (1 - 1 / count))) for count in counts)
     return 2 * once * (powers + float(size.mean()))
-
-
-def _moments(parts: Sequence[tuple[Grid, int]]) -> tuple[float, float]:
-    mean = variance = 0.0
-    for grid, count in parts:
-        weights = grid.masses / grid.masses.sum()
-        centre = float(weights @ grid.losses)
-        mean += count * centre
-        variance += count * float(weights @ (grid.losses - centre) ** 2)
-    return mean, variance
 
 
 def _log_moments(

@@ -8,72 +8,92 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
-from repro.accounting.pld.compose import Plan, Sum, convolve
-from repro.accounting.pld.grid import Grid
+from repro.accounting.pld.compose import Sum, convolve
+from repro.accounting.pld.grid import Grid, Merged, slip
+from repro.accounting.pld.plan import Guess, Plan
+from repro.typing import Float
 
 _UP = 1 + 1e-12
+_DOWN = 1 - 1e-9
 _EXPONENT_LIMIT = 650.0
-_SHARE = 1e-3  # of δ, that rounding may be before another tilt is tried
+_SHARE = 1e-2  # of δ, that rounding may be before another tilt is tried
 _TILTS = 8  # tried, each a quarter of the last
 
 
-@dataclass(frozen=True)
-class Composition:
-    """Grids with their counts, and the plan for adding their losses up at one δ."""
+def upper_epsilon(grids: Sequence[tuple[Grid, int]], where: Plan, delta: float) -> Guess:
+    """The smallest ε ≥ 0 at ``delta`` of the composed grids, rounded up; ∞ if there is none.
 
-    grids: Sequence[tuple[Grid, int]]
-    plan: Plan
-    tail: float
-
-    @property
-    def zero(self) -> bool:
-        """Whether ε = 0 holds at the planned δ, as Chernoff's bound alone shows."""
-        return self.plan.zero
-
-    @property
-    def points(self) -> int:
-        return self.plan.points(self.grids[0][0].h)
-
-    def epsilon(self, delta: float) -> float:
-        """The smallest ε ≥ 0 at ``delta``.
-
-        Every tilt gives a valid one. Where the planned tilt leads so far that what decides is
-        the allowance for rounding, gentler ones are tried.
-        """
-        best, where = math.inf, self.plan
-        for _ in range(_TILTS):
-            total = convolve(self.grids, where, self.tail)
-            best = min(best, epsilon_of(total, delta))
-            if total.allowance(best) <= _SHARE * delta:
-                break
-            where = replace(where, tilt=where.tilt / 4)
-        return best
-
-    def delta(self, epsilon: float) -> float:
-        """The smallest δ at ``epsilon``, in the same way."""
-        best, where = 1.0, self.plan
-        for _ in range(_TILTS):
-            total = convolve(self.grids, where, self.tail)
-            best = min(best, delta_of(total, epsilon))
-            if total.allowance(epsilon) <= _SHARE * best:
-                break
-            where = replace(where, tilt=where.tilt / 4)
-        return best
+    Every tilt gives a valid one. Where the planned tilt leads so far that what decides is the
+    allowance for rounding, gentler ones are tried.
+    """
+    best = Guess(math.inf, 0.0)
+    for _ in range(_TILTS):
+        total = convolve(grids, where)
+        left = delta * (1 - 1e-12) - total.infinite
+        found = epsilon_of(total.losses, total.masses, left)
+        if found >= best.epsilon:
+            break
+        # dδ/dε = −e^ε·Q(L > ε) = δ − P(L > ε)
+        above = total.infinite + float(total.masses[total.losses > found].sum())
+        best = Guess(found, max(above / delta - 1, 0.0))
+        if total.allowance(found) <= _SHARE * delta:
+            break
+        where = where.gentler()
+    return best
 
 
-def epsilon_of(total: Sum, delta: float) -> float:
-    """The smallest ε ≥ 0 with δ(ε) ≤ ``delta``, rounded up; ∞ if the mass at ∞ alone exceeds it."""
-    left = delta * (1 - 1e-12) - total.infinite
+def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) -> float:
+    """The smallest δ at ``epsilon``, in the same way, at most 1."""
+    best = 1.0
+    for _ in range(_TILTS):
+        total = convolve(grids, where)
+        if total.losses[0] <= epsilon:  # else sums below the window would be missing
+            found = total.infinite + _hockey_stick(total.losses, total.masses, epsilon)
+            best = min(best, found * _UP)
+        if total.allowance(epsilon) <= _SHARE * best:
+            break
+        where = where.gentler()
+    return best
+
+
+def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float) -> float:
+    """An ε at which the composed steps are not (ε, δ)-DP, or 0: see ``grid`` for the proof."""
+    t = slip(parts, where.tail)
+    # On the grid the sums lie t higher than their merged losses do.
+    moved = where.shifted(t)
+    total = convolve([(part.grid, count) for part, count in parts], moved)
+    needed = delta * _UP + where.tail
+    losses = total.losses - t
+    least_known = max(float(losses[0]), 0.0) * (1 + 1e-9)  # δ below it is not known
+    at = epsilon_of(losses, total.least, needed)
+    for _ in range(_TILTS):
+        if not least_known < at < math.inf:
+            break
+        # What wrapped around is bounded at ``at``, so for every ε above it too.
+        found = epsilon_of(losses, total.least, needed + total.wrapped(at + t))
+        if found >= at:
+            return max(at * _DOWN - 1e-12, 0.0)
+        at = found * 0.999
+    return 0.0
+
+
+def epsilon_of(
+    losses: Float[np.ndarray, " losses"], masses: Float[np.ndarray, " losses"], left: float
+) -> float:
+    """The smallest ε ≥ 0 with Σ_{L > ε} p·(1 − e^{ε − L}) ≤ ``left``, rounded up.
+
+    At least the smallest loss, below which nothing is known; ∞ if ``left`` ≤ 0.
+    """
     if left <= 0:
         return math.inf
-    kept = total.losses > 0
-    losses, masses = total.losses[kept], total.masses[kept]
+    floor = max(float(losses[0]), 0.0)
+    kept = losses > floor
+    losses, masses = losses[kept], masses[kept]
     if not len(losses):
-        return 0.0
+        return floor
     above = np.cumsum(masses[::-1])[::-1]  # P(L ≥ L_j)
     # e^{−L} in units of e^{−L_j} at the loss that will decide: no overflow, no underflow there.
     around = losses[max(int(np.searchsorted(-above, -left)) - 1, 0)]
@@ -85,16 +105,16 @@ def epsilon_of(total: Sum, delta: float) -> float:
     j = int(exceeds[-1]) + 1 if len(exceeds) else 0
     if j == len(losses):
         return math.inf
+    low = float(losses[j - 1]) if j else floor
     if above[j] <= left:
         # Even without the subtraction: only possible at the lower end, or by rounding.
-        return float(losses[j - 1]) * _UP if j else 0.0
+        return low * _UP
     epsilon = float(around) + math.log(float(above[j] - left)) - math.log(float(other[j]))
-    low = float(losses[j - 1]) if j else 0.0
     return min(max(epsilon, low), float(losses[j])) * _UP
 
 
-def delta_of(total: Sum, epsilon: float) -> float:
-    """δ at ``epsilon`` ≥ 0, rounded up, at most 1."""
-    beyond = total.losses > epsilon
-    shares = -np.expm1(epsilon - total.losses[beyond])
-    return min(1.0, (total.infinite + float(total.masses[beyond] @ shares)) * _UP)
+def _hockey_stick(
+    losses: Float[np.ndarray, " losses"], masses: Float[np.ndarray, " losses"], epsilon: float
+) -> float:
+    beyond = losses > epsilon
+    return float(masses[beyond] @ -np.expm1(epsilon - losses[beyond]))

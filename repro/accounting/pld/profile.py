@@ -31,6 +31,22 @@ from repro.typing import Float
 _NARROW = 0.25  # below this μ the two Mills ratios nearly cancel, and the drop is integrated
 _BULK = -5.0  # left of it the normal tail is close to 1 and a Mills ratio would be large
 _LARGE = 30.0  # e^−30 is below the rounding of 1 + …
+_OUTLINE = 1 / 32  # spacing of an outline's points, in deviations of the noise
+_EPS = 2.0**-52
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Sets of outcomes of one step, each with all its outcomes merged into one.
+
+    losses: log(P/Q) of each cell, off by at most ``error``; masses under Q and under P, rounded
+    down.
+    """
+
+    losses: Float[np.ndarray, " cells"]
+    error: Float[np.ndarray, " cells"]
+    plain: Float[np.ndarray, " cells"]
+    mixed: Float[np.ndarray, " cells"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +61,50 @@ class Step:
         return 1 / self.sigma
 
     def range(self, tail: float) -> tuple[float, float]:
-        """(low, high): losses of ``remove`` beyond which κ is at most ``tail``.
+        """(low, high): losses of ``remove`` beyond which κ, or that of ``add``, is ≤ ``tail``.
 
-        δ_G(a) ≤ 1 − Φ(a/μ − μ/2) ≤ e^{−x²/2} at a = μ(x + μ/2).
+        δ_G(a) ≤ 1 − Φ(x) at a = μ(x + μ/2). Above, κ_remove is q times that; below, at −a,
+        κ_add = y·q·e^{−a}·δ_G(a) ≤ δ_G(a), and κ_remove is less.
         """
-        x = math.sqrt(-2 * math.log(tail))
-        a = self.mu * (x + self.mu / 2)
-        return -abs(_mixed(-a, self.rate)), _mixed(a, self.rate)
+        x = np.array([_deviations(tail), _deviations(tail / self.rate)])
+        low, high = _mixed(self.mu * (x + self.mu / 2) * [-1, 1], self.rate)
+        return float(low), float(high)
+
+    def outline(
+        self, tail: float
+    ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+        """(losses of ``remove``, log of Q's masses) at some hundred points; not rounded.
+
+        Trapezoidal in units of the noise, which is exact to double precision for a Gaussian;
+        only what is within ``tail`` of 0 or of μ, and with losses that end where ``range`` does.
+        """
+        x = _deviations(tail)
+        near = np.arange(-x, x, _OUTLINE)
+        if self.mu > 2 * x:
+            z = np.concatenate([near, self.mu + near])
+        else:
+            z = np.arange(-x, self.mu + x, _OUTLINE)
+        losses = _mixed(self.mu * (z - self.mu / 2), self.rate)
+        losses = np.minimum(losses, self.range(tail)[1])
+        return losses, -z * z / 2 + math.log(_OUTLINE / math.sqrt(2 * math.pi))
+
+    def cells(self, edges: Float[np.ndarray, " edges"]) -> Cells:
+        """What lies between losses ``edges`` (m,), rising: m + 1 cells, the outer two open.
+
+        The loss of ``remove`` is above an edge where the noise z is above (log c)/μ + μ/2.
+        """
+        log_c = _unmixed(edges, self.rate)
+        z = np.concatenate([[-np.inf], log_c / self.mu + self.mu / 2, [np.inf]])
+        plain, off = _between(z)
+        shifted, off_shifted = _between(z - self.mu)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ratio = shifted / plain
+            losses = _mixed(np.log(ratio), self.rate)
+            moved = self.rate * (ratio * off + off_shifted) / plain
+            error = 2 * moved / (1 + self.rate * (ratio - 1)) + 4 * _EPS * np.abs(losses)
+        mixed = (1 - self.rate) * plain + self.rate * shifted
+        off_mixed = (1 - self.rate) * off + self.rate * off_shifted
+        return Cells(losses, error, plain - off, mixed - off_mixed)
 
     def remove(self, epsilon: Float[np.ndarray, " losses"]) -> Float[np.ndarray, " losses"]:
         """κ_remove at losses ε (m,), any sign → (m,)."""
@@ -68,11 +121,36 @@ class Step:
             return np.where(other > 0, np.exp(epsilon + np.log(other)), 0.0)
 
 
-def _mixed(a: float, rate: float) -> float:
+def _deviations(tail: float) -> float:
+    """x ≥ 1 with 1 − Φ(x) ≤ ``tail``, if tail is less than 0.158."""
+    from scipy.special import ndtri  # here, so that importing the accountant stays cheap
+
+    return max(1.0, -float(ndtri(min(tail, 0.5))) * (1 + 1e-12))
+
+
+def _mixed(a: Float[np.ndarray, " losses"], rate: float) -> Float[np.ndarray, " losses"]:
     """log(1 + q(e^a − 1)), the loss of the sampled step where the Gaussian one has a."""
-    if a > _LARGE:
-        return a + math.log(rate) + math.log1p((1 - rate) / rate * math.exp(-a))
-    return math.log1p(rate * math.expm1(a)) if rate < 1 else a
+    if rate == 1:
+        return a
+    with np.errstate(under="ignore"):
+        far = a + math.log(rate) + np.log1p((1 - rate) / rate * np.exp(-np.maximum(a, 0.0)))
+        return np.where(a > _LARGE, far, np.log1p(rate * np.expm1(np.minimum(a, _LARGE))))
+
+
+def _between(
+    z: Float[np.ndarray, " edges"],
+) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
+    """(P(z_i < N(0, 1) < z_{i+1}), how far that may be off), from the tail that is smaller."""
+    from scipy.special import ndtr  # here, so that importing the accountant stays cheap
+
+    right = z[:-1] > 0
+    near = np.where(right, -z[:-1], z[1:])
+    far = np.where(right, -z[1:], z[:-1])
+    with np.errstate(under="ignore"):
+        tail = ndtr(near)
+        mass = tail - ndtr(far)
+    size = np.minimum(np.abs(near), 40.0)  # beyond, the tail is 0 in double precision
+    return mass, (8 + 2 * size * size) * _EPS * tail
 
 
 def _unmixed(epsilon: Float[np.ndarray, " losses"], rate: float) -> Float[np.ndarray, " losses"]:
