@@ -11,109 +11,38 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from repro.accounting import checks
 from repro.accounting.calibration import calibrate_noise_multiplier
-from repro.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE, Number, Relation
-from repro.accounting.composition import BEST, Bound, compose_epsilon
-from repro.accounting.events import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
-from repro.accounting.gaussian import basic_composition, classical_sigma, gaussian_sigma
-from repro.errors import InputError
+from repro.accounting.checks import (
+    ADD_REMOVE,
+    HOSPITAL,
+    RECORD,
+    REPLACE_ONE,
+    ZERO_OUT,
+    Relation,
+)
+from repro.accounting.claim import PER_RECORD, SAMPLINGS, SHUFFLED, UPDATE, Claim
+from repro.accounting.composition import BEST, compose_epsilon, lower_epsilon
+from repro.accounting.gaussian import basic_composition, gaussian_sigma
+from repro.accounting.shuffled import shuffled_lower_epsilon
 
-UPDATE, PER_RECORD = "update", "record"
-LEVELS = (UPDATE, PER_RECORD)
+__all__ = ["AFTER_SUM", "RELEASED", "SERVER", "Claim", "Finding", "Verdict", "check", "shown"]
 
 SERVER = "server, one update"
 AFTER_SUM = "after an honest secure sum"
 RELEASED = "whoever sees the model"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What a paper or a program says of itself.
-
-    clip_norm: largest L2 norm of what one unit contributes (level "update": a client's whole
-    update; level "record": one record's gradient). sigma: noise deviation per coordinate, in the
-    unit of clip_norm; or noise_multiplier: sigma ÷ clip_norm; or neither, and sigma is what the
-    classical formula gives for ``epsilon``, ``delta`` and ``sensitivity``. sensitivity: what the
-    noise was computed from (default: clip_norm). rounds: releases of a client's update, or
-    rounds of ``steps`` record-level steps each. clients: in the federation; client_rate: share
-    of them in a round; honest: share of those whose noise really is in the sum and unknown to
-    the server. noise_added: False where the program is known to discard its noise.
-    """
-
-    clip_norm: Number
-    delta: Number
-    epsilon: Number | None = None
-    sensitivity: Number | None = None
-    sigma: Number | None = None
-    noise_multiplier: Number | None = None
-    rounds: Number = 1
-    clients: Number = 1
-    client_rate: Number = 1.0
-    secure_aggregation: bool = False
-    honest: Number = 1.0
-    level: str = UPDATE
-    sample_rate: Number = 1.0
-    steps: Number = 1
-    noise_added: bool = True
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        checks.positive("clip_norm", self.clip_norm)
-        checks.delta(self.delta)
-        for field in ("epsilon", "sensitivity"):
-            if getattr(self, field) is not None:
-                checks.positive(field, getattr(self, field))
-        if self.sigma is not None:
-            checks.non_negative("sigma", self.sigma)
-        if self.noise_multiplier is not None:
-            checks.noise_multiplier(self.noise_multiplier)
-        if self.sigma is not None and self.noise_multiplier is not None:
-            raise InputError("noise_multiplier", self.noise_multiplier, "sigma or this, not both")
-        if self.sigma is None and self.noise_multiplier is None and self.epsilon is None:
-            raise InputError("sigma", None, "one of sigma, noise_multiplier and epsilon")
-        checks.count("rounds", self.rounds, least=1)
-        checks.count("clients", self.clients, least=1)
-        checks.count("steps", self.steps, least=1)
-        checks.sample_rate(self.sample_rate)
-        checks.one_of("level", self.level, LEVELS)
-        for field in ("client_rate", "honest"):
-            checks.real(field, getattr(self, field), lambda x: 0 < x <= 1, "above 0, at most 1")
-
-    @property
-    def noise(self) -> float:
-        """σ that is said to be added, per coordinate of one contribution."""
-        if self.sigma is not None:
-            return float(self.sigma)
-        if self.noise_multiplier is not None:
-            return float(self.noise_multiplier) * float(self.clip_norm)
-        assert self.epsilon is not None
-        return classical_sigma(self.epsilon, self.claimed_sensitivity, self.delta)
-
-    @property
-    def claimed_sensitivity(self) -> float:
-        return float(self.clip_norm if self.sensitivity is None else self.sensitivity)
-
-    @property
-    def in_sum(self) -> int:
-        """Clients whose noise is in one sum, the honest ones; at least the one protected."""
-        return max(1, math.floor(float(self.clients) * self.client_rate * self.honest + 1e-9))
-
-    def event(self, sigma: float) -> PrivacyEvent:
-        multiplier = sigma / float(self.clip_norm)
-        if self.level == PER_RECORD:
-            return PoissonSampledGaussianEvent(multiplier, self.sample_rate)
-        return GaussianEvent(multiplier, unit=HOSPITAL)
-
-    @property
-    def releases(self) -> int:
-        """Noised releases that touch one unit, in all rounds."""
-        return int(self.rounds) * (int(self.steps) if self.level == PER_RECORD else 1)
+_MOVES = {ADD_REMOVE: "adding or removing", REPLACE_ONE: "replacing", ZERO_OUT: "blanking out"}
+_TIGHT = 0.99  # a lower bound this close to the upper one: the two are one number to a reader
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What holds for one view and relation. sigma_needed: per contribution, for the claimed ε."""
+    """What holds for one view and relation.
+
+    epsilon_round and epsilon_total are proved; no proof can go below epsilon_lower in total.
+    sigma_needed: per contribution, for the claimed ε.
+    """
 
     view: str
     unit: str
@@ -121,6 +50,7 @@ class Finding:
     sensitivity: float
     epsilon_round: float
     epsilon_total: float
+    epsilon_lower: float
     method: str
     sigma_needed: float | None
 
@@ -137,7 +67,7 @@ class Verdict:
     nominal_round: float  # were the claimed sensitivity true
     nominal_total: float
     basic: tuple[float, float] | None  # the claimed budget added up over the rounds: (ε, δ)
-    holds: bool | None  # None: no ε was claimed
+    holds: bool | None  # None: no ε was claimed, or it is neither proved nor refuted here
     words: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -152,6 +82,7 @@ class Verdict:
             "clip_norm": self.claim.clip_norm,
             "sensitivity_claimed": self.claim.claimed_sensitivity,
             "level": self.claim.level,
+            "sampling": self.claim.sampling if self.claim.level == PER_RECORD else None,
             "rounds": self.claim.rounds,
             "nominal": {
                 "epsilon_round": self.nominal_round,
@@ -170,14 +101,20 @@ def check(claim: Claim) -> Verdict:
         for view in _views(claim)
         for unit, relation in _stated(claim)
     )
-    nominal = _nominal(claim, 1), _nominal(claim, claim.releases)
+    nominal = _nominal(claim, 1), _nominal(claim, int(claim.rounds))
     basic = None
     if claim.epsilon is not None:
         basic = basic_composition(claim.epsilon, claim.delta, claim.rounds)
     first = findings[0]
-    holds = None if claim.epsilon is None else first.epsilon_total <= claim.epsilon
+    holds = None if claim.epsilon is None else _holds(first, float(claim.epsilon))
     words = _words(claim, findings, nominal, holds)
     return Verdict(claim, findings, *nominal, basic, holds, words)
+
+
+def _holds(finding: Finding, epsilon: float) -> bool | None:
+    if finding.epsilon_total <= epsilon:
+        return True
+    return False if finding.epsilon_lower > epsilon else None
 
 
 def _views(claim: Claim) -> list[str]:
@@ -189,37 +126,41 @@ def _views(claim: Claim) -> list[str]:
 def _stated(claim: Claim) -> list[tuple[str, Relation]]:
     """(unit, relation); a record is covered by replacing the update it is part of."""
     if claim.level == PER_RECORD:
-        return [(RECORD, ADD_REMOVE)]
+        return [(RECORD, SAMPLINGS[claim.sampling])]
     return [(HOSPITAL, ADD_REMOVE), (HOSPITAL, REPLACE_ONE), (RECORD, REPLACE_ONE)]
 
 
 def _finding(claim: Claim, view: str, unit: str, relation: Relation) -> Finding:
     share = math.sqrt(claim.in_sum) if view == AFTER_SUM else 1.0
-    once = int(claim.steps) if claim.level == PER_RECORD else 1
     factor = 2.0 if relation == REPLACE_ONE else 1.0
-    total = _epsilon(claim, claim.noise * share, relation, claim.releases)
+    sigma, delta = (claim.noise * share if claim.noise_added else 0.0), float(claim.delta)
+    all_rounds = claim.spent(sigma, int(claim.rounds))
+    event_unit = next(iter(all_rounds)).unit  # a record is covered by its update's event
+    total = compose_epsilon(all_rounds, relation, event_unit, delta)
+    if claim.level == PER_RECORD and claim.sampling == SHUFFLED:
+        passes = claim.passes(int(claim.rounds))
+        lower = shuffled_lower_epsilon(sigma / float(claim.clip_norm), passes, delta)
+    else:
+        lower = lower_epsilon(all_rounds, relation, event_unit, delta)
     return Finding(
         view=view,
         unit=unit,
         relation=relation,
         sensitivity=factor * float(claim.clip_norm),
-        epsilon_round=_epsilon(claim, claim.noise * share, relation, once).epsilon,
+        epsilon_round=compose_epsilon(claim.spent(sigma, 1), relation, event_unit, delta).epsilon,
         epsilon_total=total.epsilon,
+        epsilon_lower=min(lower, total.epsilon),
         method=total.method,
         sigma_needed=_sigma_needed(claim, factor, share),
     )
 
 
-def _epsilon(claim: Claim, sigma: float, relation: Relation, releases: int) -> Bound:
-    event = claim.event(sigma if claim.noise_added else 0.0)
-    return compose_epsilon({event: releases}, relation, event.unit, float(claim.delta))
-
-
-def _nominal(claim: Claim, releases: int) -> float:
+def _nominal(claim: Claim, rounds: int) -> float:
     """ε if one unit could move the release by no more than the claimed sensitivity."""
     scaled = claim.noise * float(claim.clip_norm) / claim.claimed_sensitivity
-    event = claim.event(scaled)
-    return compose_epsilon({event: releases}, ADD_REMOVE, event.unit, float(claim.delta)).epsilon
+    counts, (_, relation) = claim.spent(scaled, rounds), _stated(claim)[0]
+    unit = next(iter(counts)).unit
+    return compose_epsilon(counts, relation, unit, float(claim.delta)).epsilon
 
 
 def _sigma_needed(claim: Claim, factor: float, share: float) -> float | None:
@@ -229,8 +170,16 @@ def _sigma_needed(claim: Claim, factor: float, share: float) -> float | None:
     clip = float(claim.clip_norm)
     if claim.level == UPDATE:
         return gaussian_sigma(claim.epsilon, factor * clip, claim.rounds, claim.delta) / share
+    if claim.sampling == SHUFFLED:
+        passes = claim.passes(int(claim.rounds)).most
+        return gaussian_sigma(claim.epsilon, clip, passes, claim.delta)
     multiplier, _ = calibrate_noise_multiplier(
-        claim.epsilon, claim.delta, claim.sample_rate, claim.releases, accountant=BEST
+        claim.epsilon,
+        claim.delta,
+        claim.sample_rate,
+        int(claim.rounds) * int(claim.steps),
+        relation=SAMPLINGS[claim.sampling],
+        accountant=BEST,
     )
     return multiplier * clip
 
@@ -245,19 +194,21 @@ def _words(
         return (
             f"No noise is added: clipping at {claim.clip_norm:g} alone guarantees nothing "
             "(ε = ∞), for anybody, in any view. "
-            + _claimed(claim, "The claim does not hold.", "There is no guarantee to state.")
+            + _claimed(claim, f"The claim {_SAID[holds]}.", "There is no guarantee to state.")
         )
     parts = []
     if claim.epsilon is not None:
         parts.append(
-            f"The claim of ε = {claim.epsilon:g} at δ = {claim.delta:g} "
-            + ("holds" if holds else "does not hold")
-            + f" for adding or removing one {unit} over {over} ({first.view})."
+            f"The claim of ε = {claim.epsilon:g} at δ = {claim.delta:g} {_SAID[holds]} for "
+            f"{_MOVES[first.relation]} one {unit} over {over} ({first.view})."
         )
-    parts.append(
-        f"True ε: {shown(first.epsilon_round)} in one round and {shown(first.epsilon_total)} in "
-        f"total ({first.view}, at δ = {claim.delta:g})."
-    )
+    once, total = shown(first.epsilon_round), shown(first.epsilon_total)
+    if tight := first.epsilon_lower >= _TIGHT * first.epsilon_total:
+        found = f"{once} in one round and {total} in total"
+    else:
+        found = f"at most {once} in one round, "
+        found += f"between {shown(first.epsilon_lower)} and {total} in total"
+    parts.append(f"True ε: {found} ({first.view}, at δ = {claim.delta:g}).")
     if claim.claimed_sensitivity < float(claim.clip_norm) * (1 - 1e-12):
         parts.append(
             f"The noise was computed for a sensitivity of {claim.claimed_sensitivity:g}, but "
@@ -274,7 +225,8 @@ def _words(
     ]
     if claim.epsilon is not None and first.sigma_needed is not None:
         parts.append(
-            f"ε = {claim.epsilon:g} in total needs σ = {first.sigma_needed:.3g} "
+            f"ε = {claim.epsilon:g} in total {'needs' if tight else 'is proved for'} "
+            f"σ = {first.sigma_needed:.3g} "
             f"({'has' if holds else 'instead of'} {claim.noise:.3g})."
         )
     if claim.level == UPDATE:
@@ -282,6 +234,9 @@ def _words(
     else:
         parts.append("A whole client is not protected.")
     return " ".join(parts)
+
+
+_SAID = {True: "holds", False: "does not hold", None: "is not proved here"}
 
 
 def _claimed(claim: Claim, with_claim: str, without: str) -> str:

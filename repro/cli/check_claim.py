@@ -1,6 +1,7 @@
 """``repro check-claim``: what a published (ε, δ) claim really guarantees, in words to quote.
 
-Needs no torch. Exit 0 whether or not the claim holds; ``--json`` says which in ``holds``.
+Needs no torch. Exit 0 whether or not the claim holds; ``--json`` says which in ``holds``: true,
+false, or null where ε is proved neither to be within the claim nor to be above it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ What to look for in a paper or in its code, and the option for it:
   sensitivity    what the noise was computed from, if that is not the clip norm: --sensitivity
   the claim      --epsilon and --delta
   repetition     --rounds; for --level record also --steps a round and --sample-rate
+  sampling       for --level record: --sampling poisson (each record with that probability), fixed
+                 (batches of one size, drawn afresh: per record replaced) or shuffled (each record
+                 once a pass, what data loaders do: proved without amplification)
   who sees what  --clients, --client-rate, --secure-aggregation; --honest is the share of the
                  clients in a sum whose noise really is in it and unknown to the server
 
 The answer: the true epsilon per unit and view, of one round and in total, the sigma that the
-claim would need, and a verdict. Client sampling earns no amplification here, since the server
-knows who took part; the worst client takes part in every round.
+claim would need, and a verdict. A claim holds where a proof reaches it, does not hold where the
+true epsilon is proved to be above it, and is else "not proved here": between two bounds.
+Client sampling earns no amplification here, since the server knows who took part; the worst client
+takes part in every round.
 
 examples:
   repro check-claim --case paper
@@ -53,6 +59,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (kind, text) in _OPTIONS.items():
         parser.add_argument(f"--{name}", type=kind, metavar=name[0].upper(), help=text)
     parser.add_argument("--level", choices=["update", "record"], help="what is clipped and noised")
+    parser.add_argument(
+        "--sampling",
+        choices=["poisson", "fixed", "shuffled"],
+        help="record level: how records come into a step (default: poisson)",
+    )
     parser.add_argument(
         "--secure-aggregation", action="store_true", default=None, help="only sums are seen"
     )
@@ -104,7 +115,7 @@ def _claim(arguments: argparse.Namespace) -> Claim:
         for name, field in fields.items()
         if (value := getattr(arguments, name.replace("-", "_"))) is not None
     }
-    for name in ("level", "secure_aggregation"):
+    for name in ("level", "sampling", "secure_aggregation"):
         if getattr(arguments, name) is not None:
             given[name] = getattr(arguments, name)
     if arguments.noise_discarded:
@@ -129,14 +140,14 @@ def _text(verdict: Verdict, case: str | None) -> str:
     lines = [] if case is None else [CASES[case][0], ""]
     lines += [verdict.words, ""]
     header = f"{'view':<28}{'unit':<10}{'relation':<13}{'sensitivity':>12}"
-    header += f"{'ε, 1 round':>12}{'ε, total':>12}{'σ needed':>10}"
+    header += f"{'ε, 1 round':>12}{'ε, total':>12}{'at least':>10}{'σ needed':>10}"
     lines.append(header)
     for finding in verdict.findings:
         needed = "–" if finding.sigma_needed is None else f"{finding.sigma_needed:.3g}"
         lines.append(
             f"{finding.view:<28}{finding.unit:<10}{finding.relation.value:<13}"
             f"{finding.sensitivity:>12g}{shown(finding.epsilon_round):>12}"
-            f"{shown(finding.epsilon_total):>12}{needed:>10}"
+            f"{shown(finding.epsilon_total):>12}{shown(finding.epsilon_lower):>10}{needed:>10}"
         )
     if verdict.basic is not None and verdict.claim.rounds != 1:
         total, delta = verdict.basic

@@ -59,3 +59,42 @@ def relative(value: float, truth: mpmath.mpf) -> float:
     """(value − truth)/truth, computed in 50 digits."""
     with mpmath.workdps(DIGITS):
         return float(mpmath.mpf(value) / truth - 1)
+
+
+def delta_of_one_step(sigma: float, rate: float, epsilon: float, adding: bool) -> mpmath.mpf:
+    """δ at ε ≥ 0 straight from the definition: P(S) − e^ε·Q(S) of the best set S, at 60 digits."""
+    with mpmath.workdps(60):
+        sigma, rate, epsilon = map(mpmath.mpf, (sigma, rate, epsilon))
+
+        def tail(x: mpmath.mpf, mean: int) -> mpmath.mpf:  # P(N(mean, σ²) > x)
+            return mpmath.ncdf((mean - x) / sigma)
+
+        y = mpmath.exp(-epsilon if adding else epsilon)
+        c = 1 + (y - 1) / rate
+        if c <= 0:
+            return mpmath.mpf(0)
+        x = sigma**2 * mpmath.log(c) + mpmath.mpf(1) / 2  # where the mixture is y times the noise
+        mixed, plain = (1 - rate) * tail(x, 0) + rate * tail(x, 1), tail(x, 0)
+        if adding:
+            return (1 - plain) - (1 - mixed) / y
+        return mixed - y * plain
+
+
+def epsilon_of_one_step(sigma: float, rate: float, delta: float) -> float:
+    """The larger ε of both directions, by bisection on the definition."""
+    worst = mpmath.mpf(0)
+    with mpmath.workdps(60):
+        for adding in (False, True):
+            low, high = mpmath.mpf(0), mpmath.mpf(1)
+            if delta_of_one_step(sigma, rate, low, adding) <= delta:
+                continue
+            while delta_of_one_step(sigma, rate, high, adding) > delta:
+                high *= 2
+            for _ in range(60):
+                middle = (low + high) / 2
+                if delta_of_one_step(sigma, rate, middle, adding) > delta:
+                    low = middle
+                else:
+                    high = middle
+            worst = max(worst, high)
+    return float(worst)

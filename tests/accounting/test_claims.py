@@ -97,6 +97,53 @@ def test_record_level():
     assert "A whole client is not protected" in verdict.words
 
 
+def record_level(**more):
+    given = {"clip_norm": 1.0, "noise_multiplier": 1.0, "level": "record", "delta": 1e-6}
+    return check(Claim(**{**given, "sample_rate": 0.01, "steps": 1000, **more}))
+
+
+def test_three_answers():
+    """Proved, refuted by a bound from below, and neither: between the two no claim is false."""
+    found = record_level().findings[0]
+    lower, upper = found.epsilon_lower, found.epsilon_total
+    assert 2.1 < lower < upper < 2.13  # dp-accounting: 2.1246
+    assert record_level(epsilon=upper).holds is True
+    assert record_level(epsilon=lower * 0.999).holds is False
+    between = record_level(epsilon=(lower + upper) / 2)
+    assert between.holds is None
+    assert "is not proved here for adding or removing one record" in between.words
+    assert "does not hold" not in between.words
+    assert between.as_dict()["holds"] is None
+
+
+def test_small_rates_and_many_steps():
+    """σ = 1, q = 1e-3, 10⁴ steps: dp-accounting proves 0.555, and 10 % above that holds."""
+    settings = {"sample_rate": 1e-3, "steps": 10_000}
+    assert record_level(**settings, epsilon=0.61).holds is True
+    assert record_level(**settings, epsilon=0.5).holds is False
+
+
+def test_fixed_batches_and_shuffled_passes():
+    """What is proved and what cannot be are far apart, so there is much that is neither."""
+    fixed = record_level(sampling="fixed", epsilon=3.0)
+    (found,) = fixed.findings
+    assert found.relation == REPLACE_ONE
+    assert found.method == "rdp"
+    assert found.epsilon_lower == record_level().findings[0].epsilon_lower
+    assert fixed.holds is None
+    assert "between 2.12 and" in fixed.words
+    assert "replacing one record" in fixed.words
+    shuffled = record_level(sampling="shuffled", epsilon=1.0)
+    (found,) = shuffled.findings
+    assert found.epsilon_total == gaussian_epsilon(1.0, 1.0, 10, 1e-6)  # ten passes
+    assert 1.0 < found.epsilon_lower < found.epsilon_total
+    assert shuffled.holds is False
+    assert record_level(sampling="shuffled", epsilon=found.epsilon_total).holds is True
+    middle = record_level(sampling="shuffled", epsilon=0.9 * found.epsilon_total)
+    assert middle.holds is None
+    assert middle.findings[0].sigma_needed > 1.0
+
+
 def test_the_noise_needed_makes_the_claim_true():
     """Put back, the σ that is asked for holds, and 1 % less does not."""
     claim = CASES["paper"][1]
@@ -134,6 +181,7 @@ def test_a_claim_that_holds():
         ({"honest": 0}, "honest"),
         ({"client_rate": 1.5}, "client_rate"),
         ({"level": "patient"}, "level"),
+        ({"sampling": "cyclic"}, "sampling"),
         ({"sample_rate": 2}, "sample_rate"),
     ],
 )

@@ -17,6 +17,7 @@ KEYS = {
     "clip_norm",
     "sensitivity_claimed",
     "level",
+    "sampling",
     "rounds",
     "nominal",
     "findings",
@@ -61,6 +62,20 @@ def test_ones_own_claim(capsys):
     got = ask(capsys, *words.split(), "--epsilon=3", "--delta=1e-5")
     assert got["holds"] is True
     assert [f["unit"] for f in got["findings"]] == ["record"]
+
+
+def test_neither_proved_nor_refuted(capsys):
+    """``holds`` is null, and the text says between what ε is."""
+    words = "--clip=1 --noise-multiplier=1 --level=record --sampling=shuffled --sample-rate=0.01"
+    words = [*words.split(), "--steps=1000", "--delta=1e-6", "--epsilon=15"]
+    got = ask(capsys, *words)
+    assert got["holds"] is None
+    assert got["sampling"] == "shuffled"
+    assert got["findings"][0]["epsilon_lower"] < 15 < got["findings"][0]["epsilon_total"]
+    assert main(["check-claim", *words]) == 0
+    text = capsys.readouterr().out
+    assert "is not proved here" in text
+    assert "between" in text
 
 
 @pytest.mark.parametrize(

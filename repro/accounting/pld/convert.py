@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repro.accounting.pld.compose import Sum, convolve
+from repro.accounting.pld.compose import convolve
 from repro.accounting.pld.grid import Grid, Merged, slip
 from repro.accounting.pld.plan import Guess, Plan
 from repro.typing import Float

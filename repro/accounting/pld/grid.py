@@ -51,11 +51,18 @@ class Grid:
         return self.h * np.arange(self.first, self.first + len(self.masses))
 
 
-def connect_dots(step: Step, adding: bool, h: float, tail: float) -> Grid:
-    """The dominating grid of spacing ``h`` for one step and direction; mass at ∞ ≲ ``tail``."""
+def connect_dots(
+    step: Step, adding: bool, h: float, tail: float, least: float = -math.inf
+) -> Grid:
+    """The dominating grid of spacing ``h`` for one step and direction; mass at ∞ ≲ ``tail``.
+
+    Losses below ``least`` are raised to it: the polygon may begin anywhere. Adding a rarely
+    sampled record has losses of 0 to q, and with next to no probability some thousand times −q.
+    """
     low, high = step.range(tail)
     if adding:
         low, high = -high, -low
+    low = max(low, least)
     first, last = min(-1, math.floor(low / h)), max(1, math.ceil(high / h))
     losses = h * np.arange(first, last + 1)
     kappa = (step.add(losses) if adding else step.remove(losses)) * (1 + _LIFT)
@@ -77,13 +84,19 @@ class Merged:
     above: Float[np.ndarray, " losses"]
 
 
-def merge(step: Step, adding: bool, h: float, tail: float) -> Merged:
+def merge(
+    step: Step, adding: bool, h: float, tail: float, least: float = -math.inf
+) -> Merged:
     """The merged outcomes of one step on a grid of spacing ``h``; those beyond ``tail`` in one.
+
+    Those below ``least`` are left out: less mass is less to tell apart.
 
     The grid is moved so that the heaviest outcome's merged loss is on a point: where half of the
     mass is at the smallest loss, log(1 − q), d would else be far from symmetric.
     """
     low, high = step.range(tail)
+    cut = (high if adding else -low) > -least
+    low, high = (low, min(high, -least)) if adding else (max(low, least), high)
     first, last = math.floor(low / h) - 1, math.ceil(high / h) + 1
     edges = h * (np.arange(first, last) + 0.5)
     for _ in range(2):
@@ -91,6 +104,8 @@ def merge(step: Step, adding: bool, h: float, tail: float) -> Merged:
         masses = found.plain if adding else found.mixed
         with np.errstate(invalid="ignore"):
             kept = (masses > 0) & (found.plain > 0) & (found.error < 1e-3)
+        if cut:
+            kept[-1 if adding else 0] = False
         masses = np.where(kept, masses, 0.0)
         above = np.where(kept, found.losses, 0.0) - h * np.arange(first, last + 1)
         heaviest = int(np.argmax(masses))

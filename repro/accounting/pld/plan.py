@@ -62,6 +62,11 @@ class Plan:
         """Mass at an infinite loss that may be given away."""
         return self.delta * _TAIL
 
+    @property
+    def least(self) -> float:
+        """A loss of one step that takes any sum out of the window, to below it."""
+        return 2 * (self.low - self.high)
+
     def spacing(self, points: int) -> float:
         return (self.high - self.low) / (points - 4)
 
