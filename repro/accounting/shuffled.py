@@ -90,7 +90,7 @@ def _best(
     spread = np.sqrt(passes * likely * unlikely)[:, None]
     middle = (passes * likely)[:, None] + spread * np.linspace(-8, 8, _LEAST)
     m = np.clip(np.ceil(middle), 1, passes)
-    with np.errstate(divide="ignore", invalid="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         # P(X ≥ m) is the regularised incomplete beta function I_p(m, n − m + 1).
         here = betainc(m, passes - m + 1, likely[:, None]) * (1 - _ALLOWANCE)
         there = betainc(m, passes - m + 1, other[:, None]) * (1 + _ALLOWANCE)

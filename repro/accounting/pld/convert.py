@@ -16,6 +16,7 @@ from repro.accounting.pld.grid import Grid, Merged, slip
 from repro.accounting.pld.plan import Guess, Plan
 from repro.typing import Float
 
+_EPS = 2.0**-52
 _UP = 1 + 1e-12
 _DOWN = 1 - 1e-9
 _EXPONENT_LIMIT = 650.0
@@ -52,7 +53,7 @@ def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) 
         total = convolve(grids, where)
         if total.losses[0] <= epsilon:  # else sums below the window would be missing
             found = total.infinite + _hockey_stick(total.losses, total.masses, epsilon)
-            best = min(best, found * _UP)
+            best = min(best, found * (1 + 1e-9))
         if total.allowance(epsilon) <= _SHARE * best:
             break
         where = where.gentler()
@@ -62,18 +63,20 @@ def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) 
 def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float) -> float:
     """An ε at which the composed steps are not (ε, δ)-DP, or 0: see ``grid`` for the proof."""
     t = slip(parts, where.tail)
+    if not math.isfinite(t):
+        return 0.0
     # On the grid the sums lie t higher than their merged losses do.
     moved = where.shifted(t)
     total = convolve([(part.grid, count) for part, count in parts], moved)
     needed = delta * _UP + where.tail
     losses = total.losses - t
     least_known = max(float(losses[0]), 0.0) * (1 + 1e-9)  # δ below it is not known
-    at = epsilon_of(losses, total.least, needed)
+    at = epsilon_of(losses, total.least, needed, -1.0)
     for _ in range(_TILTS):
         if not least_known < at < math.inf:
             break
         # What wrapped around is bounded at ``at``, so for every ε above it too.
-        found = epsilon_of(losses, total.least, needed + total.wrapped(at + t))
+        found = epsilon_of(losses, total.least, needed + total.wrapped(at + t), -1.0)
         if found >= at:
             return max(at * _DOWN - 1e-12, 0.0)
         at = found * 0.999
@@ -81,9 +84,12 @@ def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float
 
 
 def epsilon_of(
-    losses: Float[np.ndarray, " losses"], masses: Float[np.ndarray, " losses"], left: float
+    losses: Float[np.ndarray, " losses"],
+    masses: Float[np.ndarray, " losses"],
+    left: float,
+    outward: float = 1.0,
 ) -> float:
-    """The smallest ε ≥ 0 with Σ_{L > ε} p·(1 − e^{ε − L}) ≤ ``left``, rounded up.
+    """The smallest ε ≥ 0 with Σ_{L > ε} p·(1 − e^{ε − L}) ≤ ``left``, rounded up (−1: down).
 
     At least the smallest loss, below which nothing is known; ∞ if ``left`` ≤ 0.
     """
@@ -100,6 +106,8 @@ def epsilon_of(
     with np.errstate(under="ignore"):
         scaled = masses * np.exp(np.minimum(around - losses, _EXPONENT_LIMIT))
         other = np.cumsum(scaled[::-1])[::-1]  # Q(L ≥ L_j)·e^{around}
+        # Each of the sums of up to n terms, one after another, is off by at most n·2⁻⁵³.
+        above = above * (1 + outward * 4 * _EPS * np.arange(len(losses), 0, -1))
         at_loss = above - np.exp(np.minimum(losses - around, _EXPONENT_LIMIT)) * other
     exceeds = np.flatnonzero(at_loss > left)
     j = int(exceeds[-1]) + 1 if len(exceeds) else 0

@@ -117,7 +117,7 @@ def merge(
 
 
 def slip(parts: Sequence[tuple[Merged, int]], tail: float) -> float:
-    """t with P(Σd < −t) ≤ ``tail``; it is negative where the grid was moved down."""
+    """t with P(Σd < −t) ≤ ``tail``: negative where the grid was moved down, ∞ if none is found."""
     variance = 0.0
     for part, count in parts:
         weights = part.grid.masses / part.grid.masses.sum()
@@ -130,11 +130,12 @@ def slip(parts: Sequence[tuple[Merged, int]], tail: float) -> float:
 def _chernoff(parts: Sequence[tuple[Merged, int]], s: float, tail: float) -> float:
     total, rounding = -math.log(tail), 0.0
     for part, count in parts:
-        weights = part.grid.masses / part.grid.masses.sum()
-        centre = float(weights @ part.above)
+        kept = part.grid.masses > 0
+        weights, above = part.grid.masses[kept] / part.grid.masses.sum(), part.above[kept]
+        centre = float(weights @ above)
         with np.errstate(over="ignore", under="ignore"):
             # Taken about the mean, so that a large count does not magnify rounding.
-            away = np.expm1(np.minimum(-s * (part.above - centre), 700.0))
-        total += count * (math.log1p(float(weights @ away)) - s * centre)
-        rounding += 1e-14 * count * float(weights @ np.abs(part.above))
+            away = float(weights @ np.expm1(-s * (above - centre)))
+        total += count * (math.log1p(away) - s * centre)
+        rounding += 1e-14 * count * float(weights @ np.abs(above))
     return total / s + rounding
