@@ -15,9 +15,9 @@ def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Replace ``path`` by ``content`` atomically, surviving a crash at any moment.
 
     The temporary file lies beside the target (a rename across file systems is a copy), and both
-    it and the folder are flushed before the function returns.
+    it and the folder are flushed before the function returns. Text is UTF-8 in any locale.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = _utf8(content) if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -44,11 +44,16 @@ def remove_parts(folder: Path) -> None:
 def write_changed(path: Path, content: str) -> None:
     """As ``write_whole``, but a file that holds ``content`` already is left as it is."""
     try:
-        if path.read_bytes() == content.encode():
+        if path.read_bytes() == _utf8(content):
             return
     except OSError:
         pass  # missing or unreadable: it is written
     write_whole(path, content)
+
+
+def _utf8(text: str) -> bytes:
+    """Bytes of a file name that are no text become ``\\udcff``, which JSON reads back as given."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _flush_folder(folder: Path) -> None:

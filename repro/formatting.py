@@ -17,9 +17,12 @@ def small(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def to_json(data: Any) -> str:
-    """Strict JSON: ∞ and NaN, which JSON lacks, become the strings "inf", "-inf", "nan"."""
-    return json.dumps(_strict(data), ensure_ascii=False, allow_nan=False)
+def to_json(data: Any, *, ascii_only: bool = False) -> str:
+    """Strict JSON: ∞ and NaN, which JSON lacks, become the strings "inf", "-inf", "nan".
+
+    ascii_only: other characters as ``\\u`` escapes, which mean the same to any reader.
+    """
+    return json.dumps(_strict(data), ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _strict(value: Any) -> Any:

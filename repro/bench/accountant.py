@@ -77,7 +77,8 @@ def _imports(names: list[str], repeats: int, note: str) -> list[Row]:
             done = subprocess.run(
                 [sys.executable, "-W", "ignore", "-c", code.format(_MODULES[name])],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=True,
             )
             if turn:

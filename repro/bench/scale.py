@@ -177,7 +177,9 @@ def launch(job: Job, ranks: int) -> dict[str, Any]:
     if ranks > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         words = [*launcher, *words]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         raise RuntimeError(f"a job of {ranks} ranks failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout)

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from repro.cli.legible import make_legible
 from repro.cli.output import Outcome, emit
 from repro.errors import InputError
 from repro.version import __version__
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 success, 2 bad input or a file system that refuses (both one line on stderr), 130 Ctrl-C;
     the commands with further ones say so in their help.
     """
+    make_legible()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         return _top_level(words)

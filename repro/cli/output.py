@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from repro.cli.legible import takes_utf8
 from repro.formatting import to_json
 
 
@@ -27,10 +28,18 @@ def emit(outcome: Outcome, *, as_json: bool) -> None:
     if not outcome.shown:
         return
     try:
-        print(to_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
+        print(_json(outcome.data) if as_json else outcome.text, file=sys.stdout, flush=True)
     except OSError as problem:
         # The interpreter flushes once more at exit, and must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError):  # `| head` has what it wanted
             problem.filename = "standard output"
             raise
+
+
+def _json(data: dict[str, Any]) -> str:
+    """In UTF-8, which is what a reader expects (RFC 8259, section 8.1), else in ASCII, which is
+    part of it. So too where a file name holds bytes that are no text."""
+    text = to_json(data)
+    lossless = takes_utf8(sys.stdout) and not any("\ud800" <= c <= "\udfff" for c in text)
+    return text if lossless else to_json(data, ascii_only=True)

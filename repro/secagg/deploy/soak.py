@@ -267,7 +267,7 @@ def _check_sums(federation: Federation, outcome: Outcome) -> None:
     """Each mean against its survivors' own, in float64; an oracle without the protocol."""
     attendance: Counter[int] = Counter()
     for path in sorted(federation.results.glob("*.json")):
-        summary = json.loads(path.read_text())
+        summary = json.loads(path.read_text(encoding="utf-8"))
         survivors = summary["survivors"]
         weights = np.array([federation.weight(one) for one in survivors], dtype=np.float64)
         vectors = np.stack([federation.vector(one).astype(np.float64) for one in survivors])
