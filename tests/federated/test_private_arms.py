@@ -6,12 +6,14 @@ import math
 import pytest
 
 from repro.accounting import RDPAccountant, gaussian_epsilon
+from repro.accounting.events import PoissonSampledGaussianEvent
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
 from repro.federated.division import subset
 from repro.federated.execute import assemble, cpu_threads, execute
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import run_rounds
+from repro.privacy import PoissonSampler
 from repro.random import RootSeed
 from repro.runs.arms import ARMS, compose
 from repro.runs.profiles import PROFILES
@@ -87,6 +89,27 @@ def test_dpsgd_spends_its_target_and_not_a_hair_more(secure, dataset, tmp_path):
 
     event = PoissonSampledGaussianEvent(row["noise_multiplier"], row["sample_rate"])
     assert accountant.compose(event, row["steps"]).epsilon(DELTA)[0] == spent
+
+
+@pytest.mark.parametrize("arm", ["dpsgd-eps6", "shared-dpsgd-eps6"])
+def test_every_rate_that_is_drawn_is_accounted_for(arm, dataset, tmp_path, monkeypatch):
+    """No hospital samples at a rate that no composed event has, not by a hair, nor the reverse."""
+    drawn, composed = set(), set()
+    honest_sample, honest_event = PoissonSampler.sample, PoissonSampledGaussianEvent.__post_init__
+
+    def sample(self, *arguments, **named):
+        drawn.add(self.sample_rate)
+        return honest_sample(self, *arguments, **named)
+
+    def event(self):
+        composed.add(self.sample_rate)
+        honest_event(self)
+
+    monkeypatch.setattr(PoissonSampler, "sample", sample)
+    monkeypatch.setattr(PoissonSampledGaussianEvent, "__post_init__", event)
+    run(small_settings(arm, rounds=1), dataset, tmp_path)
+    assert drawn
+    assert drawn == composed
 
 
 def test_documented_noise_is_local_dp_mods_and_its_true_epsilon(dataset, tmp_path):

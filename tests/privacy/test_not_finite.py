@@ -116,3 +116,15 @@ def test_a_sum_that_is_not_finite_is_not_released(monkeypatch):
     assert torch.equal(found.flat, expected.flat)
     with pytest.raises(NotFinite):
         clipped_noisy_sum(model, cross_entropy, x, y, engine=pinned["bookkeeping"], **CALL)
+
+
+@pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])
+def test_the_factor_of_a_record_that_is_not_finite_is_zero(kind):
+    """In every group, whatever the record's other norms; the fused kernel goes by it alone."""
+    bad = [[float("nan"), 1.0], [1.0, float("inf")], [float("inf")] * 2, [3e38, 3e38]]
+    squared = torch.tensor([[4.0, 0.25], *bad, [0.0, 0.0]])
+    factors, finite, clipped = Clipping(1.0, kind).factors(squared)
+    assert finite.tolist() == [True, *[False] * len(bad), True]
+    assert factors[1:-1].tolist() == [[0.0, 0.0]] * len(bad)
+    assert bool((factors[[0, -1]] > 0).all())
+    assert clipped.tolist() == [True, *[False] * len(bad), False]

@@ -36,6 +36,24 @@ def test_every_record_takes_part_at_the_rate_and_sizes_are_binomial():
     assert abs(sizes.var() / 8 - 1) < 5 * (2 / steps) ** 0.5 * 1.1
 
 
+@pytest.mark.parametrize(
+    ("expected", "records", "steps"),
+    [(1_000_000, 2_000_000, 1), (20_000, 200_000, 50), (4_900, 5_000, 20)],
+)
+def test_the_rate_drawn_is_the_rate_accounted_for(expected, records, steps):
+    """A sampler that draws 1 % more (or fewer) records than the public rate is found out.
+
+    All steps together draw Binomial(steps · records, rate) records; by its exact tails a false
+    alarm has probability 1e-6 a case. A surplus of 1 % is 14, 10 and 22 deviations, the alarm
+    4.9, so it is missed with probability below 1e-6.
+    """
+    sampler = PoissonSampler.with_expected_batch(records, expected)
+    drawn = sum(len(sampler.sample(SEED, hospital=0, round=0, step=step)) for step in range(steps))
+    law = stats.binom(steps * records, sampler.sample_rate)
+    assert law.sf(drawn - 1) > 5e-7
+    assert law.cdf(drawn) > 5e-7
+
+
 def test_a_batch_is_a_function_of_its_place_alone():
     sampler = PoissonSampler(1000, 0.1)
     late = sampler.sample(SEED, hospital=1, round=2, step=9)

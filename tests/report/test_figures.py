@@ -1,12 +1,13 @@
 """Figures: deterministic, captioned, readable in grey."""
 
+import dataclasses
 import itertools
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from repro.report import style
-from repro.report.items import FIGURES, ITEMS, draw, find
+from repro.report.items import FIGURES, ITEMS, draw, figure_confusion, figure_recall, find
 from repro.report.sources import Sources
 from tests.report import fake
 
@@ -66,9 +67,6 @@ def test_an_empty_store_draws_everything_as_not_run(tmp_path, item):
 
 
 def test_losses_beyond_all_bounds_do_not_break_the_curves(tmp_path):
-    import dataclasses
-    import itertools
-
     store = fake.store(tmp_path, ["fedavg"])
     run = fake.record("documented-secagg", 10, 0)
     losses = ["2.1", "1e30", *itertools.repeat("nan", len(run.history) - 3), "inf"]
@@ -76,3 +74,11 @@ def test_losses_beyond_all_bounds_do_not_break_the_curves(tmp_path):
     history = [dict(entry, loss=float(loss)) for entry, loss in pairs]
     store.save(dataclasses.replace(run, history=history, final_loss=float("inf")))
     draw(find("figure", "loss"), Sources.of(tmp_path))
+
+
+def test_recall_and_confusion_are_of_the_true_class():
+    """Ten of class 0, all found, and ninety others of which 30 are taken for class 0."""
+    run = dataclasses.replace(fake.record("fedavg", 10, 0), confusion=[[10, 0], [30, 60]])
+    assert figure_recall.recalls(run) == [1.0, 60 / 90]  # the precisions are 1/4 and 1
+    shares = figure_confusion.percentages([run, run])
+    assert shares == [[100.0, 0.0], [100 * 60 / 180, 100 * 120 / 180]]
