@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from repro.typing import Float
 
@@ -25,7 +26,12 @@ def to_vector(model: nn.Module) -> Float[Tensor, " size"]:
 
 @torch.no_grad()
 def load_vector(model: nn.Module, vector: Float[Tensor, " size"]) -> None:
-    """Write ``vector`` into the model. Raises ValueError when the sizes differ."""
+    """Write ``vector`` into the model. Raises ValueError when the sizes differ.
+
+    A running variance that noise has taken below zero becomes 0, the nearest one there is: every
+    output would be NaN otherwise. It is done to what was released, so it costs no privacy, and
+    the model's state remains what updates are relative to.
+    """
     state = _state(model)
     if vector.numel() != sum(tensor.numel() for tensor in state):
         raise ValueError(f"{vector.numel()} values do not fill this model's state")
@@ -34,3 +40,6 @@ def load_vector(model: nn.Module, vector: Float[Tensor, " size"]) -> None:
         values = vector[offset : offset + tensor.numel()]
         tensor.copy_(values.view(tensor.shape))  # keeps the tensor's memory format
         offset += tensor.numel()
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm) and layer.running_var is not None:
+            layer.running_var.clamp_min_(0)
