@@ -10,10 +10,10 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.reference import ClipReport
+from repro.checks import Number, check_not_negative, check_word64
 from repro.errors import InputError, MissingDependency
 from repro.privacy.clipping import Clipping
 from repro.privacy.noise import add_gaussian_noise
-from repro.privacy.validation import Number, check_not_negative, check_word64
 
 
 @overload
@@ -68,9 +68,8 @@ def clip_and_noise(
     A record with NaN or Inf contributes exactly zero and is counted; no records give pure noise.
     """
     rule = Clipping(clip_norm, clipping, gamma)
-    check_not_negative("noise_multiplier", noise_multiplier)
-    check_word64("seed", seed)
-    check_word64("step", step)
+    noise_multiplier = check_not_negative("noise_multiplier", noise_multiplier)
+    seed, step = check_word64("seed", seed), check_word64("step", step)
     rows = _as_rows(per_sample)
     if _chosen(backend, rows) == "triton":
         from kernels.fused import fused_clip_and_noise
@@ -80,7 +79,7 @@ def clip_and_noise(
         )
     else:
         total, report = reference.clipped_sum(rows, rule)
-        add_gaussian_noise(total, std=noise_multiplier * clip_norm, seed=seed, step=step)
+        add_gaussian_noise(total, std=noise_multiplier * rule.clip_norm, seed=seed, step=step)
     return (total, report) if return_report else total
 
 

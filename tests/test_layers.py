@@ -17,7 +17,7 @@ ROOT = Path(repro.__file__).resolve().parent
 # From the ground up. A package may import those on lower floors only, never its own floor.
 FLOORS = (
     ("errors", "typing", "version", "about", "formatting", "progress"),
-    ("files", "progress"),
+    ("files", "progress", "checks"),
     ("random", "accounting"),
     ("runs",),
     ("data", "models", "privacy", "secagg"),

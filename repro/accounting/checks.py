@@ -1,4 +1,4 @@
-"""Validation shared by the accountant: one clear line for every number that cannot be right."""
+"""What the accountant's arguments may be; the numbers' checks are ``repro.checks``'."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from repro.checks import Number as Number
+from repro.checks import check_choice, check_count, check_not_negative, check_positive, check_real
 from repro.errors import InputError
-
-# A whole number is as good as a float wherever a real quantity is meant.
-Number = float | int
 
 
 class Relation(str, Enum):
@@ -66,29 +65,21 @@ def order(value: Any) -> float:
 
 def orders(values: Any) -> np.ndarray:
     """Rényi orders as float64 (m,), each finite and above 1."""
-    found = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    try:
+        found = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError, OverflowError):
+        raise InputError("orders", values, "a list of finite numbers above 1") from None
     if found.ndim != 1 or not np.all((found > 1) & (found < math.inf)):
         raise InputError("orders", values, "a list of finite numbers above 1")
     return found
 
 
-def positive(field: str, value: Any) -> float:
-    return real(field, value, lambda x: 0 < x < math.inf, "a finite number above 0")
-
-
-def non_negative(field: str, value: Any) -> float:
-    return real(field, value, lambda x: 0 <= x < math.inf, "a finite number, 0 or above")
+positive, non_negative = check_positive, check_not_negative
 
 
 def count(field: str, value: Any, *, least: int = 0) -> int:
     """A whole number ≥ ``least``; whole floats (``1e9``) and numpy integers are accepted."""
-    expected = f"a whole number, {least} or above"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value  # exact, however large
-    number = real(field, value, lambda x: least <= x < math.inf, expected)
-    if number != math.floor(number):
-        raise InputError(field, value, expected)
-    return int(number)
+    return check_count(field, value, least)
 
 
 def as_float(whole: int) -> float:
@@ -103,18 +94,4 @@ def relation(value: Any) -> Relation:
     return Relation(one_of("relation", value, RELATIONS))
 
 
-def one_of(field: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise InputError(field, value, " or ".join(map(str, choices)))
-    return str(value)
-
-
-def real(field: str, value: Any, holds: Any, expected: str) -> float:
-    """``value`` as a float if ``holds`` says so; NaN fails every comparison, hence every check."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(field, value, expected) from None
-    if isinstance(value, (str, bytes, bool)) or not holds(number):
-        raise InputError(field, value, expected)
-    return number
+one_of, real = check_choice, check_real

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from repro.accounting import checks
 from repro.accounting.checks import ADD_REMOVE, HOSPITAL, REPLACE_ONE, ZERO_OUT, Number
@@ -15,6 +15,7 @@ from repro.accounting.events import (
 )
 from repro.accounting.gaussian import classical_sigma
 from repro.accounting.shuffled import Passes
+from repro.checks import plain
 from repro.errors import InputError
 
 UPDATE, PER_RECORD = "update", "record"
@@ -62,6 +63,8 @@ class Claim:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, plain(getattr(self, one.name)))
         checks.positive("clip_norm", self.clip_norm)
         checks.delta(self.delta)
         for field in ("epsilon", "sensitivity"):

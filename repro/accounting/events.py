@@ -178,7 +178,8 @@ class ShuffledBatchesEvent(_NoiseEvent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.count("batch_size", self.batch_size, least=1)
+        size = checks.count("batch_size", self.batch_size, least=1)
+        object.__setattr__(self, "batch_size", size)
 
     def proved_for(self) -> tuple[str, ...]:
         return ()

@@ -17,6 +17,7 @@ import numpy as np
 
 from repro.accounting import checks
 from repro.accounting.checks import Number
+from repro.errors import InputError
 from repro.typing import Float
 
 _NARROW = 0.25  # below this μ the two terms nearly cancel, and their difference is integrated
@@ -91,7 +92,13 @@ def gaussian_sigma(epsilon: Number, sensitivity: Number, rounds: Number, delta: 
     unit = compose_mu(1.0, sensitivity, rounds)
     if unit == 0:
         return 0.0
+    if unit == math.inf:
+        many = checks.as_float(checks.count("rounds", rounds)) == math.inf
+        name, value = ("rounds", rounds) if many else ("sensitivity", sensitivity)
+        raise InputError(name, value, "less: no finite noise is enough")
     sigma = unit / _largest_mu(target, checks.delta(delta))
+    if sigma == math.inf:
+        raise InputError("epsilon", epsilon, "more: no finite noise is enough")
     while gaussian_epsilon(sigma, sensitivity, rounds, delta) > target:
         sigma *= _UP
     return sigma
@@ -121,8 +128,8 @@ def classical_sigma(epsilon: Number, sensitivity: Number, delta: Number) -> floa
 
     For comparison: the paper's code uses it at ε = 6, outside its proof.
     """
-    checks.positive("epsilon", epsilon)
-    return checks.positive("sensitivity", sensitivity) * _classical(delta) / epsilon
+    target = checks.positive("epsilon", epsilon)
+    return checks.positive("sensitivity", sensitivity) * _classical(delta) / target
 
 
 def classical_epsilon(sigma: Number, sensitivity: Number, delta: Number) -> float:
@@ -136,12 +143,15 @@ def classical_epsilon(sigma: Number, sensitivity: Number, delta: Number) -> floa
 
 def basic_composition(epsilon: Number, delta: Number, rounds: Number) -> tuple[float, float]:
     """(T·ε, T·δ): what summing budgets gives (Dwork and Roth 2014, Theorem 3.16)."""
-    times = checks.count("rounds", rounds)
+    times = checks.as_float(checks.count("rounds", rounds))
     return times * checks.epsilon(epsilon), times * checks.delta(delta)
 
 
 def _classical(delta: Number) -> float:
-    return math.sqrt(2 * math.log(1.25 / checks.delta(delta)))
+    delta = checks.delta(delta)
+    ratio = 1.25 / delta  # ∞ for a subnormal δ
+    log = math.log(ratio) if ratio < math.inf else math.log(1.25) - math.log(delta)
+    return math.sqrt(2 * log)
 
 
 def _phi(x: float) -> float:

@@ -104,11 +104,11 @@ def search_epsilon(
 
 def _choosing(accountant: RDPAccountant, trials: Number, eta: Number) -> tuple[float, float]:
     """The theorem's terms in λ̂, at the best λ̂ found; and E[N], not below ``trials``."""
-    mean, eta = checks.positive("trials", trials), float(eta)
+    mean = checks.positive("trials", trials)
     if not mean > 1:
         raise InputError("trials", trials, "a mean number of trials above 1")
-    if not -1 < eta <= _LARGEST_ETA:
-        raise InputError("eta", eta, "a number above −1 (0: logarithmic, 1: geometric)")
+    expected = "a number above −1 (0: logarithmic, 1: geometric)"
+    eta = checks.real("eta", eta, lambda x: -1 < x <= _LARGEST_ETA, expected)
     gamma = gamma_of(eta, mean)
 
     def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:

@@ -69,7 +69,8 @@ def rdp_poisson_gaussian(
     if near.any():
         result[near] = _log_moments(sigma, q, orders[near]) / (orders[near] - 1)
     # The smallest float above 0 stands in for what underflows: never below the truth.
-    returned: Float[np.ndarray, " orders"] = np.maximum(np.minimum(result, unsampled), 5e-324)
+    # Where an integrand is beyond float64 there is no number: the unsampled bound holds.
+    returned: Float[np.ndarray, " orders"] = np.maximum(np.fmin(result, unsampled), 5e-324)
     return returned
 
 
@@ -131,7 +132,7 @@ def _moments_on(
     peak = exponent.max(axis=1, keepdims=True)
     shift = np.where(peak > _LINEAR_LIMIT, peak, 0.0)
     g = _excess(alpha, u, log1pu)
-    with np.errstate(under="ignore"):
+    with np.errstate(under="ignore", invalid="ignore"):
         # Where (1+u)^α is astronomically large, −1 − αu is below its rounding error.
         huge = alpha * log1pu > _LINEAR_LIMIT
         terms = np.where(huge, 0.0, g) * np.exp(log_phi - shift)

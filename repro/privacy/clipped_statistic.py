@@ -23,8 +23,8 @@ import math
 import torch
 from torch import Tensor
 
+from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
-from repro.privacy.validation import Number, check_count, check_positive
 from repro.typing import Float
 
 SLACK = 1e-9  # relative; see "Bound" above
@@ -93,6 +93,7 @@ def sum_error(records: int, bound: Number) -> float:
 
 def check_bound(bound: Number) -> float:
     """C as a float; neither its square nor its root may over- or underflow."""
-    if not 1e-100 <= check_positive("bound", bound) <= 1e100:
+    number = check_positive("bound", bound)
+    if not 1e-100 <= number <= 1e100:
         raise InputError("bound", bound, "between 1e-100 and 1e100")
-    return float(bound)
+    return number

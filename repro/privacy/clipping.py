@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro.checks import Number, check_above_zero, check_choice
 from repro.errors import InputError
-from repro.privacy.validation import Number, check_positive
 from repro.typing import Bool, Float
 
 KINDS: tuple[str, ...] = ("flat", "per_layer", "automatic")
@@ -40,13 +40,11 @@ class Clipping:
     gamma: Number = 0.01  # stability constant of AUTO-S; used by "automatic" only
 
     def __post_init__(self) -> None:
-        check_positive("clip_norm", self.clip_norm)
+        check_above_zero(self, "clip_norm", "gamma")
         if not 1e-15 <= self.clip_norm <= 1e15:
             # Squared norms around the clip norm must neither under- nor overflow in float32.
             raise InputError("clip_norm", self.clip_norm, "between 1e-15 and 1e15")
-        check_positive("gamma", self.gamma)
-        if self.kind not in KINDS:
-            raise InputError("clipping kind", self.kind, f"one of {', '.join(KINDS)}")
+        check_choice("clipping kind", self.kind, KINDS)
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         """Largest L2 change of the clipped sum between neighbouring data sets."""
@@ -63,8 +61,9 @@ class Clipping:
 
         squared_norms: of each parameter tensor of each record (one group is the whole model).
         Returns the factors, which records are finite, and which finite ones were clipped
-        (for ``automatic``: had a norm above ``clip_norm``). Records not finite have factor 0;
-        the caller must not multiply their NaNs by it, since 0 · NaN is NaN.
+        (for ``automatic``: had a norm above ``clip_norm``). Records not finite have factor 0,
+        by which the fused kernel knows them (it never loads their rows); a caller must not
+        multiply their NaNs by it, since 0 · NaN is NaN.
         """
         total = squared_norms.sum(dim=1, keepdim=True)
         finite = torch.isfinite(total)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.checks import check_count, check_word64
 from repro.errors import InputError
 from repro.privacy.clipped_statistic import SLACK, clipped_vectors
-from repro.privacy.validation import check_count, check_word64
 from repro.random import philox4x32
 from repro.typing import Float, Int
 
@@ -37,9 +37,9 @@ def discrete_gaussian(
 
     start: flat index of the first; seed, step: 0 … 2⁶⁴ − 1; log2_sigma: 0 … 22.
     """
-    check_word64("seed", seed)
-    check_word64("step", step)
-    if check_count("log2_sigma", log2_sigma, least=0) > 22:
+    seed, step = check_word64("seed", seed), check_word64("step", step)
+    log2_sigma = check_count("log2_sigma", log2_sigma, least=0)
+    if log2_sigma > 22:
         raise InputError("log2_sigma", log2_sigma, "at most 22: (60 σ)² must stay below 2^63")
     # Its own key, unrelated to the continuous noise's at any step.
     message = b"discrete gaussian" + seed.to_bytes(8, "little") + step.to_bytes(8, "little")

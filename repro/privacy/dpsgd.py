@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.checks import check_count
 from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.dpsgd_settings import DPSGDSettings
@@ -23,7 +24,7 @@ from repro.privacy.engines import ENGINES, Engine
 from repro.privacy.gate import EngineChoice, check_engine, training_mode
 from repro.privacy.noise_key import NoiseReused
 from repro.privacy.step import NoisySum, clipped_noisy_sum
-from repro.privacy.validation import check_batch, check_count, trainable_parameters
+from repro.privacy.validation import check_batch, trainable_parameters
 from repro.random import RootSeed
 
 __all__ = ["DPSGD", "DPSGDReport", "DPSGDRun", "DPSGDSettings", "Diagnostics", "ParameterAverage"]
@@ -90,8 +91,9 @@ class DPSGDRun:
         training mode (a model in training mode already keeps what is frozen inside it), and
         pinned. choice: what ``check_engine`` gave for another copy of this model.
         """
+        hospital, round = check_count("hospital", hospital, 0), check_count("round", round, 0)
         for name, value in [("hospital", hospital), ("round", round)]:
-            if check_count(name, value, least=0) >= _WORD:
+            if value >= _WORD:
                 raise InputError(name, value, "less than 2^32")
         if settings.views > 1 and augment is None:
             raise InputError("views", settings.views, "1 without an augmentation")
@@ -338,7 +340,7 @@ class DPSGD:
         steps: a public number; ``settings.sampler(n).steps_per_epoch()`` makes a local epoch.
         augment: (images (b, …), CPU generator) -> the same shape; needed for ``views`` > 1.
         """
-        check_count("steps", steps, least=0)
+        steps = check_count("steps", steps, least=0)
         if steps >= _WORD:
             raise InputError("steps", steps, "less than 2^32, the noise counter's share of a round")
         with training_mode(model):

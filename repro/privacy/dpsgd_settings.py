@@ -7,12 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from repro.checks import (
+    Number,
+    check_above_zero,
+    check_counts,
+    check_fractions,
+    check_zero_or_above,
+)
 from repro.errors import InputError
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES
-from repro.privacy.validation import Number, check_count, check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
@@ -36,23 +42,22 @@ class DPSGDSettings:
 
     def __post_init__(self) -> None:
         self.rule()
-        check_not_negative("noise_multiplier", self.noise_multiplier)
-        check_count("expected_batch", self.expected_batch)
-        check_positive("learning_rate", self.learning_rate)
-        check_not_negative("weight_decay", self.weight_decay)
-        check_count("views", self.views)
+        check_zero_or_above(self, "noise_multiplier", "weight_decay")
+        check_counts(self, expected_batch=1, views=1)
+        check_above_zero(self, "clip_norm", "gamma", "learning_rate")
+        check_fractions(self, "momentum", zero=True)
         if self.optimizer not in ("sgd", "adam"):
             raise InputError("optimizer", self.optimizer, "sgd or adam")
-        if not 0 <= self.momentum < 1 or (self.momentum and self.optimizer == "adam"):
-            raise InputError("momentum", self.momentum, "a number in [0, 1), with optimizer sgd")
-        if self.average_decay is not None and not 0 <= self.average_decay < 1:
-            raise InputError("average_decay", self.average_decay, "None or a number in [0, 1)")
+        if self.momentum and self.optimizer == "adam":
+            raise InputError("momentum", self.momentum, "0, or optimizer sgd")
+        if self.average_decay is not None:
+            check_fractions(self, "average_decay", zero=True)
         if self.noise not in NOISES:
             raise InputError("noise", self.noise, f"one of {', '.join(NOISES)}")
         if self.engine != "auto" and self.engine not in ENGINES:
             raise InputError("engine", self.engine, f"one of auto, {', '.join(ENGINES)}")
         if self.chunk_size is not None:
-            check_count("chunk_size", self.chunk_size)
+            check_counts(self, chunk_size=1)
 
     def rule(self) -> Clipping:
         return Clipping(self.clip_norm, self.clipping, self.gamma)

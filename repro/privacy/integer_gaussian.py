@@ -26,8 +26,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from repro.checks import Number, check_count, check_word64
 from repro.errors import InputError
-from repro.privacy.validation import Number, check_count, check_word64
 from repro.random import philox4x32_blocks
 
 BASE = 256  # b: deviation of the table's distribution
@@ -92,9 +92,8 @@ def integer_gaussian(count: int, width: Width, *, seed: int, step: int) -> np.nd
 
     seed, step: 0 … 2⁶⁴ − 1; the same pair gives the same numbers, so never use one twice.
     """
-    check_count("count", count, least=0)
-    check_word64("seed", seed)
-    check_word64("step", step)
+    count = check_count("count", count, least=0)
+    seed, step = check_word64("seed", seed), check_word64("step", step)
     # Its own key, unrelated to the continuous noise's at any step.
     message = b"integer gaussian" + seed.to_bytes(8, "little") + step.to_bytes(8, "little")
     key = int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "little")

@@ -17,6 +17,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from repro.checks import Number, check_count, check_positive
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ClippedSum, Unsupported
@@ -24,13 +25,7 @@ from repro.privacy.engines.functional import clip_and_sum
 from repro.privacy.gate import check_engine
 from repro.privacy.per_sample import RecordLoss, slow_vmap_allowed
 from repro.privacy.step import clipped_sum
-from repro.privacy.validation import (
-    FrozenBuffers,
-    Number,
-    check_count,
-    check_positive,
-    trainable_parameters,
-)
+from repro.privacy.validation import FrozenBuffers, trainable_parameters
 
 
 def clipped_displacements(
@@ -59,7 +54,7 @@ def clipped_displacements(
     squared norm that overflows, adds exactly zero and is counted. Memory: about three times the
     parameters a record of a chunk. Raises InputError before any work.
     """
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     own = LocalSteps(steps, rate)
     if steps == 1:
         return clipped_sum(

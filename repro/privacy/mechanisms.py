@@ -13,10 +13,16 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from repro.checks import (
+    Number,
+    check_above_zero,
+    check_fraction,
+    check_positive,
+    check_zero_or_above,
+)
 from repro.errors import InputError
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
-from repro.privacy.validation import Number, check_not_negative, check_positive
 from repro.random import RootSeed
 from repro.typing import Float
 
@@ -58,7 +64,7 @@ class ClipUpdate:
     clip_norm: Number
 
     def __post_init__(self) -> None:
-        check_positive("clip_norm", self.clip_norm)
+        check_above_zero(self, "clip_norm")
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         return _sensitivity(float(self.clip_norm), relation)
@@ -81,8 +87,8 @@ class ClipAndNoiseUpdate:
     noise_std: Number
 
     def __post_init__(self) -> None:
-        check_positive("clip_norm", self.clip_norm)
-        check_not_negative("noise_std", self.noise_std)
+        check_above_zero(self, "clip_norm")
+        check_zero_or_above(self, "noise_std")
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         return _sensitivity(float(self.clip_norm), relation)
@@ -107,11 +113,12 @@ def local_dp_mod_sigma(epsilon: Number, delta: Number, sensitivity: Number) -> f
     The classic Gaussian mechanism (Dwork and Roth 2014, theorem A.1), proved for ε < 1 only;
     the paper's setting (6, 1.9e-4, sensitivity 1) gives 0.698873, used outside that range.
     """
-    check_positive("epsilon", epsilon)
-    check_positive("sensitivity", sensitivity)
-    if not 0 < delta < 1:
-        raise InputError("delta", delta, "a number in (0, 1)")
-    return math.sqrt(2 * math.log(1.25 / delta)) * sensitivity / epsilon
+    epsilon = check_positive("epsilon", epsilon)
+    sensitivity = check_positive("sensitivity", sensitivity)
+    delta = check_fraction("delta", delta, zero=False)
+    ratio = 1.25 / delta  # ∞ for a subnormal δ
+    log = math.log(ratio) if ratio < math.inf else math.log(1.25) - math.log(delta)
+    return math.sqrt(2 * log) * sensitivity / epsilon
 
 
 def _bounded(update: Tensor, clip_norm: float, seed: RootSeed) -> tuple[Tensor, MechanismReport]:

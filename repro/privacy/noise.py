@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from repro.privacy.validation import Number, check_not_negative, check_word64
+from repro.checks import Number, check_not_negative, check_word64
 from repro.random import philox4x32, philox4x32_blocks
 from repro.typing import Float, Int
 
@@ -81,9 +81,8 @@ def add_gaussian_noise(
     values: Float[Tensor, " count"], *, std: Number, seed: int, step: int, start: int = 0
 ) -> None:
     """Add the same noise to ``values`` in place, in pieces that fit the cache."""
-    check_not_negative("std", std)
-    check_word64("seed", seed)
-    check_word64("step", step)
+    std = check_not_negative("std", std)
+    seed, step = check_word64("seed", seed), check_word64("step", step)
     if std == 0 or values.numel() == 0:
         return
     skip = start % LANES  # the first block may begin before ``start``

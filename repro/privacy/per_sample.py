@@ -14,15 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from repro.checks import check_count
 from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.holding import call_holding
-from repro.privacy.validation import (
-    FrozenBuffers,
-    check_batch,
-    check_count,
-    trainable_parameters,
-)
+from repro.privacy.validation import FrozenBuffers, check_batch, trainable_parameters
 
 __all__ = ["LossFunction", "per_sample_gradients"]
 
@@ -53,10 +49,10 @@ def per_sample_gradients(
     not depend on, and shapes or devices that do not fit.
     """
     parameters = trainable_parameters(model)
-    check_count("views", views)
+    views = check_count("views", views)
     check_batch(inputs, targets, parameters, views)
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        chunk_size = check_count("chunk_size", chunk_size)
     if inputs.shape[0] == 0:
         return {name: p.new_zeros((0, *p.shape)) for name, p in parameters.items()}
     _check_every_parameter_used(model, loss_fn, inputs[0] if views > 1 else inputs[:1], targets[0])

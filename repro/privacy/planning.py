@@ -59,6 +59,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from repro.accounting import calibrate_noise_multiplier
+from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
 from repro.privacy.clipping import Clipping
 from repro.privacy.per_sample import LossFunction
@@ -67,7 +68,7 @@ from repro.privacy.records import Data, Records, batch_size_of
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES, most_at_once
 from repro.privacy.training_checks import check_optimizer, check_scheduler, check_together
-from repro.privacy.validation import Number, check_count, check_positive, trainable_parameters
+from repro.privacy.validation import trainable_parameters
 from repro.random import RootSeed
 
 
@@ -110,11 +111,11 @@ def make_private(
     parameters = trainable_parameters(model)
     check_optimizer(optimizer, model, parameters)
     check_scheduler(scheduler, scheduler_every, optimizer)
-    check_positive("target_epsilon", target_epsilon)
-    check_positive("epochs", epochs)
-    Clipping(clip_norm)
+    target_epsilon = check_positive("target_epsilon", target_epsilon)
+    epochs = check_positive("epochs", epochs)
+    clip_norm = Clipping(clip_norm).clip_norm
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        chunk_size = check_count("chunk_size", chunk_size)
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
     device = next(iter(parameters.values())).device

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repro.checks import Number, check_count, check_counts, check_real
 from repro.errors import InputError
-from repro.privacy.validation import Number, check_count
 from repro.random import RootSeed
 from repro.typing import Int
 
 
 def check_sample_rate(value: Number) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise InputError("sample_rate", value, "a number in (0, 1]")
-    return float(value)
+    return check_real("sample_rate", value, lambda x: 0 < x <= 1, "a number in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class PoissonSampler:
     sample_rate: Number
 
     def __post_init__(self) -> None:
-        check_count("records", self.records)
-        check_sample_rate(self.sample_rate)
+        check_counts(self, records=1)
+        object.__setattr__(self, "sample_rate", check_sample_rate(self.sample_rate))
 
     @classmethod
     def with_expected_batch(cls, records: int, expected_batch: int) -> PoissonSampler:
         """Sample rate expected_batch / records; a batch larger than the data is refused."""
-        check_count("records", records)
-        check_count("expected_batch", expected_batch)
+        records = check_count("records", records)
+        expected_batch = check_count("expected_batch", expected_batch)
         if expected_batch > records:
             raise InputError(
                 "expected_batch", expected_batch, f"at most the number of records, {records}"

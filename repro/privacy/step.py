@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from repro.checks import Number, check_count, check_not_negative, check_word64
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
@@ -21,15 +22,7 @@ from repro.privacy.engines import ENGINES, ClippedSum, Engine
 from repro.privacy.gate import EngineChoice, check_engine, give_up, still_right, watched_sum
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
-from repro.privacy.validation import (
-    Number,
-    check_batch,
-    check_count,
-    check_not_negative,
-    check_word64,
-    flat_dtype,
-    trainable_parameters,
-)
+from repro.privacy.validation import check_batch, flat_dtype, trainable_parameters
 
 NOISES = ("gaussian", "discrete_gaussian")
 
@@ -88,16 +81,14 @@ def clipped_noisy_sum(
     for records that turn out to mix in a model that had passed: nothing is released then.
     """
     clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
-    check_not_negative("noise_multiplier", noise_multiplier)
-    check_word64("seed", seed)
-    check_word64("step", step)
+    noise_multiplier = check_not_negative("noise_multiplier", noise_multiplier)
+    seed, step = check_word64("seed", seed), check_word64("step", step)
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
-    batch = Batch(model, loss_fn, inputs, targets, clipping, views)
-    multiplier = float(noise_multiplier)
-    grid = _grid(batch, multiplier) if noise == "discrete_gaussian" else 0.0
+    batch = Batch(model, loss_fn, inputs, targets, clipping, check_count("views", views))
+    grid = _grid(batch, noise_multiplier) if noise == "discrete_gaussian" else 0.0
     summed, chosen = _summed(batch, engine, chunk_size, grid)
-    noisy = _noisy(summed.total, noise, multiplier, grid, batch, seed, step)
+    noisy = _noisy(summed.total, noise, noise_multiplier, grid, batch, seed, step)
     return NoisySum(
         gradient=_unflatten(noisy, trainable_parameters(model)),
         flat=noisy,
@@ -125,7 +116,7 @@ def clipped_sum(
     For those who add noise themselves before anybody else sees the sum (a hospital's share in
     ``repro.federated.shared``). Nothing about it is private.
     """
-    batch = Batch(model, loss_fn, inputs, targets, clipping, views)
+    batch = Batch(model, loss_fn, inputs, targets, clipping, check_count("views", views))
     summed, chosen = _summed(batch, engine, chunk_size)
     return summed, chosen.engine.name
 
@@ -134,9 +125,8 @@ def _summed(
     batch: Batch, engine: str | Engine | EngineChoice, chunk_size: int | None, grid: float = 0.0
 ) -> tuple[ClippedSum, EngineChoice]:
     """The sum by the engine that passes the gate, and which that was."""
-    check_count("views", batch.views)
     if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
+        chunk_size = check_count("chunk_size", chunk_size)
     records = batch.model, batch.loss_fn, batch.inputs, batch.targets
     at_once = 1 if grid else most_at_once(len(batch), chunk_size, batch.views)
     if isinstance(engine, str):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from repro.checks import Number as Number
+from repro.checks import check_count as check_count
 from repro.errors import InputError
-
-# An int is a float to mypy, but not to the run-time type checker of the tests.
-Number = float | int
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -162,38 +159,6 @@ def _refuse_write(name: str, what: str) -> None:
         f"a forward pass that writes to its {what} {name!r}",
         "no state shared by records: remove it or put the layer in eval mode",
     )
-
-
-def check_positive(field: str, value: Any) -> float:
-    """``value`` as a float, finite and above 0."""
-    if not _is_number(value) or not math.isfinite(value) or value <= 0:
-        raise InputError(field, value, "a finite number above 0")
-    return float(value)
-
-
-def check_not_negative(field: str, value: Any) -> float:
-    """``value`` as a float, finite and at least 0."""
-    if not _is_number(value) or not math.isfinite(value) or value < 0:
-        raise InputError(field, value, "a finite number of at least 0")
-    return float(value)
-
-
-def check_word64(field: str, value: Any) -> int:
-    """``value`` as an integer from 0 to 2⁶⁴ − 1 (a noise key, or a step)."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-        raise InputError(field, value, "an integer from 0 to 2^64 - 1")
-    return value
-
-
-def check_count(field: str, value: Any, least: int = 1) -> int:
-    """``value`` as an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(field, value, f"an integer of at least {least}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def flat_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from repro.errors import InputError
+from repro.checks import check_word64, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,7 @@ class RootSeed:
     @classmethod
     def from_user(cls, seed: int) -> RootSeed:
         """Reproducible: the same integer gives the same bits. Not private."""
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-            raise InputError("seed", seed, "an integer from 0 to 2^64 - 1")
+        seed = check_word64("seed", seed)
         root = hashlib.blake2b(b"repro user seed" + seed.to_bytes(8, "little"), digest_size=32)
         return cls(root.digest(), "user seed")
 
@@ -55,7 +54,7 @@ class RootSeed:
         """
         message = b"".join(
             len(part).to_bytes(4, "little") + part
-            for part in [purpose.encode(), *(repr(i).encode() for i in ids)]
+            for part in [purpose.encode(), *(repr(plain(i)).encode() for i in ids)]
         )
         return hashlib.blake2b(message, key=self.root, digest_size=size).digest()
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from repro.checks import check_above_zero as _check_above_zero
+from repro.checks import check_choices as _check_choices
+from repro.checks import check_counts as _check_counts
+from repro.checks import check_fractions as _check_fraction
 from repro.errors import InputError
 
 # What a choice may be; each is checked when settings are made, so that a misspelt one never
@@ -38,34 +40,6 @@ PRECISIONS = ("single", "double")
 TRAINED_IN = ("float32", "bf16-mixed")  # of RunSettings.precision
 EVALUATED_ON = ("test", "validation")
 LATER = ("local_steps", "local_rate", "views", "average")  # of SharedNoise: see ``in_a_name``
-
-
-def _check_choices(settings: object, known: Mapping[str, tuple[str, ...]]) -> None:
-    for name, choices in known.items():
-        value = getattr(settings, name)
-        if value not in choices:
-            raise InputError(name, value, "one of " + ", ".join(choices))
-
-
-def _check_above_zero(settings: object, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            raise InputError(name, value, "a finite number above 0")
-
-
-def _check_counts(settings: object, **least: int) -> None:
-    for name, lowest in least.items():
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise InputError(name, value, f"an integer of at least {lowest}")
-
-
-def _check_fraction(settings: object, name: str, *, zero: bool) -> None:
-    value = getattr(settings, name)
-    if not (value >= 0 if zero else value > 0) or not value < 1:
-        raise InputError(name, value, f"a number in {'[' if zero else '('}0, 1)")
 
 
 @dataclass(frozen=True)

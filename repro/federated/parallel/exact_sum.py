@@ -48,9 +48,11 @@ class ExactWeightedSum:
         self.weight += weight
 
     def mean(self) -> Float[Tensor, " size"]:
-        """Σ n_i·x_i / Σ n_i, float32."""
+        """Σ n_i·x_i / Σ n_i, float32. Raises InputError where the weights sum up to zero."""
         return mean_of(self.total, self.weight, self.bits)
 
 
 def mean_of(total: Int[Tensor, " size"], weight: int, bits: int) -> Float[Tensor, " size"]:
+    if weight == 0:
+        raise InputError("weights", 0, "updates whose weights do not sum up to zero")
     return (total.double() / (weight * 2.0**bits)).float()

@@ -33,9 +33,9 @@ from functools import cached_property
 from typing import Any
 
 from repro.accounting import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
+from repro.checks import Number, check_above_zero, check_counts, check_zero_or_above
 from repro.errors import InputError
 from repro.privacy.integer_gaussian import BASE, LOG_RATIO, TABLE_ERROR, Width
-from repro.privacy.validation import Number, check_count, check_not_negative, check_positive
 from repro.secagg import Field
 
 SMOOTHING = 2.0  # r, in grid steps
@@ -69,14 +69,12 @@ class NoisePlan:
     field_bits: int = 31
 
     def __post_init__(self) -> None:
-        check_count("hospitals", self.hospitals)
-        check_count("dimension", self.dimension)
-        check_positive("sensitivity", self.sensitivity)
-        check_positive("noise_multiplier", self.noise_multiplier)
-        check_positive("largest_sum", self.largest_sum)
-        check_not_negative("sum_error", self.sum_error)
-        check_count("colluders", self.colluders, least=0)
-        check_count("drop_outs", self.drop_outs, least=0)
+        check_counts(self, hospitals=1, dimension=1, colluders=0, drop_outs=0)
+        check_above_zero(self, "sensitivity", "noise_multiplier", "largest_sum")
+        check_zero_or_above(self, "sum_error")
+        for name in ("hospitals", "dimension"):
+            if getattr(self, name) > 2**53:  # the bounds below are floating-point numbers
+                raise InputError(name, getattr(self, name), "at most 2^53")
         if self.shares < 1:
             raise InputError(
                 "colluders + drop_outs",

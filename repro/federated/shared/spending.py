@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from repro.accounting import ComposedEvent, PrivacyEvent, RepeatedEvent
 from repro.accounting.ledger import UNPROTECTED, FederatedLedger, View
+from repro.checks import Number
 from repro.federated.shared.noise_plan import NoisePlan
-from repro.privacy.validation import Number
 
 Releases = Mapping[tuple[int, ...], int]  # survivors -> sums
 BROKEN, COALITION, SERVER, MODEL = "broken", "coalition", "server", "model"

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from repro.accounting import PrivacyEvent
+from repro.checks import Number
 from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.privacy.integer_gaussian import integer_gaussian
 from repro.privacy.noise_key import digest, noise_keys
-from repro.privacy.validation import Number
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import (

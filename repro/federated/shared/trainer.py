@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.accounting import calibrate_noise_multiplier, gaussian_sigma
+from repro.checks import check_count
 from repro.errors import InputError
 from repro.federated.shared.averaging import Averaging
 from repro.federated.shared.noise_plan import NoisePlan
@@ -35,7 +36,6 @@ from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.local_steps import clipped_displacements
 from repro.privacy.sampling import PoissonSampler
-from repro.privacy.validation import check_count
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 from repro.secagg import RoundFailed, model_digest

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repro.checks import check_count
 from repro.errors import InputError
-from repro.privacy.validation import check_count
 from repro.random import RootSeed, philox4x32
 from repro.typing import Float, Int
 
@@ -38,7 +38,8 @@ def symmetric_views(
         2⁻²⁷). What a record gets is a function of (seed, hospital, round, step, its number):
         the other records drawn beside it have no part in it.
     """
-    if not 1 <= check_count("views", views) <= SYMMETRIES:
+    views = check_count("views", views)
+    if views > SYMMETRIES:
         raise InputError("views", views, f"an integer from 1 to {SYMMETRIES}")
     if images.shape[-1] != images.shape[-2]:
         raise InputError("images", tuple(images.shape), "square ones: views are quarter turns")
