@@ -12,6 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repro.checks import (
+    check_choice,
+    check_count,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 from repro.errors import InputError
 from repro.random import RootSeed
 from repro.typing import Int64
@@ -24,6 +31,7 @@ SCHEMES = {
 }
 AUTHORS_SEED = 42  # authors' code A: np.random.seed(42) before the sizes are drawn
 SMALLEST = 2  # one record to train on, one to validate on
+_LEAST_ALPHA, _MOST_ALPHA = 1e-100, 1e24  # of NumPy's Dirichlet: between them it is sound
 Indices = Int64[np.ndarray, " _"]  # each its own length
 
 
@@ -60,7 +68,9 @@ def partition(
     Each hospital has at least two records. Raises InputError naming the bad argument.
     """
     check_partition(hospitals, scheme, seed, alpha, exponent, validation_fraction)
-    _check_hospitals(len(labels), hospitals)
+    labels = _check_labels(labels)
+    hospitals = _check_hospitals(len(labels), hospitals)
+    alpha, exponent = float(alpha), float(exponent)
     root = RootSeed.from_user(seed)
     stream = root.numpy_generator("partition", scheme)
     if scheme == "authors":
@@ -86,17 +96,20 @@ def check_partition(
     validation_fraction: float = 0.2,
 ) -> None:
     """Raise InputError for arguments of ``partition`` that no data could make right."""
-    if scheme not in SCHEMES:
-        raise InputError("scheme", scheme, "one of " + ", ".join(SCHEMES))
-    if isinstance(hospitals, bool) or not isinstance(hospitals, int) or hospitals < 1:
-        raise InputError("hospitals", hospitals, "an integer of at least 1")
+    check_choice("scheme", scheme, tuple(SCHEMES))
+    check_count("hospitals", hospitals)
     RootSeed.from_user(seed)
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise InputError("alpha", alpha, "a finite number above 0")
-    if not (math.isfinite(exponent) and exponent >= 0):
-        raise InputError("exponent", exponent, "a finite number of at least 0")
-    if not 0 <= validation_fraction < 1:
-        raise InputError("validation_fraction", validation_fraction, "a number in [0, 1)")
+    check_positive("alpha", alpha)
+    check_not_negative("exponent", exponent)
+    check_fraction("validation_fraction", validation_fraction, zero=True)
+
+
+def _check_labels(labels: np.ndarray) -> Indices:
+    found = np.asarray(labels)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        given = f"{found.shape} of {found.dtype}"
+        raise InputError("labels", given, "one integer for each record, (N,)")
+    return found.astype(np.int64, copy=False)
 
 
 def partition_authors(count: int, hospitals: int) -> list[Indices]:
@@ -111,7 +124,7 @@ def authors_sizes(count: int, hospitals: int) -> list[int]:
     randint(0, ⌊0.5·⌊N/K⌋⌋) records, from NumPy's legacy generator seeded 42. An odd last
     hospital keeps its part.
     """
-    _check_hospitals(count, hospitals)
+    hospitals = _check_hospitals(count, hospitals)
     sizes = equal_sizes(count, hospitals)
     legacy = np.random.RandomState(AUTHORS_SEED)  # frozen by NumPy's policy
     bound = (count // hospitals) // 2
@@ -133,7 +146,8 @@ def zipf_sizes(count: int, hospitals: int, exponent: float) -> list[int]:
 
     r = 1 … K is the hospital's rank (Zipf's law); rounding is by largest remainder.
     """
-    _check_hospitals(count, hospitals)
+    hospitals = _check_hospitals(count, hospitals)
+    exponent = check_not_negative("exponent", exponent)
     weights = np.arange(1, hospitals + 1, dtype=np.float64) ** -exponent
     return [SMALLEST + n for n in _apportion(count - SMALLEST * hospitals, weights)]
 
@@ -143,12 +157,13 @@ def label_counts(labels: Int64[np.ndarray, " records"], num_classes: int) -> lis
     return [int(n) for n in np.bincount(labels, minlength=num_classes)]
 
 
-def _check_hospitals(count: int, hospitals: int) -> None:
-    most = count // SMALLEST
-    if not 1 <= hospitals <= most:
+def _check_hospitals(count: int, hospitals: int) -> int:
+    most, number = count // SMALLEST, check_count("hospitals", hospitals)
+    if number > most:
         raise InputError(
             "hospitals", hospitals, f"an integer from 1 to {most} ({count} training records)"
         )
+    return number
 
 
 def _apportion(total: int, weights: np.ndarray) -> list[int]:
@@ -182,7 +197,7 @@ def _dirichlet(
     shares: list[list[int]] = [[] for _ in range(hospitals)]
     for label in np.unique(labels):
         records = stream.permutation(np.flatnonzero(labels == label))
-        sizes = _apportion(len(records), stream.dirichlet(np.full(hospitals, alpha)))
+        sizes = _apportion(len(records), _proportions(hospitals, alpha, stream))
         for share, part in zip(shares, _slices(records, sizes), strict=True):
             share.extend(part.tolist())
     for share in shares:
@@ -191,8 +206,23 @@ def _dirichlet(
     return [np.array(share, dtype=np.int64) for share in shares]
 
 
+def _proportions(hospitals: int, alpha: float, stream: np.random.Generator) -> np.ndarray:
+    """One draw of Dirichlet(alpha, …, alpha), also where NumPy's is not finite or adds up to 0.
+
+    Far out the limits are taken, from which no number of records tells the law: all of it to one
+    hospital, drawn uniformly, as alpha goes to 0, and equal parts as it goes to ∞ (a proportion's
+    relative deviation is below alpha^-1/2).
+    """
+    if alpha < _LEAST_ALPHA:
+        return np.eye(hospitals)[stream.integers(hospitals)]
+    if alpha > _MOST_ALPHA:
+        return np.full(hospitals, 1 / hospitals)
+    return stream.dirichlet(np.full(hospitals, alpha))
+
+
 def _hold_out(share: Indices, fraction: float, stream: np.random.Generator) -> HospitalRecords:
     # Rounded first, so that a product such as (1 - 0.9) * 10 = 0.9999999999999998 counts as 1.
+    fraction = float(fraction)
     trained = max(1, math.floor(round((1 - fraction) * len(share), 9)))
     order = stream.permutation(share)
     return HospitalRecords(np.sort(order[:trained]), np.sort(order[trained:]))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from repro.checks import check_above_zero, check_count, check_counts
 from repro.errors import InputError
 from repro.random import RootSeed
 from repro.secagg.context import DIGEST_BYTES, settings_digest
@@ -41,6 +42,25 @@ class SecAggSettings:
     levels: int | None = None
     minimum_survivors: int = 2
     equal_weights: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, threshold=1, neighbours=1, minimum_survivors=1, max_weight=1)
+        check_above_zero(self, "clip_range")
+        if self.levels is not None:
+            check_counts(self, levels=3)
+        if not isinstance(self.equal_weights, bool):
+            raise InputError("equal_weights", self.equal_weights, "True or False")
+        object.__setattr__(self, "field_bits", self.encoding(1).field.bits)
+
+    def encoding(self, hospitals: int) -> Encoding:
+        """How ``hospitals`` of them encode; raises InputError where the field has no room."""
+        return Encoding(
+            Field(self.field_bits),
+            hospitals,
+            self.clip_range,
+            1 if self.equal_weights else self.max_weight,
+            self.levels,
+        )
 
     def for_hospitals(self, count: int) -> tuple[int, int]:
         """(threshold, neighbours) in a federation of ``count``."""
@@ -86,13 +106,7 @@ class SecureAggregator:
     def __init__(self, settings: SecAggSettings, hospitals: Sequence[int]) -> None:
         self.settings = settings
         self._party = Party(hospitals)
-        self.encoding = Encoding(
-            Field(settings.field_bits),
-            len(hospitals),
-            settings.clip_range,
-            1 if settings.equal_weights else settings.max_weight,
-            settings.levels,
-        )
+        self.encoding = settings.encoding(len(hospitals))
         self._rounds_held = 0
         self._training = settings_digest(asdict(settings))
         self._round(1, bytes(DIGEST_BYTES))  # bad thresholds are found here, not in a round
@@ -188,6 +202,4 @@ class SecureAggregator:
 
 
 def _whole(weight: int | float) -> int:
-    if isinstance(weight, bool) or weight != int(weight):
-        raise InputError("weight", weight, "a whole number (of training examples)")
-    return int(weight)
+    return check_count("weight", weight, least=0)  # of training examples

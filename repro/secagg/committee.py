@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from scipy.stats import binom
 
+from repro.checks import check_count, check_fraction
 from repro.errors import InputError
 from repro.secagg.graph import check_degree
 from repro.secagg.rounds import MAX_HOSPITALS, confirmer_count, usual_quorum
@@ -59,7 +60,15 @@ def committee_risk(
 
     quorum: 0 for the usual one. Raises InputError for settings that no round has.
     """
-    _check(hospitals, neighbours, threshold, colluders, drop_rate, rounds)
+    hospitals = check_count("hospitals", hospitals)
+    neighbours, threshold = (
+        check_count("neighbours", neighbours),
+        check_count("threshold", threshold),
+    )
+    colluders = check_count("colluders", colluders, least=0)
+    drop_rate = check_fraction("drop_rate", drop_rate, zero=True)
+    quorum, rounds = check_count("quorum", quorum, least=0), check_count("rounds", rounds)
+    _check(hospitals, neighbours, threshold, colluders)
     count = confirmer_count(hospitals, neighbours)
     quorum = quorum or usual_quorum(hospitals, neighbours, threshold)
     if not count < 2 * quorum <= 2 * count:
@@ -70,7 +79,7 @@ def committee_risk(
     lost = _lost(hospitals, neighbours, threshold, quorum, count, drop_rate)
 
     def over_rounds(probability: float) -> float:
-        return min(1.0, rounds * probability)
+        return min(1.0, min(rounds, 10**300) * probability)  # a float holds no more
 
     return CommitteeRisk(
         secrets=over_rounds(secrets),
@@ -147,18 +156,12 @@ def _at_least(least: int, population: int, marked: int, drawn: int) -> float:
     return float(Fraction(ways, math.comb(population, drawn)))
 
 
-def _check(
-    hospitals: int, neighbours: int, threshold: int, colluders: int, drop_rate: float, rounds: int
-) -> None:
+def _check(hospitals: int, neighbours: int, threshold: int, colluders: int) -> None:
     if not 2 <= hospitals <= MAX_HOSPITALS:
         raise InputError("hospitals", hospitals, f"2 to {MAX_HOSPITALS}")
     check_degree(neighbours, hospitals)
     if not neighbours < 2 * threshold <= 2 * (neighbours + 1):
         expected = f"more than half of the {neighbours} neighbours, at most {neighbours + 1}"
         raise InputError("threshold", threshold, expected)
-    if not 0 <= colluders < hospitals:
+    if colluders >= hospitals:
         raise InputError("colluders", colluders, f"0 to {hospitals - 1}")
-    if not 0 <= drop_rate < 1:
-        raise InputError("drop_rate", drop_rate, "0 to below 1")
-    if rounds < 1:
-        raise InputError("rounds", rounds, "1 or more")

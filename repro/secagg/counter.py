@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from repro.errors import InputError
+from repro.checks import check_count
 from repro.secagg.errors import Refused
 
 
@@ -42,9 +42,7 @@ class MemoryCounter:
     """
 
     def __init__(self, missed: int = 0) -> None:
-        if missed < 0:
-            raise InputError("missed", missed, "0 or more")
-        self.missed = missed
+        self.missed = check_count("missed", missed, least=0)
         self._last: dict[bytes, int] = {}
 
     def advance(self, session: bytes, number: int) -> None:

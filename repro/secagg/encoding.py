@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from repro.checks import check_above_zero, check_count, check_counts, check_word64
 from repro.errors import InputError
 from repro.random import philox4x32
 from repro.secagg.errors import ImpossibleSum
@@ -89,16 +90,15 @@ class Encoding:
     levels: int | None = None
 
     def __post_init__(self) -> None:
-        if self.levels is not None and self.levels < 3:
-            raise InputError("levels", self.levels, "at least 3: one below zero, zero, one above")
-        if self.hospitals < 1:
-            raise InputError("hospitals", self.hospitals, "at least 1")
-        # Comparisons are false for NaN.
+        check_field(self.field)
+        check_hospitals(self, self.field)
+        if self.levels is not None:
+            check_counts(self, levels=3)  # one below zero, zero, one above
+        check_above_zero(self, "clip_range")
         if not _SMALLEST_RANGE <= self.clip_range <= _LARGEST_RANGE:
             raise InputError("clip_range", self.clip_range, "a finite float32 above 0")
-        if isinstance(self.max_weight, bool) or self.max_weight != int(self.max_weight):
-            raise InputError("max_weight", self.max_weight, "a whole number")
-        if not 1 <= self.max_weight <= self.largest_summand:
+        check_counts(self, max_weight=1)
+        if self.max_weight > self.largest_summand:
             raise InputError(
                 "max_weight",
                 self.max_weight,
@@ -145,6 +145,7 @@ class Encoding:
         Raises InputError for a vector that is not finite or a weight outside 0 … W.
         """
         self.check(vector, weight)
+        weight, rounding_key = int(weight), check_word64("rounding_key", rounding_key)
         encoded = self.field.zeros(len(vector) + EXTRA) if out is None else out
         clipped = 0
         for part in blocks(len(vector)):
@@ -216,8 +217,21 @@ class Encoding:
         if vector.ndim != 1 or vector.dtype not in (np.float32, np.float64):
             given = f"{vector.shape} of {vector.dtype}"
             raise InputError("vector", given, "one dimension of float32 or float64")
-        if isinstance(weight, bool) or weight != int(weight) or not 0 <= weight <= self.max_weight:
+        if check_count("weight", weight, least=0) > self.max_weight:
             raise InputError("weight", weight, f"a whole number from 0 to {self.max_weight}")
+
+
+def check_field(field: Field) -> None:
+    if not isinstance(field, Field):
+        raise InputError("field", field, "a Field of 31 or 61 bits")
+
+
+def check_hospitals(encoding: VectorEncoding, field: Field) -> None:
+    """A number of hospitals with room for a step either way in the field."""
+    check_counts(encoding, hospitals=1)
+    most = (field.modulus - 1) // 2
+    if encoding.hospitals > most:
+        raise InputError("hospitals", encoding.hospitals, f"1 to {most}, for {field.bits} bits")
 
 
 def _at_most(what: str, value: int, bound: int, survivors: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repro.checks import plain
 from repro.errors import InputError
 from repro.secagg.errors import Refused
 
@@ -25,8 +26,9 @@ class Field:
     bits: int
 
     def __post_init__(self) -> None:
-        if self.bits not in (31, 61):
+        if isinstance(self.bits, bool) or plain(self.bits) not in (31, 61):
             raise InputError("field_bits", self.bits, "31 or 61")
+        object.__setattr__(self, "bits", int(self.bits))
 
     @property
     def modulus(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
+from repro.checks import check_count
 from repro.errors import InputError
 
 Graph = Mapping[int, frozenset[int]]
@@ -31,7 +32,7 @@ def regular_graph(roster: Collection[int], degree: int, seed: bytes) -> dict[int
 
 def check_degree(degree: int, count: int) -> None:
     """Raise InputError for a number of neighbours that no graph of ``count`` hospitals has."""
-    if not 1 <= degree < count:
+    if check_count("neighbours", degree) >= count:
         raise InputError("neighbours", degree, f"1 to {count - 1} (hospitals - 1)")
     if degree % 2 and degree != count - 1:
         raise InputError("neighbours", degree, f"an even number, or all {count - 1} others")

@@ -10,14 +10,14 @@ probability that the sum leaves ± (p − 1)/2.
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 
+from repro.checks import check_above_zero, check_counts, plain
 from repro.errors import InputError
-from repro.secagg.encoding import Decoded
+from repro.secagg.encoding import Decoded, check_field, check_hospitals
 from repro.secagg.errors import ImpossibleSum
 from repro.secagg.field import Field, blocks
 
@@ -38,15 +38,15 @@ class IntegerEncoding:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.hospitals < 1:
-            raise InputError("hospitals", self.hospitals, "at least 1")
+        check_field(self.field)
+        check_hospitals(self, self.field)
+        check_counts(self, magnitude=0)
         room = (self.field.modulus - 1) // (2 * self.hospitals)
-        if not 0 <= self.magnitude <= room:
+        if self.magnitude > room:
             raise InputError("magnitude", self.magnitude, f"0 to {room}: no sum may wrap")
         if self.magnitude == 0:
             object.__setattr__(self, "magnitude", room)
-        if not 0 < self.scale < math.inf:
-            raise InputError("scale", self.scale, "a finite number above 0")
+        check_above_zero(self, "scale")
 
     @property
     def extra(self) -> int:
@@ -60,7 +60,7 @@ class IntegerEncoding:
         if vector.ndim != 1 or vector.dtype.kind not in "iu":
             given = f"{vector.shape} of {vector.dtype}"
             raise InputError("vector", given, "one dimension of integers")
-        if weight != 1:
+        if isinstance(weight, bool) or plain(weight) != 1:
             raise InputError("weight", weight, "1: all hospitals count alike here")
 
     def encode(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from repro.checks import check_count, check_counts
 from repro.errors import InputError
 from repro.secagg import context, graph
 from repro.secagg.context import DIGEST_BYTES
@@ -93,9 +94,11 @@ class Round:
         for name, size in sizes.items():
             if len(getattr(self, name)) != size:
                 raise InputError(name, f"{len(getattr(self, name))} bytes", f"{size} bytes")
-        if not 1 <= self.number < 2**64:
+        object.__setattr__(self, "number", check_count("round", self.number))
+        check_counts(self, length=1, neighbours=1, threshold=1, quorum=0, minimum_survivors=1)
+        if self.number >= 2**64:
             raise InputError("round", self.number, "1 to 2^64 - 1")
-        if not 1 <= self.length <= MAX_LENGTH:
+        if self.length > MAX_LENGTH:
             raise InputError("length", self.length, f"1 to {MAX_LENGTH}")
         if self.encoding.hospitals < count:
             expected = f"{count} or more, the directory's, so that no sum overflows"
