@@ -106,8 +106,9 @@ CASES = {
     ),
     "calibrate_noise_multiplier": Case(
         accounting.calibrate_noise_multiplier,
-        {"epsilon": 2.0, "delta": 2.0**-10, "sample_rate": 1.0, "steps": 2},
-        wanted={"steps": ("epsilon",)},  # no noise would do
+        # No steps: the answer is 0 at once, but every argument is checked.
+        {"epsilon": 2.0, "delta": 2.0**-10, "sample_rate": 0.125, "steps": 0},
+        wanted={"steps": ("epsilon",)},  # where no noise would do
     ),
     "search_epsilon": Case(
         lambda **k: accounting.search_epsilon({GaussianEvent(2.0): 1}, **k),
