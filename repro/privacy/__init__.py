@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "AdaptiveClipping": "repro.privacy.adaptive_clipping",
     "ClipAndNoiseUpdate": "repro.privacy.mechanisms",
     "ClipUpdate": "repro.privacy.mechanisms",
     "Clipping": "repro.privacy.clipping",

@@ -14,9 +14,10 @@ records is not itself secret this is the zero-out relation). The model, the opti
 scheduler's state after every step, all of them together, are (ε, δ)-differentially private for
 a record, with ε = ``training.epsilon()`` ≤ ``target_epsilon`` and δ = ``target_delta``: each step
 is one Poisson-subsampled Gaussian mechanism of noise multiplier σ (Abadi et al. 2016, Algorithm
-1), whose sum ``clipped_noisy_sum`` makes; optimizer and scheduler only process what it released
-(post-processing), and the steps compose. ε is the smallest that is proved: by the privacy loss
-distribution or by Rényi divergences, exactly where every step takes all records
+1), whose sum ``clipped_noisy_sum`` makes (with adaptive clipping together with a noisy count, at
+the same σ: proof in ``repro.privacy.adaptive_clipping``); optimizer and scheduler only process what
+it released (post-processing), and the steps compose. ε is the smallest that is proved: by the
+privacy loss distribution or by Rényi divergences, exactly where every step takes all records
 (docs/accounting.md); noise is planned by the same, and ``statement`` names the proof. It holds in
 exact arithmetic; what float noise leaves open is said in docs/dp-core.md. It does not cover how
 hyper-parameters were chosen, nor ``seed``s that are known to others.
@@ -26,9 +27,16 @@ case                                  what happens
 ====================================  =========================================================
 a Poisson batch is empty              the step is taken on noise alone
 a record's gradient is NaN or Inf     it contributes exactly zero
+an input of several tensors           differentiated by ``vmap``; book-keeping is refused
+a record that model or loss refuse    one line: before anything is drawn, or before that step's
+                                      release
 ``batch_size`` = number of records    sample rate 1: every step sees every record
 the budget is spent                   ``step`` raises; the plan cannot be stretched
-``optimizer.step()`` called directly  raises: a gradient of one's own would not be accounted for
+``optimizer.step()`` called directly  raises: a gradient of one's own would not be accounted for;
+                                      allowed once after ``training.backward()``, on its gradient
+``loss.backward()`` between the two   raises: what it adds to ``.grad`` has no noise
+``model.eval()`` for a validation     the next step puts back the modes of the planning, if the
+                                      model as a whole was in training mode then
 BatchNorm, or outputs that mix        refused before anything is drawn
 a sampler of the loader's own         refused: it would be dropped silently
 the loader's workers, ``drop_last``   not used: a batch is fetched in this process
@@ -61,7 +69,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from repro.accounting import calibrate_noise_multiplier
 from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
+from repro.privacy.adaptive_clipping import AdaptiveClipping, ClipNorm
 from repro.privacy.clipping import Clipping
+from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.private_training import PrivateTraining
 from repro.privacy.records import Data, Records, batch_size_of
@@ -78,7 +88,8 @@ def make_private(
     data: Data,
     *,
     loss_fn: LossFunction,
-    target_epsilon: Number,
+    target_epsilon: Number | None = None,
+    noise_multiplier: Number | None = None,
     target_delta: Number,
     epochs: Number,
     clip_norm: Number,
@@ -89,6 +100,7 @@ def make_private(
     engine: str = "auto",
     chunk_size: int | None = None,
     noise: str = "gaussian",
+    adaptive_clipping: AdaptiveClipping | None = None,
 ) -> PrivateTraining:
     """Plan a private training of ``model``; nothing is trained yet. See the module's docstring.
 
@@ -96,28 +108,48 @@ def make_private(
         in (call ``model.train()`` for dropout).
     optimizer: any ``torch.optim`` optimizer that takes no closure, fresh, over all of the model's
         parameters that have gradients and no others.
-    data: a map-style Dataset of (input, target) tensors, or a DataLoader of one.
+    data: a map-style Dataset of (input, target), or a DataLoader of one. An input is a tensor,
+        a tuple of tensors (the model is called with one after another) or a dict of them (by
+        name: ``model(**input)``); a target is a tensor.
     loss_fn: (outputs, targets) -> one loss per record, (b,): ``reduction="none"``.
     target_epsilon, target_delta: what the whole training may spend; δ below 1 ÷ records.
+    noise_multiplier: σ, above 0, in place of ``target_epsilon``; ``planned_epsilon()`` then says
+        what all steps will have spent.
     epochs: passes over the data on average, above 0; sets the number of steps.
     clip_norm: C, the largest L2 norm of a record's gradient in the sum.
     batch_size: records per step on average (default: the DataLoader's).
     scheduler: of this optimizer; stepped for you after every ``scheduler_every`` (epoch or step).
     seed: reproducible, NOT private; None takes keys from the operating system.
-    engine, chunk_size, noise: as in ``clipped_noisy_sum``.
+    engine, noise: as in ``clipped_noisy_sum``.
+    chunk_size: most records differentiated at once. ``batch_size`` is the logical batch, which
+        sums and noise are of; it is worked off in chunks of this size, whose clipped sums are
+        added up before the one draw of noise: the same step, up to the order of the sum.
+    adaptive_clipping: let ``clip_norm`` be the first step's, and follow a quantile of the norms
+        from there; σ is then of the sum and of the noisy count that it follows, together.
 
     Raises InputError, in one line, for all that is refused.
     """
     parameters = trainable_parameters(model)
     check_optimizer(optimizer, model, parameters)
     check_scheduler(scheduler, scheduler_every, optimizer)
-    target_epsilon = check_positive("target_epsilon", target_epsilon)
+    if (target_epsilon is None) == (noise_multiplier is None):
+        raise InputError(
+            "target_epsilon and noise_multiplier",
+            (target_epsilon, noise_multiplier),
+            "exactly one of the two",
+        )
+    if target_epsilon is not None:
+        target_epsilon = check_positive("target_epsilon", target_epsilon)
+    if noise_multiplier is not None:
+        noise_multiplier = check_positive("noise_multiplier", noise_multiplier)
     epochs = check_positive("epochs", epochs)
     clip_norm = Clipping(clip_norm).clip_norm
     if chunk_size is not None:
         chunk_size = check_count("chunk_size", chunk_size)
     if noise not in NOISES:
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
+    if adaptive_clipping is not None and noise != "gaussian":
+        raise InputError("noise", noise, "gaussian with adaptive clipping: its proof is of both")
     device = next(iter(parameters.values())).device
     records = Records(data, device)
     if not 0 < target_delta < 1 / records.count:
@@ -129,24 +161,36 @@ def make_private(
         raise InputError("batch_size", None, "a number of records, since data is a Dataset")
     sampler = PoissonSampler.with_expected_batch(records.count, expected)
     at_once = most_at_once(max(1, round(sampler.expected_batch)), chunk_size)
-    check_together(model, loss_fn, records, parameters, engine, at_once)
+    taking, engine = check_together(model, loss_fn, records, parameters, engine, at_once)
     steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
-    # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
-    multiplier, _ = calibrate_noise_multiplier(
-        target_epsilon, target_delta, sampler.sample_rate, steps, accountant="best"
+    if noise_multiplier is None:
+        assert target_epsilon is not None
+        # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
+        noise_multiplier, _ = calibrate_noise_multiplier(
+            target_epsilon, target_delta, sampler.sample_rate, steps, accountant="best"
+        )
+    source = DrawnGradients(
+        taking,
+        records,
+        loss_fn,
+        sampler,
+        RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed),
+        {"engine": engine, "chunk_size": chunk_size, "noise": noise},
     )
     return PrivateTraining(
         model,
         optimizer,
-        records,
-        loss_fn,
-        sampler,
+        source,
         steps=steps,
-        noise_multiplier=multiplier,
-        clip_norm=float(clip_norm),
+        noise_multiplier=noise_multiplier,
+        clip_norm=ClipNorm(
+            float(clip_norm),
+            noise_multiplier,
+            adaptive_clipping,
+            expected_batch=sampler.expected_batch,
+            seed=source.seed,
+        ),
         delta=float(target_delta),
         scheduler=scheduler,
         scheduler_every=scheduler_every,
-        seed=RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed),
-        options={"engine": engine, "chunk_size": chunk_size, "noise": noise},
     )

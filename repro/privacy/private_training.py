@@ -9,7 +9,6 @@ import copy
 import os
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,17 +21,12 @@ from repro.accounting import (
 )
 from repro.accounting.composition import NO_BOUND
 from repro.errors import InputError
-from repro.privacy.gate import Voided, check_again
-from repro.privacy.per_sample import LossFunction
-from repro.privacy.records import Records
-from repro.privacy.sampling import PoissonSampler
-from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
-from repro.privacy.training_checks import HELD, PROBED
-from repro.privacy.validation import (
-    Number,
-    trainable_parameters,
-)
-from repro.random import RootSeed
+from repro.privacy.adaptive_clipping import ClipNorm
+from repro.privacy.drawn_gradients import DrawnGradients
+from repro.privacy.gate import Voided
+from repro.privacy.released_gradient import ReleasedGradient
+from repro.privacy.training_checks import HELD
+from repro.privacy.validation import Number, trainable_parameters
 
 
 class PrivateTraining:
@@ -40,7 +34,8 @@ class PrivateTraining:
 
     planned_steps, steps: how many there will be, and how many were taken.
     steps_per_epoch: in which each record takes part once on average.
-    noise_multiplier: σ; the noise on a step's sum has deviation σ · ``clip_norm``.
+    noise_multiplier: σ; the noise on a step's sum has deviation σ · ``clip_norm`` (with adaptive
+        clipping a little more: σ covers the count too).
     sample_rate: probability with which each record joins a step.
     """
 
@@ -48,31 +43,32 @@ class PrivateTraining:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        records: Records,
-        loss_fn: LossFunction,
-        sampler: PoissonSampler,
+        source: DrawnGradients,
         *,
         steps: int,
         noise_multiplier: float,
-        clip_norm: float,
+        clip_norm: ClipNorm,
         delta: float,
         scheduler: LRScheduler | None,
         scheduler_every: str,
-        seed: RootSeed,
-        options: dict[str, Any],
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self._planned_steps, self._steps = steps, 0
         self._void: str | None = None
-        self.steps_per_epoch = sampler.steps_per_epoch()
+        self._used = ""  # engine of the last step
+        self.steps_per_epoch = source.sampler.steps_per_epoch()
         self._noise_multiplier, self._clip_norm, self._delta = noise_multiplier, clip_norm, delta
         self._process = os.getpid()
-        self._records, self._loss_fn, self._sampler = records, loss_fn, sampler
-        self._seed, self._options = seed, options
+        self._source, self._seed = source, source.seed
         self._scheduler_period = self.steps_per_epoch if scheduler_every == "epoch" else 1
         self._parameters = trainable_parameters(model)
+        self._modes = [(module, module.training) for module in model.modules()]
         self._ours = False
-        self._hook = optimizer.register_step_pre_hook(self._refuse_other_steps)
+        self._waiting: ReleasedGradient | None = None
+        self._hooks = (
+            optimizer.register_step_pre_hook(self._refuse_other_steps),
+            optimizer.register_step_post_hook(self._after_own_step),
+        )
         HELD.add(optimizer)
 
     # What ε is stated from is what the steps were taken with, so none of it can be set.
@@ -91,7 +87,8 @@ class PrivateTraining:
 
     @property
     def clip_norm(self) -> float:
-        return self._clip_norm
+        """C of the next step."""
+        return self._clip_norm.value
 
     @property
     def delta(self) -> float:
@@ -99,7 +96,7 @@ class PrivateTraining:
 
     @property
     def sample_rate(self) -> float:
-        return float(self._sampler.sample_rate)
+        return float(self._source.sampler.sample_rate)
 
     @property
     def finished(self) -> bool:
@@ -119,33 +116,68 @@ class PrivateTraining:
     def step(self) -> None:
         """One private step: Poisson batch, clipped noisy sum, ÷ expected batch, optimizer.
 
+        A model that was in training mode when this was planned and is in evaluation mode as a
+        whole, after a validation say, is put back first: every module in the mode it had then.
         The model is looked at once more in every step, and after the last. Raises ``Voided`` (an
         InputError) where it turns out that records may have mixed in steps before; ε is then
         infinite for good.
         """
+        if self._waiting is not None and not self._waiting.dropped():
+            raise InputError(
+                "step", "the gradient of backward() not yet used", "optimizer.step(), or zero_grad"
+            )
+        self._release()
+        self._ours = True
+        try:
+            self.optimizer.step()
+        finally:
+            self._ours, self._waiting = False, None
+            self.optimizer.zero_grad(set_to_none=True)
+        self._step_scheduler()
+        self._look_again()
+
+    def backward(self) -> None:
+        """The first half of ``step``, for a loop of one's own; in place of ``loss.backward()``.
+
+            while not training.finished:
+                optimizer.zero_grad()
+                training.backward()  # draws the batch; leaves the private gradient in .grad
+                optimizer.step()
+
+        The gradient is released, and in ε, whether it is used or not. One ``optimizer.step()``
+        may follow, with exactly what this left in ``.grad``; the scheduler, if the training has
+        one, is stepped with it. Raises InputError for a gradient that still stands in ``.grad``.
+        """
+        for group in self.optimizer.param_groups:
+            if any(p.grad is not None and bool(p.grad.any()) for p in group["params"]):
+                raise InputError("backward", "a gradient in .grad", "optimizer.zero_grad() before")
+        self._release()
+
+    def _release(self) -> None:
+        """The next step's noisy gradient, drawn, counted and put into ``.grad``, alone."""
         if self.finished:
             raise InputError(
                 "step", self.steps + 1, f"at most {self.planned_steps}, which the noise is set for"
             )
         self._check_alone()
-        noisy = self._noisy_sum()
-        self._steps += 1  # released from here on, whatever becomes of it
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None  # whatever was left there has no noise
-        for name, parameter in self._parameters.items():
-            # Public constant: dividing by the drawn size would leak it.
-            parameter.grad = noisy.gradient[name].div_(self._sampler.expected_batch)
-        self._ours = True
+        if self._modes[0][1] and not self.model.training:
+            for module, mode in self._modes:
+                module.training = mode
         try:
-            self.optimizer.step()
-        finally:
-            self._ours = False
-            self.optimizer.zero_grad(set_to_none=True)
-        if self.scheduler is not None and self.steps % self._scheduler_period == 0:
-            self.scheduler.step()
-        if self.finished:
-            self._look_again(noisy.engine)
+            noisy = self._source.noisy_sum(
+                self.steps,
+                clip_norm=self.clip_norm,
+                noise_multiplier=self._clip_norm.sum_noise,
+            )
+        except Voided as problem:
+            self._void = str(problem)
+            raise
+        following, gradient = self._clip_norm.after(noisy, self.steps), [*noisy.gradient.values()]
+        self._steps += 1  # released from here on, whatever becomes of it
+        self._clip_norm.value, self._used = following, noisy.engine
+        for values in gradient:
+            values.div_(self._source.sampler.expected_batch)  # public: the drawn size would leak
+        self._waiting = ReleasedGradient(self.optimizer, self._parameters.values(), gradient)
 
     def train_epoch(self) -> None:
         """The steps that are left of this epoch, or of the plan where that ends first."""
@@ -166,11 +198,18 @@ class PrivateTraining:
         exact), or ``rdp``, also where there are more steps than a loss distribution can hold;
         none, and ε infinite, where the training is ``void``.
         """
+        return self._bound(self.steps, delta)
+
+    def planned_epsilon(self, delta: Number | None = None) -> float:
+        """ε that all planned steps will have spent, at the planned δ or another one."""
+        return self._bound(self.planned_steps, delta).epsilon
+
+    def _bound(self, steps: int, delta: Number | None) -> Bound:
         if self.void is not None:
             return NO_BOUND
         event = PoissonSampledGaussianEvent(self.noise_multiplier, self.sample_rate)
         at = checks.delta(self.delta if delta is None else delta)
-        return compose_epsilon({event: self.steps}, checks.ADD_REMOVE, checks.RECORD, at)
+        return compose_epsilon({event: steps}, checks.ADD_REMOVE, checks.RECORD, at)
 
     def statement(self) -> str:
         """The guarantee so far, and whose proof it is, in one line."""
@@ -181,13 +220,15 @@ class PrivateTraining:
             f"ε = {bound.epsilon:.4g} at δ = {self.delta:g} for a record (add/remove), after "
             f"{self.steps} of {self.planned_steps} steps of Poisson-sampled Gaussian noise "
             f"(σ = {self.noise_multiplier:.4g}, rate {self.sample_rate:.4g}, clip norm "
-            f"{self.clip_norm:g}); accountant: {bound.accountant}; "
+            f"{self._clip_norm}); accountant: {bound.accountant}; "
             f"noise keys from: {self._seed.source}"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on but data and seed; ``torch.save`` takes it."""
-        return {
+        if self._waiting is not None and not self._waiting.dropped():
+            raise InputError("state", "one between backward() and its step", "optimizer.step()")
+        return self._clip_norm.state() | {
             "plan": self._plan(),
             "steps": self.steps,
             "void": self.void,
@@ -216,6 +257,7 @@ class PrivateTraining:
         self._steps, self._void = state["steps"], state.get("void")
 
     def _load(self, state: dict[str, Any]) -> None:
+        self._clip_norm.load(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scheduler is not None:
@@ -230,7 +272,8 @@ class PrivateTraining:
 
     def close(self) -> None:
         """Give the optimizer back: its own ``step`` works again, and no ε covers that."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         HELD.discard(self.optimizer)
         self._planned_steps = self._steps
 
@@ -250,41 +293,12 @@ class PrivateTraining:
                 f"these: {', '.join(self._parameters)}",
             )
 
-    def _noisy_sum(self) -> NoisySum:
-        drawn = self._sampler.sample(self._seed, hospital=0, round=0, step=self.steps)
-        with torch.random.fork_rng():  # dropout masks and augmentations of the data set
-            torch.manual_seed(self._seed.derive("make-private layers", self.steps) >> 1)
-            inputs, targets = self._records.fetch(drawn)
-            try:
-                return clipped_noisy_sum(
-                    self.model,
-                    self._loss_fn,
-                    inputs,
-                    targets,
-                    clip_norm=self.clip_norm,
-                    noise_multiplier=self.noise_multiplier,
-                    seed=self._seed.derive("make-private noise"),
-                    step=self.steps,
-                    **self._options,
-                )
-            except Voided as problem:
-                self._void = str(problem)
-                raise
-
-    def _look_again(self, used: str) -> None:
-        """The gate once more, with the engine of the last step."""
-        with torch.random.fork_rng():
-            inputs, targets = self._records.first(PROBED)
-        expected = round(self._sampler.expected_batch)
+    def _look_again(self) -> None:
+        """After the last step, the gate once more, with the engine of that step."""
+        if not self.finished:
+            return
         try:
-            check_again(
-                self.model,
-                self._loss_fn,
-                inputs,
-                targets,
-                used=used,
-                at_once=most_at_once(expected, self._options["chunk_size"]),
-            )
+            self._source.look_again(self._used)
         except Voided as problem:
             self._void = str(problem)
             raise
@@ -293,12 +307,11 @@ class PrivateTraining:
         """What two trainings must share for one to go on from the other's state."""
         reproducible = not self._seed.private
         fingerprint = self._seed.derive_bytes("state identity", size=8).hex()
-        return {
-            "records": self._records.count,
+        return self._clip_norm.plan() | {
+            "records": self._source.records.count,
             "sample_rate": self.sample_rate,
             "steps": self.planned_steps,
             "noise_multiplier": self.noise_multiplier,
-            "clip_norm": self.clip_norm,
             "delta": self.delta,
             "optimizer": type(self.optimizer).__name__,
             "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
@@ -306,9 +319,25 @@ class PrivateTraining:
         }
 
     def _refuse_other_steps(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._ours:
+        if self._ours:
+            return
+        if self._waiting is None:
             raise InputError(
                 "optimizer.step()",
                 "a call of one's own",
-                "PrivateTraining.step(), whose gradient has noise; close() gives it back",
+                "PrivateTraining.step(), whose gradient has noise, or its backward() before; "
+                "close() gives the optimizer back",
             )
+        if any(part is not None for part in (*args[1:], *kwargs.values())):  # args[0] is itself
+            raise InputError("optimizer.step()", "a closure", "none: it would change the gradient")
+        self._waiting.check()
+
+    def _after_own_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._ours:
+            self._waiting = None
+            self._step_scheduler()
+            self._look_again()
+
+    def _step_scheduler(self) -> None:
+        if self.scheduler is not None and self.steps % self._scheduler_period == 0:
+            self.scheduler.step()

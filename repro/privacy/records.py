@@ -27,7 +27,8 @@ from torch.utils.data import (
 
 from repro.errors import InputError
 from repro.privacy.gate.randomness import fixed_generators
-from repro.privacy.validation import same_contents
+from repro.privacy.several_inputs import Inputs, as_inputs, like, tensors_of
+from repro.privacy.validation import said, same_contents
 from repro.typing import Int
 
 Data = Dataset[Any] | DataLoader[Any]
@@ -37,7 +38,8 @@ class Records:
     """``count`` records, each an (input, target) pair; ``count`` may not change any more."""
 
     def __init__(self, data: Data, device: torch.device) -> None:
-        """data: a map-style Dataset of (input, target), or a DataLoader of one."""
+        """data: a map-style Dataset of (input, target), or a DataLoader of one; an input is a
+        tensor, or a tuple or dict of tensors."""
         source: Any = data
         self.dataset = source.dataset if isinstance(data, DataLoader) else source
         self._collate = _collate(data) if isinstance(data, DataLoader) else default_collate
@@ -47,9 +49,9 @@ class Records:
         if self.count < 1:
             raise InputError("data", "no records", "at least one record")
         inputs, targets = self.first(1)
-        self._nothing = inputs[:0], targets[:0]
+        self._nothing = like(inputs, [part[:0] for part in tensors_of(inputs)]), targets[:0]
 
-    def first(self, count: int) -> tuple[Tensor, Tensor]:
+    def first(self, count: int) -> tuple[Inputs, Tensor]:
         """The first records (fewer where there are fewer)."""
         return self.fetch(torch.arange(min(count, self.count)))
 
@@ -77,14 +79,15 @@ class Records:
                     "records that do not depend on each other: clipping one would bound nothing",
                 )
 
-    def _one(self, *indices: int) -> tuple[Tensor, Tensor]:
+    def _one(self, *indices: int) -> list[Tensor]:
         """The first of these records, fetched in this order from fixed generators."""
         with fixed_generators(self._device):
             inputs, targets = self.fetch(torch.tensor(indices))
-        return inputs[0].clone(), targets[0].clone()
+        return [part[0].clone() for part in (*tensors_of(inputs), targets)]
 
-    def fetch(self, indices: Int[Tensor, " drawn"]) -> tuple[Tensor, Tensor]:
-        """inputs (b, …) and targets (b, …) on the model's device; b may be 0."""
+    def fetch(self, indices: Int[Tensor, " drawn"]) -> tuple[Inputs, Tensor]:
+        """inputs (b, …), or several of them, and targets (b, …) on the model's device; b may
+        be 0."""
         if len(self.dataset) != self.count:
             raise InputError(
                 "data", f"{len(self.dataset)} records", f"{self.count}, as when the noise was set"
@@ -94,37 +97,49 @@ class Records:
         if type(self.dataset) is TensorDataset and self._collate is default_collate:
             batch: Any = [tensor[indices] for tensor in self.dataset.tensors]
         elif self._collate is default_collate:
-            batch = default_collate([self.dataset[index] for index in indices.tolist()])
+            batch = _stacked([self.dataset[index] for index in indices.tolist()])
         else:
             batch = self._collated_alone(indices.tolist())
         inputs, targets = _pair(batch)
-        if len(inputs) != len(indices) or len(targets) != len(indices):
+        parts = [*tensors_of(inputs), targets]
+        if any(part.shape[:1] != (len(indices),) for part in parts):
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts)
             raise InputError(
                 "data",
-                f"{len(inputs)} inputs and {len(targets)} targets for {len(indices)} records",
+                f"inputs and targets of shapes {shapes} for {len(indices)} records",
                 "one input and one target for each record",
             )
-        return inputs.to(self._device), targets.to(self._device)
+        on_device = [part.to(self._device) for part in tensors_of(inputs)]
+        return like(inputs, on_device), targets.to(self._device)
 
-    def _collated_alone(self, indices: list[int]) -> list[Tensor]:
+    def _collated_alone(self, indices: list[int]) -> tuple[Inputs, Tensor]:
         """The loader's own ``collate_fn`` on one record after another.
 
         On a batch it may mix records (mixup, standardising by the batch's mean): then one record
         would change the others' gradients, and clipping would bound nothing.
         """
         alone = [_pair(self._collate([self.dataset[index]])) for index in indices]
-        shapes = {(inputs.shape, targets.shape) for inputs, targets in alone}
-        if len(shapes) > 1:
+        parts = [[*tensors_of(inputs), targets] for inputs, targets in alone]
+        names = [tuple(inputs) if isinstance(inputs, dict) else () for inputs, _ in alone]
+        shapes = {tuple(tuple(part.shape) for part in one) for one in parts}
+        if len(shapes) > 1 or len(set(names)) > 1:
             raise InputError(
                 "collate_fn",
-                f"records of shapes {sorted(tuple(one[0]) for one in shapes)}",
+                f"records of shapes {sorted(one[0] for one in shapes)}",
                 "records of one shape: they are put together one by one, since what looks at a "
                 "whole batch (padding to its longest, mixup) mixes records; pad in the Dataset",
             )
-        return [torch.cat(parts) for parts in zip(*alone, strict=True)]
+        if any(shape[:1] != (1,) for shape in next(iter(shapes))):
+            raise InputError(
+                "collate_fn",
+                f"shapes {next(iter(shapes))} for one record",
+                "a leading dimension of 1 for one record",
+            )
+        *joined, targets = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return like(alone[0][0], joined), targets
 
 
-def _same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(map(same_contents, one, other))
 
 
@@ -188,9 +203,28 @@ def _origins(dataset: Any) -> list[tuple[int, int]]:
     return [(id(dataset), index) for index in range(len(dataset))]
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+def _stacked(records: list[Any]) -> Any:
+    """``default_collate``, in one line where records are ragged or hold what is no number."""
+    try:
+        return default_collate(records)
+    except (RuntimeError, TypeError, ValueError) as problem:
+        raise InputError(
+            "data",
+            f"records that cannot be put together: {said(problem)}",
+            "(input, target) pairs of tensors, arrays or numbers, all of one shape: pad or cut "
+            "them in the Dataset",
+        ) from problem
+
+
+def _pair(batch: Any) -> tuple[Inputs, Tensor]:
     pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-    if not pair or not all(isinstance(part, Tensor) for part in batch):
+    inputs = as_inputs(batch[0]) if pair else None
+    if inputs is None or not isinstance(batch[1], Tensor):
         kinds = [type(part).__name__ for part in batch] if pair else type(batch).__name__
-        raise InputError("data", kinds, "records that are pairs of tensors, (input, target)")
-    return batch[0], batch[1]
+        raise InputError(
+            "data",
+            kinds,
+            "records that are pairs, (input, target): a target tensor, and an input tensor or a "
+            "tuple or dict of tensors, which the model takes as its arguments",
+        )
+    return inputs, batch[1]

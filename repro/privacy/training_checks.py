@@ -1,12 +1,14 @@
-"""What ``make_private`` refuses before anything is drawn: optimizers, schedulers, losses."""
+"""What ``make_private`` refuses, most of it before anything is drawn: optimizers, schedulers,
+losses, records that do not fit."""
 
 from __future__ import annotations
 
 import inspect
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -15,12 +17,16 @@ from repro.errors import InputError
 from repro.privacy.gate import check_engine
 from repro.privacy.gate.attributes import Attributes
 from repro.privacy.holding import call_holding
-from repro.privacy.per_sample import LossFunction
+from repro.privacy.per_sample import LossFunction, losses_of_records
 from repro.privacy.records import Records
-from repro.privacy.validation import check_batch
+from repro.privacy.several_inputs import Inputs, one_tensor, taking, tensors_of
+from repro.privacy.validation import check_batch, said
 
 EVERY = ("epoch", "step")
 PROBED = 16  # records that are tried
+# What a model or a loss raises for records that it does not take.
+FROM_RECORDS = (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError)
+_CLASSES = "class indices, if it wants those, are int64 of shape (B,): convert in the Dataset"
 HELD: WeakSet[Optimizer] = WeakSet()  # optimizers of private trainings that are not closed
 
 
@@ -73,20 +79,32 @@ def check_together(
     parameters: dict[str, nn.Parameter],
     engine: str,
     at_once: int,
-) -> None:
+) -> tuple[nn.Module, str]:
     """Model, loss, data and engine fit: tried on a few records; nothing is kept.
 
     at_once: records that a pass of the steps will hold.
-
-    The model holds copies of all parameters and buffers meanwhile: what its forward pass writes
-    to them is of records, without noise.
+    Returns the model as it takes one tensor a record (itself, or ``SeveralInputs``), and the
+    engine to ask for.
     """
     reduction = getattr(loss_fn, "reduction", "none")
     if reduction != "none":
         raise InputError("loss_fn", f"reduction={reduction!r}", 'reduction="none": one per record')
     records.refuse_mixing()
-    inputs, targets = records.first(PROBED)
-    check_batch(inputs, targets, parameters)
+    first, targets = records.first(PROBED)
+    for part in tensors_of(first):
+        check_batch(part, targets, parameters)
+    taken, engine = taking(model, first, engine)
+    with one_tensor(taken, first) as inputs:
+        _try(taken, loss_fn, inputs, targets, first)
+        check_engine(taken, loss_fn, inputs, targets, engine=engine, at_once=at_once)
+    return taken, engine
+
+
+def _try(
+    model: nn.Module, loss_fn: LossFunction, inputs: Tensor, targets: Tensor, given: Inputs
+) -> None:
+    """One pass in evaluation mode. The model holds copies of all parameters and buffers
+    meanwhile: what its forward pass writes to them is of records, without noise."""
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad(), Attributes(model):
@@ -95,14 +113,74 @@ def check_together(
                 model(torch.zeros_like(inputs))  # makes them
             state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
             copies = {name: value.detach().clone() for name, value in state.items()}
-            losses = loss_fn(call_holding(model, copies, lambda: model(inputs)), targets)
+            outputs = _outputs(model, copies, inputs, given)
+            _check_losses(loss_fn, outputs, targets)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    if losses.shape != (len(inputs),):
+
+
+def _outputs(model: nn.Module, state: dict[str, Tensor], inputs: Tensor, given: Inputs) -> Any:
+    """What the model makes of the records, if it takes them at all."""
+    try:
+        return call_holding(model, state, lambda: model(inputs))
+    except InputError:
+        raise
+    except FROM_RECORDS as problem:
+        types = sorted({str(v.dtype) for v in state.values() if v.is_floating_point()})
+        raise InputError(
+            "inputs",
+            " and ".join(map(_kind, tensors_of(given))),
+            f"what the model, of {' and '.join(types)}, takes, not {said(problem)} (convert "
+            "records in the Dataset)",
+        ) from problem
+
+
+def _check_losses(loss_fn: LossFunction, outputs: Any, targets: Tensor) -> None:
+    """One loss a record, from the batch and from every record apart."""
+    count = len(targets)
+    try:
+        losses: object = loss_fn(outputs, targets)
+    except InputError:
+        raise
+    except FROM_RECORDS as problem:
+        raise InputError(
+            "targets",
+            _kind(targets),
+            f"what loss_fn takes beside outputs of {_kind(outputs)}, not {said(problem)} "
+            f"({_CLASSES})",
+        ) from problem
+    if not isinstance(losses, Tensor) or losses.shape != (count,):
         raise InputError(
             "loss_fn",
-            f"a loss of shape {tuple(losses.shape)} for {len(inputs)} records",
-            f'shape ({len(inputs)},), one loss per record: reduction="none"',
+            f"{_kind(losses)} for {count} records",
+            f'a tensor of shape ({count},), one loss per record: reduction="none"',
         )
-    check_engine(model, loss_fn, inputs, targets, engine=engine, at_once=at_once)
+    if targets.is_floating_point() or targets.dtype == torch.int64:
+        return
+    try:  # torch has losses that take other integers from a batch, but not from a record
+        losses_of_records(loss_fn, outputs, targets, 1)
+    except FROM_RECORDS as problem:
+        raise InputError(
+            "targets",
+            _kind(targets),
+            f"what loss_fn takes from every record apart, not {said(problem)} ({_CLASSES})",
+        ) from problem
+
+
+def refuse_batch(problem: Exception) -> NoReturn:
+    """What a step raised over the batch drawn: records unlike those that were tried."""
+    if isinstance(problem, (InputError, torch.OutOfMemoryError)):
+        raise problem
+    raise InputError(
+        "data",
+        f"a batch that model or loss does not take: {said(problem)}",
+        f"records like the first {PROBED}, which were tried; none of this step was released",
+    ) from problem
+
+
+def _kind(value: object) -> str:
+    """``float32 of shape (16, 5)`` for a tensor, else the type."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"

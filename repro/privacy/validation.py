@@ -161,6 +161,11 @@ def _refuse_write(name: str, what: str) -> None:
     )
 
 
+def said(problem: Exception) -> str:
+    """What went wrong elsewhere, in one line, to be quoted in an ``InputError``."""
+    return f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0][:200]}"
+
+
 def flat_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:
     """Type a clipped sum is accumulated in: float32, or float64 for float64 parameters."""
     dtype = torch.float32

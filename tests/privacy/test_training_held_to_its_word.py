@@ -21,7 +21,9 @@ def mixing(batch):
 
 def test_a_collate_function_cannot_mix_records():
     """What it makes of a record is what it makes of that record alone."""
-    fetch = planned(records=DataLoader(data(), batch_size=10, collate_fn=mixing))._records.fetch
+    fetch = planned(
+        records=DataLoader(data(), batch_size=10, collate_fn=mixing)
+    )._source.records.fetch
     together, _ = fetch(torch.tensor([3, 1, 4]))
     for row, index in zip(together, [3, 1, 4], strict=True):
         assert torch.equal(row, fetch(torch.tensor([index]))[0][0])

@@ -221,9 +221,7 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
     for adding in (False, True):
         where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS)
         h, tail = where.spacing(where.needed), where.tail / sum(count for _, count in parts)
-        grids = [
-            (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
-        ]
+        grids = [(connect_dots(step, adding, h, tail, where.least), count) for step, count in parts]
         found = max(found, upper_delta(grids, where, epsilon))
     return found
 

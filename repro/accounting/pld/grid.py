@@ -51,9 +51,7 @@ class Grid:
         return self.h * np.arange(self.first, self.first + len(self.masses))
 
 
-def connect_dots(
-    step: Step, adding: bool, h: float, tail: float, least: float = -math.inf
-) -> Grid:
+def connect_dots(step: Step, adding: bool, h: float, tail: float, least: float = -math.inf) -> Grid:
     """The dominating grid of spacing ``h`` for one step and direction; mass at ∞ ≲ ``tail``.
 
     Losses below ``least`` are raised to it: the polygon may begin anywhere. Adding a rarely
@@ -84,9 +82,7 @@ class Merged:
     above: Float[np.ndarray, " losses"]
 
 
-def merge(
-    step: Step, adding: bool, h: float, tail: float, least: float = -math.inf
-) -> Merged:
+def merge(step: Step, adding: bool, h: float, tail: float, least: float = -math.inf) -> Merged:
     """The merged outcomes of one step on a grid of spacing ``h``; those beyond ``tail`` in one.
 
     Those below ``least`` are left out: less mass is less to tell apart.

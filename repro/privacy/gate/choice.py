@@ -10,6 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from repro.checks import check_count
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
@@ -29,7 +30,7 @@ from repro.privacy.gate.probe import (
 )
 from repro.privacy.gate.state import attributes_of
 from repro.privacy.gate.watch import FAST, Tried, Voided, refuse_mixing_at, voided
-from repro.privacy.validation import check_batch, check_count, trainable_parameters
+from repro.privacy.validation import check_batch, trainable_parameters
 
 _REFERENCE = "vmap"
 

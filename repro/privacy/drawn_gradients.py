@@ -1,0 +1,72 @@
+"""Step t's noisy sum of a planned training: a function of seed, data, model and t alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from repro.privacy.gate import check_again
+from repro.privacy.per_sample import LossFunction
+from repro.privacy.records import Records
+from repro.privacy.sampling import PoissonSampler
+from repro.privacy.several_inputs import one_tensor
+from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
+from repro.privacy.training_checks import FROM_RECORDS, PROBED, refuse_batch
+from repro.privacy.validation import Number
+from repro.random import RootSeed
+
+
+@dataclass(frozen=True)
+class DrawnGradients:
+    """Where a training's gradients come from.
+
+    model: as it takes one tensor a record (``check_together``). options: engine, chunk_size and
+    noise of ``clipped_noisy_sum``.
+    """
+
+    model: nn.Module
+    records: Records
+    loss_fn: LossFunction
+    sampler: PoissonSampler
+    seed: RootSeed
+    options: dict[str, Any]
+
+    def noisy_sum(self, step: int, *, clip_norm: Number, noise_multiplier: Number) -> NoisySum:
+        """Of step ``step``'s Poisson batch. Its gradients are in the order of the parameters."""
+        drawn = self.sampler.sample(self.seed, hospital=0, round=0, step=step)
+        with torch.random.fork_rng():  # dropout masks and augmentations of the data set
+            torch.manual_seed(self.seed.derive("make-private layers", step) >> 1)
+            inputs, targets = self.records.fetch(drawn)
+            try:
+                with one_tensor(self.model, inputs) as rows:
+                    return clipped_noisy_sum(
+                        self.model,
+                        self.loss_fn,
+                        rows,
+                        targets,
+                        clip_norm=clip_norm,
+                        noise_multiplier=noise_multiplier,
+                        seed=self.seed.derive("make-private noise"),
+                        step=step,
+                        **self.options,
+                    )
+            except FROM_RECORDS as problem:
+                refuse_batch(problem)
+
+    def look_again(self, used: str) -> None:
+        """The gate once more, with the engine of the last step; raises ``Voided``."""
+        with torch.random.fork_rng():
+            inputs, targets = self.records.first(PROBED)
+        expected = max(1, round(self.sampler.expected_batch))
+        with one_tensor(self.model, inputs) as rows:
+            check_again(
+                self.model,
+                self.loss_fn,
+                rows,
+                targets,
+                used=used,
+                at_once=most_at_once(expected, self.options["chunk_size"]),
+            )
