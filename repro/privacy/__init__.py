@@ -32,6 +32,7 @@ _EXPORTS = {
     "calibrate_noise_multiplier": "repro.accounting",
     "check_engine": "repro.privacy.gate",
     "clipped_noisy_sum": "repro.privacy.step",
+    "fix": "repro.privacy.norm_replacement",
     "gaussian_epsilon": "repro.accounting",
     "local_dp_mod_sigma": "repro.privacy.mechanisms",
     "per_sample_gradients": "repro.privacy.per_sample",

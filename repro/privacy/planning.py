@@ -105,7 +105,7 @@ def make_private(
     """Plan a private training of ``model``; nothing is trained yet. See the module's docstring.
 
     model: keeps records apart, (b, …) -> (b, …); trained in place, in the modes its modules are
-        in (call ``model.train()`` for dropout).
+        in (call ``model.train()`` for dropout); ``fix`` replaces a BatchNorm.
     optimizer: any ``torch.optim`` optimizer that takes no closure, fresh, over all of the model's
         parameters that have gradients and no others.
     data: a map-style Dataset of (input, target), or a DataLoader of one. An input is a tensor,
