@@ -214,7 +214,8 @@ def _proportions(hospitals: int, alpha: float, stream: np.random.Generator) -> n
     relative deviation is below alpha^-1/2).
     """
     if alpha < _LEAST_ALPHA:
-        return np.eye(hospitals)[stream.integers(hospitals)]
+        one: np.ndarray = np.eye(hospitals)[stream.integers(hospitals)]
+        return one
     if alpha > _MOST_ALPHA:
         return np.full(hospitals, 1 / hospitals)
     return stream.dirichlet(np.full(hospitals, alpha))

@@ -30,11 +30,11 @@ from typing import Any
 
 import torch
 
+from repro.checks import Number, check_not_negative, check_positive
 from repro.errors import InputError
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.step import NoisySum
-from repro.privacy.validation import Number, check_not_negative, check_positive
 from repro.random import RootSeed
 
 _RANGE = 1e-15, 1e15  # of a ``Clipping``'s clip norm

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from repro.checks import Number
 from repro.privacy.gate import check_again
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.records import Records
@@ -15,7 +16,6 @@ from repro.privacy.sampling import PoissonSampler
 from repro.privacy.several_inputs import one_tensor
 from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
 from repro.privacy.training_checks import FROM_RECORDS, PROBED, refuse_batch
-from repro.privacy.validation import Number
 from repro.random import RootSeed
 
 

@@ -20,13 +20,14 @@ from repro.accounting import (
     compose_epsilon,
 )
 from repro.accounting.composition import NO_BOUND
+from repro.checks import Number
 from repro.errors import InputError
 from repro.privacy.adaptive_clipping import ClipNorm
 from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.gate import Voided
 from repro.privacy.released_gradient import ReleasedGradient
 from repro.privacy.training_checks import HELD
-from repro.privacy.validation import Number, trainable_parameters
+from repro.privacy.validation import trainable_parameters
 
 
 class PrivateTraining:

@@ -10,8 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from repro.checks import Number as Number
-from repro.checks import check_count as check_count
 from repro.errors import InputError
 
 

@@ -134,7 +134,9 @@ def _mixed(a: Float[np.ndarray, " losses"], rate: float) -> Float[np.ndarray, " 
         return a
     with np.errstate(under="ignore"):
         far = a + math.log(rate) + np.log1p((1 - rate) / rate * np.exp(-np.maximum(a, 0.0)))
-        return np.where(a > _LARGE, far, np.log1p(rate * np.expm1(np.minimum(a, _LARGE))))
+        near = np.log1p(rate * np.expm1(np.minimum(a, _LARGE)))
+        mixed: np.ndarray = np.where(a > _LARGE, far, near)
+        return mixed
 
 
 def _between(
