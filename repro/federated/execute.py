@@ -16,6 +16,7 @@ from torch import nn
 from repro.data import Dataset, Split
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
+from repro.federated.checkpoint import NAME as CHECKPOINT
 from repro.federated.checkpoint import Begun, begun, check_same_data, forget_seed
 from repro.federated.division import class_count, judged_on, shares, subset
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
@@ -34,7 +35,7 @@ from repro.progress import Progress, progress
 from repro.random import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord
-from repro.runs.settings import RunSettings
+from repro.runs.settings import TRAINED_IN, RunSettings
 from repro.runs.store import RunStore
 
 
@@ -122,6 +123,7 @@ def _begun(
     found: Begun | InputError | None = None
     if ranks.first:
         try:
+            _refuse_two_precisions(settings, dataset, folder)
             found = begun(folder, private=settings.private, finished=finished)
             found = found or Begun(None, None)
             check_same_data(found, dataset.fingerprint)
@@ -133,6 +135,23 @@ def _begun(
         raise found
     assert found is not None
     return found
+
+
+def _refuse_two_precisions(settings: RunSettings, dataset: Dataset, folder: Path) -> None:
+    """A private run that was cut short in another precision has spent its ε: it goes on, or is
+    given up by name, and no second one beside it is begun unawares."""
+    for other in TRAINED_IN if settings.private else ():
+        name = run_name(replace(settings, precision=other), dataset)
+        begun_there = folder.parent / name
+        if other == settings.precision or not (begun_there / CHECKPOINT).exists():
+            continue
+        if not (begun_there / "record.json").exists():
+            raise InputError(
+                "precision",
+                settings.precision,
+                f"{other}, in which {name} was begun: finish it, or delete its folder and count "
+                "what it released as spent too",
+            )
 
 
 def _new_seed(settings: RunSettings) -> RootSeed:

@@ -258,3 +258,15 @@ def test_ranks_that_read_unlike_private_data_are_told_so_without_it(whole):
         problem = str(_difference([_facts(settings, whole, 0), _facts(settings, other, 0)]))
         assert problem.startswith("data of rank 1: got ")
         assert (whole.fingerprint in problem) == (seed is not None)
+
+
+def test_a_private_run_that_was_cut_short_is_not_begun_again_in_another_precision(whole, tmp_path):
+    """Its ε is spent: it is finished, or its folder deleted by whoever knows that."""
+    settings = small_settings("dpsgd-eps6", seed=None, rounds=1)
+    store = RunStore(tmp_path)
+    record = execute(settings, whole, store, device="cpu", quiet=True)
+    (store.folder(record.run_id) / "record.json").unlink()
+    mixed = dataclasses.replace(settings, precision="bf16-mixed")
+    with pytest.raises(InputError, match=f"precision.*float32, in which {record.run_id} was begun"):
+        execute(mixed, whole, store, device="cpu", quiet=True)
+    execute(dataclasses.replace(mixed, seed=0), whole, store, device="cpu", quiet=True)
