@@ -33,6 +33,7 @@ _COARSE = 100.0  # times that: on the first grid, which tells which direction de
 _CLOSE = 0.02  # relative change of ε at which a plan was made with the right one
 _MOST_TURNS = 5
 _FINER = 4  # times finer: the grid of a bound from below
+_SLIP = 1e-3  # and its spacing at most so much of ε, which one step may slip by
 _MOST_STEPS = 10**12
 _SMALLEST_SIGMA = 1e-4  # e^{1/(2σ²)} and the losses of one step are then beyond any use
 
@@ -177,7 +178,8 @@ class _Direction:
     def refine(self) -> None:
         tolerance = _TOLERANCE * (1 if self._turns else _COARSE)
         where = self._plan(tolerance)
-        h, tail = where.spacing(where.needed), self._tail(where)
+        tail = self._tail(where)
+        h = _spacing(self.parts, self.adding, where, where.needed, tail)
         grids = [
             (connect_dots(step, self.adding, h, tail, where.least), count)
             for step, count in self.parts
@@ -194,8 +196,10 @@ class _Direction:
     def lower(self) -> float:
         """An ε at which it is not (ε, δ)-DP in this direction, or 0."""
         where = self._plan(_TOLERANCE)
-        h = where.spacing(min(_FINER * where.needed, _MOST_POINTS))
         tail = self._tail(where)
+        least = math.ceil((where.high - where.low) / (_SLIP * where.epsilon))
+        points = min(max(_FINER * where.needed, least), _MOST_POINTS)
+        h = _spacing(self.parts, self.adding, where, points, tail)
         merged = [
             (merge(step, self.adding, h, tail, where.least), count) for step, count in self.parts
         ]
@@ -220,10 +224,23 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
     parts, found = _parts(steps, mu), 0.0
     for adding in (False, True):
         where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS)
-        h, tail = where.spacing(where.needed), where.tail / sum(count for _, count in parts)
-        grids = [(connect_dots(step, adding, h, tail, where.least), count) for step, count in parts]
+        tail = where.tail / sum(count for _, count in parts)
+        h = _spacing(parts, adding, where, where.needed, tail)
+        grids = [
+            (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
+        ]
         found = max(found, upper_delta(grids, where, epsilon))
     return found
+
+
+def _spacing(parts: Parts, adding: bool, where: Plan, points: int, tail: float) -> float:
+    """Of ``points`` in the window, and coarse enough for one step's losses to be as few."""
+    widest = 0.0
+    for step, _ in parts:
+        low, high = step.range(tail)
+        low, high = (-high, -low) if adding else (low, high)
+        widest = max(widest, high - max(low, where.least))
+    return max(where.spacing(points), widest / _MOST_POINTS)
 
 
 def _within_reach(steps: _Steps, mu: float) -> bool:

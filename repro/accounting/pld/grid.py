@@ -35,6 +35,7 @@ from repro.typing import Float
 
 # Added to every κ: a hundred times what its evaluation is off by, relative.
 _LIFT = 1e-11
+_RARE = 1e3  # times ``tail``: a tenth of δ at most, in all steps
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Merged:
 def merge(step: Step, adding: bool, h: float, tail: float, least: float = -math.inf) -> Merged:
     """The merged outcomes of one step on a grid of spacing ``h``; those beyond ``tail`` in one.
 
-    Those below ``least`` are left out: less mass is less to tell apart.
+    Those below ``least``, and all too rare ones of the smallest losses, which are far from any
+    point, are left out: less mass is less to tell apart.
 
     The grid is moved so that the heaviest outcome's merged loss is on a point: where half of the
     mass is at the smallest loss, log(1 − q), d would else be far from symmetric.
@@ -93,6 +95,7 @@ def merge(step: Step, adding: bool, h: float, tail: float, least: float = -math.
     low, high = step.range(tail)
     cut = (high if adding else -low) > -least
     low, high = (low, min(high, -least)) if adding else (max(low, least), high)
+    lowest = -1 if adding else 0
     first, last = math.floor(low / h) - 1, math.ceil(high / h) + 1
     edges = h * (np.arange(first, last) + 0.5)
     for _ in range(2):
@@ -100,8 +103,7 @@ def merge(step: Step, adding: bool, h: float, tail: float, least: float = -math.
         masses = found.plain if adding else found.mixed
         with np.errstate(invalid="ignore"):
             kept = (masses > 0) & (found.plain > 0) & (found.error < 1e-3)
-        if cut:
-            kept[-1 if adding else 0] = False
+        kept[lowest] &= not cut and masses[lowest] > _RARE * tail
         masses = np.where(kept, masses, 0.0)
         above = np.where(kept, found.losses, 0.0) - h * np.arange(first, last + 1)
         heaviest = int(np.argmax(masses))
@@ -119,8 +121,10 @@ def slip(parts: Sequence[tuple[Merged, int]], tail: float) -> float:
         weights = part.grid.masses / part.grid.masses.sum()
         variance += count * float(weights @ (part.above - float(weights @ part.above)) ** 2)
     h = parts[0][0].grid.h
-    best = math.sqrt(-2 * math.log(tail) / max(variance, 1e-30 * h * h))
-    return min(_chernoff(parts, best * share, tail) for share in (0.25, 0.5, 1.0))
+    # The best s of a normal sum; where few steps are off at all, Σd is not near normal.
+    normal = math.sqrt(-2 * math.log(tail) / max(variance, 1e-30 * h * h))
+    tried = [normal / 4, normal / 2, normal, 4 / h, 16 / h, 64 / h]
+    return min(_chernoff(parts, s, tail) for s in tried)
 
 
 def _chernoff(parts: Sequence[tuple[Merged, int]], s: float, tail: float) -> float:

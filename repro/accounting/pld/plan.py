@@ -107,7 +107,9 @@ def for_delta(
     else:
         tilt = _smallest(moments - lambdas * guess.epsilon, lambdas, _NEAR)
     allowed = tolerance * guess.epsilon * 2 / (guess.slope + 1)
-    return _plan(outlines, lambdas, tilt, guess.epsilon, delta, allowed, most)
+    # No loss is ever moved by more than h, so no sum by more than count times that.
+    finest = tolerance * guess.epsilon / sum(count for _, count in parts)
+    return _plan(outlines, lambdas, tilt, guess.epsilon, delta, allowed, finest, most)
 
 
 def _smallest(
@@ -131,7 +133,7 @@ def for_epsilon(parts: Parts, adding: bool, epsilon: float, tolerance: float, mo
         delta = math.exp(smallest)
     tilt = _smallest(bounds, lambdas, _NEAR)
     allowed = tolerance * 2 / (tilt * (tilt + 1))
-    return _plan(outlines, lambdas, tilt, epsilon, delta, allowed, most)
+    return _plan(outlines, lambdas, tilt, epsilon, delta, allowed, 0.0, most)
 
 
 def _outlines(parts: Parts, adding: bool, tail: float) -> list[_Outline]:
@@ -163,9 +165,13 @@ def _plan(
     epsilon: float,
     delta: float,
     allowed: float,
+    finest: float,
     most: int,
 ) -> Plan:
-    """The window around ``epsilon``; allowed: variance that the grids may add to the sum."""
+    """The window around ``epsilon``; allowed: variance that the grids may add to the sum.
+
+    finest: the spacing below which none is needed.
+    """
     tails = (_log_moment(outlines, lambdas) - math.log(delta * _TAIL)) / lambdas
     slack = float(_log_moment(outlines, np.array([tilt]))[0]) + math.log(_TILTED_TAIL)
     up = (_log_moment(outlines, tilt + lambdas) - slack) / lambdas
@@ -181,7 +187,9 @@ def _plan(
     points = next(
         points
         for points in (share << k for k in range(7, 64) for share in (2, 3))
-        if points >= most or _added(outlines, tilt, planned.spacing(points)) <= allowed
+        if points >= most
+        or planned.spacing(points) <= finest
+        or _added(outlines, tilt, planned.spacing(points)) <= allowed
     )
     return replace(planned, needed=min(points, most))
 
