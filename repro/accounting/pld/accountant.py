@@ -101,7 +101,7 @@ class PLDAccountant:
 
         Of the pair of distributions that Zhu, Dong, Wang 2022 prove the worst; data that
         attains it: one record's gradient of the clip norm at every step, all others 0. 0 where
-        nothing is known.
+        nothing is known: among others for σ below about 0.03, where likelihoods underflow.
         """
         steps, mu = self._steps()
         return _lower_epsilon(steps, mu, checks.delta(delta))
@@ -226,9 +226,7 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
         where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS)
         tail = where.tail / sum(count for _, count in parts)
         h = _spacing(parts, adding, where, where.needed, tail)
-        grids = [
-            (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
-        ]
+        grids = [(connect_dots(step, adding, h, tail, where.least), count) for step, count in parts]
         found = max(found, upper_delta(grids, where, epsilon))
     return found
 

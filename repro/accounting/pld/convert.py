@@ -79,7 +79,7 @@ def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float
         found = epsilon_of(losses, total.least, needed + total.wrapped(at + t), -1.0)
         if found >= at:
             return max(at * _DOWN - 1e-12, 0.0)
-        at = found * 0.999
+        at = found * (1 - 1e-4)
     return 0.0
 
 
