@@ -1,9 +1,9 @@
 """Precision of training: float32 against bfloat16 convolutions and products (bf16-mixed).
 
 Command: ``repro ablate precision``. Cost and hardware: 2 runs a seed of FedAvg with the overnight
-profile's width, batches and test images, for as many local epochs as the scattering arms have; some
-two minutes of a core each. Expected: accuracies a point apart at most, with either sign: rounding
-differently is like another seed.
+profile's width, batches, test images and local epochs a round, for the profile's own rounds; a
+minute of a core each in ``quick``. Expected: accuracies a point apart at most, with either sign:
+rounding differently is like another seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
-from repro.runs.profiles import PROFILES, SCATTERING_EPOCHS, Profile
+from repro.runs.profiles import PROFILES, Profile
 from repro.runs.settings import TRAINED_IN
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def variants(profile: Profile, hospitals: int) -> list[Variant]:
         own = change(
             own,
             "local",
-            epochs=SCATTERING_EPOCHS / own.rounds,
+            epochs=max(WIDER.local_epochs, own.local.epochs),
             batch_size=max(WIDER.batch_size, own.local.batch_size),
         )
         own = replace(own, test_stride=WIDER.test_stride)
