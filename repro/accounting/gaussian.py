@@ -99,8 +99,10 @@ def gaussian_sigma(epsilon: Number, sensitivity: Number, rounds: Number, delta: 
     sigma = unit / _largest_mu(target, checks.delta(delta))
     if sigma == math.inf:
         raise InputError("epsilon", epsilon, "more: no finite noise is enough")
+    more = _UP - 1.0  # doubled each time: at the edge of double precision one rounding is far more
     while gaussian_epsilon(sigma, sensitivity, rounds, delta) > target:
-        sigma *= _UP
+        sigma *= 1.0 + more
+        more *= 2.0
     return sigma
 
 
