@@ -113,7 +113,7 @@ def _run(command: list[str], seconds: int, home: Path) -> subprocess.CompletedPr
             env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=seconds,
         )

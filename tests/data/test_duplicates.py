@@ -117,7 +117,9 @@ def test_a_run_without_a_class_keeps_the_data_sets_classes(tmp_path):
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_diverged_model_is_an_error_and_no_accuracy(loss):
     with pytest.raises(Diverged, match="loss after round 3"):
-        check_finite(Evaluation(loss, 0.125, torch.zeros(2, 2, dtype=torch.int64)), 3)
+        check_finite(
+            Evaluation(loss, 0.125, torch.zeros(2, 2, dtype=torch.int64), torch.zeros(1, 2)), 3
+        )
 
 
 def test_a_run_that_diverges_stops_with_one_line(tmp_path, monkeypatch):
