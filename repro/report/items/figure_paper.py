@@ -33,7 +33,8 @@ def build(sources: Sources) -> Figure:
     used = [run for arm, _, _ in SHOWN for k in counts for run in evidence.runs(arm, k)]
     caption = "One line a seed, last round at the right. Open stars: the paper's claims [2nd]. "
     title = "Figure 11. The paper's own setting, round by round"
-    figure = new_figure(10.4, 4.0, title, caption + evidence.caption(used))
+    caption += evidence.caption(used) if used else f"Not run. {sources.evidence.caption()}"
+    figure = new_figure(10.4, 4.0, title, caption)
     panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
     for axes, hospitals in zip(panels, counts, strict=True):
         axes.set_title(f"{hospitals} hospitals")
