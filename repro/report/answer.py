@@ -124,7 +124,7 @@ def _short(sources: Sources, judged: str) -> tuple[str, ...]:
     return (
         f"The privacy the paper states, ε = {claim.value:g}, was very likely not there: no noise "
         "was added, so nothing limits what the model gives away about a patient [flwr, infer].",
-        f"Its accuracy, in its own setting: {judged}"
+        f"In the paper's own setting {judged}"
         if judged
         else f"Secure aggregation hides each hospital's contribution from the server. {secagg}",
         best_honest(evidence),

@@ -10,9 +10,15 @@ from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import Verdict
 from repro.runs.record import RunRecord
+from repro.runs.settings import UpdatePrivacy
 
 # The reading of a claim that is judged on the first screen: what was most likely run.
 READINGS = ("as run", "as most likely run")
+MEANT = {
+    "fedavg": "training without any protection",
+    "fedavg-secagg": "training with secure aggregation alone",
+    "clip-secagg": "training with “DP+” as most likely run",
+}
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,11 @@ def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
             }
         )
         if runs:
+            few = " (one run)" if len(runs) == 1 else ""
             said.append(
-                f"{verdict.configuration} with {verdict.hospitals} hospitals reaches "
-                f"{_levels(evidence, arm, verdict.hospitals or 0)} % where the paper has "
-                f"{claim.value:.2f}: {verdict.verdict}"
+                f"{MEANT.get(arm, verdict.configuration)} with {verdict.hospitals} hospitals "
+                f"reaches {_levels(evidence, arm, verdict.hospitals or 0)} % where the paper has "
+                f"{claim.value:.2f} %: {verdict.verdict}{few}"
             )
     table = Table(
         name="paper-setting",
@@ -66,7 +73,8 @@ def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
         rows=rows,
         caption="Test accuracy of the last round. A single run judges a claim by "
         f"±{sources.claims.one_run:g} points, set before the first run ended (claims.toml): the "
-        f"test images and the seed explain as much. {_precisions(evidence.records)}"
+        f"test images and the seed explain as much.{_bound_reached(evidence.records)} "
+        f"{_precisions(evidence.records)}{_precision_matters(sources)}"
         f"{evidence.caption()}",
     )
     return Setting(table, "; ".join(said) + "." if said else "")
@@ -90,6 +98,34 @@ def _clipped(runs: list[RunRecord]) -> str:
     if not any(run.settings.get("update_privacy") for run in runs):
         return length or "–"
     return f"{clipped} of {updates}" + (f", {length}" if length else "")
+
+
+def _bound_reached(records: tuple[RunRecord, ...]) -> str:
+    """In how many rounds of unclipped runs an update was longer than the paper's bound."""
+    bound = UpdatePrivacy().clip_norm
+    lengths = [
+        entry["longest_update"]
+        for run in records
+        for entry in run.history[1:]
+        if "longest_update" in entry and not run.settings.get("update_privacy")
+    ]
+    if not lengths:
+        return ""
+    longer = sum(length > bound for length in lengths)
+    return (
+        f" Without clipping the longest update was over the paper's bound, {bound:g}, in {longer} "
+        f"of {len(lengths)} rounds."
+    )
+
+
+def _precision_matters(sources: Sources) -> str:
+    """What the other precision changes, where that was measured."""
+    conclusion = ((sources.side("ablations/precision") or {}).get("data") or {}).get("conclusion")
+    bounds = (conclusion or {}).get("interval")
+    if not bounds:
+        return ""
+    low, high = (f"{value:+.1f}".replace("-", "−") for value in bounds)
+    return f"bf16-mixed over float32, a narrower network: {low} to {high} points (95 %, ablation). "
 
 
 def _precisions(records: tuple[RunRecord, ...]) -> str:

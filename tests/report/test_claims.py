@@ -156,11 +156,15 @@ def test_runs_in_the_papers_setting_judge_beside_those_of_another_profile(tmp_pa
     assert verdict_of(sources, "dp-secagg-10", "as most likely run").verdict == NOT_CHECKABLE
     given = answer(sources, judge(sources))
     assert given.scope.startswith("In the paper's own setting 1 run decides")
-    assert "DP− / SecAgg− with 10 hospitals reaches 96.10 %" in given.short[1]
+    assert given.short[1] == (
+        "In the paper's own setting training without any protection with 10 hospitals reaches "
+        "96.10 % where the paper has 98.76 %: not reproduced (one run)."
+    )
     row = next(row for row in given.paper.rows if row["measured"] == "96.10")
     assert row["verdict"] == NOT_REPRODUCED
     assert row["clipped"] == "longest 7.5"
     assert "Trained in bf16-mixed" in given.paper.caption
+    assert "over the paper's bound, 7, in 50 of 50 rounds" in given.paper.caption
 
 
 def test_of_two_precisions_float32_judges(tmp_path):
