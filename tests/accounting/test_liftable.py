@@ -1,4 +1,4 @@
-"""``repro.accounting`` can be lifted out: numpy, scipy, two small modules of ours, nothing else."""
+"""``repro.accounting`` can be lifted out: numpy, scipy and three small modules of ours, no more."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import repro.accounting
 
 ROOT = Path(repro.accounting.__file__).parent
-OURS = {"repro.accounting", "repro.errors", "repro.typing"}
+OURS = {"repro.accounting", "repro.checks", "repro.errors", "repro.typing"}
 THEIRS = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 
 

@@ -51,7 +51,7 @@ def test_settings_that_came_later_leave_finished_runs_their_names():
     plain, secure = small_settings(), small_settings("fedavg-secagg")
     assert secure.secagg is not None
     before = secure.as_dict()
-    del before["concurrent"], before["secagg"]["field_bits"]
+    del before["concurrent"], before["precision"], before["secagg"]["field_bits"]
     del before["shared"], before["second_order"]
     text = json.dumps([before, "data"], sort_keys=True)
     assert secure.digest("data") == hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -151,13 +151,13 @@ def test_bad_input(aggregator, change, field):
 
 def test_bad_settings_are_found_at_construction():
     for settings in (
-        SecAggSettings(threshold=2),
-        SecAggSettings(field_bits=32),
-        SecAggSettings(max_weight=2**31),
-        SecAggSettings(neighbours=5),
+        {"threshold": 2},
+        {"field_bits": 32},
+        {"max_weight": 2**31},
+        {"neighbours": 5},
     ):
         with pytest.raises(InputError):
-            SecureAggregator(settings, range(10))
+            SecureAggregator(SecAggSettings(**settings), range(10))
     with pytest.raises(InputError):
         SecureAggregator(SecAggSettings(), [1, 1, 2])
 

@@ -161,7 +161,8 @@ def test_what_cannot_be_encoded_is_bad_input(vector, weight):
         ({"clip_range": 1e50}, "clip_range"),
         ({"max_weight": 0}, "max_weight"),
         ({"max_weight": 2**31}, "max_weight"),
-        ({"hospitals": 2**30, "max_weight": 3}, "max_weight"),
+        ({"hospitals": 2**29, "max_weight": 4}, "max_weight"),
+        ({"hospitals": 2**30, "max_weight": 3}, "hospitals"),  # no room for a step either way
     ],
 )
 def test_settings_that_could_overflow_are_bad_input(more, field):

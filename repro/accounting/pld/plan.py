@@ -124,10 +124,10 @@ def for_epsilon(parts: Parts, adding: bool, epsilon: float, tolerance: float, mo
     delta = 1e-10
     for _ in range(3):  # what may be cut off depends on δ, and δ on that a little
         outlines = _outlines(parts, adding, delta * _TAIL)
-        wide = _log_moment(outlines, _WIDE) - _WIDE * epsilon
+        wide = _log_delta(outlines, _WIDE, epsilon)
         wide = np.maximum(wide, math.log(SMALLEST_DELTA))
         lambdas = _WIDE[int(np.argmin(wide))] * _CLOSE
-        bounds = _log_moment(outlines, lambdas) - lambdas * epsilon
+        bounds = _log_delta(outlines, lambdas, epsilon)
         bounds = np.maximum(bounds, math.log(SMALLEST_DELTA))
         smallest = min(float(bounds.min()), math.log(0.5))
         delta = math.exp(smallest)
@@ -143,6 +143,20 @@ def _outlines(parts: Parts, adding: bool, tail: float) -> list[_Outline]:
         losses, logs = step.outline(tail / every)
         found.append((-losses, logs, count) if adding else (losses, logs + losses, count))
     return found
+
+
+def _log_delta(
+    outlines: Sequence[_Outline], lambdas: Float[np.ndarray, " lambdas"], epsilon: float
+) -> Float[np.ndarray, " lambdas"]:
+    """log of e^{K(λ) − λε}·λ^λ/(1 + λ)^{1+λ}, a bound on δ for every λ.
+
+    The last factor is the largest (1 − e^{−x})·e^{−λx} (Balle et al. 2020, arXiv 1905.09982). With
+    Chernoff's 1 in its place the best λ goes to 0 where ε is below the mean loss, and with it all
+    that a plan is made of.
+    """
+    gain = lambdas * np.log(lambdas) - (1 + lambdas) * np.log1p(lambdas)
+    result: np.ndarray = _log_moment(outlines, lambdas) - lambdas * epsilon + gain
+    return result
 
 
 def _log_moment(
