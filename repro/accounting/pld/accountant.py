@@ -22,7 +22,14 @@ from repro.accounting.events import GaussianEvent, PoissonSampledGaussianEvent, 
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu, log_delta_of_mu
 from repro.accounting.pld.convert import lower_epsilon, upper_delta, upper_epsilon
 from repro.accounting.pld.grid import connect_dots, merge
-from repro.accounting.pld.plan import Guess, Parts, Plan, for_delta, for_epsilon
+from repro.accounting.pld.plan import (
+    SMALLEST_DELTA,
+    Guess,
+    Parts,
+    Plan,
+    for_delta,
+    for_epsilon,
+)
 from repro.accounting.pld.profile import Step
 from repro.errors import InputError
 
@@ -223,11 +230,20 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
         return 1.0
     parts, found = _parts(steps, mu), 0.0
     for adding in (False, True):
-        where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS)
-        tail = where.tail / sum(count for _, count in parts)
-        h = _spacing(parts, adding, where, where.needed, tail)
-        grids = [(connect_dots(step, adding, h, tail, where.least), count) for step, count in parts]
-        found = max(found, upper_delta(grids, where, epsilon))
+        finer, best, settled = 1, math.inf, False
+        while not settled:  # every grid's δ is valid; the next tells what the last gave away
+            known = max(min(best, 1.0), SMALLEST_DELTA)
+            where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS, known)
+            tail = where.tail / sum(count for _, count in parts)
+            points = min(finer * where.needed, _MOST_POINTS)
+            h = _spacing(parts, adding, where, points, tail)
+            grids = [
+                (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
+            ]
+            delta = upper_delta(grids, where, epsilon)
+            settled = delta >= best * (1 - _DELTA_TOLERANCE) or points == _MOST_POINTS
+            best, finer = min(best, delta), _FINER * finer
+        found = max(found, best)
     return found
 
 

@@ -119,9 +119,14 @@ def _smallest(
     return float(lambdas[int(np.argmax(values <= float(values.min()) + near))])
 
 
-def for_epsilon(parts: Parts, adding: bool, epsilon: float, tolerance: float, most: int) -> Plan:
-    """The plan for δ at ``epsilon``: points enough for a relative ``tolerance`` of δ."""
-    delta = 1e-10
+def for_epsilon(
+    parts: Parts, adding: bool, epsilon: float, tolerance: float, most: int, known: float
+) -> Plan:
+    """The plan for δ at ``epsilon``: points enough for a relative ``tolerance`` of δ.
+
+    known: a δ as found on a grid, at most 1; what may be given away is a share of it.
+    """
+    delta = min(1e-10, known)
     for _ in range(3):  # what may be cut off depends on δ, and δ on that a little
         outlines = _outlines(parts, adding, delta * _TAIL)
         wide = _log_delta(outlines, _WIDE, epsilon)
@@ -130,7 +135,7 @@ def for_epsilon(parts: Parts, adding: bool, epsilon: float, tolerance: float, mo
         bounds = _log_delta(outlines, lambdas, epsilon)
         bounds = np.maximum(bounds, math.log(SMALLEST_DELTA))
         smallest = min(float(bounds.min()), math.log(0.5))
-        delta = math.exp(smallest)
+        delta = min(math.exp(smallest), known)
     tilt = _smallest(bounds, lambdas, _NEAR)
     allowed = tolerance * 2 / (tilt * (tilt + 1))
     return _plan(outlines, lambdas, tilt, epsilon, delta, allowed, 0.0, most)
