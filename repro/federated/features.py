@@ -103,6 +103,7 @@ def _compute(model: FixedFeatures, images: np.ndarray) -> np.ndarray:
     order than many, and an image's features must not depend on how many others there are.
     """
     starts = range(0, len(images), BATCH)
+    getattr(model, "prepare", tuple)()  # what all batches need, before they wait for it
 
     def one(start: int) -> Tensor:
         torch.set_num_threads(1)  # of this worker only

@@ -22,6 +22,7 @@ from repro.random import RootSeed
 from repro.typing import Float
 
 FILTERS = ((1, 32), (3, 64))  # (side in pixels, how many)
+Banks = tuple[tuple[int, int], ...]
 THRESHOLD = 0.5  # responses are moved by up to this, up or down, before they are rectified
 _SEED = 0  # of the filters: part of the model, the same in every run and hospital
 
@@ -46,25 +47,31 @@ class RandomFilterRings(nn.Module):
         x = images.float()
         pooled = []
         for weight, threshold in filters(x.shape[1]):
-            border = weight.shape[-1] // 2
-            padded = F.pad(x, [border] * 4, mode="reflect") if border else x
-            maps = F.conv2d(padded, weight.to(x.device), threshold.to(x.device)).relu_()
-            pooled.append(ring_statistics(maps))
+            pooled.append(rectified_statistics(x, weight, threshold))
         return torch.cat(pooled, dim=1)
 
 
-@lru_cache(maxsize=4)
+def rectified_statistics(
+    x: Float[Tensor, "b c h w"], weight: Float[Tensor, "k c s s"], threshold: Float[Tensor, " k"]
+) -> Float[Tensor, "b features"]:
+    """``ring_statistics`` of the K rectified maps, the image mirrored at its border: (B, 6·K)."""
+    border = weight.shape[-1] // 2
+    padded = F.pad(x, [border] * 4, mode="reflect") if border else x
+    return ring_statistics(F.conv2d(padded, weight.to(x.device), threshold.to(x.device)).relu_())
+
+
+@lru_cache(maxsize=8)
 def filters(
-    channels: int,
+    channels: int, banks: Banks = FILTERS
 ) -> tuple[tuple[Float[Tensor, "k c s s"], Float[Tensor, " k"]], ...]:
-    """Weights, Gaussian and then scaled to length 1, and thresholds, for each of ``FILTERS``.
+    """Weights, Gaussian and then scaled to length 1, and thresholds, for each of ``banks``.
 
     Of length 1, so that all filters answer alike to noise, and responses lie within a few units.
     """
-    banks = []
-    for side, count in FILTERS:
+    drawn = []
+    for side, count in banks:
         stream = RootSeed.from_user(_SEED).torch_generator("random filters", channels, side)
         weight = torch.randn(count, channels * side * side, generator=stream)
         weight = F.normalize(weight, dim=1).view(count, channels, side, side)
-        banks.append((weight, (torch.rand(count, generator=stream) * 2 - 1) * THRESHOLD))
-    return tuple(banks)
+        drawn.append((weight, (torch.rand(count, generator=stream) * 2 - 1) * THRESHOLD))
+    return tuple(drawn)

@@ -20,6 +20,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
     "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
     "random-filters": ("repro.models.random_filters", "RandomFilterRings"),
+    "turned-filters": ("repro.models.turned_filters", "TurnedFilterRings"),
     "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 

@@ -26,6 +26,7 @@ MODEL_NAMES = (
     "scattering",
     "scattering-rings",
     "random-filters",
+    "turned-filters",
     "backbone",
 )
 NORMALISATIONS = ("group", "batch", "layer", "none")

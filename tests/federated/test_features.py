@@ -12,6 +12,7 @@ from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_feat
 from repro.federated.whitening import Whitened
 from repro.models import DPResNet, ScatteringLinear
 from repro.models.random_filters import RandomFilterRings
+from repro.models.turned_filters import TurnedFilterRings
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 
@@ -55,12 +56,12 @@ def test_number_of_workers_changes_no_bit(images, monkeypatch):
     assert np.array_equal(*results)
 
 
-@pytest.mark.parametrize("model", [ScatteringLinear, RandomFilterRings])
+@pytest.mark.parametrize("model", [ScatteringLinear, RandomFilterRings, TurnedFilterRings])
 def test_an_images_features_do_not_depend_on_how_many_others_there_are(model, images, monkeypatch):
     """Libraries add up a handful of images in another order than many."""
     monkeypatch.setattr(whitening, "IMAGES", 8)
     made = model()
-    made = Whitened(made, 3) if model is RandomFilterRings else made
+    made = made if model is ScatteringLinear else Whitened(made, 3)
     everybody = fixed_features(made, images)
     for count in (1, 2, 3, 63, 64, 65, 66, 129):
         assert np.array_equal(fixed_features(made, images[:count]), everybody[:count])
