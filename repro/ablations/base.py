@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from repro.runs.arms import compose, get_arm
+from repro.runs.arms import get_arm
+from repro.runs.composition import compose
 from repro.runs.profiles import Profile
 from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings

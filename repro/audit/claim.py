@@ -15,7 +15,8 @@ from repro.federated.shared.second_order import STATISTICS
 from repro.federated.shared.trainer import planned_multiplier
 from repro.federated.training.private import plan
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
-from repro.runs.arms import ARMS, Arm
+from repro.runs.arm import Arm
+from repro.runs.arms import ARMS
 from repro.runs.settings import (
     RecordPrivacy,
     RunSettings,

@@ -15,7 +15,8 @@ from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
-from repro.runs.arms import compose, get_arm
+from repro.runs.arms import get_arm
+from repro.runs.composition import compose
 from repro.runs.profiles import get_profile
 from repro.runs.settings import RunSettings
 

@@ -14,7 +14,8 @@ from repro.cli.output import Outcome
 from repro.cli.run import add_common, add_precision, chosen_precision
 from repro.errors import InputError
 from repro.formatting import to_json
-from repro.runs.arms import ARMS, Arm, get_arm
+from repro.runs.arm import Arm
+from repro.runs.arms import ARMS, get_arm
 from repro.runs.profiles import Profile, get_profile
 
 EXIT_OUT_OF_BAND = 1

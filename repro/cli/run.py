@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
-from repro.runs.arms import ARMS, Arm, compose, get_arm, precision_of
+from repro.runs.arm import Arm
+from repro.runs.arms import ARMS, get_arm
+from repro.runs.composition import compose, precision_of
 from repro.runs.guarantees import warnings_of
 from repro.runs.profiles import PROFILES, Profile, get_profile
 from repro.runs.provenance import code_version

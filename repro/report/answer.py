@@ -10,24 +10,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from repro.report.answer_table import (
-    CLIPPED,
-    DOCUMENTED,
-    FEDAVG,
-    HOSPITAL,
-    PLAIN,
-    PRIVATE,
-    RECORD,
-    ROWS,
-    SECAGG,
-    answer_table,
-    counts_in_words,
-)
+from repro.report.answer_table import answer_table, counts_in_words
 from repro.report.comparison import NOT_RESOLVED, compare, compared, local_epochs
 from repro.report.evidence import Evidence
 from repro.report.honest import best_honest, honest_findings
 from repro.report.paper_setting import paper_setting
 from repro.report.privacy import epsilon
+from repro.report.shown import shown
 from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Table
@@ -41,7 +30,16 @@ from repro.report.verdicts import (
     documented_epsilon,
     undecidable,
 )
-from repro.runs.arms import ARMS
+from repro.runs.arm import PLAIN, PRIVATE
+from repro.runs.arms import (
+    ARMS,
+    CLIPPED,
+    DOCUMENTED,
+    FEDAVG,
+    FEDAVG_SECURE,
+    HOSPITAL,
+    RECORD,
+)
 from repro.runs.guarantees import promise
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import UpdatePrivacy
@@ -112,12 +110,12 @@ def _short(sources: Sources, judged: str) -> tuple[str, ...]:
     judged: what runs in the paper's own setting say of its accuracy; "" where there is none.
     """
     evidence, claim = sources.evidence, sources.claims.get("epsilon")
-    parts = [compare(evidence, SECAGG, FEDAVG, k) for k in evidence.hospital_counts]
+    parts = [compare(evidence, FEDAVG_SECURE, FEDAVG, k) for k in evidence.hospital_counts]
     measured = [part for part in parts if part is not None]
     if not measured:
         secagg = f"What it changes in accuracy: {NOT_RUN}."
     elif any(part.resolved for part in measured):
-        points = compared(evidence, SECAGG, FEDAVG)
+        points = compared(evidence, FEDAVG_SECURE, FEDAVG)
         secagg = f"It changes accuracy by {points} points, {counts_in_words(evidence)}."
     else:
         secagg = "These runs cannot tell its accuracy from that without it."
@@ -173,7 +171,7 @@ def _secagg(sources: Sources) -> Finding:
         theirs.append(f"{claim.value:+.2f}".replace("-", "−") if claim else "not given")
     return Finding(
         "Secure aggregation alone",
-        f"changes accuracy by {compared(evidence, SECAGG, FEDAVG)} points, "
+        f"changes accuracy by {compared(evidence, FEDAVG_SECURE, FEDAVG)} points, "
         f"{counts_in_words(evidence)} (its rounding is all that differs); in the paper's table by "
         f"{_each(theirs)} [calc].",
     )
@@ -188,10 +186,10 @@ def _costs(evidence: Evidence) -> Finding:
         (f"an honest {promise(RECORD)}", RECORD),
         (f"an honest {promise(HOSPITAL)}", HOSPITAL),
     ):
-        parts.append(f"{what} {compared(evidence, arm, SECAGG)}")
+        parts.append(f"{what} {compared(evidence, arm, FEDAVG_SECURE)}")
     return Finding(
         "What privacy costs the paper's network, at equal training length"
-        f"{_length(evidence, SECAGG)}:",
+        f"{_length(evidence, FEDAVG_SECURE)}:",
         "points of accuracy against FedAvg of the same seeds, all with secure aggregation, "
         f"{counts_in_words(evidence)}: {'; '.join(parts)}. In brackets each seed; "
         f"“{NOT_RESOLVED}”: the seeds' 95 % interval holds zero.",
@@ -272,7 +270,8 @@ def _sure_of_accuracy(sources: Sources) -> Finding:
     finished = f"{done} of {wanted} runs are finished"
     if not evidence.records:
         return Finding("Open: the paper's accuracy.", f"No run is finished yet ({finished}).")
-    finals = [evidence.final(arm, k) for _, _, arm in ROWS for k in evidence.hospital_counts]
+    arms = [arm.name for arm, _ in shown("answer")]
+    finals = [evidence.final(arm, k) for arm in arms for k in evidence.hospital_counts]
     found = [final for final in finals if final is not None and final.deviation is not None]
     spread = f"{finished}."
     if found:

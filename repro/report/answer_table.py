@@ -9,45 +9,13 @@ from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
 from repro.report.images import held_out, trained_on, widest_test_error
 from repro.report.privacy import audit_terms, epsilon, true_epsilon
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
-from repro.runs.arms import ARMS
+from repro.runs.arm import PRIVATE, Arm
 from repro.runs.guarantees import protected_unit
 from repro.runs.record import RunRecord
-
-PRIVATE = "DP+ / SecAgg+"
-PLAIN = "DP− / SecAgg−"
-FEDAVG, SECAGG, CLIPPED = "fedavg", "fedavg-secagg", "clip-secagg"
-DOCUMENTED, RECORD, HOSPITAL = "documented-secagg", "dpsgd-eps6-secagg", "calibrated-secagg"
-PUBLIC = "public data: ImageNet backbone, second-order"
-RANDOM = "random filters in rings, second-order"
-# (group, what the row is, the arm that measures it). Rows of a group are alike but for privacy.
-_ROWS = (
-    ("the paper's network", "no privacy: FedAvg + SecAgg", SECAGG),
-    ("the paper's network", "“DP+” as most likely run: clipping, no noise", CLIPPED),
-    ("the paper's network", "“DP+” as documented: its noise added", DOCUMENTED),
-    ("the paper's network", "honest for a record, each hospital its own noise", RECORD),
-    ("the paper's network", "honest for a record, noise shared", "shared-dpsgd-eps6"),
-    ("the paper's network", "honest for a whole hospital", HOSPITAL),
-    ("scattering, one linear layer", "no privacy", "scattering-fedavg"),
-    (
-        "scattering, one linear layer",
-        "honest for a record, each hospital its own noise",
-        "scattering-dpsgd-eps6-secagg",
-    ),
-    ("scattering, one linear layer", "honest for a record, noise shared", "scattering-shared-eps6"),
-    (
-        "scattering in rings, second-order",
-        "honest for a record, noise shared",
-        "scattering-newton-eps6",
-    ),
-    (RANDOM, "honest for a record, noise shared", "random-newton-eps6"),
-    (RANDOM, "the same at ε = 1", "random-newton-eps1"),
-    (PUBLIC, "honest for a record, noise shared", "public-newton-eps6"),
-    (PUBLIC, "the same at ε = 1", "public-newton-eps1"),
-)
-ROWS = tuple(row for row in _ROWS if row[2] in ARMS)
 
 
 def counts_in_words(evidence: Evidence) -> str:
@@ -76,12 +44,13 @@ def answer_table(sources: Sources) -> Table:
     for hospitals in counts:
         claim = sources.claims.accuracy(PRIVATE, hospitals)
         rows[0][f"k{hospitals}"] = f"{claim.value:.2f} [{claim.source}]" if claim else "–"
-    for group, what, arm in ROWS:
-        row = {"group": group, "what": what, "epsilon": _true_epsilon(evidence, arm)}
+    for arm, what in shown("answer"):
+        row = {"group": arm.family.heading, "what": what}
+        row["epsilon"] = _true_epsilon(evidence, arm.name)
         row["attack"] = _found_by_attack(sources, arm)
-        row["epochs"] = _epochs(evidence, arm)
+        row["epochs"] = _epochs(evidence, arm.name)
         for hospitals in counts:
-            row[f"k{hospitals}"] = _accuracy(evidence, arm, hospitals)
+            row[f"k{hospitals}"] = _accuracy(evidence, arm.name, hospitals)
         rows.append(row)
     return Table(
         name="answer",
@@ -130,10 +99,10 @@ def _guessing(evidence: Evidence) -> str:
 
 def _images(evidence: Evidence) -> str:
     """What the accuracies stand on: images trained on, and the chance of the test set."""
-    runs = [run for _, _, arm in ROWS for run in runs_of(evidence, arm)]
+    runs = runs_shown(evidence, "answer")
     if not runs:
         return ""
-    images = next(filter(None, (trained_on(evidence, arm) for _, _, arm in ROWS)), "")
+    images = next(filter(None, (trained_on(evidence, arm.name) for arm, _ in shown("answer"))), "")
     trained = (
         f"; trained on {images} ({held_out(runs)} of every hospital's are held out)"
         if images
@@ -148,8 +117,7 @@ def _images(evidence: Evidence) -> str:
 def _deltas(evidence: Evidence) -> str:
     found = {
         float(row["delta"])
-        for _, _, arm in ROWS
-        for run in runs_of(evidence, arm)
+        for run in runs_shown(evidence, "answer")
         for row in run.privacy
         if row.get("delta") is not None
     }
@@ -170,16 +138,16 @@ def _epochs(evidence: Evidence, arm: str) -> str:
     return f"{local_epochs(runs[0]):g}" if runs else NOT_RUN
 
 
-def _found_by_attack(sources: Sources, arm: str) -> str:
+def _found_by_attack(sources: Sources, arm: Arm) -> str:
     """``≥ 1.5``, of the whole run; a dash where no noise is claimed."""
-    if not ARMS[arm].private:
+    if not arm.private:
         return "–"
-    found = sources.side(f"audit/{arm}")
+    found = sources.side(f"audit/{arm.name}")
     return NOT_RUN if found is None else f"≥ {found['epsilon_lower']:.2g}"
 
 
 def _attacked(sources: Sources) -> str:
-    found = (sources.side(f"audit/{arm}") for _, _, arm in ROWS if ARMS[arm].private)
+    found = (sources.side(f"audit/{arm.name}") for arm, _ in shown("answer") if arm.private)
     return audit_terms(one for one in found if one is not None)
 
 

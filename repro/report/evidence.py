@@ -13,7 +13,8 @@ from typing import Any
 
 from repro.errors import InputError
 from repro.report.statistics import Summary
-from repro.runs.arms import ARMS, compose
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES, Profile
 from repro.runs.record import RunRecord
 

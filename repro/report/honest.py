@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from repro.accounting import (
     GaussianEvent,
@@ -17,67 +16,34 @@ from repro.report.comparison import compare, compared, signed
 from repro.report.evidence import Evidence
 from repro.report.images import error_of_test_set, trained_on
 from repro.report.privacy import epsilon, replaced_epsilon
+from repro.report.shown import shown
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN
-from repro.runs.arms import ARMS
+from repro.runs.arm import Arm
+from repro.runs.arms import (
+    ARMS,
+    DPRESNET,
+    FEDAVG,
+    POOLED,
+    RECORD_CLEAR,
+    RECORD_SHARED,
+    SCATTERING,
+    STATED,
+)
 from repro.runs.guarantees import promise, protected_unit
 from repro.runs.profiles import NEWTON_SEARCH, PROFILES, SCATTERING_SEARCH
 
 LENGTHS = "ablations/training-length"  # the side file that holds the longer runs
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An honest arm, its twin without privacy, and how a sentence calls the model."""
-
-    arm: str
-    twin: str | None  # None: no arm trains the same without noise
-    model: str
-    noise: str
+def honest_arms() -> list[Arm]:
+    """The answer's arms that promise a record the ε which the paper names."""
+    return [arm for arm, _ in shown("answer") if arm.epsilon == STATED]
 
 
-_PAIRS = (
-    Pair("dpsgd-eps6-secagg", "fedavg-secagg", "the paper's network", "each hospital's own noise"),
-    Pair("shared-dpsgd-eps6", "fedavg-secagg", "the paper's network", "noise shared"),
-    Pair(
-        "scattering-dpsgd-eps6-secagg",
-        "scattering-fedavg",
-        "scattering and a linear layer",
-        "each hospital's own noise",
-    ),
-    Pair(
-        "scattering-shared-eps6",
-        "scattering-fedavg",
-        "scattering and a linear layer",
-        "noise shared",
-    ),
-    Pair(
-        "scattering-newton-eps6",
-        None,
-        "scattering in rings and private second-order steps",
-        "noise shared",
-    ),
-    Pair(
-        "random-newton-eps6",
-        None,
-        "random filters (no outside images) and private second-order steps",
-        "noise shared",
-    ),
-    Pair(
-        "public-newton-eps6",
-        None,
-        "an ImageNet backbone (public data) and private second-order steps",
-        "noise shared",
-    ),
-)
-PAIRS = tuple(pair for pair in _PAIRS if pair.arm in ARMS)
-POOLED = "scattering-central-dpsgd-eps6"
-# The arms whose settings were searched for, and how many runs or simulations that took.
-SEARCHES = (
-    ("scattering-dpsgd-eps6-secagg", SCATTERING_SEARCH),
-    ("public-newton-eps6", NEWTON_SEARCH),
-)
+def _noise(arm: Arm) -> str:
+    return "noise shared" if arm.trainer.startswith("shared") else "each hospital's own noise"
 
 
 def levels(evidence: Evidence, arm: str) -> str:
@@ -91,28 +57,29 @@ def levels(evidence: Evidence, arm: str) -> str:
 def best_honest(evidence: Evidence) -> str:
     """The third line to repeat: what the best honest arm has, and what its twin has."""
     counts = evidence.hospital_counts
-    run = [pair for pair in PAIRS if all(evidence.final(pair.arm, k) for k in counts)]
+    run = [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
     if not run:
         return f"What honest privacy costs: {NOT_RUN}."
 
-    def worst(pair: Pair) -> float:
-        finals = [evidence.final(pair.arm, k) for k in counts]
+    def worst(arm: Arm) -> float:
+        finals = [evidence.final(arm.name, k) for k in counts]
         return min(final.mean for final in finals if final is not None)
 
     best = max(run, key=worst)
-    where = " inside the secure sum" if ARMS[best.arm].trainer.startswith("shared") else ""
+    where = " inside the secure sum" if best.trainer.startswith("shared") else ""
+    twin = best.presentation.twin
     beside = (
-        f", against {levels(evidence, best.twin)} without privacy"
-        if best.twin and evidence.final(best.twin, counts[0])
+        f", against {levels(evidence, twin)} without privacy"
+        if twin and evidence.final(twin, counts[0])
         else ""
     )
-    images = trained_on(evidence, best.arm)
+    images = trained_on(evidence, best.name)
     return (
-        f"Honest privacy ({promise(best.arm)} that contributes or not, zero-out"
-        f"{exchange(evidence, best.arm, '; ', ' if it is exchanged for another')}) with secure "
-        f"aggregation is possible: {best.model}, with {best.noise}{where}, "
-        f"reach {levels(evidence, best.arm)}{beside} ({counts_in_words(evidence)}; ± is over "
-        f"seeds, the test set's own binomial error {error_of_test_set(evidence, best.arm)})"
+        f"Honest privacy ({promise(best.name)} that contributes or not, zero-out"
+        f"{exchange(evidence, best.name, '; ', ' if it is exchanged for another')}) with secure "
+        f"aggregation is possible: {best.family.sentence}, with {_noise(best)}{where}, "
+        f"reach {levels(evidence, best.name)}{beside} ({counts_in_words(evidence)}; ± is over "
+        f"seeds, the test set's own binomial error {error_of_test_set(evidence, best.name)})"
         f"{f', trained on {images}' if images else ''}."
     )
 
@@ -132,7 +99,7 @@ def exchange(evidence: Evidence, arm: str, before: str = "", after: str = "") ->
 def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     """(lead, text) of each finding on honest privacy."""
     evidence = sources.evidence
-    parts = [_reached(evidence, pair) for pair in PAIRS if pair.twin != "fedavg-secagg"]
+    parts = [_reached(evidence, arm) for arm in honest_arms() if arm.family != DPRESNET]
     pooled = evidence.final(POOLED, evidence.hospital_counts[0])
     found = [
         (
@@ -150,12 +117,12 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     return found + _trained_longer(sources) + _after_a_night(sources.other("overnight"))
 
 
-def _reached(evidence: Evidence, pair: Pair) -> str:
-    exchanged = exchange(evidence, pair.arm, " (exchanged: ", ")")
-    reached = f"{pair.model}, {pair.noise}{exchanged}: {levels(evidence, pair.arm)}"
-    if pair.twin is None:
+def _reached(evidence: Evidence, arm: Arm) -> str:
+    exchanged, twin = exchange(evidence, arm.name, " (exchanged: ", ")"), arm.presentation.twin
+    reached = f"{arm.family.sentence}, {_noise(arm)}{exchanged}: {levels(evidence, arm.name)}"
+    if twin is None:
         return reached
-    points = compared(evidence, pair.arm, pair.twin)
+    points = compared(evidence, arm.name, twin)
     return f"{reached}, {points} points against itself without privacy"
 
 
@@ -164,24 +131,26 @@ def charged(evidence: Evidence) -> str:
 
     Each of so many trials on average spends what one run of the arm does, at its worst hospital.
     """
-    costs = [_charged(evidence, *search) for search in SEARCHES]
+    arms = honest_arms()
+    searched = (
+        (next(arm for arm in arms if arm.family == SCATTERING), SCATTERING_SEARCH),
+        (next(arm for arm in arms if arm.trainer == "shared-newton"), NEWTON_SEARCH),
+    )
+    costs = [_charged(evidence, *search) for search in searched]
     if not all(costs):
         return ""
     return f"; random stopping would charge ε = {' and '.join(f'{cost:.1f}' for cost in costs)}"
 
 
-def _charged(evidence: Evidence, arm: str, trials: int) -> float:
+def _charged(evidence: Evidence, arm: Arm, trials: int) -> float:
     """ε of the best of ``trials`` runs of ``arm`` on average; 0 where it was not run."""
-    if arm not in ARMS:
-        return 0.0
-    settings = ARMS[arm]
-    if settings.trainer == "shared-newton":  # one Gaussian release that is exactly (ε, δ)-DP
-        assert settings.epsilon is not None
-        sigma = gaussian_sigma(settings.epsilon, 1.0, 1, settings.delta)
-        return search_epsilon({GaussianEvent(sigma): 1}, settings.delta, trials)
+    if arm.trainer == "shared-newton":  # one Gaussian release that is exactly (ε, δ)-DP
+        assert arm.epsilon is not None
+        sigma = gaussian_sigma(arm.epsilon, 1.0, 1, arm.delta)
+        return search_epsilon({GaussianEvent(sigma): 1}, arm.delta, trials)
     steps = {
         (row["noise_multiplier"], row["sample_rate"], row["steps"], row["delta"])
-        for run in evidence.runs(arm, evidence.hospital_counts[0])
+        for run in evidence.runs(arm.name, evidence.hospital_counts[0])
         for row in run.privacy
         if (row["unit"], row["relation"]) == ("record", "add_remove") and "steps" in row
     }
@@ -196,7 +165,7 @@ def _charged(evidence: Evidence, arm: str, trials: int) -> float:
 
 def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
     """The paper's network at a real length: Table 7 in a sentence; nothing before it was run."""
-    plain, honest = "fedavg", "shared-dpsgd-eps6"
+    plain, honest = FEDAVG, RECORD_SHARED
     pairs = {k: compare(evidence, honest, plain, k) for k in evidence.hospital_counts}
     seeds = {k: ", ".join(map(str, pair.seeds)) for k, pair in pairs.items() if pair is not None}
     if not seeds:
@@ -231,7 +200,7 @@ def _trained_longer(sources: Sources) -> list[tuple[str, str]]:
     }
     # Its shorter runs are the matrix' own; others' come of another profile or other images.
     ours = {record.run_id for record in sources.evidence.records}
-    plain, private = long.get("fedavg"), long.get("dpsgd-eps6")
+    plain, private = long.get(FEDAVG), long.get(RECORD_CLEAR)
     if not own or not own <= ours or plain is None or private is None:
         return []
     cost = 100 * (private.mean - plain.mean)
@@ -239,7 +208,7 @@ def _trained_longer(sources: Sources) -> list[tuple[str, str]]:
         (
             "Trained longer, the paper's network",
             f"has {percent(plain)} % without privacy and {percent(private)} % at "
-            f"{promise('dpsgd-eps6')}, {signed(cost)} points, both after {LONG}, with "
+            f"{promise(RECORD_CLEAR)}, {signed(cost)} points, both after {LONG}, with "
             f"{rows[0]['hospitals']} hospitals (ablation training-length).",
         )
     ]

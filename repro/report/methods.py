@@ -10,6 +10,7 @@ from repro.report.evidence import Evidence
 from repro.report.sources import Sources
 from repro.report.table import Column, Table
 from repro.report.tightness import given_away
+from repro.runs.arms import ARMS, DPRESNET
 from repro.runs.guarantees import warnings_of
 from repro.runs.profiles import PROFILES, profile_table
 
@@ -85,8 +86,8 @@ def _alike(warnings: list[str]) -> list[str]:
 def _model(model: dict[str, Any]) -> str:
     count = model.get("parameters")
     size = f", {count:,} parameters" if isinstance(count, int) else ""
-    # Width is DPResNet's and the ResNets'; scattering has none.
-    fixed = ("scattering", "scattering-rings", "random-filters", "backbone")
+    # Width is DPResNet's and the ResNets'; what other arms train has none.
+    fixed = {arm.model for arm in ARMS.values() if arm.family != DPRESNET}
     width = "" if model.get("name") in fixed else f", width {model.get('width')}"
     return f"{model.get('name')}{width}{size}"
 

@@ -9,16 +9,12 @@ from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import Verdict
+from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
 
 # The reading of a claim that is judged on the first screen: what was most likely run.
 READINGS = ("as run", "as most likely run")
-MEANT = {
-    "fedavg": "training without any protection",
-    "fedavg-secagg": "training with secure aggregation alone",
-    "clip-secagg": "training with “DP+” as most likely run",
-}
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,11 @@ def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
             }
         )
         if runs:
+            names = ARMS[arm].presentation.names
+            trained = names.get("sentence", verdict.configuration)
             few = " (one run)" if len(runs) == 1 else ""
             said.append(
-                f"{MEANT.get(arm, verdict.configuration)} with {verdict.hospitals} hospitals "
+                f"{trained} with {verdict.hospitals} hospitals "
                 f"reaches {_levels(evidence, arm, verdict.hospitals or 0)} % where the paper has "
                 f"{claim.value:.2f} %: {verdict.verdict}{few}"
             )

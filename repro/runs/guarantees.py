@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.accounting.ledger import UNPROTECTED
+from repro.runs.arm import promised
 from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
@@ -54,7 +55,10 @@ def target_epsilon(arm: str) -> float | None:
 
 def promise(arm: str) -> str:
     """``ε = 6 for a record``: what a calibrated arm promises."""
-    return f"ε = {target_epsilon(arm):g} for a {protected_unit(arm)}"
+    target, unit = target_epsilon(arm), protected_unit(arm)
+    assert target is not None, arm
+    assert unit is not None, arm
+    return promised(target, unit)
 
 
 def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:

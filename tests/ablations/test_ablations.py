@@ -26,7 +26,8 @@ from repro.report.items import table1_accuracy
 from repro.report.sections import ablation_sections
 from repro.report.sources import Sources
 from repro.report.table import markdown
-from repro.runs.arms import ARMS, compose
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
 from repro.secagg import SecAggSettings, SecureAggregator

@@ -18,7 +18,8 @@ from repro.federated.shared import second_order
 from repro.federated.shared import sum as private_sum
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
-from repro.runs.arms import ARMS, compose, get_arm
+from repro.runs.arms import ARMS, get_arm
+from repro.runs.composition import compose
 from repro.runs.profiles import get_profile
 
 # False alarm of an honest audit: 1e-2 by the confidence, and seeds are fixed. Power: at ε = 12,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from repro.data import Dataset, Split
-from repro.runs.arms import compose, get_arm
+from repro.runs.arms import get_arm
+from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import RunSettings
 

@@ -14,7 +14,8 @@ from repro.federated.training.plain import HospitalData, PlainTrainer, images_pe
 from repro.federated.training.private import plan
 from repro.models import DPResNet
 from repro.random import RootSeed
-from repro.runs.arms import ARMS, compose
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import LocalSettings, RecordPrivacy
 

@@ -15,7 +15,8 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import run_rounds
 from repro.privacy import PoissonSampler
 from repro.random import RootSeed
-from repro.runs.arms import ARMS, compose
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings

@@ -9,7 +9,8 @@ from pathlib import Path
 from repro.accounting.ledger import UNPROTECTED
 from repro.report.table import Column, Table, write_table
 from repro.runs import RunRecord, RunStore
-from repro.runs.arms import ARMS, compose
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.record import FORMAT
 

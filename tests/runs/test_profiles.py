@@ -6,7 +6,7 @@ import pytest
 
 from repro.cli.reproduce import _arms
 from repro.errors import InputError
-from repro.report.items.table7_overnight import SHOWN
+from repro.report.shown import shown
 from repro.runs.arms import ARMS
 from repro.runs.profiles import PROFILES, Profile, get_profile, profile_table
 
@@ -14,7 +14,9 @@ from repro.runs.profiles import PROFILES, Profile, get_profile, profile_table
 def test_a_campaign_takes_the_profiles_arms_or_all_or_those_asked_for(capsys):
     overnight = get_profile("overnight")
     assert [arm.name for arm in _arms(None, overnight)] == list(overnight.arms)
-    assert {name for name, _ in SHOWN} == set(overnight.arms)  # Table 7 is that campaign
+    assert {arm.name for arm, _ in shown("overnight")} == set(
+        overnight.arms
+    )  # Table 7 is that campaign
     assert [arm.name for arm in _arms("central,single", overnight)] == ["central", "single"]
     can_run = [arm for arm in ARMS.values() if not arm.missing]
     assert _arms(None, get_profile("quick")) == can_run

@@ -10,7 +10,8 @@ from repro.models.registry import MODELS
 from repro.privacy.clipping import KINDS
 from repro.report.claims import PAPER_RESULTS
 from repro.runs import settings as module
-from repro.runs.arms import ARMS, compose, get_arm, precision_of
+from repro.runs.arms import ARMS, get_arm
+from repro.runs.composition import compose, precision_of
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import (
     LocalSettings,

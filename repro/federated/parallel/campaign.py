@@ -21,7 +21,9 @@ from repro.data import Dataset
 from repro.federated.execute import execute
 from repro.federated.recording import run_name
 from repro.progress import Progress, progress
-from repro.runs.arms import ARMS, Arm, compose
+from repro.runs.arm import Arm
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
 from repro.runs.profiles import Profile
 from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings

@@ -6,67 +6,34 @@ import math
 from typing import TYPE_CHECKING
 
 from repro.report.evidence import Evidence
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
-from repro.runs.arms import EPSILONS
-from repro.runs.guarantees import promise
+from repro.runs.arm import Arm
+from repro.runs.arms import ARMS, FEDAVG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Rows of panels: what belongs together. FedAvg comes back as the grey reference.
-GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    (
-        "no privacy, and the bounds",
-        (
-            ("fedavg", "FedAvg"),
-            ("fedavg-secagg", "FedAvg + SecAgg"),
-            ("central", "pooled data"),
-            ("single", "one hospital"),
-        ),
-    ),
-    (
-        "three readings of “DP+ / SecAgg+”",
-        (
-            ("clip-secagg", "clip, no noise"),
-            ("documented-secagg", "documented noise"),
-            ("calibrated-secagg", promise("calibrated-secagg")),
-        ),
-    ),
-    (
-        "record-level DP-SGD, true total ε",
-        tuple((f"dpsgd-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)),
-    ),
-    (
-        "scattering, other length",
-        (
-            ("scattering-fedavg", "no privacy"),
-            *(
-                (f"scattering-dpsgd-eps{target:g}", f"ε = {target:g}")
-                for target in reversed(EPSILONS)
-            ),
-        ),
-    ),
-    (
-        "scattering, noise shared",
-        tuple(
-            (f"scattering-shared-eps{target:g}", f"ε = {target:g}") for target in reversed(EPSILONS)
-        ),
-    ),
-    (
-        "second-order, noise shared",
-        (
-            ("public-newton-eps6", "public data, ε = 6"),
-            ("public-newton-eps1", "public data, ε = 1"),
-            ("random-newton-eps6", "random filters, ε = 6"),
-            ("random-newton-eps1", "random filters, ε = 1"),
-            ("scattering-newton-eps6", "scattering, ε = 6"),
-        ),
-    ),
-)
 REFERENCE = Mark("#9a9a9a", "-", "")
 End = tuple[int | float, int | float, str, str]  # x, y, name, colour
+
+
+def panels_of_arms() -> dict[str, list[tuple[Arm, str]]]:
+    """Rows of panels: heading → arms and their names, which belong together.
+
+    Families that share a row from the last, whose curves end highest, as their names then do.
+    """
+    rows: dict[str, list[tuple[Arm, str]]] = {}
+    arms = shown("curves")
+    for arm, name in arms:
+        rows.setdefault(arm.panel, []).append((arm, name))
+    families = list(dict.fromkeys(arm.family for arm, _ in arms))
+    return {
+        heading: sorted(row, key=lambda one: -families.index(one[0].family))
+        for heading, row in rows.items()
+    }
 
 
 def build_curves(
@@ -85,22 +52,21 @@ def build_curves(
     """
     evidence = sources.evidence
     counts = evidence.hospital_counts
-    names = [arm for _, arms in GROUPS for arm, _ in arms]
-    used = [r for arm in names for k in counts for r in evidence.runs(arm, k)]
+    used, groups = runs_shown(evidence, "curves"), panels_of_arms()
     caption = "Thick lines: mean over seeds; thin: each seed; not smoothed. Grey: FedAvg. "
     figure = new_figure(
-        5.1 * len(counts), 2.9 * len(GROUPS), title, caption + evidence.caption(used)
+        5.1 * len(counts), 2.9 * len(groups), title, caption + evidence.caption(used)
     )
-    panels = figure.subplots(len(GROUPS), len(counts), squeeze=False, sharey="row", sharex=True)
+    panels = figure.subplots(len(groups), len(counts), squeeze=False, sharey="row", sharex=True)
     ends = {}
-    for row, (group, arms) in enumerate(GROUPS):
+    for row, (group, arms) in enumerate(groups.items()):
         for column, hospitals in enumerate(counts):
             axes = panels[row][column]
             axes.set_title(f"{hospitals} hospitals: {group}")
             ends[axes] = _panel(axes, evidence, arms, hospitals, key, scale)
             if column == 0:
                 axes.set_ylabel(label)
-            if row == len(GROUPS) - 1:
+            if row == len(groups) - 1:
                 axes.set_xlabel("round")
             if limits:
                 axes.set_ylim(*limits)
@@ -116,7 +82,7 @@ def build_curves(
 def _panel(
     axes: Axes,
     evidence: Evidence,
-    arms: tuple[tuple[str, str], ...],
+    arms: list[tuple[Arm, str]],
     hospitals: int,
     key: str,
     scale: float,
@@ -124,11 +90,13 @@ def _panel(
     """Draw the panel's arms; returns the ends of their lines, to be labelled."""
     ends: list[End] = []
     # The reference only beside runs that it may be compared with.
-    if not arms[0][0].startswith(("fedavg", "scattering", "random", "public")):
-        ends += _line(axes, evidence, "fedavg", "FedAvg", hospitals, key, scale, REFERENCE)
+    reference = ARMS[FEDAVG]
+    if arms[0][0].family == reference.family and reference not in dict(arms):
+        name = reference.presentation.names["curves"]
+        ends += _line(axes, evidence, reference, name, hospitals, key, scale, REFERENCE)
     for index, (arm, name) in enumerate(arms):
         ends += _line(axes, evidence, arm, name, hospitals, key, scale, mark(index))
-    missing = [name for arm, name in arms if not evidence.runs(arm, hospitals)]
+    missing = [name for arm, name in arms if not evidence.runs(arm.name, hospitals)]
     if not ends:
         say_not_run(axes)
         return ends
@@ -141,7 +109,7 @@ def _panel(
 def _line(
     axes: Axes,
     evidence: Evidence,
-    arm: str,
+    arm: Arm,
     name: str,
     hospitals: int,
     key: str,
@@ -151,7 +119,7 @@ def _line(
     """Draw one arm; returns its line's end, or nothing when it was not run."""
     curves = [
         [(entry["round"], scale * entry[key]) for entry in run.history]
-        for run in evidence.runs(arm, hospitals)
+        for run in evidence.runs(arm.name, hospitals)
     ]
     if not curves:
         return []

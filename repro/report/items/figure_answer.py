@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro.report.answer_table import PRIVATE, ROWS, runs_of
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
+from repro.runs.arm import PRIVATE
+from repro.runs.arms import ARMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +28,7 @@ def build(sources: Sources) -> Figure:
     evidence = sources.evidence
     counts = evidence.hospital_counts
     places, headings = _layout(evidence)
-    used = [run for _, _, arm in ROWS for run in runs_of(evidence, arm)]
+    used = runs_shown(evidence, "answer")
     caption = (
         "Filled points: one run each (last round); bars: their mean. Star: the paper's claim, as "
         "stated, not run. Rows under one heading trained equally long; rows of different headings "
@@ -48,7 +50,7 @@ def build(sources: Sources) -> Figure:
         for place in headings.values():
             axes.axhspan(place - 0.45, place + 0.45, color="#eef1f4", zorder=0)
     first = panels[0]
-    labels = {PRIVATE: f"{PRIVATE}, as claimed"} | {arm: what for _, what, arm in ROWS}
+    labels = {PRIVATE: f"{PRIVATE}, as claimed"} | {arm.name: what for arm, what in shown("answer")}
     ticks = [(place, labels[arm]) for arm, place in places.items()]
     ticks += [(place, heading) for heading, place in headings.items()]
     first.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
@@ -65,18 +67,18 @@ def _layout(evidence: Evidence) -> tuple[dict[str, float], dict[str, float]]:
     headings: dict[str, float] = {"the paper's claim": 0.0}
     places[PRIVATE] = 1.0
     group, at = "", 2.0
-    for name, _, arm in ROWS:
-        if name != group:
-            group = name
-            headings[f"{name}{_length(evidence, name)}"] = at
+    for arm, _ in shown("answer"):
+        if arm.family.heading != group:
+            group = arm.family.heading
+            headings[f"{group}{_length(evidence, group)}"] = at
             at += 1
-        places[arm] = at
+        places[arm.name] = at
         at += 1
     return places, headings
 
 
 def _length(evidence: Evidence, group: str) -> str:
-    runs = [run for name, _, arm in ROWS if name == group for run in runs_of(evidence, arm)]
+    runs = [run for run in runs_shown(evidence, "answer") if ARMS[run.arm].family.heading == group]
     if not runs:
         return " (not run)"
     width = runs[0].model.get("width")

@@ -8,39 +8,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import new_figure, say_not_run
-from repro.runs.guarantees import promise
 from repro.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ARMS = (
-    ("fedavg", "FedAvg"),
-    ("clip-secagg", "“DP+”, as most likely run"),
-    ("documented-secagg", "“DP+”, as documented"),
-    ("dpsgd-eps6-secagg", f"honest {promise('dpsgd-eps6-secagg')}"),
-)
-
 
 def build(sources: Sources) -> Figure:
     evidence = sources.evidence
     counts = evidence.hospital_counts
-    used = [r for arm, _ in ARMS for k in counts for r in evidence.runs(arm, k)]
+    arms, used = shown("confusion"), runs_shown(evidence, "confusion")
     caption = (
         "Cells: per cent of the true class (row), summed over seeds, last round; shares under "
         "0.5 % are left blank. "
     )
     title = "Figure 6. Confusion matrices on the test images"
     figure = new_figure(13.6, 4.05 * len(counts), title, caption + evidence.caption(used))
-    panels = figure.subplots(len(counts), len(ARMS), squeeze=False)
+    panels = figure.subplots(len(counts), len(arms), squeeze=False)
     for row, hospitals in enumerate(counts):
-        for column, (arm, name) in enumerate(ARMS):
+        for column, (arm, name) in enumerate(arms):
             axes = panels[row][column]
             axes.set_title(f"{name}, {hospitals} hospitals", fontsize=9)
-            runs = evidence.runs(arm, hospitals)
+            runs = evidence.runs(arm.name, hospitals)
             if runs:
                 _matrix(axes, percentages(runs))
             else:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
-from repro.runs.arms import ARMS, EPSILONS
-from repro.runs.guarantees import promise, protected_unit, total_epsilon
+from repro.runs.arm import PRIVATE, Arm, Family
+from repro.runs.guarantees import protected_unit, total_epsilon
 from repro.runs.record import RunRecord
 
 if TYPE_CHECKING:
@@ -28,78 +29,69 @@ if TYPE_CHECKING:
 LEFT, RIGHT, INFINITY = 0.5, 2e4, 1e5  # of the axis; where ∞ is drawn, beyond its break
 
 
+# Colour, marker, and is it filled? By an arm's trainer or scope where it promises a record an ε,
+# else by its reading.
+LOOKS = {
+    "dpsgd": (OKABE_ITO["orange"], "^", True),
+    "shared-dpsgd": (OKABE_ITO["blue"], "o", True),
+    "pooled": (OKABE_ITO["green"], "X", True),
+    "plain": (OKABE_ITO["black"], "D", True),
+    "as most likely run": (OKABE_ITO["black"], "v", False),
+    "as documented": (OKABE_ITO["vermilion"], "s", True),
+    "honest": (OKABE_ITO["purple"], "s", False),
+}
+# Second-order arms differ in their features: by the place of the curve in its panel.
+FEATURES = (
+    (OKABE_ITO["sky"], "P", True),
+    (OKABE_ITO["vermilion"], "v", True),
+    (OKABE_ITO["blue"], "D", True),
+    (OKABE_ITO["orange"], "^", True),
+    (OKABE_ITO["green"], "X", True),
+    (OKABE_ITO["purple"], "s", True),
+)
+
+
 @dataclass(frozen=True)
 class Curve:
-    """Arms that differ in ε alone; of one arm, a point."""
+    """Arms that differ in ε alone, the most private first; of one arm, a point."""
 
     label: str
-    arms: tuple[str, ...]
+    arms: tuple[Arm, ...]
     color: str
     marker: str
-    filled: bool = True
-
-    @classmethod
-    def by_epsilon(cls, label: str, pattern: str, color: str, marker: str) -> Curve:
-        return cls(label, tuple(pattern.format(e) for e in EPSILONS), color, marker)
+    filled: bool
 
 
-OWN, SHARED, POOLED = OKABE_ITO["orange"], OKABE_ITO["blue"], OKABE_ITO["green"]
-NONE = OKABE_ITO["black"]
-# A row of panels each: runs of one network and length, which alone may be compared.
-FAMILIES: tuple[tuple[str, tuple[Curve, ...]], ...] = (
-    (
-        "the paper's network",
-        (
-            Curve.by_epsilon("each hospital its own noise", "dpsgd-eps{:g}-secagg", OWN, "^"),
-            Curve("noise shared in the secure sum", ("shared-dpsgd-eps6",), SHARED, "o"),
-            Curve("no privacy", ("fedavg-secagg",), NONE, "D"),
-            Curve("“DP+” as most likely run (clip only)", ("clip-secagg",), NONE, "v", False),
-            Curve(
-                "“DP+” as documented (ε of a hospital)",
-                ("documented-secagg",),
-                OKABE_ITO["vermilion"],
-                "s",
-            ),
-            Curve(
-                f"noise for {promise('calibrated-secagg')}",
-                ("calibrated-secagg",),
-                OKABE_ITO["purple"],
-                "s",
-                False,
-            ),
-        ),
-    ),
-    (
-        "scattering, one linear layer",
-        (
-            Curve.by_epsilon("each hospital its own noise", "scattering-dpsgd-eps{:g}", OWN, "^"),
-            Curve.by_epsilon(
-                "noise shared in the secure sum", "scattering-shared-eps{:g}", SHARED, "o"
-            ),
-            Curve("all images in one place", ("scattering-central-dpsgd-eps6",), POOLED, "X"),
-            Curve("no privacy", ("scattering-fedavg",), NONE, "D"),
-        ),
-    ),
-    (
-        "second-order, noise shared",
-        (
-            Curve("scattering in rings", ("scattering-newton-eps6",), OKABE_ITO["sky"], "P"),
-            Curve.by_epsilon(
-                "random filters in rings", "random-newton-eps{:g}", OKABE_ITO["vermilion"], "v"
-            ),
-            Curve.by_epsilon(
-                "public data: ImageNet backbone", "public-newton-eps{:g}", OKABE_ITO["blue"], "D"
-            ),
-        ),
-    ),
-)
+def charts() -> dict[str, list[Curve]]:
+    """Rows of panels: heading → curves of one network and length, which alone may be compared.
+
+    Those that promise a record an ε come first.
+    """
+    grouped: dict[str, dict[tuple[Family, str], list[Arm]]] = {}
+    for arm, name in sorted(shown("frontier"), key=lambda one: one[0].epsilon is None):
+        chart = grouped.setdefault(arm.chart, {})
+        chart.setdefault((arm.family, name), []).insert(0, arm)
+    return {
+        heading: [
+            Curve(name, tuple(arms), *_look(arms[0], place))
+            for place, ((_, name), arms) in enumerate(curves.items())
+        ]
+        for heading, curves in grouped.items()
+    }
+
+
+def _look(arm: Arm, place: int) -> tuple[str, str, bool]:
+    if arm.trainer == "shared-newton":
+        return FEATURES[place % len(FEATURES)]
+    if arm.epsilon is None:
+        return LOOKS[arm.reading]
+    return LOOKS["pooled" if arm.scope == "pooled" else arm.trainer]
 
 
 def build(sources: Sources) -> Figure:
     evidence = sources.evidence
     counts = evidence.hospital_counts
-    arms = [arm for _, curves in FAMILIES for curve in curves for arm in curve.arms if arm in ARMS]
-    used = [run for arm in arms for k in counts for run in evidence.runs(arm, k)]
+    used, rows = runs_shown(evidence, "frontier"), charts()
     caption = (
         "Small points: one run each, last round; large: their mean. ε: total, from each run's "
         f"ledger, at δ = {' or '.join(_deltas(used))}, for one record unless a label says "
@@ -107,12 +99,12 @@ def build(sources: Sources) -> Figure:
         "compare within a row. "
     )
     title = "Figure 5. Test accuracy against ε"
-    figure = new_figure(10.6, 3.5 * len(FAMILIES) + 1.6, title, caption + evidence.caption(used))
-    panels = figure.subplots(len(FAMILIES), len(counts), squeeze=False, sharey=True)
-    for row, (family, curves) in enumerate(FAMILIES):
+    figure = new_figure(10.6, 3.5 * len(rows) + 1.6, title, caption + evidence.caption(used))
+    panels = figure.subplots(len(rows), len(counts), squeeze=False, sharey=True)
+    for row, (heading, curves) in enumerate(rows.items()):
         for column, hospitals in enumerate(counts):
             axes = panels[row][column]
-            axes.set_title(f"{family}{_length(evidence, curves)}, {hospitals} hospitals")
+            axes.set_title(f"{heading}{_length(evidence, curves)}, {hospitals} hospitals")
             _axis(axes)
             for curve in curves:
                 _draw(axes, evidence, curve, hospitals)
@@ -132,14 +124,13 @@ def _deltas(used: list[RunRecord]) -> list[str]:
     return [small(delta) for delta in sorted(found)] or ["(none)"]
 
 
-def _length(evidence: Evidence, curves: tuple[Curve, ...]) -> str:
+def _length(evidence: Evidence, curves: list[Curve]) -> str:
     lengths = {
         local_epochs(run)
         for curve in curves
         for arm in curve.arms
-        if arm in ARMS
         for k in evidence.hospital_counts
-        for run in evidence.runs(arm, k)
+        for run in evidence.runs(arm.name, k)
     }
     return f", {' or '.join(f'{length:g}' for length in sorted(lengths))} epochs" if lengths else ""
 
@@ -165,7 +156,7 @@ def _place(run: RunRecord) -> float:
 def _draw(axes: Axes, evidence: Evidence, curve: Curve, hospitals: int) -> None:
     means = []
     for arm in curve.arms:
-        runs = evidence.runs(arm, hospitals) if arm in ARMS else []
+        runs = evidence.runs(arm.name, hospitals)
         if not runs:
             continue
         x = max(map(_place, runs))
@@ -188,7 +179,7 @@ def _draw(axes: Axes, evidence: Evidence, curve: Curve, hospitals: int) -> None:
 
 def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     """The paper's point where it puts itself, and an arrow to where the accountant puts it."""
-    claim = sources.claims.accuracy("DP+ / SecAgg+", hospitals)
+    claim = sources.claims.accuracy(PRIVATE, hospitals)
     if claim is None:
         return
     stated = float(sources.claims.get("epsilon").value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.report.answer_table import PLAIN, PRIVATE
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
 from repro.report.style import INK, MUTED, mark, new_figure, say_not_run
 from repro.runs.profiles import PROFILES
@@ -18,19 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Arm, its name in the figure, and the configuration of the paper that it stands for.
-SHOWN = (
-    ("fedavg", "FedAvg", PLAIN),
-    ("fedavg-secagg", "FedAvg + SecAgg", "DP− / SecAgg+"),
-    ("clip-secagg", "“DP+” as most likely run", PRIVATE),
-    ("shared-dpsgd-eps6", "honest ε = 6, noise shared", None),
-)
-
 
 def build(sources: Sources) -> Figure:
     evidence = sources.paper
     counts = PROFILES[PAPER].hospitals
-    used = [run for arm, _, _ in SHOWN for k in counts for run in evidence.runs(arm, k)]
+    used = runs_shown(evidence, "paper")
     caption = "One line a seed, last round at the right. Open stars: the paper's claims [2nd]. "
     title = "Figure 11. The paper's own setting, round by round"
     caption += evidence.caption(used) if used else f"Not run. {sources.evidence.caption()}"
@@ -48,8 +40,9 @@ def build(sources: Sources) -> Figure:
 
 def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
     missing = []
-    for index, (arm, name, configuration) in enumerate(SHOWN):
-        look, runs = mark(index), sources.paper.runs(arm, hospitals)
+    arms = shown("paper")
+    for index, (arm, name) in enumerate(arms):
+        look, runs = mark(index), sources.paper.runs(arm.name, hospitals)
         for number, run in enumerate(runs):
             axes.plot(
                 [entry["round"] for entry in run.history],
@@ -60,6 +53,7 @@ def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
                 markevery=10,
                 label=f"{name}: {100 * run.final_accuracy:.2f}" if not number else None,
             )
+        configuration = arm.presentation.configuration
         claim = configuration and sources.claims.accuracy(configuration, hospitals)
         if claim:
             axes.plot([PROFILES[PAPER].rounds], [claim.value], marker="*", markersize=12,
@@ -67,7 +61,7 @@ def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
                       label=f"claim {configuration}: {claim.value:.2f}", clip_on=False)  # fmt: skip
         if not runs:
             missing.append(name)
-    if len(missing) == len(SHOWN):
+    if len(missing) == len(arms):
         say_not_run(axes)
         return
     axes.legend(loc="lower right")

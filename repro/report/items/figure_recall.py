@@ -9,28 +9,20 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING
 
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import MARKS, MUTED, legend_below, new_figure, say_not_run
-from repro.runs.guarantees import promise
 from repro.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ARMS = (
-    ("fedavg", "the paper's network, FedAvg"),
-    ("clip-secagg", "clip, no noise"),
-    *((arm, promise(arm)) for arm in ("dpsgd-eps6", "dpsgd-eps1")),
-    ("scattering-fedavg", "scattering, FedAvg"),
-    ("scattering-dpsgd-eps6", f"scattering, {promise('scattering-dpsgd-eps6')}"),
-)
-
 
 def build(sources: Sources) -> Figure:
     evidence = sources.evidence
     counts = evidence.hospital_counts
-    used = [r for arm, _ in ARMS for k in counts for r in evidence.runs(arm, k)]
+    arms, used = shown("recall"), runs_shown(evidence, "recall")
     caption = (
         "Markers: mean over seeds, last round; ticks: each seed. The two networks trained for "
         "different lengths: compare within one. Classes by their share of "
@@ -42,7 +34,7 @@ def build(sources: Sources) -> Figure:
     for axes, hospitals in zip(panels, counts, strict=True):
         axes.set_title(f"{hospitals} hospitals")
         axes.set_xlabel("recall (%)")
-        runs = {arm: evidence.runs(arm, hospitals) for arm, _ in ARMS}
+        runs = {name: evidence.runs(arm.name, hospitals) for arm, name in arms}
         if any(runs.values()):
             _dots(axes, runs, evidence.class_names)
         else:
@@ -59,13 +51,13 @@ def recalls(run: RunRecord) -> list[float]:
 
 
 def _dots(axes: Axes, runs: dict[str, list[RunRecord]], names: list[str]) -> None:
-    some = next(r for arm in runs.values() for r in arm)
+    some = next(run for its in runs.values() for run in its)
     sizes = [sum(row) for row in some.confusion]
     order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))  # rare classes at the bottom
-    for index, (arm, label) in enumerate(ARMS):
+    for index, (label, its) in enumerate(runs.items()):
         color, _, marker = MARKS[index]
-        offset = 0.75 * (0.5 - (index + 0.5) / len(ARMS))
-        columns = [recalls(run) for run in runs[arm]]
+        offset = 0.75 * (0.5 - (index + 0.5) / len(runs))
+        columns = [recalls(run) for run in its]
         if not columns:
             label += " (not run)"
         means = [sum(c[i] for c in columns) / len(columns) if columns else nan for i in order]

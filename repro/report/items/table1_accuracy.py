@@ -13,30 +13,22 @@ from typing import Any
 
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon_cell
+from repro.report.shown import shown
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import NOT_RUN, Column, Table
-from repro.runs.arms import ARMS, Arm
-from repro.runs.guarantees import promise
+from repro.runs.arm import CONFIGURATIONS, Arm
+from repro.runs.arms import ARMS, HOSPITAL, RECORD
+from repro.runs.guarantees import promise, protected_unit
 from repro.runs.settings import UpdatePrivacy
 
-HOSPITAL, RECORD = "calibrated-secagg", "dpsgd-eps6-secagg"  # honest, at the ε the paper names
-# The paper's configurations and the arm that is each reading of them; None: there is none.
-READINGS: tuple[tuple[str, tuple[str | None, str | None, str | None, str | None]], ...] = (
-    ("DP− / SecAgg−", ("fedavg", "fedavg", None, None)),
-    ("DP− / SecAgg+", ("fedavg-secagg", "fedavg-secagg", None, None)),
-    ("DP+ / SecAgg−", (None, None, None, "dpsgd-eps6")),
-    (
-        "DP+ / SecAgg+",
-        ("clip-secagg", "documented-secagg", HOSPITAL, RECORD),
-    ),
-)
 COLUMNS = ("run", "documented", "hospital", "record")
-# Rows that the paper has not: name, arm, its column.
-BESIDE = (
-    ("all images in one place (bound)", "central", "run"),
-    ("one hospital alone (bound)", "single", "run"),
-)
+# Which of them an arm's reading fills; an honest arm that of the unit it protects.
+FILLED = {
+    "plain": ("run", "documented"),
+    "as most likely run": ("run",),
+    "as documented": ("documented",),
+}
 
 
 def build(sources: Sources) -> list[Table]:
@@ -47,26 +39,31 @@ def _readings(sources: Sources) -> Table:
     evidence = sources.evidence
     rows, used = [], []
     for hospitals in evidence.hospital_counts:
-        for configuration, arms in READINGS:
+        for configuration in CONFIGURATIONS:
             claim = sources.claims.accuracy(configuration, hospitals)
             row = {
                 "configuration": configuration,
                 "hospitals": str(hospitals),
                 "paper": f"{claim.value:.2f} [{claim.source}]" if claim else "not in the paper",
             }
-            for column, arm in zip(COLUMNS, arms, strict=True):
-                row[column] = "–" if arm is None else _last_and_best(evidence, arm, hospitals)
-                used += [] if arm is None else evidence.runs(arm, hospitals)
+            row |= dict.fromkeys(COLUMNS, "–")
+            for arm in ARMS.values():
+                if arm.presentation.configuration != configuration:
+                    continue
+                unit = protected_unit(arm.name)
+                for column in FILLED.get(arm.reading) or (str(unit),):
+                    row[column] = _last_and_best(evidence, arm.name, hospitals)
+                used += evidence.runs(arm.name, hospitals)
             rows.append(row)
-        for name, arm, column in BESIDE:
-            used += evidence.runs(arm, hospitals)
+        for arm, name in shown("bounds"):
+            used += evidence.runs(arm.name, hospitals)
             rows.append(
                 {
                     "configuration": name,
                     "hospitals": str(hospitals),
                     "paper": "not in the paper",
                     **dict.fromkeys(COLUMNS, "–"),
-                    column: _last_and_best(evidence, arm, hospitals),
+                    "run": _last_and_best(evidence, arm.name, hospitals),
                 }
             )
         rows += [

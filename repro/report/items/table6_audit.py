@@ -13,7 +13,8 @@ from repro.report.privacy import audit_terms
 from repro.report.rows import cell, empty_table
 from repro.report.sources import Sources
 from repro.report.table import NOT_RUN, Column, Table
-from repro.runs.arms import ARMS, Arm
+from repro.runs.arm import Arm
+from repro.runs.arms import ARMS
 
 TITLE = "Table 6. Audit: lower bounds on ε"
 CONTROLS = ("halved", "discarded", "unclipped")  # repro.audit.controls, which needs torch's parts

@@ -15,29 +15,23 @@ from collections.abc import Sequence
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon, true_epsilon
 from repro.report.rows import empty_table
+from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN, Column, Table
-from repro.runs.arms import ARMS
 from repro.runs.guarantees import protected_unit
 from repro.runs.profiles import PROFILES
 from repro.runs.record import RunRecord
 
 TITLE = "Table 7. The paper's network, narrower, trained for a night"
 PROFILE = "overnight"
-SHOWN = (
-    ("fedavg", "FedAvg, no privacy"),
-    ("fedavg-secagg", "FedAvg + SecAgg"),
-    ("clip-secagg", "“DP+” as most likely run"),
-    ("documented-secagg", "“DP+” as documented"),
-    ("shared-dpsgd-eps6", "honest for a record, noise shared"),
-)
 
 
 def build(sources: Sources) -> list[Table]:
     evidence = sources.other(PROFILE)
     if not evidence.records:
-        how = f"repro run ARM --profile {PROFILE} --out OUT, for {', '.join(a for a, _ in SHOWN)}"
+        arms = ", ".join(arm.name for arm, _ in shown("overnight"))
+        how = f"repro run ARM --profile {PROFILE} --out OUT, for {arms}"
         return [empty_table("table7", TITLE, caption="No such run here.", how=how)]
     return [overnight_table(evidence, sources.cut_short)]
 
@@ -48,10 +42,10 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
     wide: runs in the paper's own setting, for fewer rounds; a row for each arm and length.
     """
     profile, counts = PROFILES[evidence.profile], evidence.hospital_counts
-    shown = [(arm, what) for arm, what in SHOWN if arm in ARMS]
+    rows = [(arm.name, what) for arm, what in shown("overnight")]
     wide = [run for run in wide if run.hospitals in counts]
-    used = [run for arm, _ in shown for k in counts for run in evidence.runs(arm, k)]
-    seeds = {len(evidence.runs(arm, k)) for arm, _ in shown for k in counts} - {0}
+    used = runs_shown(evidence, "overnight")
+    seeds = {len(evidence.runs(arm, k)) for arm, _ in rows for k in counts} - {0}
     few = " One seed a cell: differences of a point or two decide nothing." if seeds == {1} else ""
     return Table(
         name="table7",
@@ -67,7 +61,7 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
                 "epsilon": _epsilon(evidence, arm),
                 **{f"k{k}": percent(evidence.final(arm, k)) for k in counts},
             }
-            for arm, what in shown
+            for arm, what in rows
         ]
         + _wide_rows(wide, counts),
         caption=f"Test accuracy (%) of the last round. Width {profile.width} instead of 64, "
@@ -80,7 +74,7 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
 
 def _wide_rows(wide: Sequence[RunRecord], counts: Sequence[int]) -> list[dict[str, str]]:
     rows = []
-    names = dict(SHOWN)
+    names = {arm.name: name for arm, name in shown("overnight")}
     for arm, rounds in sorted({(run.arm, run.rounds) for run in wide}):
         runs = {k: [r for r in wide if (r.arm, r.rounds, r.hospitals) == (arm, rounds, k)]
                 for k in counts}  # fmt: skip
