@@ -24,6 +24,7 @@ from repro.accounting.events import (
     PrivacyEvent,
     RepeatedEvent,
     ShuffledBatchesEvent,
+    banded_event,
     event_from_dict,
 )
 from repro.accounting.gaussian import (
@@ -51,6 +52,7 @@ __all__ = [
     "Relation",
     "RepeatedEvent",
     "ShuffledBatchesEvent",
+    "banded_event",
     "calibrate_noise_multiplier",
     "calibrate_sample_rate",
     "calibrate_steps",

@@ -246,6 +246,24 @@ class RepeatedEvent(PrivacyEvent):
         }
 
 
+def banded_event(
+    noise_multiplier: Number, sample_rate: Number, bands: int, steps: int, *, unit: str = RECORD
+) -> RepeatedEvent:
+    """``steps`` steps of DP-FTRL with a ``bands``-banded matrix of unit columns (BandMF).
+
+    ⌈steps ÷ bands⌉ Poisson-sampled Gaussian steps (Choquette-Choo et al. 2023, arXiv 2306.08153,
+    on amplification for banded matrices; proof in ``repro.privacy.banded_noise``).
+
+    noise_multiplier: σ, noise deviation on a row of C G ÷ clip norm, for C of columns of norm 1.
+    sample_rate: of the units that may join a step, one in ``bands``, each joins with this
+        probability: bands × expected batch ÷ number of units. Where all may join every step there
+        is no proof, and this event understates what is spent.
+    """
+    bands, steps = checks.count("bands", bands, least=1), checks.count("steps", steps)
+    event = PoissonSampledGaussianEvent(noise_multiplier, sample_rate, unit=unit)
+    return RepeatedEvent(event, -(-steps // bands), unit=unit)
+
+
 _TYPES: dict[str, type[PrivacyEvent]] = {
     kind.__name__: kind
     for kind in (

@@ -29,12 +29,14 @@ _EXPORTS = {
     "PoissonSampledGaussianEvent": "repro.accounting",
     "PoissonSampler": "repro.privacy.sampling",
     "RDPAccountant": "repro.accounting",
+    "banded_event": "repro.accounting",
     "calibrate_noise_multiplier": "repro.accounting",
     "check_engine": "repro.privacy.gate",
     "clipped_noisy_sum": "repro.privacy.step",
     "fix": "repro.privacy.norm_replacement",
     "gaussian_epsilon": "repro.accounting",
     "local_dp_mod_sigma": "repro.privacy.mechanisms",
+    "prefix_sum_error": "repro.privacy.banded_noise",
     "per_sample_gradients": "repro.privacy.per_sample",
 }
 

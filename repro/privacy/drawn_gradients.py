@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from repro.checks import Number
+from repro.privacy.banded_noise import BandedNoise
+from repro.privacy.clipping import Clipping
 from repro.privacy.gate import check_again
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.records import Records
@@ -23,8 +25,8 @@ from repro.random import RootSeed
 class DrawnGradients:
     """Where a training's gradients come from.
 
-    model: as it takes one tensor a record (``check_together``). options: engine, chunk_size and
-    noise of ``clipped_noisy_sum``.
+    model: as it takes one tensor a record (``check_together``). banded: of the sampler's bands.
+    options: engine, chunk_size and noise of ``clipped_noisy_sum``.
     """
 
     model: nn.Module
@@ -32,29 +34,33 @@ class DrawnGradients:
     loss_fn: LossFunction
     sampler: PoissonSampler
     seed: RootSeed
+    banded: BandedNoise
     options: dict[str, Any]
 
     def noisy_sum(self, step: int, *, clip_norm: Number, noise_multiplier: Number) -> NoisySum:
         """Of step ``step``'s Poisson batch. Its gradients are in the order of the parameters."""
+        fresh, key = noise_multiplier * self.banded.fresh, self.seed.derive("make-private noise")
         drawn = self.sampler.sample(self.seed, hospital=0, round=0, step=step)
         with torch.random.fork_rng():  # dropout masks and augmentations of the data set
             torch.manual_seed(self.seed.derive("make-private layers", step) >> 1)
             inputs, targets = self.records.fetch(drawn)
             try:
                 with one_tensor(self.model, inputs) as rows:
-                    return clipped_noisy_sum(
+                    noisy = clipped_noisy_sum(
                         self.model,
                         self.loss_fn,
                         rows,
                         targets,
                         clip_norm=clip_norm,
-                        noise_multiplier=noise_multiplier,
-                        seed=self.seed.derive("make-private noise"),
+                        noise_multiplier=fresh,
+                        seed=key,
                         step=step,
                         **self.options,
                     )
             except FROM_RECORDS as problem:
                 refuse_batch(problem)
+        deviation = fresh * Clipping(clip_norm).sensitivity("add_remove")
+        return self.banded.less_the_past(noisy, std=deviation, seed=key, step=step)
 
     def look_again(self, used: str) -> None:
         """The gate once more, with the engine of the last step; raises ``Voided``."""

@@ -15,8 +15,10 @@ scheduler's state after every step, all of them together, are (ε, δ)-different
 a record, with ε = ``training.epsilon()`` ≤ ``target_epsilon`` and δ = ``target_delta``: each step
 is one Poisson-subsampled Gaussian mechanism of noise multiplier σ (Abadi et al. 2016, Algorithm
 1), whose sum ``clipped_noisy_sum`` makes (with adaptive clipping together with a noisy count, at
-the same σ: proof in ``repro.privacy.adaptive_clipping``); optimizer and scheduler only process what
-it released (post-processing), and the steps compose. ε is the smallest that is proved: by the
+the same σ: proof in ``repro.privacy.adaptive_clipping``; with ``bands`` that many steps together
+are one such mechanism, for a record that keeps its place in the data: proof in
+``repro.privacy.banded_noise``); optimizer and scheduler only process what it released
+(post-processing), and the steps compose. ε is the smallest that is proved: by the
 privacy loss distribution or by Rényi divergences, exactly where every step takes all records
 (docs/accounting.md); noise is planned by the same, and ``statement`` names the proof. It holds in
 exact arithmetic; what float noise leaves open is said in docs/dp-core.md. It does not cover how
@@ -53,6 +55,7 @@ records turn out to have mixed        ``step`` raises ``Voided``; ε is infinite
 a model trained privately before      what it spent then is not in this ε: the two add up
 a fork of the process, a pickle       refused: two copies would use the same noise
 resumed in another process            same numbers with ``seed``; without, fresh noise and batches
+                                      (with ``bands``, no noise from before is taken back)
 one ``seed`` twice in a process       the same bits, or refused: on other data or another plan the
                                       noise would be used again
 ====================================  =========================================================
@@ -70,6 +73,7 @@ from repro.accounting import calibrate_noise_multiplier
 from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
 from repro.privacy.adaptive_clipping import AdaptiveClipping, ClipNorm
+from repro.privacy.banded_noise import BandedNoise
 from repro.privacy.clipping import Clipping
 from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.per_sample import LossFunction
@@ -101,6 +105,7 @@ def make_private(
     chunk_size: int | None = None,
     noise: str = "gaussian",
     adaptive_clipping: AdaptiveClipping | None = None,
+    bands: int = 1,
 ) -> PrivateTraining:
     """Plan a private training of ``model``; nothing is trained yet. See the module's docstring.
 
@@ -126,6 +131,10 @@ def make_private(
         added up before the one draw of noise: the same step, up to the order of the sum.
     adaptive_clipping: let ``clip_norm`` be the first step's, and follow a quantile of the norms
         from there; σ is then of the sum and of the noisy count that it follows, together.
+    bands: above 1, DP-FTRL with a banded matrix: each step takes back a part of the noise of the
+        ``bands`` − 1 before, and every record may join one step in ``bands`` only, at ``bands``
+        times the rate. Needs ``bands`` × ``batch_size`` ≤ records, Gaussian noise and a constant
+        clip norm; holds ``bands`` vectors of the model's size.
 
     Raises InputError, in one line, for all that is refused.
     """
@@ -150,6 +159,10 @@ def make_private(
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
     if adaptive_clipping is not None and noise != "gaussian":
         raise InputError("noise", noise, "gaussian with adaptive clipping: its proof is of both")
+    bands = check_count("bands", bands)
+    if bands > 1 and (noise != "gaussian" or adaptive_clipping is not None):
+        other = "adaptive clipping" if adaptive_clipping is not None else f"{noise} noise"
+        raise InputError("bands", bands, f"1 with {other}: there is no proof of both")
     device = next(iter(parameters.values())).device
     records = Records(data, device)
     if not 0 < target_delta < 1 / records.count:
@@ -159,15 +172,20 @@ def make_private(
     expected = batch_size if batch_size is not None else batch_size_of(data)
     if expected is None:
         raise InputError("batch_size", None, "a number of records, since data is a Dataset")
-    sampler = PoissonSampler.with_expected_batch(records.count, expected)
+    sampler = PoissonSampler.with_expected_batch(records.count, expected, bands)
     at_once = most_at_once(max(1, round(sampler.expected_batch)), chunk_size)
     taking, engine = check_together(model, loss_fn, records, parameters, engine, at_once)
     steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
+    banded = BandedNoise(bands, steps)
     if noise_multiplier is None:
         assert target_epsilon is not None
         # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
         noise_multiplier, _ = calibrate_noise_multiplier(
-            target_epsilon, target_delta, sampler.sample_rate, steps, accountant="best"
+            target_epsilon,
+            target_delta,
+            sampler.sample_rate,
+            -(-steps // bands),  # as in ``banded_event``
+            accountant="best",
         )
     source = DrawnGradients(
         taking,
@@ -175,6 +193,7 @@ def make_private(
         loss_fn,
         sampler,
         RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed),
+        banded,
         {"engine": engine, "chunk_size": chunk_size, "noise": noise},
     )
     return PrivateTraining(

@@ -13,12 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from repro.accounting import (
-    Bound,
-    PoissonSampledGaussianEvent,
-    checks,
-    compose_epsilon,
-)
+from repro.accounting import Bound, banded_event, checks, compose_epsilon
 from repro.accounting.composition import NO_BOUND
 from repro.checks import Number
 from repro.errors import InputError
@@ -36,8 +31,8 @@ class PrivateTraining:
     planned_steps, steps: how many there will be, and how many were taken.
     steps_per_epoch: in which each record takes part once on average.
     noise_multiplier: σ; the noise on a step's sum has deviation σ · ``clip_norm`` (with adaptive
-        clipping a little more: σ covers the count too).
-    sample_rate: probability with which each record joins a step.
+        clipping and ``bands`` more: ``repro.privacy.adaptive_clipping``, ``banded_noise``).
+    sample_rate: probability with which each record joins a step (that its band may join).
     """
 
     def __init__(
@@ -98,6 +93,10 @@ class PrivateTraining:
     @property
     def sample_rate(self) -> float:
         return float(self._source.sampler.sample_rate)
+
+    @property
+    def bands(self) -> int:
+        return self._source.banded.bands
 
     @property
     def finished(self) -> bool:
@@ -208,18 +207,19 @@ class PrivateTraining:
     def _bound(self, steps: int, delta: Number | None) -> Bound:
         if self.void is not None:
             return NO_BOUND
-        event = PoissonSampledGaussianEvent(self.noise_multiplier, self.sample_rate)
+        event = banded_event(self.noise_multiplier, self.sample_rate, self.bands, steps)
         at = checks.delta(self.delta if delta is None else delta)
-        return compose_epsilon({event: steps}, checks.ADD_REMOVE, checks.RECORD, at)
+        return compose_epsilon({event: 1}, checks.ADD_REMOVE, checks.RECORD, at)
 
     def statement(self) -> str:
         """The guarantee so far, and whose proof it is, in one line."""
         bound = self.bound()
         if self.void is not None:
             return f"no guarantee after {self.steps} of {self.planned_steps} steps: {self.void}"
+        bands = f" in {self.bands} bands" if self.bands > 1 else ""
         return (
             f"ε = {bound.epsilon:.4g} at δ = {self.delta:g} for a record (add/remove), after "
-            f"{self.steps} of {self.planned_steps} steps of Poisson-sampled Gaussian noise "
+            f"{self.steps} of {self.planned_steps} steps of Poisson-sampled Gaussian noise{bands} "
             f"(σ = {self.noise_multiplier:.4g}, rate {self.sample_rate:.4g}, clip norm "
             f"{self._clip_norm}); accountant: {bound.accountant}; "
             f"noise keys from: {self._seed.source}"
@@ -229,7 +229,9 @@ class PrivateTraining:
         """All that the next step depends on but data and seed; ``torch.save`` takes it."""
         if self._waiting is not None and not self._waiting.dropped():
             raise InputError("state", "one between backward() and its step", "optimizer.step()")
-        return self._clip_norm.state() | {
+        return {
+            **self._clip_norm.state(),
+            **self._source.banded.state(secret=self._seed.private),
             "plan": self._plan(),
             "steps": self.steps,
             "void": self.void,
@@ -242,8 +244,8 @@ class PrivateTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``, on a training of the same plan that has taken no step yet.
 
-        Without ``seed`` the steps to come draw fresh noise. Going on twice from one state
-        releases two continuations: this one's ε does not cover the other.
+        Without ``seed`` the steps to come draw fresh noise, and take back none from before. Going
+        on twice from one state releases two continuations: this one's ε covers no other.
         """
         if self.steps:
             raise InputError("state", f"a training at step {self.steps}", "one at its beginning")
@@ -259,6 +261,7 @@ class PrivateTraining:
 
     def _load(self, state: dict[str, Any]) -> None:
         self._clip_norm.load(state)
+        self._source.banded.load(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scheduler is not None:
@@ -308,7 +311,9 @@ class PrivateTraining:
         """What two trainings must share for one to go on from the other's state."""
         reproducible = not self._seed.private
         fingerprint = self._seed.derive_bytes("state identity", size=8).hex()
-        return self._clip_norm.plan() | {
+        return {
+            **self._clip_norm.plan(),
+            **self._source.banded.plan(),
             "records": self._source.records.count,
             "sample_rate": self.sample_rate,
             "steps": self.planned_steps,

@@ -8,6 +8,7 @@ numbers that clipping and the accountant use; there is no flag to skip or rescal
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +91,7 @@ def clipped_noisy_sum(
     summed, chosen = _summed(batch, engine, chunk_size, grid)
     noisy = _noisy(summed.total, noise, noise_multiplier, grid, batch, seed, step)
     return NoisySum(
-        gradient=_unflatten(noisy, trainable_parameters(model)),
+        gradient=unflatten(noisy, trainable_parameters(model)),
         flat=noisy,
         engine=chosen.engine.name,
         non_finite=summed.non_finite,
@@ -203,7 +204,8 @@ def _sum(
     return ClippedSum(total, torch.cat(norms), non_finite, clipped)
 
 
-def _unflatten(flat: Tensor, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def unflatten(flat: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """(P,) in pieces: name -> tensor of this parameter's shape and type."""
     pieces = flat.split([p.numel() for p in parameters.values()])
     return {
         name: piece.view(p.shape).to(p.dtype)
