@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from repro.runs.settings import RecordPrivacy
+from repro.runs.settings import PartitionSettings, RecordPrivacy, SecondOrder
 
 # The paper's configurations, in its own words and its table's order.
 CONFIGURATIONS = ("DP− / SecAgg−", "DP− / SecAgg+", "DP+ / SecAgg−", "DP+ / SecAgg+")
@@ -68,6 +68,8 @@ class Arm:
     delta: float = RecordPrivacy.delta
     model: str = "dpresnet"  # a name in repro.models.registry
     package: str | None = None  # an optional package without which it cannot run
+    second_order: SecondOrder | None = None  # of the trainer "shared-newton"
+    held_out: float = PartitionSettings.validation_fraction  # of each hospital's images
 
     @property
     def missing(self) -> str | None:

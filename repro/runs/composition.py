@@ -16,7 +16,6 @@ from repro.runs.settings import (
     RecordPrivacy,
     RunSettings,
     SecAggParameters,
-    SecondOrder,
     SharedNoise,
     UpdatePrivacy,
 )
@@ -73,7 +72,7 @@ def compose(
         scope=arm.scope,
         rounds=profile.rounds if rounds is None else rounds,
         model=ModelSettings(arm.model, width=profile.width),
-        partition=PartitionSettings(),
+        partition=PartitionSettings(validation_fraction=arm.held_out),
         local=LocalSettings(
             epochs=profile.local_epochs,
             batch_size=profile.batch_size,
@@ -83,7 +82,7 @@ def compose(
         update_privacy=update,
         secagg=secagg,
         shared=shared,
-        second_order=SecondOrder() if arm.trainer == "shared-newton" else None,
+        second_order=arm.second_order,
         train_stride=profile.train_stride,
         test_stride=profile.test_stride,
         threads=profile.threads,

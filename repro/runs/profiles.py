@@ -153,7 +153,7 @@ PROFILES: dict[str, Profile] = {
 # that every profile but smoke gives it SCATTERING_EPOCHS local epochs and all test images.
 SCATTERING_EPOCHS = 20
 SCATTERING_SEARCH = 40  # about as many runs chose them: docs/settings-search.md
-NEWTON_SEARCH = 495  # settings of second-order steps that were simulated: docs/feature-search.md
+NEWTON_SEARCH = 687  # settings of second-order steps that were simulated: docs/feature-search.md
 _SCATTERING: dict[str, Any] = {
     "batch_size": 32,
     "dpsgd_expected_batch": 128,
@@ -185,6 +185,8 @@ _NEWTON: dict[str, Any] = {
     "dpsgd_clip_norm": 0.25,
 }
 _NEWTON_RATES = {1.0: 480.0, 3.0: 1300.0, 6.0: 2500.0, 8.0: 3200.0}  # by ε
+_TURNED = "turned-filters"
+_TURNED_RATES = {1.0: 800.0, 3.0: 2000.0, 6.0: 3500.0, 8.0: 4400.0}
 _NEWTON_SMOKE: dict[str, Any] = {"rounds": 4, "test_stride": 16}
 _NEWTON_IGNORES = ("width", "batch_size", "dpsgd_expected_batch", "protocol_every")
 
@@ -198,7 +200,8 @@ def for_model(
 ) -> Profile:
     """``profile`` as arms with ``model``, ``scope``, ``trainer`` and ``epsilon`` take it."""
     if trainer == "shared-newton":
-        rate = _NEWTON_RATES.get(epsilon or 0.0, _NEWTON_RATES[6.0])
+        rates = _TURNED_RATES if model == _TURNED else _NEWTON_RATES
+        rate = rates.get(epsilon or 0.0, rates[6.0])
         changes = _NEWTON | {"dpsgd_learning_rate": rate}
         return replace(profile, **changes | (_NEWTON_SMOKE if profile.name == "smoke" else {}))
     scattering, shared = model == "scattering", trainer == "shared-dpsgd"
@@ -228,8 +231,8 @@ def get_profile(name: str | None) -> Profile:
     return PROFILES[name]
 
 
-def _newton(profile: Profile, epsilon: float) -> Profile:
-    return for_model(profile, "random-filters", trainer="shared-newton", epsilon=epsilon)
+def _newton(profile: Profile, epsilon: float, model: str = "random-filters") -> Profile:
+    return for_model(profile, model, trainer="shared-newton", epsilon=epsilon)
 
 
 def profile_table() -> list[dict[str, Any]]:
@@ -251,6 +254,9 @@ def profile_table() -> list[dict[str, Any]]:
     for epsilon in sorted(set(_NEWTON_RATES) - {6.0}):
         name = f", of second-order arms at ε = {epsilon:g}"
         groups[name] = {n: _newton(p, epsilon) for n, p in PROFILES.items()}
+    for epsilon in sorted(_TURNED_RATES):
+        name = f", of second-order arms on averaged features at ε = {epsilon:g}"
+        groups[name] = {n: _newton(p, epsilon, _TURNED) for n, p in PROFILES.items()}
     rows: list[dict[str, Any]] = []
     for one in fields(Profile):
         if one.name in ("name", "arms", "first"):
