@@ -203,8 +203,7 @@ CASES = {
     ),
     "SharedNoise": of(
         settings.SharedNoise,
-        **{"colluders": 1, "drop_outs": 1, "protocol_every": 2, "local_steps": 1, "views": 2},
-        **{"local_rate": 0.5, "average": 0.5, "precision": "single"},
+        **{"colluders": 1, "drop_outs": 1, "protocol_every": 2, "precision": "single"},
     ),
     "UpdatePrivacy": of(
         settings.UpdatePrivacy,
