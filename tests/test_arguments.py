@@ -29,7 +29,6 @@ from repro.privacy.mechanisms import ClipAndNoiseUpdate, local_dp_mod_sigma
 from repro.random import RootSeed
 from repro.runs import settings
 from repro.secagg import Encoding, Field, IntegerEncoding
-from repro.secagg.aggregator import SecAggSettings
 from repro.secagg.committee import committee_risk
 
 NAN = float("nan")
@@ -176,12 +175,6 @@ CASES = {
         wanted={"hospitals": ("magnitude",)},
     ),
     "Field": Case(lambda field_bits: Field(field_bits).modulus, {"field_bits": 31}),
-    "SecAggSettings": of(
-        SecAggSettings,
-        "levels",
-        **{"threshold": 4, "neighbours": 4, "clip_range": 8.0, "max_weight": 100},
-        **{"field_bits": 31, "levels": 65, "minimum_survivors": 2},
-    ),
     "committee_risk": Case(
         lambda **k: astuple(committee_risk(**k)),
         {
@@ -203,8 +196,7 @@ CASES = {
     ),
     "SharedNoise": of(
         settings.SharedNoise,
-        **{"colluders": 1, "drop_outs": 1, "protocol_every": 2, "local_steps": 1, "views": 2},
-        **{"local_rate": 0.5, "average": 0.5, "precision": "single"},
+        **{"colluders": 1, "drop_outs": 1, "protocol_every": 2, "precision": "single"},
     ),
     "UpdatePrivacy": of(
         settings.UpdatePrivacy,

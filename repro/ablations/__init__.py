@@ -31,7 +31,6 @@ NAMES = (
     "engine",
     "precision",
     "dpsgd-tuning",
-    "local-steps",
 )
 
 

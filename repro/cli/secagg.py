@@ -47,10 +47,6 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
         "repro.cli.secagg_files", "configure_audit", "execute_audit",
         "verify transcripts, alone and against each other",
     ),
-    "soak": (
-        "repro.cli.secagg_soak", "configure", "execute",
-        "a federation on this machine whose processes are killed at random",
-    ),
 }  # fmt: skip
 
 

@@ -206,8 +206,6 @@ def assemble(
     labelled = _labeller(model, where)
     if isinstance(model, FixedFeatures) and settings.precision != "float32":
         raise InputError("precision", settings.precision, "float32 for a model of fixed features")
-    if isinstance(model, FixedFeatures) and settings.shared and settings.shared.views > 1:
-        raise InputError("views", settings.shared.views, "1 for a model of fixed features")
     model = model.head if isinstance(model, FixedFeatures) else model
     model = in_precision(model, settings.precision, where)
     if settings.concurrent > 1:

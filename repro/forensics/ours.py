@@ -15,7 +15,8 @@ from repro.privacy.mechanisms import (
     local_dp_mod_sigma,
 )
 from repro.random import RootSeed
-from repro.secagg.aggregator import SecAggSettings, SecureAggregator
+from repro.secagg import Contribution, Encoding, Field, Party, Round, run_round
+from repro.secagg.context import DIGEST_BYTES
 
 
 def mechanism(settings: Settings, *, noise: bool) -> UpdateMechanism:
@@ -44,25 +45,41 @@ def models(settings: Settings, *, noise: bool, secure: bool) -> np.ndarray:
 
 def _means(settings: Settings, noise: bool, secure: bool) -> Iterator[np.ndarray]:
     updates, seed = settings.updates(), RootSeed.from_user(settings.seed)
-    weights = dict.fromkeys(range(settings.hospitals), settings.examples)
-    sums = SecureAggregator(
-        SecAggSettings(
-            threshold=settings.threshold,
-            neighbours=settings.shares - 1,
-            max_weight=settings.max_weight,
-        ),
-        list(weights),
-    )
+    party = Party(range(settings.hospitals))
     first = settings.draws + (settings.rounds if secure else 0)
-    for turn in range(first, first + settings.rounds):
-        sent = {
-            hospital: _sent(settings, seed, update, hospital, turn, noise)
+    for number in range(settings.rounds):
+        turn = first + number
+        sent = [
+            _sent(settings, seed, update, hospital, turn, noise)
             for hospital, update in enumerate(updates)
-        }
+        ]
         if secure:
-            yield sums.aggregate(sent, weights, round=turn, seed=seed).mean
+            keys = [seed.derive("secagg rounding", one, turn) for one in party.hospitals]
+            yield _secure_mean(settings, party, number + 1, sent, keys)
         else:
-            yield np.mean(list(sent.values()), axis=0)
+            yield np.mean(sent, axis=0)
+
+
+def _secure_mean(
+    settings: Settings, party: Party, number: int, sent: list[np.ndarray], keys: list[int]
+) -> np.ndarray:
+    """(size,) float64: what a round of secure aggregation makes of the hospitals' updates."""
+    encoding = Encoding(Field(31), settings.hospitals, max_weight=settings.max_weight)
+    round_ = Round(
+        directory=party.directory,
+        session=party.session,
+        number=number,
+        threshold=settings.threshold,
+        neighbours=min(settings.shares, settings.hospitals) - 1,
+        encoding=encoding,
+        length=settings.size,
+        model=bytes(DIGEST_BYTES),
+        training=bytes(DIGEST_BYTES),
+    )
+    completed = run_round(
+        party, round_, lambda one: Contribution(sent[one], settings.examples, keys[one])
+    )
+    return encoding.decode(completed.total, len(completed.survivors)).mean
 
 
 def _sent(

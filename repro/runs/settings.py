@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from repro.checks import check_above_zero as _check_above_zero
@@ -40,7 +40,6 @@ SCOPES = ("federated", "pooled", "single")
 PRECISIONS = ("single", "double")
 TRAINED_IN = ("float32", "bf16-mixed")  # of RunSettings.precision
 EVALUATED_ON = ("test", "validation")
-LATER = ("local_steps", "local_rate", "views", "average")  # of SharedNoise: see ``in_a_name``
 
 
 @dataclass(frozen=True)
@@ -138,26 +137,10 @@ class SharedNoise:
     # Of the model while it trains; sums are less exact in single, which costs a percent of
     # noise [ours]
     precision: str = "single"
-    # Gradient steps of every record on its own between two sums; its whole displacement is
-    # clipped. 1: DP-SGD [ours]
-    local_steps: int = 1
-    local_rate: float = 0.1  # of those steps; without a part where there is one [ours]
-    # Symmetric copies of every image, averaged in its loss before clipping; 1: as it is [ours]
-    views: int = 1
-    average: float = 0.0  # decay of a moving average of the models, which is released; 0: none
 
     def __post_init__(self) -> None:
         _check_choices(self, {"precision": PRECISIONS})
-        _check_counts(self, colluders=0, drop_outs=0, protocol_every=1, local_steps=1, views=1)
-        _check_above_zero(self, "local_rate")
-        _check_fraction(self, "average", zero=True)
-        if self.views > 8:
-            raise InputError("views", self.views, "at most 8: the square has no more symmetries")
-
-    def in_a_name(self) -> dict[str, Any]:
-        """What a run's name is made of: settings that came later only where they are in use."""
-        later = {one.name: one.default for one in fields(self) if one.name in LATER}
-        return {k: v for k, v in asdict(self).items() if k not in later or v != later[k]}
+        _check_counts(self, colluders=0, drop_outs=0, protocol_every=1)
 
 
 @dataclass(frozen=True)
@@ -287,8 +270,6 @@ class RunSettings:
             del known["precision"]
         if self.shared is None:
             del known["shared"]
-        else:
-            known["shared"] = self.shared.in_a_name()
         if self.second_order is None:
             del known["second_order"]
         if self.secagg is not None and self.secagg.field_bits == 31:

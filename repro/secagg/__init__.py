@@ -11,12 +11,10 @@ Overhead*, CCS 2020. Knows nothing of models, training or privacy: vectors in, m
 - ``Contribution``: a hospital's vector and weight; ``model_digest``, ``settings_digest``: what
   a round is bound to; ``joint_session``: its name, chosen by all together;
 - ``RoundCounter``: a hospital's memory of its rounds; ``committee_risk``: how safe a setting is;
-- ``RoundDriver``: a whole round, played in one process or several;
-- ``SecureAggregator``: all of it in one process, for a federation;
+- ``run_round``, ``RoundDriver``: a whole round, in one process or several;
 - ``Refused``, ``RoundFailed``, ``ImpossibleSum``: what goes wrong in a protocol.
 """
 
-from repro.secagg.aggregator import Aggregated, SecAggSettings, SecureAggregator
 from repro.secagg.committee import CommitteeRisk, committee_risk
 from repro.secagg.context import model_digest, settings_digest
 from repro.secagg.counter import MemoryCounter, RoundCounter
@@ -35,7 +33,6 @@ from repro.secagg.simulation import Completed, Party, Traffic, run_round
 
 __all__ = [
     "PHASES",
-    "Aggregated",
     "CommitteeRisk",
     "Completed",
     "Contribution",
@@ -56,8 +53,6 @@ __all__ = [
     "RoundCounter",
     "RoundDriver",
     "RoundFailed",
-    "SecAggSettings",
-    "SecureAggregator",
     "Server",
     "Traffic",
     "VectorEncoding",

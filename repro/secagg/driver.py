@@ -1,6 +1,6 @@
 """One round played by a program: in one process, or in several that each have some hospitals.
 
-The same for ``run_round``, ``SecureAggregator`` and the federation over ranks. The messages are
+The same for ``run_round`` and the federation over ranks. The messages are
 the bytes that would go over a wire. Each place adds its hospitals' masked inputs up as they
 come, so its memory is one running sum, one message and one vector, however many hospitals.
 """

@@ -67,13 +67,6 @@ def run_round(
     driver = RoundDriver(
         round_, party.hospitals, party.server, drop=drop, traffic=traffic, entropy=entropy
     )
-    return play(driver, contribution)
-
-
-def play(
-    driver: RoundDriver, contribution: Callable[[int], Contribution | np.ndarray]
-) -> Completed:
-    """``run_round`` with a driver that has not begun."""
     driver.begin()
     for one in driver.awaiting:
         driver.add(one, contribution(one))

@@ -30,9 +30,10 @@ from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
-from repro.secagg import SecAggSettings, SecureAggregator
+from repro.secagg import Encoding, Field
 from tests.federated.small import small_dataset
 from tests.report import fake
+from tests.secagg.parties import weighted_mean
 
 SMOKE = PROFILES["smoke"]
 WORD_LIMIT = 24
@@ -248,10 +249,8 @@ def test_levels_take_effect_on_the_error_and_on_nothing_else():
     exact = np.mean([update.astype(np.float64) for update in updates.values()], axis=0)
     bounds = []
     for levels in (None, 2**16, 2**8):
-        settings = SecAggSettings(max_weight=16, levels=levels)
-        result = SecureAggregator(settings, sorted(updates)).aggregate(
-            updates, weights, round=1, seed=RootSeed.from_user(0)
-        )
+        encoding = Encoding(Field(31), 5, max_weight=16, levels=levels)
+        _, result = weighted_mean(updates, weights, encoding=encoding)
         error = np.abs(result.mean - exact).max()
         assert error <= result.max_error_bound
         assert error > result.max_error_bound / 100  # the bound is of this quantisation
@@ -259,7 +258,7 @@ def test_levels_take_effect_on_the_error_and_on_nothing_else():
     assert bounds[2] / bounds[1] == pytest.approx((2**16 - 1) // 2 / ((2**8 - 1) // 2))
     assert bounds[0] < bounds[1] / 1000
     with pytest.raises(InputError, match="levels"):
-        SecureAggregator(SecAggSettings(levels=2), [0, 1, 2, 3, 4])
+        Encoding(Field(31), 5, levels=2)
 
 
 def test_late_accuracy_is_the_mean_of_the_last_quarter_of_the_rounds():

@@ -60,7 +60,7 @@ def said(monkeypatch, encoding, line, status=0):
 def test_the_help_of_every_command(monkeypatch, encoding):
     for name in COMMANDS:
         assert said(monkeypatch, encoding, f"{name} --help").startswith(f"usage: repro {name}")
-    for action in ("keygen", "directory", "serve", "join", "audit-log", "soak"):
+    for action in ("keygen", "directory", "serve", "join", "audit-log"):
         assert said(monkeypatch, encoding, f"secagg {action} --help")
     assert said(monkeypatch, encoding, "--help").startswith("usage: repro")
 

@@ -13,14 +13,9 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation, field_sum, public_bound
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
-from repro.secagg import (
-    Field,
-    MaskedSum,
-    SecAggSettings,
-    SecureAggregator,
-)
+from repro.secagg import Encoding, Field, MaskedSum
 from tests.federated.threads import Meeting, on_ranks
-from tests.secagg.parties import actors, make_round, up_to_masked
+from tests.secagg.parties import actors, make_round, up_to_masked, weighted_mean
 
 SIZE = 40
 SEED = RootSeed.from_user(1)
@@ -48,27 +43,29 @@ def one_round(ranks, parameters, weights, given_updates, number=1):
     bits=st.sampled_from([31, 61]),
 )
 def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, lost, bits):
-    """The mean is bit for bit ``SecureAggregator``'s, and all ranks have it, facts included."""
+    """The mean is bit for bit ``run_round``'s, and all ranks have it, facts included."""
     by_id = dict(enumerate(weights))
     parameters = replace(SecAggParameters(), drop_rate=lost, field_bits=bits)
     given_updates = updates(by_id)
     results = on_ranks(size, lambda ranks: one_round(ranks, parameters, by_id, given_updates))
     first = results[0]
     facts = first.facts["secagg"]
-    oracle = SecureAggregator(
-        SecAggSettings(max_weight=public_bound(by_id), field_bits=bits), sorted(by_id)
-    ).aggregate(
+    completed, decoded = weighted_mean(
         {h: update.numpy() for h, update in given_updates.items()},
-        by_id, round=1, seed=SEED, drop={"masked": facts["dropped"]},
-    )  # fmt: skip
+        by_id,
+        seed=SEED,
+        drop={"masked": facts["dropped"]},
+        encoding=Encoding(Field(bits), len(weights), max_weight=public_bound(by_id)),
+    )
     assert len(facts["dropped"]) == int(lost * len(weights))
     for result in results:
-        assert np.array_equal(result.mean.numpy(), oracle.mean.astype(np.float32))
+        assert np.array_equal(result.mean.numpy(), decoded.mean.astype(np.float32))
         assert result.facts == first.facts
-    for name in ("up_bytes", "down_bytes", "max_error_bound"):
-        assert facts[name] == getattr(oracle, name)
-    assert facts["survivors"] == len(oracle.survivors)
-    assert first.survivors == oracle.survivors
+    assert facts["max_error_bound"] == decoded.max_error_bound
+    for name in ("up_bytes", "down_bytes"):
+        assert facts[name] == getattr(completed.traffic, name)
+    assert facts["survivors"] == len(completed.survivors)
+    assert first.survivors == completed.survivors
 
 
 def test_nothing_unmasked_crosses_between_ranks():

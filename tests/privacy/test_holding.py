@@ -22,9 +22,7 @@ from repro.privacy import (
     make_private,
     per_sample_gradients,
 )
-from repro.privacy.clipping import Clipping
 from repro.privacy.holding import call_holding
-from repro.privacy.local_steps import clipped_displacements
 from repro.random import RootSeed
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 
@@ -125,15 +123,10 @@ def trained(model, x, y):
     DPSGD(settings).train(model, cross_entropy, x, y, steps=2, **place)
 
 
-def displaced(model, x, y):
-    clipped_displacements(model, cross_entropy, x, y, steps=2, rate=0.1, clipping=Clipping(1.0))
-
-
 CALLS = {
     "per_sample_gradients": lambda m, x, y: per_sample_gradients(m, cross_entropy, x, y),
     "check_engine": lambda m, x, y: check_engine(m, cross_entropy, x, y),
     "clipped_noisy_sum": lambda m, x, y: clipped_noisy_sum(m, cross_entropy, x, y, **CALL),
-    "clipped_displacements": displaced,
     "DPSGD": trained,
     "make_private": private,
 }

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from repro.random import RootSeed
-from repro.secagg import Field, Hospital, IntegerEncoding, Party, Refused, Round, Server, messages
+from repro.secagg import (
+    Completed,
+    Contribution,
+    Decoded,
+    Encoding,
+    Field,
+    Hospital,
+    IntegerEncoding,
+    Party,
+    Refused,
+    Round,
+    Server,
+    messages,
+    run_round,
+)
 from repro.secagg.messages import Kind
 from repro.secagg.rounds import SERVER
 
 FIELD = Field(31)
+SEED = RootSeed.from_user(1)
 
 
 def counted_entropy(name: str):
@@ -43,6 +58,35 @@ def make_round(
         "training": bytes(range(32, 64)),
     }
     return party, Round(**{**settings, **more})
+
+
+def weighted_mean(
+    updates: Mapping[int, np.ndarray],
+    weights: Mapping[int, int],
+    *,
+    seed: RootSeed = SEED,
+    drop: Mapping[str, Iterable[int]] | None = None,
+    **settings,
+) -> tuple[Completed, Decoded]:
+    """A round of real vectors, in the paper's 5 shares with threshold 4 unless ``settings`` say.
+
+    Vectors are rounded with the keys that a federation of this seed has in this round.
+    """
+    usual = {
+        "threshold": 4,
+        "neighbours": 4,
+        "number": 1,
+        "encoding": Encoding(FIELD, len(weights), max_weight=2000),
+        "dimension": len(next(iter(updates.values()))),
+    }
+    party, round_ = make_round(len(weights), **{**usual, **settings})
+
+    def contribution(one: int) -> Contribution:
+        key = seed.derive("secagg rounding", one, round_.number)
+        return Contribution(updates[one], weights[one], key)
+
+    completed = run_round(party, round_, contribution, drop=drop)
+    return completed, round_.encoding.decode(completed.total, len(completed.survivors))
 
 
 def field_vectors(round_: Round, seed: int = 0) -> dict[int, np.ndarray]:

@@ -5,9 +5,7 @@ own records, clips, adds its share of the noise, and the secure sum's decoded to
 the public expected batch q · (records of the hospitals in it), is the step of any optimizer at the
 public model: central DP-SGD on all records, which no single party could see. (DeCaPH, Fang et al.
 2024, arXiv 2402.00205, does so with continuous noise; Dopamine, Malekzadeh et al. 2021, arXiv
-2101.11693, with one step a round.) A record may take several steps of its own before its
-displacement is clipped (``repro.privacy.local_steps``), look at symmetric views of its image, and
-what is released may be a moving average of the models: none of it changes what a sum costs.
+2101.11693, with one step a round.)
 """
 
 from __future__ import annotations
@@ -26,16 +24,14 @@ from torch.nn import functional as F
 from repro.accounting import calibrate_noise_multiplier, gaussian_sigma
 from repro.checks import check_count
 from repro.errors import InputError
-from repro.federated.shared.averaging import Averaging
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.report import SharedReport, note_failure, note_release
 from repro.federated.shared.sum import PrivateSum, Release
-from repro.federated.shared.views import symmetric_views
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
-from repro.privacy.local_steps import clipped_displacements
 from repro.privacy.sampling import PoissonSampler
+from repro.privacy.step import clipped_sum
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 from repro.secagg import RoundFailed, model_digest
@@ -88,8 +84,7 @@ class SharedNoiseTrainer:
         )
         self.sum = PrivateSum(self.plan, self.weights, seed=seed, purpose="gradient", secagg=secagg)
         self._optimizer_state: dict[str, Any] | None = None
-        self._averaging: Averaging | None = None  # None: no round yet
-        self._resumed: dict[str, Any] = {}  # of a checkpoint
+        self._working: nn.Module | None = None  # None: no round yet
         self._context = b""  # digest of what the model is part of, as the round began
 
     @property
@@ -122,35 +117,30 @@ class SharedNoiseTrainer:
         """
         self._context = b"" if context is None else state_digest(context)
         report = SharedReport()
-        averaging = self._averaging_of(model)
-        working = averaging.working.train()
+        working = self._working_copy(model)
         parameters = [p for p in working.parameters() if p.requires_grad]
         optimizer = self._optimizer(parameters)
         for step in range(self.steps):
-            taken = self._step(
-                working, parameters, optimizer, hospitals, round_number, step, report
-            )
-            if taken:
-                averaging.note_step()
+            self._step(working, parameters, optimizer, hospitals, round_number, step, report)
         self._optimizer_state = optimizer.state_dict()
-        averaging.release_into(model)
+        with torch.no_grad():
+            for mine, trained in zip(model.parameters(), working.parameters(), strict=True):
+                mine.copy_(trained)
         self._finish(report)
         return report
 
-    def _averaging_of(self, model: nn.Module) -> Averaging:
-        """The working copy of ``model``, in the precision of training, and what is released of it.
+    def _working_copy(self, model: nn.Module) -> nn.Module:
+        """``model`` as it is now, in the precision of training: what the steps change.
 
         One object for the whole run: what is found out about a model's engine is remembered
         with it.
         """
-        if self._averaging is None:
-            working = copy.deepcopy(model)
+        if self._working is None:
+            self._working = copy.deepcopy(model)
             if self.shared.precision == "double":
-                working.double()
-            self._averaging = Averaging(working, self.shared.average)
-            self._averaging.load_state_dict(self._resumed)
-        self._averaging.begin_round(model)
-        return self._averaging
+                self._working.double()
+        self._working.load_state_dict(model.state_dict())
+        return self._working.train()
 
     def _step(
         self,
@@ -161,8 +151,8 @@ class SharedNoiseTrainer:
         round_number: int,
         step: int,
         report: SharedReport,
-    ) -> bool:
-        """One private sum and the step that follows. False: too many were lost, no step."""
+    ) -> None:
+        """One private sum and the step that follows; none where too many were lost."""
         started = time.perf_counter()
         lost = self.lost(round_number, step)
         sums = {
@@ -183,10 +173,9 @@ class SharedNoiseTrainer:
             )
         except RoundFailed as failure:  # nothing was unmasked; no step
             note_failure(report, failure, sums, time.perf_counter() - started)
-            return False
+            return
         note_release(report, release, time.perf_counter() - started)
         self._apply(release, parameters, optimizer)
-        return True
 
     def _clipped(
         self,
@@ -196,36 +185,20 @@ class SharedNoiseTrainer:
         step: int,
         report: SharedReport,
     ) -> Float[np.ndarray, " size"]:
-        """One hospital's sum of clipped contributions over its Poisson batch; no noise in it yet.
-
-        A contribution is the record's gradient, or its displacement over several steps of its own.
-        """
+        """One hospital's sum of clipped gradients over its Poisson batch; no noise in it yet."""
         sampler = PoissonSampler(len(data.train), self.sample_rate)
         drawn = sampler.sample(self.seed, hospital=data.hospital, round=round_number, step=step)
         drawn = drawn.to(data.train.labels.device)
         inputs, targets = data.train.inputs(drawn), data.train.labels[drawn]
-        if self.shared.views > 1:
-            inputs = symmetric_views(
-                inputs,
-                drawn,
-                self.shared.views,
-                seed=self.seed,
-                hospital=data.hospital,
-                round=round_number,
-                step=step,
-            )
         dtype = next(model.parameters()).dtype
         with torch.random.fork_rng():
             key = self.seed.derive("shared dp-sgd layers", data.hospital, round_number, step)
             torch.manual_seed(key >> 1)  # dropout masks
-            summed, _ = clipped_displacements(
+            summed, _ = clipped_sum(
                 model,
                 _cross_entropy,
                 inputs.to(dtype),
                 targets,
-                steps=self.shared.local_steps,
-                rate=self.shared.local_rate,
-                views=self.shared.views,
                 clipping=Clipping(self.settings.clip_norm, self.settings.clipping),
                 engine=self.settings.engine,
                 chunk_size=_CHUNK,
@@ -284,13 +257,10 @@ class SharedNoiseTrainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        averaging = self._resumed if self._averaging is None else self._averaging.state_dict()
-        return {"optimizer": self._optimizer_state, "averaging": averaging}
+        return {"optimizer": self._optimizer_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._optimizer_state = state["optimizer"]
-        self._averaging = None
-        self._resumed = state.get("averaging", {})  # not in checkpoints of before
 
 
 def state_digest(model: nn.Module, context: bytes = b"") -> bytes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from kernels.api import clipped_sum
 from repro.privacy.batch import Batch
-from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum
 from repro.privacy.per_sample import vmapped_gradients
 from repro.privacy.precision import full_precision
@@ -28,12 +27,7 @@ class Functional:
         gradients = vmapped_gradients(
             batch.model, batch.loss_fn, batch.inputs, batch.targets, batch.views
         )
-        return clip_and_sum(gradients, batch.clipping)
-
-
-def clip_and_sum(per_record: dict[str, Tensor], clipping: Clipping) -> ClippedSum:
-    """name -> (B, …), one vector a record over all names together: clipped, then added up."""
-    rows = [g.reshape(len(g), g.shape[1:].numel()) for g in per_record.values()]
-    with full_precision(rows[0].device):
-        total, report = clipped_sum(rows, clipping)
-    return ClippedSum(total, report.norms, report.non_finite, report.clipped).finite()
+        rows = [g.reshape(len(g), g.shape[1:].numel()) for g in gradients.values()]
+        with full_precision(rows[0].device):
+            total, report = clipped_sum(rows, batch.clipping)
+        return ClippedSum(total, report.norms, report.non_finite, report.clipped).finite()

@@ -9,8 +9,8 @@ import pytest
 
 from repro.cli import main
 from repro.errors import InputError
-from repro.secagg.deploy import soak as module
-from repro.secagg.deploy.soak import Federation, Outcome, Plan, soak
+from tests.secagg.deploy import soak as module
+from tests.secagg.deploy.soak import Federation, Outcome, Plan, soak
 
 SHORT = Plan(rounds=4, hospitals=4, threshold=3, neighbours=3, dimension=200, kills=1.0, seed=3)
 

@@ -3,10 +3,13 @@
 Every party is a process of its own (``repro secagg serve`` and ``join``), over mutual TLS on
 loopback. At random moments one is killed (SIGKILL) and started again a moment later. Afterwards
 every sum is compared with that of the hospitals named in it, and all logs are audited together.
+
+    python -m tests.secagg.deploy.soak --rounds 100
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import secrets
@@ -14,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -291,3 +295,12 @@ def _check_logs(paths: Sequence[Path], outcome: Outcome) -> None:
         begun = sum(entry["event"] == "begun" for entry in log.entries)
         ended = sum(entry["event"] in ("done", "sum", "failed") for entry in log.entries)
         outcome.cut_short += max(begun - ended, 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--kills", type=float, default=1.0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
+        print(soak(Path(temporary), Plan(asked.rounds, kills=asked.kills), print))
