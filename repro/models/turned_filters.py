@@ -3,9 +3,9 @@
 The average over a group of what a filter sees does not change when the image is turned by an
 element of the group, so no feature is spent on how a cell happens to lie (averaging over a group:
 Cohen & Welling 2016, *Group equivariant convolutional networks*, whose p4m is the eight below).
-Three times eight views: the image turned by 0, 30 and 60 degrees, and each of those by quarter
-turns and mirrored. Quarter turns and mirrors are done to the filters, which is the same, as rings
-do not see them, and needs no interpolation. Nothing is trained and no image looked at.
+Up to three times eight views: the image turned by 0, 30 and 60 degrees, and each of those by
+quarter turns and mirrored. Quarter turns and mirrors are done to the filters, which is the same,
+as rings do not see them, and needs no interpolation. Nothing is trained and no image looked at.
 docs/feature-search.md has what was tried beside it.
 """
 
@@ -19,27 +19,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.models import random_filters
-from repro.models.random_filters import filters, rectified_statistics
+from repro.models.random_filters import Banks, filters, rectified_statistics
 from repro.models.whitened import WhitenedLinear
 from repro.typing import Float
 
-FILTERS = ((1, 32), (3, 64), (5, 96))  # (side in pixels, how many)
-TURNS = (0.0, 30.0, 60.0)  # degrees; with quarter turns, twelve evenly spaced
-AXES = 576  # whitened features: more of them cost noise, and second moments grow as their square
-
 
 class TurnedFilterRings(nn.Module):
-    """``features``: as of ``RandomFilterRings``, averaged over 24 views of the image; ``head``.
+    """``features``: as of ``RandomFilterRings``, averaged over views of the image; ``head``.
 
     in_channels, num_classes: as of DPResNet; width: ignored, there for the registry's sake.
     The features have no parameters. ``repro.federated.whitening`` turns them onto the
     ``whitened_features`` principal axes of images that a program drew.
     """
 
+    banks: Banks = ((1, 32), (3, 64), (5, 96))  # (side in pixels, how many)
+    turns: tuple[float, ...] = (0.0, 30.0, 60.0)  # degrees, each with quarter turns and mirrors
+    axes: int = 576  # more of them cost noise, and second moments grow as their square
+
     def __init__(self, in_channels: int = 3, num_classes: int = 8, width: int = 64) -> None:
         super().__init__()
-        self.raw_features = 6 * sum(count for _, count in FILTERS)
-        self.whitened_features = AXES
+        self.raw_features = 6 * sum(count for _, count in self.banks)
+        self.whitened_features = self.axes
         self.head = WhitenedLinear(self.whitened_features, num_classes)
 
     def sources(self) -> tuple[Any, ...]:
@@ -50,15 +50,22 @@ class TurnedFilterRings(nn.Module):
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b features"]:
         """(B, C, N, N) in [−1, 1], N at least 3 -> (B, ``raw_features``) float32."""
         x = images.float()
-        total = sum(_over_mirrors(turned(x, degrees)) for degrees in TURNS)
-        assert isinstance(total, Tensor)
-        return total / len(TURNS)
+        views = [_over_mirrors(turned(x, degrees), self.banks) for degrees in self.turns]
+        return torch.stack(views).mean(0)
 
 
-def _over_mirrors(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b features"]:
+class DrawnChoiceRings(TurnedFilterRings):
+    """The same with what ``tools/settings_from_drawn_images.py`` chose: no private image did."""
+
+    banks = ((1, 32), (3, 128), (5, 96))
+    turns = (0.0,)
+    axes = 768
+
+
+def _over_mirrors(x: Float[Tensor, "b c h w"], banks: Banks) -> Float[Tensor, "b features"]:
     """Each filter's statistics, averaged over its quarter turns and their mirror images."""
     pooled = []
-    for weight, threshold in filters(x.shape[1], FILTERS):
+    for weight, threshold in filters(x.shape[1], banks):
         # A pixel looks the same however it is turned.
         orbit = [weight] if weight.shape[-1] == 1 else quarter_turns(weight)
         parts = [rectified_statistics(x, one, threshold) for one in orbit]

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from repro.models.random_filters import filters, rectified_statistics
-from repro.models.turned_filters import FILTERS, TURNS, TurnedFilterRings, quarter_turns, turned
+from repro.models.turned_filters import TurnedFilterRings, quarter_turns, turned
+
+FILTERS, TURNS = TurnedFilterRings.banks, TurnedFilterRings.turns
 
 
 def images(count=3, channels=3, side=28, seed=0):
