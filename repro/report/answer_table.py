@@ -102,7 +102,8 @@ def _images(evidence: Evidence) -> str:
     runs = runs_shown(evidence, "answer")
     if not runs:
         return ""
-    images = next(filter(None, (trained_on(evidence, arm.name) for arm, _ in shown("answer"))), "")
+    each = {trained_on(evidence, arm.name): None for arm, _ in shown("answer")}
+    images = " or ".join(filter(None, each))
     trained = (
         f"; trained on {images} ({held_out(runs)} of every hospital's are held out)"
         if images

@@ -46,9 +46,9 @@ def trained_on(evidence: Evidence, arm: str) -> str:
 
 
 def held_out(records: list[RunRecord]) -> str:
-    """``20 %``: of every hospital's images, for validation."""
+    """``20 % or 0 %``: of every hospital's images, for validation."""
     parts = {r.settings.get("partition", {}).get("validation_fraction") for r in records} - {None}
-    return " or ".join(f"{100 * part:g} %" for part in sorted(parts))
+    return " or ".join(f"{100 * part:g} %" for part in sorted(parts, reverse=True))
 
 
 def _span(counts: set[int]) -> str:
