@@ -29,12 +29,14 @@ _EXPORTS = {
     "PoissonSampledGaussianEvent": "repro.accounting",
     "PoissonSampler": "repro.privacy.sampling",
     "RDPAccountant": "repro.accounting",
+    "add_lora": "repro.privacy.lora",
     "calibrate_noise_multiplier": "repro.accounting",
     "check_engine": "repro.privacy.gate",
     "clipped_noisy_sum": "repro.privacy.step",
     "fix": "repro.privacy.norm_replacement",
     "gaussian_epsilon": "repro.accounting",
     "local_dp_mod_sigma": "repro.privacy.mechanisms",
+    "merge_lora": "repro.privacy.lora",
     "per_sample_gradients": "repro.privacy.per_sample",
 }
 
