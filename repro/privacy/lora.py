@@ -37,17 +37,25 @@ class LoRALayer(nn.Module):
     def __init__(self, base: nn.Linear | nn.Conv2d, rank: int, scale: float) -> None:
         super().__init__()
         self.base, self.scale = base, scale
-        like = {"bias": False, "device": base.weight.device, "dtype": base.weight.dtype}
         first: nn.Linear | nn.Conv2d
         second: nn.Linear | nn.Conv2d
         if isinstance(base, nn.Linear):
-            first = nn.Linear(base.in_features, rank, **like)
-            second = nn.Linear(rank, base.out_features, **like)
+            first = nn.Linear(base.in_features, rank, bias=False)
+            second = nn.Linear(rank, base.out_features, bias=False)
         else:
-            window = (base.kernel_size, base.stride, base.padding, base.dilation)
-            mode = {"padding_mode": base.padding_mode}
-            first = nn.Conv2d(base.in_channels, rank, *window, **mode, **like)  # type: ignore[arg-type]
-            second = nn.Conv2d(rank, base.out_channels, 1, **like)
+            first = nn.Conv2d(
+                base.in_channels,
+                rank,
+                base.kernel_size,  # type: ignore[arg-type]  # of as many sides as it has
+                base.stride,  # type: ignore[arg-type]
+                base.padding,  # type: ignore[arg-type]
+                base.dilation,  # type: ignore[arg-type]
+                bias=False,
+                padding_mode=base.padding_mode,
+            )
+            second = nn.Conv2d(rank, base.out_channels, 1, bias=False)
+        for layer in (first, second):
+            layer.to(base.weight.device, base.weight.dtype)
         nn.init.normal_(first.weight, std=base.weight[0].numel() ** -0.5)
         nn.init.zeros_(second.weight)
         self.lora_A, self.lora_B = first, second
