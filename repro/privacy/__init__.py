@@ -28,6 +28,7 @@ _EXPORTS = {
     "NonPrivateEvent": "repro.accounting",
     "PoissonSampledGaussianEvent": "repro.accounting",
     "PoissonSampler": "repro.privacy.sampling",
+    "RankFailed": "repro.privacy.ranks",
     "RDPAccountant": "repro.accounting",
     "add_lora": "repro.privacy.lora",
     "calibrate_noise_multiplier": "repro.accounting",
