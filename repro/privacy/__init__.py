@@ -28,7 +28,9 @@ _EXPORTS = {
     "NonPrivateEvent": "repro.accounting",
     "PoissonSampledGaussianEvent": "repro.accounting",
     "PoissonSampler": "repro.privacy.sampling",
+    "RankFailed": "repro.privacy.ranks",
     "RDPAccountant": "repro.accounting",
+    "add_lora": "repro.privacy.lora",
     "banded_event": "repro.accounting",
     "calibrate_noise_multiplier": "repro.accounting",
     "check_engine": "repro.privacy.gate",
@@ -36,8 +38,9 @@ _EXPORTS = {
     "fix": "repro.privacy.norm_replacement",
     "gaussian_epsilon": "repro.accounting",
     "local_dp_mod_sigma": "repro.privacy.mechanisms",
-    "prefix_sum_error": "repro.privacy.banded_noise",
+    "merge_lora": "repro.privacy.lora",
     "per_sample_gradients": "repro.privacy.per_sample",
+    "prefix_sum_error": "repro.privacy.banded_noise",
 }
 
 __all__ = sorted(_EXPORTS)

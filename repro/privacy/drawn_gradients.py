@@ -12,12 +12,15 @@ from repro.checks import Number
 from repro.privacy.banded_noise import BandedNoise
 from repro.privacy.clipping import Clipping
 from repro.privacy.gate import check_again
+from repro.privacy.noise_key import digest
 from repro.privacy.per_sample import LossFunction
+from repro.privacy.ranks import Ranks
 from repro.privacy.records import Records
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.several_inputs import one_tensor
 from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
 from repro.privacy.training_checks import FROM_RECORDS, PROBED, refuse_batch
+from repro.privacy.validation import trainable_parameters
 from repro.random import RootSeed
 
 
@@ -36,14 +39,18 @@ class DrawnGradients:
     seed: RootSeed
     banded: BandedNoise
     options: dict[str, Any]
+    ranks: Ranks
 
     def noisy_sum(self, step: int, *, clip_norm: Number, noise_multiplier: Number) -> NoisySum:
         """Of step ``step``'s Poisson batch. Its gradients are in the order of the parameters."""
         fresh, key = noise_multiplier * self.banded.fresh, self.seed.derive("make-private noise")
         drawn = self.sampler.sample(self.seed, hospital=0, round=0, step=step)
+        mine = drawn[self.ranks.rank :: self.ranks.size]
+        rank = (self.ranks.rank,) if self.ranks.rank else ()
         with torch.random.fork_rng():  # dropout masks and augmentations of the data set
-            torch.manual_seed(self.seed.derive("make-private layers", step) >> 1)
-            inputs, targets = self.records.fetch(drawn)
+            torch.manual_seed(self.seed.derive("make-private layers", step, *rank) >> 1)
+            with self.ranks.all_or_none(self._same):
+                inputs, targets = self.records.fetch(mine)
             try:
                 with one_tensor(self.model, inputs) as rows:
                     noisy = clipped_noisy_sum(
@@ -55,6 +62,7 @@ class DrawnGradients:
                         noise_multiplier=fresh,
                         seed=key,
                         step=step,
+                        ranks=self.ranks,
                         **self.options,
                     )
             except FROM_RECORDS as problem:
@@ -62,17 +70,22 @@ class DrawnGradients:
         deviation = fresh * Clipping(clip_norm).sensitivity("add_remove")
         return self.banded.less_the_past(noisy, std=deviation, seed=key, step=step)
 
+    def _same(self) -> dict[str, Any]:
+        """What is equal on all ranks before every step, and after the last."""
+        return {"model": digest(*trainable_parameters(self.model).values()).hex()}
+
     def look_again(self, used: str) -> None:
         """The gate once more, with the engine of the last step; raises ``Voided``."""
-        with torch.random.fork_rng():
-            inputs, targets = self.records.first(PROBED)
         expected = max(1, round(self.sampler.expected_batch))
-        with one_tensor(self.model, inputs) as rows:
-            check_again(
-                self.model,
-                self.loss_fn,
-                rows,
-                targets,
-                used=used,
-                at_once=most_at_once(expected, self.options["chunk_size"]),
-            )
+        with self.ranks.all_or_none(self._same):
+            with torch.random.fork_rng():
+                inputs, targets = self.records.first(PROBED)
+            with one_tensor(self.model, inputs) as rows:
+                check_again(
+                    self.model,
+                    self.loss_fn,
+                    rows,
+                    targets,
+                    used=used,
+                    at_once=most_at_once(expected, self.options["chunk_size"]),
+                )

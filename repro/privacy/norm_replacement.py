@@ -45,10 +45,7 @@ def fix(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     for name, layer in model.named_modules():
         if isinstance(layer, _BatchNorm):
             _check(name, layer)
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError, ValueError) as problem:
-        raise InputError("model", said(problem), "one that copy.deepcopy copies") from problem
+    copied = copied_model(model)
     made: dict[int, nn.Module] = {}
     lines = []
     for name, layer in list(copied.named_modules()):
@@ -63,11 +60,24 @@ def fix(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
             lines.append(f"{where}: {type(layer).__name__} -> without running statistics")
-    for module in list(copied.modules()):
-        for key, child in module._modules.items():  # every name of a shared layer
+    return with_replaced(copied, made), tuple(lines)
+
+
+def copied_model(model: nn.Module) -> nn.Module:
+    """A deep copy, or InputError for a model that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError, ValueError) as problem:
+        raise InputError("model", said(problem), "one that copy.deepcopy copies") from problem
+
+
+def with_replaced(model: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """``model`` with ``made[id(layer)]`` in every layer's place, under each of its names."""
+    for module in list(model.modules()):
+        for key, child in module._modules.items():
             if child is not None and id(child) in made:
                 module._modules[key] = made[id(child)]
-    return made.get(id(copied), copied), tuple(lines)
+    return made.get(id(model), model)
 
 
 def _check(name: str, layer: _BatchNorm) -> None:
@@ -76,7 +86,7 @@ def _check(name: str, layer: _BatchNorm) -> None:
         raise InputError(
             where, kind.__name__, "torch's own BatchNorm, its size known: replace it by hand"
         )
-    if _hooked(layer):
+    if hooked(layer):
         raise InputError(where, f"{kind.__name__} with hooks", "none, or replace it by hand")
     if kind is nn.BatchNorm1d and layer.num_features < 2:
         raise InputError(
@@ -97,7 +107,7 @@ def _group_norm(layer: _BatchNorm) -> nn.GroupNorm:
     return norm.train(layer.training)
 
 
-def _hooked(layer: nn.Module) -> bool:
+def hooked(layer: nn.Module) -> bool:
     """Hooks (spectral norm is one; parametrizations make a class of their own) would be lost."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(layer, kind) for kind in kinds)

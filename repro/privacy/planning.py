@@ -56,6 +56,8 @@ a model trained privately before      what it spent then is not in this ε: the 
 a fork of the process, a pickle       refused: two copies would use the same noise
 resumed in another process            same numbers with ``seed``; without, fresh noise and batches
                                       (with ``bands``, no noise from before is taken back)
+a process of ``process_group`` dies   ``step`` raises ``RankFailed``; the step counts, since others
+                                      may have it: go on from a saved state
 one ``seed`` twice in a process       the same bits, or refused: on other data or another plan the
                                       noise would be used again
 ====================================  =========================================================
@@ -64,7 +66,9 @@ one ``seed`` twice in a process       the same bits, or refused: on other data o
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -76,8 +80,10 @@ from repro.privacy.adaptive_clipping import AdaptiveClipping, ClipNorm
 from repro.privacy.banded_noise import BandedNoise
 from repro.privacy.clipping import Clipping
 from repro.privacy.drawn_gradients import DrawnGradients
+from repro.privacy.noise_key import digest
 from repro.privacy.per_sample import LossFunction
 from repro.privacy.private_training import PrivateTraining
+from repro.privacy.ranks import ranks_of
 from repro.privacy.records import Data, Records, batch_size_of
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES, most_at_once
@@ -106,6 +112,7 @@ def make_private(
     noise: str = "gaussian",
     adaptive_clipping: AdaptiveClipping | None = None,
     bands: int = 1,
+    process_group: dist.ProcessGroup | None = None,
 ) -> PrivateTraining:
     """Plan a private training of ``model``; nothing is trained yet. See the module's docstring.
 
@@ -135,66 +142,95 @@ def make_private(
         ``bands`` − 1 before, and every record may join one step in ``bands`` only, at ``bands``
         times the rate. Needs ``bands`` × ``batch_size`` ≤ records, Gaussian noise and a constant
         clip norm; holds ``bands`` vectors of the model's size.
+    process_group: of ``torch.distributed``, e.g. ``dist.group.WORLD`` under torchrun: one training
+        by all its processes, each of which calls this alike, with the same model, optimizer and
+        data set (no DistributedDataParallel, no DistributedSampler), and takes every step. Each
+        differentiates its part of the batch; sums meet once, under one noise; every process keeps
+        the same bits. Gloo, or NCCL for models on GPUs. Same plan and ε as one process, and a
+        state goes on with any number of them. Without adaptive clipping. In a job of several
+        processes None is refused.
 
-    Raises InputError, in one line, for all that is refused.
+    Raises InputError, in one line, for all that is refused: with ``process_group`` on every
+    process, and also where they differ.
     """
-    parameters = trainable_parameters(model)
-    check_optimizer(optimizer, model, parameters)
-    check_scheduler(scheduler, scheduler_every, optimizer)
-    if (target_epsilon is None) == (noise_multiplier is None):
-        raise InputError(
-            "target_epsilon and noise_multiplier",
-            (target_epsilon, noise_multiplier),
-            "exactly one of the two",
-        )
-    if target_epsilon is not None:
-        target_epsilon = check_positive("target_epsilon", target_epsilon)
-    if noise_multiplier is not None:
-        noise_multiplier = check_positive("noise_multiplier", noise_multiplier)
-    epochs = check_positive("epochs", epochs)
-    clip_norm = Clipping(clip_norm).clip_norm
-    if chunk_size is not None:
-        chunk_size = check_count("chunk_size", chunk_size)
-    if noise not in NOISES:
-        raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
-    if adaptive_clipping is not None and noise != "gaussian":
-        raise InputError("noise", noise, "gaussian with adaptive clipping: its proof is of both")
-    bands = check_count("bands", bands)
-    if bands > 1 and (noise != "gaussian" or adaptive_clipping is not None):
-        other = "adaptive clipping" if adaptive_clipping is not None else f"{noise} noise"
-        raise InputError("bands", bands, f"1 with {other}: there is no proof of both")
-    device = next(iter(parameters.values())).device
-    records = Records(data, device)
-    if not 0 < target_delta < 1 / records.count:
-        raise InputError(
-            "target_delta", target_delta, f"above 0 and below 1 ÷ {records.count} records"
-        )
-    expected = batch_size if batch_size is not None else batch_size_of(data)
-    if expected is None:
-        raise InputError("batch_size", None, "a number of records, since data is a Dataset")
-    sampler = PoissonSampler.with_expected_batch(records.count, expected, bands)
-    at_once = most_at_once(max(1, round(sampler.expected_batch)), chunk_size)
-    taking, engine = check_together(model, loss_fn, records, parameters, engine, at_once)
-    steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
-    banded = BandedNoise(bands, steps)
-    if noise_multiplier is None:
-        assert target_epsilon is not None
-        # The least noise that any proof allows; a fraction of a second in most plans, 3 s in some.
-        noise_multiplier, _ = calibrate_noise_multiplier(
-            target_epsilon,
-            target_delta,
-            sampler.sample_rate,
-            -(-steps // bands),  # as in ``banded_event``
-            accountant="best",
-        )
+    ranks = ranks_of(process_group)
+
+    def same() -> dict[str, Any]:
+        """What every process of a group has to have alike."""
+        return {
+            "plan": (sampler, steps, noise_multiplier, clip_norm, target_delta, noise, seed),
+            "model": digest(*model.parameters(), *model.buffers(), note=str([*parameters])).hex(),
+            "optimizer": f"{type(optimizer).__name__} {_settings(optimizer)}",
+            "scheduler": f"{type(scheduler).__name__}, every {scheduler_every}",
+            "data": records.identity(),
+        }
+
+    with ranks.all_or_none(same):
+        parameters = trainable_parameters(model)
+        check_optimizer(optimizer, model, parameters)
+        check_scheduler(scheduler, scheduler_every, optimizer)
+        if (target_epsilon is None) == (noise_multiplier is None):
+            raise InputError(
+                "target_epsilon and noise_multiplier",
+                (target_epsilon, noise_multiplier),
+                "exactly one of the two",
+            )
+        if target_epsilon is not None:
+            target_epsilon = check_positive("target_epsilon", target_epsilon)
+        if noise_multiplier is not None:
+            noise_multiplier = check_positive("noise_multiplier", noise_multiplier)
+        epochs = check_positive("epochs", epochs)
+        clip_norm = Clipping(clip_norm).clip_norm
+        if chunk_size is not None:
+            chunk_size = check_count("chunk_size", chunk_size)
+        if noise not in NOISES:
+            raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
+        if adaptive_clipping is not None and ranks.size > 1:
+            raise InputError("adaptive_clipping", "on", "none, where several processes train")
+        if adaptive_clipping is not None and noise != "gaussian":
+            raise InputError(
+                "noise", noise, "gaussian with adaptive clipping: its proof is of both"
+            )
+        bands = check_count("bands", bands)
+        if bands > 1 and (noise != "gaussian" or adaptive_clipping is not None):
+            other = "adaptive clipping" if adaptive_clipping is not None else f"{noise} noise"
+            raise InputError("bands", bands, f"1 with {other}: there is no proof of both")
+        if bands > 1 and ranks.size > 1:
+            raise InputError("bands", bands, "1, where several processes train")
+        device = next(iter(parameters.values())).device
+        records = Records(data, device)
+        if not 0 < target_delta < 1 / records.count:
+            raise InputError(
+                "target_delta", target_delta, f"above 0 and below 1 ÷ {records.count} records"
+            )
+        expected = batch_size if batch_size is not None else batch_size_of(data)
+        if expected is None:
+            raise InputError("batch_size", None, "a number of records, since data is a Dataset")
+        sampler = PoissonSampler.with_expected_batch(records.count, expected, bands)
+        at_once = most_at_once(max(1, round(sampler.expected_batch)), chunk_size)
+        taking, engine = check_together(model, loss_fn, records, parameters, engine, at_once)
+        steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
+        banded = BandedNoise(bands, steps)
+        if noise_multiplier is None:
+            assert target_epsilon is not None
+            # The least that any proof allows; a fraction of a second in most plans, 3 s in some.
+            noise_multiplier, _ = calibrate_noise_multiplier(
+                target_epsilon,
+                target_delta,
+                sampler.sample_rate,
+                -(-steps // bands),  # as in ``banded_event``
+                accountant="best",
+            )
+        own = RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed)
     source = DrawnGradients(
         taking,
         records,
         loss_fn,
         sampler,
-        RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed),
+        ranks.seed(own),
         banded,
         {"engine": engine, "chunk_size": chunk_size, "noise": noise},
+        ranks,
     )
     return PrivateTraining(
         model,
@@ -213,3 +249,8 @@ def make_private(
         scheduler=scheduler,
         scheduler_every=scheduler_every,
     )
+
+
+def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Learning rates and the like of every group of parameters."""
+    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]

@@ -20,6 +20,7 @@ from repro.errors import InputError
 from repro.privacy.adaptive_clipping import ClipNorm
 from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.gate import Voided
+from repro.privacy.ranks import RankFailed
 from repro.privacy.released_gradient import ReleasedGradient
 from repro.privacy.training_checks import HELD
 from repro.privacy.validation import trainable_parameters
@@ -171,6 +172,9 @@ class PrivateTraining:
             )
         except Voided as problem:
             self._void = str(problem)
+            raise
+        except RankFailed:
+            self._steps += 1  # other ranks may have the sum, in their models
             raise
         following, gradient = self._clip_norm.after(noisy, self.steps), [*noisy.gradient.values()]
         self._steps += 1  # released from here on, whatever becomes of it

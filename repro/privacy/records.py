@@ -27,6 +27,7 @@ from torch.utils.data import (
 
 from repro.errors import InputError
 from repro.privacy.gate.randomness import fixed_generators
+from repro.privacy.noise_key import digest
 from repro.privacy.several_inputs import Inputs, as_inputs, like, tensors_of
 from repro.privacy.validation import said, same_contents
 from repro.typing import Int
@@ -78,6 +79,12 @@ class Records:
                     f"a record {index} that is another one after others were fetched",
                     "records that do not depend on each other: clipping one would bound nothing",
                 )
+
+    def identity(self) -> str:
+        """Tells two data sets apart that are meant to be one: their length, and three records."""
+        some = [self._one(index) for index in (0, self.count // 2, self.count - 1)]
+        parts = [part for record in some for part in record]
+        return digest(*parts, note=str(self.count)).hex()
 
     def _one(self, *indices: int) -> list[Tensor]:
         """The first of these records, fetched in this order from fixed generators."""

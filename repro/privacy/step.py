@@ -23,9 +23,11 @@ from repro.privacy.engines import ENGINES, ClippedSum, Engine
 from repro.privacy.gate import EngineChoice, check_engine, give_up, still_right, watched_sum
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
+from repro.privacy.ranks import Ranks
 from repro.privacy.validation import check_batch, flat_dtype, trainable_parameters
 
 NOISES = ("gaussian", "discrete_gaussian")
+_ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class NoisySum:
     """Σ_i clip(g_i) + N(0, (σC)² I) of one step (or the same on a grid), and how it was made.
 
     ``gradient`` alone is covered by the privacy guarantee. The counts were computed from
-    records without noise: for diagnostics on this machine, not for release.
+    records without noise (of this process's part of the batch): for diagnostics on this machine,
+    not for release.
     """
 
     gradient: dict[str, Tensor]  # name -> tensor of the parameter's shape and type
@@ -59,6 +62,7 @@ def clipped_noisy_sum(
     chunk_size: int | None = None,
     views: int = 1,
     noise: str = "gaussian",
+    ranks: Ranks = _ALONE,
 ) -> NoisySum:
     """One private step's gradient sum (Abadi et al. 2016, Algorithm 1, without its division).
 
@@ -76,6 +80,8 @@ def clipped_noisy_sum(
     chunk_size: most records processed at once (virtual batches); changes memory and speed only.
     noise: ``gaussian``, or ``discrete_gaussian``: exact integers on a grid, one record at a time
         whatever ``chunk_size``, and slow.
+    ranks: the processes that share this step (``make_private``'s ``process_group``). The batch is
+        then this one's part, disjoint from the others'; every rank gets the noisy sum of all.
 
     The model is left as it was, its ``.grad`` too, whatever happens. Raises InputError before any
     work, but for a noise key on other data, which is found when the sum is there, and ``Voided``
@@ -88,8 +94,18 @@ def clipped_noisy_sum(
         raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
     batch = Batch(model, loss_fn, inputs, targets, clipping, check_count("views", views))
     grid = _grid(batch, noise_multiplier) if noise == "discrete_gaussian" else 0.0
-    summed, chosen = _summed(batch, engine, chunk_size, grid)
-    noisy = _noisy(summed.total, noise, noise_multiplier, grid, batch, seed, step)
+    with ranks.all_or_none():
+        summed, chosen = _summed(batch, engine, chunk_size, grid)
+    # With several ranks: S = Σ_r S_r, a record in one S_r only, so it moves S by at most C as ever,
+    # and rank 0 adds N(0, (σC)²) to S once. What leaves is S + that noise, the same on every rank;
+    # a rank that is lost ends the step before there is any sum to add noise to.
+    ranks.sum_to_first(summed.total)
+    with ranks.all_or_none():
+        if ranks.first:
+            noisy = _noisy(summed.total, noise, noise_multiplier, grid, batch, seed, step)
+        else:
+            noisy = summed.total.to(flat_dtype(trainable_parameters(model)))  # only its place
+    ranks.from_first(noisy)
     return NoisySum(
         gradient=unflatten(noisy, trainable_parameters(model)),
         flat=noisy,

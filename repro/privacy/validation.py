@@ -45,6 +45,12 @@ def check_layers(model: nn.Module) -> None:
     and those that cannot be called with other parameters than their own."""
     for name, layer in model.named_modules():
         label = f"layer {name or '(the model itself)'}"
+        if isinstance(layer, nn.parallel.DistributedDataParallel):
+            raise InputError(
+                label,
+                "DistributedDataParallel, which adds up gradients before anybody can clip them",
+                "the model itself (its .module), and make_private(..., process_group=...)",
+            )
         if isinstance(layer, (torch.jit.ScriptModule, nn.DataParallel)):
             expected = "the model itself, neither scripted nor wrapped for several devices"
             raise InputError(label, type(layer).__name__, expected)
