@@ -16,6 +16,7 @@ import numpy as np
 
 from repro.audit.claim import Claim, Sharing
 from repro.federated.shared import PrivateSum, Release
+from repro.federated.shared.sum import Summation
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg.context import DIGEST_BYTES
@@ -51,13 +52,14 @@ class CoalitionSum(PrivateSum):
 
     def __init__(
         self,
-        stated: PrivateSum,
+        stated: Summation,
         coalition: Coalition,
         *,
         seed: RootSeed,
         secagg: SecAggParameters | None,
         noise_part: float = 1.0,
     ) -> None:
+        assert isinstance(stated, PrivateSum)  # an exact sum states nothing to audit
         super().__init__(
             stated.plan, stated.hospitals, seed=seed, purpose=stated.purpose, secagg=secagg
         )

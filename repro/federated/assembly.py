@@ -17,9 +17,11 @@ from repro.accounting.ledger import FederatedLedger
 from repro.errors import InputError
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.exact import ExactSecondOrderTrainer
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import shared_views
 from repro.federated.shared.trainer import SharedNoiseTrainer
+from repro.federated.training.logistic import LogisticTrainer
 from repro.federated.training.plain import LocalTrainer, PlainTrainer
 from repro.federated.training.private import PrivateTrainer
 from repro.privacy.mechanisms import (
@@ -118,7 +120,19 @@ def _shared_trainer(
         raise InputError("ranks", ranks.size, "1: steps shared by all hospitals run in one process")
     if settings.concurrent > 1:
         raise InputError("concurrent", settings.concurrent, "1 for arms with shared noise")
-    assert settings.record_privacy is not None
+    if settings.record_privacy is None:  # the one way to exact sums: nothing is promised
+        assert settings.twin_of is not None
+        assert settings.second_order is not None
+        return ExactSecondOrderTrainer(
+            settings.twin_of,
+            settings.second_order,
+            settings.shared,
+            weights,
+            features=size // classes,
+            classes=classes,
+            rounds=settings.rounds,
+            seed=seed,
+        )
     assert settings.secagg is not None
     if settings.second_order is not None:
         return SecondOrderTrainer(
@@ -145,6 +159,8 @@ def _shared_trainer(
 
 
 def _trainer(settings: RunSettings, weights: dict[int, int]) -> LocalTrainer:
+    if settings.logistic_ridge is not None:
+        return LogisticTrainer(settings.logistic_ridge)
     if settings.record_privacy is None:
         return PlainTrainer(settings.local)
     return PrivateTrainer(

@@ -203,7 +203,8 @@ def _shared(
             federation.ledger, trainer.plan, trainer.sample_rate, report.releases, report.failed
         )
     vector = to_vector(federation.model)
-    return _Made(vector, {"secagg": report.facts}, None, report.diagnostics)
+    facts = {"secagg": report.facts} if report.facts else {}  # exact sums have none
+    return _Made(vector, facts, None, report.diagnostics)
 
 
 def _trained(

@@ -14,6 +14,7 @@ from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arm import PRIVATE, Arm
+from repro.runs.arms import ARMS
 from repro.runs.guarantees import protected_unit
 from repro.runs.record import RunRecord
 
@@ -136,7 +137,10 @@ def _public_seeds(evidence: Evidence) -> str:
 
 def _epochs(evidence: Evidence, arm: str) -> str:
     runs = runs_of(evidence, arm)
-    return f"{local_epochs(runs[0]):g}" if runs else NOT_RUN
+    if not runs:
+        return NOT_RUN
+    solved = ARMS[arm].trainer == "logistic"  # it has no length
+    return "to the end" if solved else f"{local_epochs(runs[0]):g}"
 
 
 def _found_by_attack(sources: Sources, arm: Arm) -> str:

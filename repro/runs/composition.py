@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from repro.errors import InputError
 from repro.runs.arm import Arm
-from repro.runs.profiles import Profile, for_model
+from repro.runs.profiles import LOGISTIC_RIDGE, Profile, for_model
 from repro.runs.settings import (
     TRAINED_IN,
     LocalSettings,
@@ -42,10 +42,10 @@ def compose(
     update = None
     if arm.mechanism != "identity":
         update = UpdatePrivacy(noise=arm.noise)
-    record = None
-    if arm.epsilon is not None:
+    record = twin_of = None
+    if arm.epsilon is not None or arm.trainer == "newton":
         record = RecordPrivacy(
-            epsilon=arm.epsilon,
+            epsilon=RecordPrivacy.epsilon if arm.epsilon is None else arm.epsilon,
             delta=arm.delta,
             clip_norm=profile.dpsgd_clip_norm,
             expected_batch=profile.dpsgd_expected_batch,
@@ -53,6 +53,8 @@ def compose(
             optimizer=profile.dpsgd_optimizer,
             momentum=profile.dpsgd_momentum,
         )
+    if arm.epsilon is None:  # it promises nothing, so the steps are its private twin's
+        record, twin_of = None, record
     secagg = None
     if secure:
         secagg = _sharing_graph(hospitals)
@@ -62,7 +64,7 @@ def compose(
     shared = None
     if arm.trainer == "shared-dpsgd":
         shared = SharedNoise(protocol_every=profile.protocol_every)
-    elif arm.trainer == "shared-newton":
+    elif arm.trainer in ("shared-newton", "newton"):
         shared = SharedNoise(precision="double")
     return RunSettings(
         arm=arm.name,
@@ -83,6 +85,8 @@ def compose(
         secagg=secagg,
         shared=shared,
         second_order=arm.second_order,
+        twin_of=twin_of,
+        logistic_ridge=LOGISTIC_RIDGE if arm.trainer == "logistic" else None,
         train_stride=profile.train_stride,
         test_stride=profile.test_stride,
         threads=profile.threads,

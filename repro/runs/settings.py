@@ -214,6 +214,9 @@ class RunSettings:
     secagg: SecAggParameters | None = None
     shared: SharedNoise | None = None
     second_order: SecondOrder | None = None
+    # Of "newton": the private steps that it takes without their noise; no ε is claimed.
+    twin_of: RecordPrivacy | None = None
+    logistic_ridge: float | None = None  # of "logistic": λ of (λ/2)‖W‖², see profiles [ours]
     train_stride: int = 1  # use every n-th training image; 1 in the paper profile
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: str = "test"  # "validation": held-out images of hospitals, to choose settings
@@ -228,6 +231,15 @@ class RunSettings:
         _check_counts(
             self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0, concurrent=1
         )
+        # Nothing that is called private can get exact sums, or be anything else than it says.
+        if self.record_privacy or self.update_privacy:
+            for name in ("twin_of", "logistic_ridge"):
+                if getattr(self, name) is not None:
+                    raise InputError(name, getattr(self, name), "None in a run that claims an ε")
+        if self.twin_of is not None and not (self.shared and self.second_order):
+            raise InputError("twin_of", self.twin_of, "None without second-order steps")
+        if self.logistic_ridge is not None:
+            _check_above_zero(self, "logistic_ridge")
 
     @property
     def private(self) -> bool:
@@ -237,6 +249,10 @@ class RunSettings:
 
     @property
     def trainer(self) -> str:
+        if self.logistic_ridge is not None:
+            return "logistic"
+        if self.twin_of is not None:
+            return "newton"
         if self.shared is not None:
             return "shared-dpsgd" if self.second_order is None else "shared-newton"
         return "adam" if self.record_privacy is None else "dpsgd"
@@ -270,8 +286,9 @@ class RunSettings:
             del known["precision"]
         if self.shared is None:
             del known["shared"]
-        if self.second_order is None:
-            del known["second_order"]
+        for name in ("second_order", "twin_of", "logistic_ridge"):
+            if known[name] is None:
+                del known[name]
         if self.secagg is not None and self.secagg.field_bits == 31:
             del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)

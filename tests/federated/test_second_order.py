@@ -1,4 +1,5 @@
-"""Second-order training: every round against an oracle with the same noise, its budget, its run."""
+"""Second-order training: every round against an oracle with the same noise, or with none for the
+twin without privacy; its budget, its run."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from repro.federated import whitening
 from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared import second_order
+from repro.federated.shared.exact import ExactSecondOrderTrainer, ExactSum
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.sum import PrivateSum
 from repro.federated.training.plain import HospitalData
@@ -61,15 +63,36 @@ def trainer(**more) -> SecondOrderTrainer:
     )
 
 
+def exact_trainer() -> ExactSecondOrderTrainer:
+    """The twin without privacy of ``trainer``."""
+    return ExactSecondOrderTrainer(
+        PRIVACY,
+        SecondOrder(),
+        SharedNoise(),
+        SIZES,
+        features=FEATURES,
+        classes=CLASSES,
+        rounds=ROUNDS,
+        seed=SEED,
+    )
+
+
 def noise(sum_, round_number: int) -> np.ndarray:
     """The shares that went into a round's sum, in its units."""
+    if isinstance(sum_, ExactSum):
+        return np.zeros(sum_.plan.dimension)
     shares = [sum_.noise(one, round=round_number, step=0) for one in SIZES]
     return np.sum(shares, axis=0) * sum_.plan.granularity
 
 
-def test_every_round_is_the_pooled_computation_with_the_same_noise():
-    """Records one at a time in float64, autograd for the gradients; only the noise is shared."""
-    made, model = trainer(), WhitenedLinear(FEATURES, CLASSES)
+@pytest.mark.parametrize("made_by", [trainer, exact_trainer])
+def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by):
+    """Records one at a time in float64, autograd for the gradients; only the noise is shared.
+
+    The twin has none, and the floor τ of the private arm.
+    """
+    made, model = made_by(), WhitenedLinear(FEATURES, CLASSES)
+    exact = made_by is exact_trainer
     data = hospitals()
     records = torch.cat([data[one].train.images for one in SIZES]).double()
     labels = torch.cat([data[one].train.labels for one in SIZES])
@@ -78,7 +101,7 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise():
     made.train_round(model, data, 1)
     short = [x / max(1.0, float(x.norm())) for x in records]
     expected = (sum(short).numpy() + noise(made._sums[1], 1)) / count
-    np.testing.assert_allclose(model.mean.double(), expected, atol=1e-4)
+    np.testing.assert_allclose(model.mean.double(), expected, atol=1e-7 if exact else 1e-4)
 
     made.train_round(model, data, 2)
     units = [(x - model.mean.double()) for x in records]
@@ -90,11 +113,11 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise():
             moments[i, j] += drawn[place] / (1 if i == j else math.sqrt(2))
             moments[j, i] = moments[i, j]
             place += 1
-    plan = made._sums[2].plan
+    plan = trainer()._sums[2].plan
     floor = 0.5 * plan.share_deviation * math.sqrt(len(SIZES)) * math.sqrt(2 * FEATURES)
     values, vectors = np.linalg.eigh(moments)
     root = vectors @ np.diag(np.sqrt(floor / np.maximum(values, floor))) @ vectors.T
-    np.testing.assert_allclose(model.transform.double(), root, atol=1e-3)
+    np.testing.assert_allclose(model.transform.double(), root, atol=1e-6 if exact else 1e-3)
     assert values.max() > 2 * floor  # so that it did something
 
     inputs = [model.transform.double() @ u for u in units]
@@ -111,7 +134,9 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise():
         with torch.no_grad():
             weight -= PRIVACY.learning_rate * total / count
         made.train_round(model, data, round_number)
-        np.testing.assert_allclose(model.linear.weight.detach(), weight.detach(), atol=2e-3)
+        np.testing.assert_allclose(
+            model.linear.weight.detach(), weight.detach(), atol=2e-5 if exact else 2e-3
+        )
 
 
 def test_one_record_adds_at_most_length_one():

@@ -143,6 +143,7 @@ def from_record(given):
         "partition": PartitionSettings,
         "local": LocalSettings,
         "record_privacy": RecordPrivacy,
+        "twin_of": RecordPrivacy,
         "update_privacy": UpdatePrivacy,
         "secagg": SecAggParameters,
         "second_order": SecondOrder,

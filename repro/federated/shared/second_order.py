@@ -33,7 +33,7 @@ from repro.errors import InputError
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.report import SharedReport, note_failure, note_release
-from repro.federated.shared.sum import PrivateSum, Release
+from repro.federated.shared.sum import PrivateSum, Release, Summation
 from repro.federated.shared.trainer import SharedNoiseTrainer, state_digest
 from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
@@ -84,7 +84,7 @@ class SecondOrderTrainer:
         self.sample_rate = 1.0
         # μ of the target: one release of multiplier 1/μ is exactly (ε, δ)-DP.
         self._mu = 1 / gaussian_sigma(settings.epsilon, 1.0, 1, settings.delta) * (1 - 1e-9)
-        self._sums = {
+        self._sums: dict[int, Summation] = {
             1: self._sum("feature mean", features, second.mean_share),
             2: self._sum("second moments", features * (features + 1) // 2, second.moments_share),
         }

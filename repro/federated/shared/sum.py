@@ -68,6 +68,24 @@ class Release:
         return self.plan.event(len(self.survivors) - known, sample_rate)
 
 
+class Summation(Protocol):
+    """What trainers take their totals from: ``PrivateSum`` in everything that is called private."""
+
+    plan: NoisePlan
+
+    def release(
+        self,
+        sums: Mapping[int, Float[np.ndarray, " size"]],
+        *,
+        round: int,
+        step: int = 0,
+        protocol: bool = True,
+        model: bytes = bytes(DIGEST_BYTES),
+    ) -> Release:
+        """hospital -> (P,) floats; their total. See ``PrivateSum.release``."""
+        ...
+
+
 class IntegerSum(Protocol):
     """Adds up vectors of integers modulo p; two implementations that agree bit for bit."""
 

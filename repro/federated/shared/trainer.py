@@ -26,7 +26,7 @@ from repro.checks import check_count
 from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.report import SharedReport, note_failure, note_release
-from repro.federated.shared.sum import PrivateSum, Release
+from repro.federated.shared.sum import PrivateSum, Release, Summation
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
@@ -82,7 +82,9 @@ class SharedNoiseTrainer:
             sum_error=settings.clip_norm * self._sum_error(largest),
             field_bits=secagg.field_bits,
         )
-        self.sum = PrivateSum(self.plan, self.weights, seed=seed, purpose="gradient", secagg=secagg)
+        self.sum: Summation = PrivateSum(
+            self.plan, self.weights, seed=seed, purpose="gradient", secagg=secagg
+        )
         self._optimizer_state: dict[str, Any] | None = None
         self._working: nn.Module | None = None  # None: no round yet
         self._context = b""  # digest of what the model is part of, as the round began

@@ -36,6 +36,7 @@ LOOKS = {
     "shared-dpsgd": (OKABE_ITO["blue"], "o", True),
     "pooled": (OKABE_ITO["green"], "X", True),
     "plain": (OKABE_ITO["black"], "D", True),
+    "bound": (OKABE_ITO["black"], "X", True),
     "as most likely run": (OKABE_ITO["black"], "v", False),
     "as documented": (OKABE_ITO["vermilion"], "s", True),
     "honest": (OKABE_ITO["purple"], "s", False),
@@ -129,6 +130,7 @@ def _length(evidence: Evidence, curves: list[Curve]) -> str:
         local_epochs(run)
         for curve in curves
         for arm in curve.arms
+        if arm.trainer != "logistic"  # it has no length: it is solved to the end
         for k in evidence.hospital_counts
         for run in evidence.runs(arm.name, k)
     }
