@@ -6,7 +6,8 @@ turns, then private second-order steps on a linear layer. Nothing of `repro` but
 Minutes on 2 cores, nearly all for the features. Private, (ε, 1e-5)-DP: whether one record takes
 part in the 14 noisy sums that are released. Here one trusted place adds the noise;
 `turned-newton-eps6-all` makes the same sums by secure aggregation, with care for rounding and
-floating point (docs/second-order.md). Settings came from a search that ε does not cover.
+floating point (docs/second-order.md). Settings came from a search that ε does not cover. On
+BloodMNIST rebuilt from its source images, seed 0, it printed 95.64 % at ε = 6.
 """
 
 import argparse
