@@ -116,8 +116,6 @@ def _shared_trainer(
         return None
     if ranks.size > 1:
         raise InputError("ranks", ranks.size, "1: steps shared by all hospitals run in one process")
-    if settings.concurrent > 1:
-        raise InputError("concurrent", settings.concurrent, "1 for arms with shared noise")
     assert settings.record_privacy is not None
     assert settings.secagg is not None
     if settings.second_order is not None:
@@ -173,4 +171,4 @@ def _aggregator(
     from repro.federated.secure import SecureAggregation
 
     known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
-    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent, known)
+    return SecureAggregation(settings.secagg, weights, seed, ranks, known)
