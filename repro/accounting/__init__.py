@@ -6,8 +6,6 @@ Needs numpy only (scipy where a Gaussian tail is evaluated); torch is never impo
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.calibration import (
     calibrate_noise_multiplier,
-    calibrate_sample_rate,
-    calibrate_steps,
 )
 from repro.accounting.checks import Relation
 from repro.accounting.composition import Bound, compose_epsilon
@@ -54,8 +52,6 @@ __all__ = [
     "ShuffledBatchesEvent",
     "banded_event",
     "calibrate_noise_multiplier",
-    "calibrate_sample_rate",
-    "calibrate_steps",
     "classical_epsilon",
     "classical_sigma",
     "compose_epsilon",

@@ -1,8 +1,7 @@
-"""Calibration: the noise, the steps or the sample rate that meet a target (ε, δ).
+"""Calibration: the noise that meets a target (ε, δ).
 
 Every answer is checked with the accountant before it is returned, at exactly the float that is
-returned: the smallest noise (largest number of steps, largest rate) that holds, to a relative
-1e-9, and never one that misses by rounding.
+returned: the smallest noise that holds, to a relative 1e-9, and never one that misses by rounding.
 
 accountant, everywhere: "rdp" (the default: what the runs of record were calibrated with), "pld"
 (the privacy loss distribution: less noise for the same ε) or "best". PLD's ε jumps by up to 4e-4
@@ -27,7 +26,6 @@ from repro.errors import InputError
 
 _TOLERANCE = 1e-9
 _LARGEST_MULTIPLIER = 1e12
-_MOST_STEPS = 10**15
 
 
 def subsampled_event(
@@ -78,69 +76,6 @@ def calibrate_noise_multiplier(
     low, high = _bracket(excess, start=0.0, field="epsilon", value=epsilon)
     sigma = math.exp(_smallest_holding(excess, low, high))
     return sigma, spent(subsampled_event(sigma, rate, relation), steps, delta, relation, accountant)
-
-
-def calibrate_sample_rate(
-    epsilon: Number,
-    delta: Number,
-    noise_multiplier: Number,
-    steps: Number,
-    *,
-    relation: str = ADD_REMOVE,
-    accountant: str = RDP,
-) -> tuple[float, float]:
-    """(sample rate, its ε): the largest rate in [0, 1] whose ε is at most ``epsilon``."""
-    target, delta = checks.positive("epsilon", epsilon), checks.delta(delta)
-    sigma, steps = checks.noise_multiplier(noise_multiplier), checks.count("steps", steps)
-
-    def excess(minus_log_rate: float) -> float:
-        event = subsampled_event(sigma, math.exp(-minus_log_rate), relation)
-        return _log_ratio(spent(event, steps, delta, relation, accountant), target)
-
-    if excess(0.0) <= 0:
-        return 1.0, spent(
-            subsampled_event(sigma, 1.0, relation), steps, delta, relation, accountant
-        )
-    high = 1.0
-    while excess(high) > 0:
-        high *= 2
-        if high > 700:
-            return 0.0, 0.0
-    rate = math.exp(-_smallest_holding(excess, high / 2 if high > 1 else 0.0, high))
-    return rate, spent(subsampled_event(sigma, rate, relation), steps, delta, relation, accountant)
-
-
-def calibrate_steps(
-    epsilon: Number,
-    delta: Number,
-    noise_multiplier: Number,
-    sample_rate: Number,
-    *,
-    relation: str = ADD_REMOVE,
-    accountant: str = RDP,
-) -> tuple[int, float]:
-    """(steps, their ε): the largest number of steps whose ε is at most ``epsilon``.
-
-    Stops at 10¹⁵ where no number of steps spends the budget (rate 0).
-    """
-    target, delta = checks.positive("epsilon", epsilon), checks.delta(delta)
-    event = subsampled_event(noise_multiplier, sample_rate, relation)
-
-    def epsilon_after(steps: int) -> float:
-        return spent(event, steps, delta, relation, accountant)
-
-    good, bad = 0, 1
-    while epsilon_after(bad) <= target:
-        good, bad = bad, bad * 4
-        if good > _MOST_STEPS:
-            return good, epsilon_after(good)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if epsilon_after(middle) <= target:
-            good = middle
-        else:
-            bad = middle
-    return good, epsilon_after(good)
 
 
 def _bracket(

@@ -3,7 +3,6 @@
 Every figure comes from a fresh job of one or two processes (``repro.bench.scale_job``), one
 thread each, jobs that are compared taking turns. Hospitals of a few images and a small model
 show what a hospital costs beyond its training; the speed-up rows have hospitals of a usual size.
-The last rows train several hospitals at once on one process, on CUDA where there is a device.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from repro.runs.provenance import environment
 
 Answers = list[dict[str, Any]]
 LARGE = 1000
-AT_ONCE = 64  # hospitals in the rows that train several at once
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +53,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     number("large-repeats", 1, f"the same from {LARGE:,} hospitals on, which take a minute each")
     number("speedup-images", 300, "of each of 10 hospitals in the speed-up rows, 0 for none")
     number("speedup-width", 16, "of DPResNet there")
-    sizes("concurrent", [1, 8, 32], "hospitals trained at once; may be empty", nargs="*")
-    sizes("concurrent-images", [4, 32], f"of each of {AT_ONCE} there; DP-SGD has the last")
 
 
 @dataclass(frozen=True)
@@ -70,24 +66,22 @@ class Study:
     @property
     def kind(self) -> str:
         kind = f"secure k={self.job.neighbours}" if self.job.secure else "plain"
-        return f"{'DP-SGD' if self.job.private else kind} K={self.job.hospitals}"
+        return f"{kind} K={self.job.hospitals}"
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     _check(arguments)
     growth = _growth_studies(arguments)
     speedup = _speedup_studies(arguments)
-    together = _together_studies(arguments)
-    compared = [*([study] for study in [*growth, *speedup]), *together]  # these take turns
-    jobs = sum(_repeats(arguments, study) * len(study.ranks) for all_ in compared for study in all_)
+    studies = [*growth, *speedup]
+    jobs = sum(_repeats(arguments, study) * len(study.ranks) for study in studies)
     bar: Progress[None] = progress(total=jobs, desc="jobs", unit="job")
     with bar:
-        for studies in compared:
-            _take_turns(studies, _repeats(arguments, studies[0]), bar)
+        for study in studies:
+            _take_turns(study, _repeats(arguments, study), bar)
     rows = [row for study in growth for row in _rows(study)]
     rows += _growth_rows(growth)
     rows += [row for study in speedup for row in _rows(study, memory=False)]
-    rows += [row for studies in together for row in _together_rows(studies)]
     first = growth[0].answers[growth[0].ranks[0]][0]
     where = environment(("torch", "numpy")) | {
         "threads": 1,
@@ -101,7 +95,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name in ("hospitals", "secure", "neighbours", "ranks", "concurrent", "concurrent_images"):
+    for name in ("hospitals", "secure", "neighbours", "ranks"):
         least = 2 if name == "secure" else 1
         bad = [value for value in getattr(arguments, name) if value < least]
         if bad:
@@ -138,21 +132,6 @@ def _speedup_studies(arguments: argparse.Namespace) -> list[Study]:
     return [Study(replace(job, secure=secure), ranks) for secure in (False, True)]
 
 
-def _together_studies(arguments: argparse.Namespace) -> list[list[Study]]:
-    """For each number of images, one job for each number of hospitals at once."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    job = Job(AT_ONCE, width=arguments.width, device=device)
-    jobs = [replace(job, images=images, rounds=5) for images in arguments.concurrent_images]
-    jobs.append(replace(jobs[-1], rounds=1, private=True))
-    return [
-        [Study(replace(one, concurrent=count), (1,)) for count in arguments.concurrent]
-        for one in jobs
-        if arguments.concurrent
-    ]
-
-
 def _repeats(arguments: argparse.Namespace, study: Study) -> int:
     result: int = arguments.repeats if study.job.hospitals < LARGE else arguments.large_repeats
     return result
@@ -162,10 +141,10 @@ def _ranks_for(job: Job, ranks: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({count for count in ranks if count <= job.hospitals}))
 
 
-def _take_turns(studies: Sequence[Study], repeats: int, bar: Progress[None]) -> None:
-    jobs = [(study, ranks) for study in studies for ranks in study.ranks]
+def _take_turns(study: Study, repeats: int, bar: Progress[None]) -> None:
+    """Its numbers of ranks, one after the other, ``repeats`` times."""
     for _ in range(repeats):
-        for study, ranks in jobs:
+        for ranks in study.ranks:
             bar.set_postfix_str(f"{study.kind}, {ranks} ranks")
             study.answers.setdefault(ranks, []).append(launch(study.job, ranks))
             bar.update()
@@ -200,22 +179,6 @@ def _rows(study: Study, *, memory: bool = True) -> list[Row]:
         rows.append(speed)
         if memory:
             rows.append(_memory_row(name, answers))
-    return rows
-
-
-def _together_rows(studies: Sequence[Study]) -> list[Row]:
-    rows: list[Row] = []
-    for study in studies:
-        job, (answers,) = study.job, study.answers.values()
-        name = f"{study.kind} of {job.images} images, {job.concurrent} at a time"
-        speeds = [60 / answer["seconds"] for answer in answers]
-        row = Row.of(name, "rounds", "/min", speeds, detail={"job": asdict(job)})
-        note = f"on {job.device}"
-        if rows:
-            relative = row.median / rows[0].median
-            row = replace(row, relative=relative)
-            note += f", against {studies[0].job.concurrent} at a time"
-        rows.append(replace(row, note=note))
     return rows
 
 

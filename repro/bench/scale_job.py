@@ -26,18 +26,12 @@ from repro.federated.parallel.distributed import join
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.secure import SecureAggregation
-from repro.federated.training.plain import (
-    ConcurrentTrainer,
-    HospitalData,
-    LocalTrainer,
-    PlainTrainer,
-)
-from repro.federated.training.private import PrivateTrainer
+from repro.federated.training.plain import HospitalData, PlainTrainer
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
 from repro.privacy.noise_key import new_run
 from repro.random import RootSeed
-from repro.runs.settings import LocalSettings, ModelSettings, RecordPrivacy, SecAggParameters
+from repro.runs.settings import LocalSettings, ModelSettings, SecAggParameters
 
 CLASSES = 8
 TEST_IMAGES = 64
@@ -54,9 +48,6 @@ class Job:
     secure: bool = False
     neighbours: int = 4
     threads: int = 1
-    concurrent: int = 1  # hospitals trained at once
-    private: bool = False  # by DP-SGD, half of the images at a step on average
-    device: str = "cpu"
 
 
 def run(job: Job, ranks: Ranks) -> dict[str, Any]:
@@ -84,53 +75,40 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
     weights = dict.fromkeys(range(job.hospitals), job.images)
     model = build_model(
         ModelSettings(width=job.width), in_channels=3, num_classes=CLASSES, seed=seed
-    ).to(job.device)
+    )
     aggregator: Aggregator = PlainAggregator(ranks)
     if job.secure:
         neighbours = min(job.neighbours, job.hospitals - 1)
         parameters = SecAggParameters(neighbours, threshold=neighbours // 2 + 1)
-        aggregator = SecureAggregation(parameters, weights, seed, ranks, job.concurrent)
+        aggregator = SecureAggregation(parameters, weights, seed, ranks)
     return Federation(
         model=model,
         hospitals={
-            one: HospitalData(one, _images(one, job.images, job.device))
-            for one in ranks.share(weights, job.concurrent)
+            one: HospitalData(one, _images(one, job.images)) for one in ranks.share(weights)
         },
         weights=weights,
-        test=_images(job.hospitals, TEST_IMAGES, job.device),
+        test=_images(job.hospitals, TEST_IMAGES),
         num_classes=CLASSES,
-        trainer=_trainer(job, weights),
+        trainer=PlainTrainer(LocalSettings(epochs=1)),
         mechanism=Identity(),
         aggregator=aggregator,
         seed=seed,
         rounds=job.rounds,
         ranks=ranks,
-        concurrent=job.concurrent,
     )
 
 
-def _trainer(job: Job, weights: dict[int, int]) -> LocalTrainer:
-    if not job.private:
-        return PlainTrainer(LocalSettings(epochs=1))
-    privacy = RecordPrivacy(expected_batch=max(1, job.images // 2))
-    return PrivateTrainer(privacy, weights, epochs=1, rounds=job.rounds)
-
-
 def _warm_up(federation: Federation) -> None:
-    """The first group's training, thrown away: libraries set themselves up."""
-    first = federation.ranks.groups(federation.weights, federation.concurrent)[0]
-    own = [federation.hospitals[hospital] for hospital in first]
-    trainer, model, seed = federation.trainer, federation.model, federation.seed
-    assert isinstance(trainer, LocalTrainer)
-    trainer.train(model, own[0], seed=seed, round_number=0)
-    if len(own) > 1 and isinstance(trainer, ConcurrentTrainer):
-        trainer.train_together(model, own, seed=RootSeed.from_entropy(), round_number=0)
+    """The first hospital's training, thrown away: libraries set themselves up."""
+    first = next(iter(federation.hospitals.values()))
+    assert isinstance(federation.trainer, PlainTrainer)
+    federation.trainer.train(federation.model, first, seed=federation.seed, round_number=0)
 
 
-def _images(which: int, count: int, device: str) -> LabelledImages:
+def _images(which: int, count: int) -> LabelledImages:
     stream = np.random.default_rng(which)
     images = stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8)
-    return LabelledImages.from_arrays(images, stream.integers(0, CLASSES, count), device)
+    return LabelledImages.from_arrays(images, stream.integers(0, CLASSES, count))
 
 
 def peak_mib() -> float:

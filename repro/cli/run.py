@@ -58,14 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "record is then of the longer run, which the tables of the matrix leave out",
     )
     parser.add_argument(
-        "--concurrent",
-        metavar="N",
-        type=int,
-        default=1,
-        help="train N hospitals at once as stacked models, for GPUs that one does not fill "
-        "(default 1; last bits differ, so it is another run)",
-    )
-    parser.add_argument(
         "--field-bits",
         metavar="B",
         type=int,
@@ -158,8 +150,6 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
             rounds=arguments.rounds,
             precision=chosen_precision(arguments, profile, get_arm(arguments.arm)),
         )
-        settings = replace(settings, concurrent=arguments.concurrent)
-        checks.check_concurrent(settings)
         if settings.secagg is not None:
             secagg = replace(settings.secagg, field_bits=arguments.field_bits)
             settings = replace(settings, secagg=secagg)

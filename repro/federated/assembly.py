@@ -118,8 +118,6 @@ def _shared_trainer(
         return None
     if ranks.size > 1:
         raise InputError("ranks", ranks.size, "1: steps shared by all hospitals run in one process")
-    if settings.concurrent > 1:
-        raise InputError("concurrent", settings.concurrent, "1 for arms with shared noise")
     if settings.record_privacy is None:  # the one way to exact sums: nothing is promised
         assert settings.twin_of is not None
         assert settings.second_order is not None
@@ -189,4 +187,4 @@ def _aggregator(
     from repro.federated.secure import SecureAggregation
 
     known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
-    return SecureAggregation(settings.secagg, weights, seed, ranks, settings.concurrent, known)
+    return SecureAggregation(settings.secagg, weights, seed, ranks, known)

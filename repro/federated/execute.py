@@ -29,7 +29,6 @@ from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
 from repro.models.mixed_precision import in_precision
 from repro.models.registry import build_model
-from repro.privacy.engines.stacking import check_stackable
 from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
 from repro.random import RootSeed
@@ -208,13 +207,11 @@ def assemble(
         raise InputError("precision", settings.precision, "float32 for a model of fixed features")
     model = model.head if isinstance(model, FixedFeatures) else model
     model = in_precision(model, settings.precision, where)
-    if settings.concurrent > 1:
-        check_stackable(model)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
     # Kept features are records too, and their file's name is a function of them.
     images = labelled(train, None if settings.private else features)
-    mine = set(ranks.share(weights, settings.concurrent))
+    mine = set(ranks.share(weights))
     hospitals = {
         hospital: HospitalData(hospital, images.take(positions))
         for hospital, positions in share.items()
@@ -236,7 +233,6 @@ def assemble(
         aggregator=parts.aggregator,
         update_event=parts.update_event,
         ledger=parts.ledger,
-        concurrent=settings.concurrent,
     )
 
 

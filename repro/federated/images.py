@@ -6,7 +6,6 @@ gather and one fused scale.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +35,6 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @classmethod
-    def joined(cls, parts: Sequence[LabelledImages]) -> LabelledImages:
-        """One after the other; all of one class, device and image size."""
-        images, labels = [part.images for part in parts], [part.labels for part in parts]
-        return type(parts[0])(torch.cat(images), torch.cat(labels))
 
     def take(self, indices: np.ndarray | Tensor) -> LabelledImages:
         chosen = torch.as_tensor(indices, device=self.labels.device)

@@ -27,12 +27,7 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import spend_releases
 from repro.federated.shared.trainer import SharedNoiseTrainer
-from repro.federated.training.plain import (
-    ConcurrentTrainer,
-    HospitalData,
-    LocalReport,
-    LocalTrainer,
-)
+from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.mechanisms import UpdateMechanism
 from repro.random import RootSeed
@@ -56,7 +51,6 @@ class Federation:
     ledger: FederatedLedger | None = None  # of arms that claim, or are said to have, privacy
     update_event: PrivacyEvent | None = None  # what a clipped update costs each round
     ranks: Ranks = field(default_factory=Ranks)
-    concurrent: int = 1  # hospitals trained at once; more need a ConcurrentTrainer
     # All that may move a sum's last bits: of every rank, or one for all that are alike.
     made_on: list[dict[str, Any]] = field(default_factory=list)
     data: str | None = None  # a private run's fingerprint of its records, for its checkpoint alone
@@ -214,18 +208,12 @@ def _trained(
     model, trainer = federation.model, federation.trainer
     assert not isinstance(trainer, SHARED)
     seed = federation.seed
-    for group in federation.ranks.groups(federation.weights, federation.concurrent):
-        progress(number, group[0], None)
+    for hospital in federation.ranks.share(federation.weights):
+        progress(number, hospital, None)
         load_vector(model, start)
-        own = [federation.hospitals[hospital] for hospital in group]
-        if len(group) == 1:
-            report = trainer.train(model, own[0], seed=seed, round_number=number)
-            yield group[0], to_vector(model).sub_(start), report
-            continue
-        assert isinstance(trainer, ConcurrentTrainer)
-        vectors, reports = trainer.train_together(model, own, seed=seed, round_number=number)
-        for hospital, vector, report in zip(group, vectors, reports, strict=True):
-            yield hospital, vector.sub_(start), report
+        own = federation.hospitals[hospital]
+        report = trainer.train(model, own, seed=seed, round_number=number)
+        yield hospital, to_vector(model).sub_(start), report
 
 
 def _account(federation: Federation, spent: list[Spent], combined: Aggregated) -> None:

@@ -49,8 +49,8 @@ class SecureAggregation:
         seed) is lost before it sends its masked input; the mean is of the others.
     Identities and session are fresh from the operating system in every process's life, and the
     result depends on none of them, nor on the number of ranks.
-    concurrent: hospitals trained at once, which stay on one rank. training: settings that all
-    hospitals must hold alike; every round is bound to them and to the global model.
+    training: settings that all hospitals must hold alike; every round is bound to them and to the
+        global model.
     """
 
     def __init__(
@@ -59,12 +59,11 @@ class SecureAggregation:
         weights: dict[int, int],
         seed: RootSeed,
         ranks: Ranks,
-        concurrent: int = 1,
         training: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.seed, self.ranks = settings, seed, ranks
         self._places = _RankPlaces(ranks)
-        self._owners = ranks.owners(weights, concurrent)
+        self._owners = ranks.owners(weights)
         self._identities = {
             one: Identity() for one, rank in sorted(self._owners.items()) if rank == ranks.rank
         }

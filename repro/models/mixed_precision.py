@@ -90,7 +90,3 @@ def speed_of_bfloat16(device: str) -> float:
             if trial:  # the first warms up
                 fastest[kind] = min(fastest[kind], time.perf_counter() - started)
     return fastest[torch.float32] / fastest[torch.bfloat16]
-
-
-def has_fast_bfloat16(device: str) -> bool:
-    return speed_of_bfloat16(device) >= FAST

@@ -20,7 +20,7 @@ from repro.checks import check_count
 from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.dpsgd_settings import DPSGDSettings
-from repro.privacy.engines import ENGINES, Engine
+from repro.privacy.engines import ENGINES
 from repro.privacy.gate import EngineChoice, check_engine, training_mode
 from repro.privacy.noise_key import NoiseReused
 from repro.privacy.step import NoisySum, clipped_noisy_sum
@@ -83,13 +83,12 @@ class DPSGDRun:
         hospital: int,
         round: int,
         augment: Augment | None = None,
-        choice: EngineChoice | None = None,
     ) -> None:
         """inputs (n, …), targets (n, …): the hospital's records; the model is trained in place.
 
         The engine is tried on a few records here, as ``check_engine`` says, with the model in
         training mode (a model in training mode already keeps what is frozen inside it), and
-        pinned. choice: what ``check_engine`` gave for another copy of this model.
+        pinned.
         """
         hospital, round = check_count("hospital", hospital, 0), check_count("round", round, 0)
         for name, value in [("hospital", hospital), ("round", round)]:
@@ -104,9 +103,8 @@ class DPSGDRun:
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
-        self._choice, self._modes = choice, _modes(model)
         with training_mode(model):
-            self._pin(keep=choice is not None)
+            self._pin()
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))
         self._average = (
             None
@@ -114,16 +112,13 @@ class DPSGDRun:
             else ParameterAverage(self._parameters, float(settings.average_decay))
         )
 
-    def step(self, engine: Engine | None = None) -> None:
-        """Draw a batch, take its private sum, divide by the expected batch size, update.
-
-        engine: for this step, in place of the run's own.
-        """
+    def step(self) -> None:
+        """Draw a batch, take its private sum, divide by the expected batch size, update."""
         if self._modes != _modes(self.model):  # other layers take part: tried again
             self._pin()
         with torch.random.fork_rng():
             torch.manual_seed(self._derive("dp-sgd layers") >> 1)  # dropout masks
-            noisy = self._noisy_sum(engine or self.choice)
+            noisy = self._noisy_sum()
         self.steps += 1  # released from here on, whatever becomes of it
         try:
             for name, parameter in self._parameters.items():
@@ -139,35 +134,28 @@ class DPSGDRun:
         self._clipped += noisy.clipped
         self._non_finite += noisy.non_finite
 
-    @property
-    def choice(self) -> EngineChoice:
-        """The engine that passed for this run, pinned."""
-        assert self._choice is not None
-        return self._choice
-
-    def _pin(self, keep: bool = False) -> None:
-        """Try the engines in the mode the model is in now; ``keep``: trust the one there is."""
+    def _pin(self) -> None:
+        """Try the engines in the mode the model is in now."""
         self._modes = _modes(self.model)
-        if not keep:
-            records = self._views(self.inputs[:_PROBED])
-            self._choice = check_engine(
-                self.model,
-                self.loss_fn,
-                records,
-                self.targets[: len(records)],
-                engine=self.settings.engine,
-                views=self.settings.views,
-            )
-        self._engine = self.choice.engine.name
+        records = self._views(self.inputs[:_PROBED])
+        self._choice = check_engine(
+            self.model,
+            self.loss_fn,
+            records,
+            self.targets[: len(records)],
+            engine=self.settings.engine,
+            views=self.settings.views,
+        )
+        self._engine = self._choice.engine.name
 
     def _note_engine(self, noisy: NoisySum) -> None:
         """An engine that failed in a step is not tried again: the run goes on with the other."""
         self._engine = noisy.engine
-        failed = noisy.engine_reason not in (None, self.choice.reason)
+        failed = noisy.engine_reason not in (None, self._choice.reason)
         if failed and noisy.engine == "vmap":
             self._choice = EngineChoice(ENGINES["vmap"], "auto", noisy.engine_reason)
 
-    def batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> tuple[Tensor, Tensor]:
         """The records that the next step draws: inputs (or their views) and targets."""
         drawn = self.sampler.sample(
             self.seed, hospital=self.hospital, round=self.round, step=self.steps
@@ -175,18 +163,18 @@ class DPSGDRun:
         # index_select copies whole rows, twice as fast as indexing where they are long.
         return self._views(self.inputs.index_select(0, drawn)), self.targets[drawn]
 
-    def _noisy_sum(self, engine: Engine | EngineChoice) -> NoisySum:
+    def _noisy_sum(self) -> NoisySum:
         settings = self.settings
         try:
             return clipped_noisy_sum(
                 self.model,
                 self.loss_fn,
-                *self.batch(),
+                *self._batch(),
                 clip_norm=settings.rule(),
                 noise_multiplier=settings.noise_multiplier,
                 seed=self.seed.derive("dp-noise", self.hospital),
                 step=self.round * _WORD + self.steps,
-                engine=engine,
+                engine=self._choice,
                 chunk_size=settings.chunk_size,
                 views=settings.views,
                 noise=settings.noise,
@@ -224,7 +212,7 @@ class DPSGDRun:
             engine=self._engine,
             seed_source=self.seed.source,
             diagnostics=Diagnostics(
-                self._drawn, self._clipped, self._non_finite, self.choice.reason
+                self._drawn, self._clipped, self._non_finite, self._choice.reason
             ),
         )
 

@@ -221,16 +221,13 @@ class RunSettings:
     test_stride: int = 1  # evaluate on every n-th test image; 1 in the paper profile
     evaluate_on: str = "test"  # "validation": held-out images of hospitals, to choose settings
     threads: int = 0  # CPU threads of one run; 0: all. Part of the identity: sums depend on it
-    concurrent: int = 1  # hospitals trained at once. Part of the identity for the same reason
     precision: str = "float32"  # of training: see repro.models.mixed_precision
 
     def __post_init__(self) -> None:
         _check_choices(
             self, {"scope": SCOPES, "evaluate_on": EVALUATED_ON, "precision": TRAINED_IN}
         )
-        _check_counts(
-            self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0, concurrent=1
-        )
+        _check_counts(self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0)
         # Nothing that is called private can get exact sums, or be anything else than it says.
         if self.record_privacy or self.update_privacy:
             for name in ("twin_of", "logistic_ridge"):
@@ -280,8 +277,6 @@ class RunSettings:
         """Ten hex digits that change whenever a setting or the data does."""
         known = self.as_dict()
         # As before there was a choice: finished runs keep their names.
-        if self.concurrent == 1:
-            del known["concurrent"]
         if self.precision == "float32":
             del known["precision"]
         if self.shared is None:

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from repro.secagg.field import BLOCK, Field
 
-KEY_BYTES = 32
 _ZEROS = memoryview(bytes(8 * BLOCK))
 
 

@@ -426,26 +426,20 @@ def test_views_are_told_apart(views):
         )
 
 
-def test_merged_states_lose_no_spend():
-    """Two parts of a run, kept apart, add up to the whole, whether merged or read as one list."""
-    whole, first, second = updates(3), updates(3), updates(3)
-    for part in (first, second):
-        for ledger in (part, whole):
-            ledger.spend_round(noised(4.0, range(3)))
-            ledger.spend_round(noised(3.0, range(2)))
-    merged = updates(3)
-    merged.load_state_dict(first.state_dict())
-    merged.merge_state_dict(second.state_dict())
-    assert merged.state_dict() == whole.state_dict()
-    both = {**first.state_dict(), "spent": first.state_dict()["spent"] * 2}
+def test_equal_entries_of_a_state_add_up():
+    """A list that names an entry twice is the whole of both; a refused one changes nothing."""
+    whole, part = updates(3), updates(3)
+    for ledger in (part, whole, whole):
+        ledger.spend_round(noised(4.0, range(3)))
+        ledger.spend_round(noised(3.0, range(2)))
+    both = {**part.state_dict(), "spent": part.state_dict()["spent"] * 2}
     listed = updates(3)
     listed.load_state_dict(both)
     assert listed.state_dict() == whole.state_dict()
     assert listed.as_records() == whole.as_records()
-    before = merged.state_dict()
     with pytest.raises(InputError):
-        merged.merge_state_dict({**before, "unit": "record"})
-    assert merged.state_dict() == before
+        listed.load_state_dict({**both, "unit": "record"})
+    assert listed.state_dict() == whole.state_dict()
 
 
 def test_equal_events_written_differently_add_up():

@@ -27,25 +27,17 @@ def in_process(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_rows_for_every_size_and_number_of_ranks(in_process, capsys, monkeypatch):
-    few = "--speedup-images 2 --speedup-width 2 --concurrent 1 4 --concurrent-images 2 3 --json"
-    monkeypatch.setattr(scale, "AT_ONCE", 6)
+def test_rows_for_every_size_and_number_of_ranks(in_process, capsys):
+    few = "--speedup-images 2 --speedup-width 2 --json"
     assert main([*SMALL.split(), *few.split()]) == 0
     answer = json.loads(capsys.readouterr().out)
     speeds = [row for row in answer["rows"] if row["metric"] == "rounds"]
     assert [row["name"] for row in speeds] == [
-        *(f"{kind}, {ranks}" for kind in ("plain K=2", "plain K=4", "secure k=2 K=4",
-          "plain K=10", "secure k=4 K=10") for ranks in ("1 rank", "2 ranks"))
-    ] + [
-        f"{kind} images, {count} at a time"
-        for kind in ("plain K=6 of 2", "plain K=6 of 3", "DP-SGD K=6 of 3")
-        for count in (1, 4)
+        f"{kind}, {ranks}" for kind in ("plain K=2", "plain K=4", "secure k=2 K=4",
+        "plain K=10", "secure k=4 K=10") for ranks in ("1 rank", "2 ranks")
     ]  # fmt: skip
     for row in speeds:
-        first = row["name"].endswith((" 1 rank", " 1 at a time"))
-        assert (row["relative"] is None) == first
-    if not torch.cuda.is_available():
-        assert speeds[-1]["note"] == "on cpu, against 1 at a time"
+        assert (row["relative"] is None) == row["name"].endswith(" 1 rank")
     assert all(row["median"] > 0 for row in answer["rows"])
     grown = [row["note"] for row in answer["rows"] if row["metric"] == "a hospital's round"]
     assert "from K=2" in grown[1]
@@ -56,7 +48,7 @@ def test_rows_for_every_size_and_number_of_ranks(in_process, capsys, monkeypatch
 @pytest.mark.parametrize(
     ("words", "field"),
     [("--hospitals 0", "hospitals"), ("--secure 1", "secure"), ("--neighbours 3", "neighbours"),
-     ("--repeats 0", "repeats"), ("--ranks 0", "ranks"), ("--concurrent 0", "concurrent"),
+     ("--repeats 0", "repeats"), ("--ranks 0", "ranks"),
      ("--large-repeats 0", "large_repeats")],
 )  # fmt: skip
 def test_mistakes_cost_one_line(words, field, in_process, capsys):

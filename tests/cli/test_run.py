@@ -52,7 +52,6 @@ def test_run_keeps_the_contract(tmp_path, capsys):
         ("run fedavg --data nowhere.npz", "nowhere.npz"),
         ("run fedavg --dataset chestmnist", "chestmnist"),
         ("run fedavg --device tpu", "device"),
-        ("run fedavg --concurrent 0", "concurrent"),
         ("run fedavg --precision half", "precision"),
         ("run scattering-fedavg --precision bf16-mixed", "precision"),
         ("run fedavg --field-bits 61", "field-bits"),

@@ -1,14 +1,12 @@
 """Several arms, one after the other on the same ranks: a script for ``torchrun``.
 
-    torchrun --standalone --nproc-per-node 2 -m tests.federated.arms_job OUT fedavg fedavg:2
+    torchrun --standalone --nproc-per-node 2 -m tests.federated.arms_job OUT fedavg central
 
-``fedavg:2`` is the arm with two hospitals at a time.
 Rank 0 prints one JSON object: arm → the stable part of its record, and the final model's bits.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import sys
@@ -26,9 +24,7 @@ from tests.federated.small import small_dataset, small_settings
 def outcome(arm: str, out: Path, ranks: Ranks) -> dict[str, Any]:
     """One arm on eight hospitals, two rounds; what must not depend on the number of ranks."""
     store = RunStore(out)
-    name, _, concurrent = arm.partition(":")
-    settings = small_settings(name, hospitals=8)
-    settings = dataclasses.replace(settings, concurrent=int(concurrent or 1))
+    settings = small_settings(arm, hospitals=8)
     record = execute(settings, small_dataset(), store, device="cpu", quiet=True, ranks=ranks)
     if not ranks.first:
         return {}

@@ -28,7 +28,6 @@ from tests.federated.threads import on_ranks
 ARMS = (
     *("fedavg", "fedavg-secagg", "calibrated-secagg", "dpsgd-eps6", "dpsgd-eps6-secagg"),
     "scattering-dpsgd-eps6-secagg",  # on features computed once
-    *("fedavg:2", "fedavg-secagg:2", "dpsgd-eps6-secagg:2"),  # two hospitals at a time
 )
 
 

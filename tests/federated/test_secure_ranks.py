@@ -68,6 +68,25 @@ def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, l
     assert first.survivors == completed.survivors
 
 
+@given(
+    cost=st.dictionaries(st.integers(0, 50), st.integers(1, 9), min_size=1),
+    size=st.integers(1, 4),
+)
+def test_every_hospital_is_on_one_rank_and_no_rank_has_much_more_than_its_part(cost, size):
+    """At most the mean load and, of the largest hospital, all but the mean's part of it: what any
+    list schedule keeps (Graham 1969)."""
+    shared = []
+    for rank in range(size):
+        ranks = Ranks()
+        ranks.rank, ranks.size = rank, size
+        mine = ranks.share(cost)
+        assert mine == sorted(mine)
+        most = (sum(cost.values()) + (size - 1) * max(cost.values())) / size
+        assert sum(cost[one] for one in mine) <= most
+        shared += mine
+    assert sorted(shared) == sorted(cost)
+
+
 def test_nothing_unmasked_crosses_between_ranks():
     """All that is as long as an update is masked: each rank's sum looks uniform, not like its
     own hospitals' encodings, and everything else that crosses is shorter than a vector.

@@ -235,7 +235,7 @@ def test_the_protocol_on_some_steps_only_is_said_and_changes_no_bit(dataset, tmp
     assert all_of_them.confusion == some.confusion
 
 
-def test_several_ranks_or_stacked_hospitals_are_refused_in_one_line(dataset):
+def test_several_ranks_are_refused_in_one_line(dataset):
     settings = small_settings("scattering-shared-eps6")
     data = subset(dataset, settings)
 
@@ -244,8 +244,6 @@ def test_several_ranks_or_stacked_hospitals_are_refused_in_one_line(dataset):
 
     with pytest.raises(InputError, match="ranks"):
         assemble(settings, data, seed=SEED, device="cpu", ranks=Two())
-    with pytest.raises(InputError, match="concurrent"):
-        assemble(replace(settings, concurrent=2), data, seed=SEED, device="cpu", ranks=Ranks())
 
 
 def test_two_hospitals_leave_nobody_to_count_on(dataset):

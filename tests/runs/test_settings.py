@@ -133,7 +133,7 @@ def test_auto_takes_bfloat16_where_it_is_fast_and_nothing_is_promised(
 
 
 # Choices that there no longer are. A record tells the value that everything on record had.
-RETIRED = {"local_steps": 1, "local_rate": 0.1, "views": 1, "average": 0.0}
+RETIRED = {"local_steps": 1, "local_rate": 0.1, "views": 1, "average": 0.0, "concurrent": 1}
 
 
 def from_record(given):

@@ -265,21 +265,12 @@ class FederatedLedger:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a spend; refuses another unit or mechanism, or hospitals it does not know."""
-        self._spends = self._with(Spends(self.terms.hospital_sizes, self.unit), state)
-
-    def merge_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Add another ledger's spend to this one's, say of a part of the run kept elsewhere.
-
-        Nothing is lost: what both did adds up. Refuses, changing nothing, what load refuses.
-        """
-        self._spends = self._with(self._spends.copy(), state)
-
-    def _with(self, spends: Spends, state: Mapping[str, Any]) -> Spends:
         for key in ("unit", "mechanism"):
             if state.get(key) != getattr(self, key):
                 raise InputError(key, state.get(key), f"the ledger's own: {getattr(self, key)}")
+        spends = Spends(self.terms.hospital_sizes, self.unit)
         spends.add_list(state["spent"])
-        return spends
+        self._spends = spends
 
 
 def _gathered(

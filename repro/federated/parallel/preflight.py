@@ -24,18 +24,9 @@ def check_synthetic(dataset: Dataset, profile: Profile, asked: str) -> None:
 def check_ranks(settings: RunSettings, ranks: Ranks) -> None:
     """A rank without a hospital would have nothing to do: refuse it."""
     training = settings.hospitals if settings.scope == "federated" else 1
-    groups = -(-training // settings.concurrent)
-    if ranks.size > groups:
-        what = "hospitals that train in this arm"
-        if settings.concurrent > 1:
-            what = f"groups of {settings.concurrent} {what}"
-        raise InputError("ranks", ranks.size, f"at most {groups}, the {what}")
-
-
-def check_concurrent(settings: RunSettings) -> None:
-    """A number of hospitals at a time."""
-    if settings.concurrent < 1:
-        raise InputError("concurrent", settings.concurrent, "at least 1 hospital at a time")
+    if ranks.size > training:
+        expected = f"at most {training}, the hospitals that train in this arm"
+        raise InputError("ranks", ranks.size, expected)
 
 
 def check_device(name: str | None) -> str | None:

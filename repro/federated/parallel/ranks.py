@@ -55,36 +55,19 @@ class Ranks:
         """The device of this rank where the user has asked for ``name`` (None: the best)."""
         return name
 
-    def owners(self, cost: dict[int, int], together: int = 1) -> dict[int, int]:
+    def owners(self, cost: dict[int, int]) -> dict[int, int]:
         """id → the rank that works on it, balanced by cost; the same on every rank.
 
-        together: how many ids are worked on at once; such a group stays on one rank.
-        Greedy longest-first: groups by falling cost, each to the least loaded rank so far
+        Greedy longest-first: ids by falling cost, each to the least loaded rank so far
         (Graham 1969: within 4/3 of the best possible). O(n log n).
         """
         loads = [(0, rank) for rank in range(self.size)]
         owner: dict[int, int] = {}
-        for group in groups_of(cost, together):
-            load, rank = loads[0]
-            heapq.heapreplace(loads, (load + sum(cost[one] for one in group), rank))
-            owner |= dict.fromkeys(group, rank)
+        for one in sorted(cost, key=lambda one: (-cost[one], one)):
+            load, owner[one] = loads[0]
+            heapq.heapreplace(loads, (load + cost[one], owner[one]))
         return owner
 
-    def share(self, cost: dict[int, int], together: int = 1) -> list[int]:
+    def share(self, cost: dict[int, int]) -> list[int]:
         """The ids this rank works on, in ascending order."""
-        owners = self.owners(cost, together)
-        return sorted(one for one, rank in owners.items() if rank == self.rank)
-
-    def groups(self, cost: dict[int, int], together: int = 1) -> list[list[int]]:
-        """The groups this rank works on, by their first ids."""
-        owners = self.owners(cost, together)
-        return sorted(g for g in groups_of(cost, together) if owners[g[0]] == self.rank)
-
-
-def groups_of(cost: dict[int, int], together: int) -> list[list[int]]:
-    """All ids, ``together`` of like cost in a group (the last may be smaller), costly ones first.
-
-    The number of ranks has no part in it: what a group computes is the same bits on any.
-    """
-    ordered = sorted(cost, key=lambda one: (-cost[one], one))
-    return [ordered[start : start + together] for start in range(0, len(ordered), together)]
+        return sorted(one for one, rank in self.owners(cost).items() if rank == self.rank)

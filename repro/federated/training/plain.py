@@ -6,9 +6,7 @@ the authors' local training; ``repro.federated.training.private`` holds DP-SGD's
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,10 +16,9 @@ from torch.nn import functional as F
 
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
-from repro.federated.training.stacked import train_stacked
 from repro.random import RootSeed
 from repro.runs.settings import LocalSettings
-from repro.typing import Float, Int
+from repro.typing import Int
 
 
 @dataclass(frozen=True)
@@ -52,25 +49,6 @@ class LocalTrainer(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class ConcurrentTrainer(LocalTrainer, Protocol):
-    """A trainer that can also train several hospitals at once, each from the same model."""
-
-    def train_together(
-        self,
-        model: nn.Module,
-        hospitals: Sequence[HospitalData],
-        *,
-        seed: RootSeed,
-        round_number: int,
-    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
-        """What ``train`` would leave in ``model`` for each, as vectors, up to rounding.
-
-        The model stays as it is.
-        """
-        ...
 
 
 def images_per_pass(epochs: int | float, images: int) -> list[int]:
@@ -127,27 +105,6 @@ class PlainTrainer:
             shuffled = torch.randperm(len(data.train), generator=order)[:images]
             taken += shuffled.split(self.settings.batch_size)
         return taken
-
-    def train_together(
-        self,
-        model: nn.Module,
-        hospitals: Sequence[HospitalData],
-        *,
-        seed: RootSeed,
-        round_number: int,
-    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
-        """A step of all hospitals that still have one to take is one step of stacked models."""
-        if self.settings.keep_optimizer:
-            raise InputError("concurrent", len(hospitals), "1 where optimizers are kept")
-        batches = [self.batches(one, seed=seed, round_number=round_number) for one in hospitals]
-        images = LabelledImages.joined([one.train for one in hospitals])
-        starts = itertools.accumulate([0, *(len(one.train) for one in hospitals[:-1])])
-        within = [
-            [batch + start for batch in own] for own, start in zip(batches, starts, strict=True)
-        ]
-        model.train()
-        vectors, losses = train_stacked(model, images, within, self.settings.learning_rate)
-        return vectors, [LocalReport(loss=loss) for loss in losses.tolist()]
 
     def state_dict(self) -> dict[str, Any]:
         return {"kept": self._kept}

@@ -7,27 +7,18 @@ batch are what the guarantee takes as public; see the ledger.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
-from repro.errors import InputError
 from repro.federated.training.plain import HospitalData, LocalReport
-from repro.federated.vector import to_vector
-from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDRun, DPSGDSettings
-from repro.privacy.engines.stacking import check_stackable
-from repro.privacy.gate import check_engine, training_mode
+from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDSettings
 from repro.privacy.sampling import PoissonSampler
-from repro.privacy.together import train_together
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy
-from repro.typing import Float
 
 
 @dataclass(frozen=True)
@@ -84,42 +75,6 @@ class PrivateTrainer:
             steps=mine.steps_per_round,
         )
         return self._reported(report)
-
-    def train_together(
-        self,
-        model: nn.Module,
-        hospitals: Sequence[HospitalData],
-        *,
-        seed: RootSeed,
-        round_number: int,
-    ) -> tuple[Float[Tensor, "hospitals size"], list[LocalReport]]:
-        """Per-record gradients of all hospitals' models in one pass; see ``privacy.together``."""
-        check_stackable(model)
-        if self.settings.engine not in ("auto", "vmap"):
-            raise InputError("engine", self.settings.engine, "auto or vmap, for several at once")
-        plans = [self.plans[data.hospital] for data in hospitals]
-        first = hospitals[0].train
-        with training_mode(model):  # once for all copies; remembered from round to round
-            choice = check_engine(
-                model, _cross_entropy, first.inputs()[:16], first.labels[:16], engine="vmap"
-            )
-        runs = [
-            DPSGDRun(
-                self._dpsgd(mine),
-                copy.deepcopy(model),
-                _cross_entropy,
-                data.train.inputs(),
-                data.train.labels,
-                seed=seed,
-                hospital=data.hospital,
-                round=round_number,
-                choice=choice,
-            )
-            for data, mine in zip(hospitals, plans, strict=True)
-        ]
-        reports = train_together(runs, [mine.steps_per_round for mine in plans])
-        vectors = torch.stack([to_vector(run.model) for run in runs])
-        return vectors, [self._reported(report) for report in reports]
 
     @staticmethod
     def _reported(report: DPSGDReport) -> LocalReport:

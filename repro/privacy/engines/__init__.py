@@ -2,7 +2,6 @@
 
 - ``vmap``: the reference; any model; B × P gradients in chunks.
 - ``bookkeeping``: one ordinary backward pass, per-layer rules; models of known layers.
-- ``stacked``: the sums of several models at once (``repro.privacy.together``), not chosen by name.
 - ``auto``: ``bookkeeping`` where it applies, else ``vmap``, and the result says which.
 
 An engine knows nothing of noise; the step that adds it is ``repro.privacy.step``.
