@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ class Release:
         return self.plan.event(len(self.survivors) - known, sample_rate)
 
 
+@runtime_checkable
 class Summation(Protocol):
     """What trainers take their totals from: ``PrivateSum`` in everything that is called private."""
 
