@@ -106,7 +106,7 @@ class WatchedSecondOrder(SecondOrderTrainer):
     ) -> None:
         """All steps at the model's weights; only ``hospital`` has records."""
         mine = self._whitened(model, {hospital: hospitals[hospital]})[hospital]
-        working = self._steps._averaging_of(model.linear).working.train()
+        working = self._steps._working_copy(model.linear)
         first = STATISTICS + 1
         clipped = self._steps._clipped(working, mine, first, 0, SharedReport())
         sums = dict.fromkeys(self.coalition.survivors, np.zeros_like(clipped))
