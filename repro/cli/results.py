@@ -83,7 +83,7 @@ def _check_not_empty(sources: Any, arguments: argparse.Namespace) -> None:
         raise InputError(
             option,
             place,
-            f"a folder with runs ({place}/runs/*/record.json), as `repro reproduce` leaves it",
+            f"a folder with runs ({place}/runs), as `repro reproduce` leaves it",
         )
 
 

@@ -84,7 +84,7 @@ def execute(
         if extend and finished is None:
             raise InputError("extend", extend, "a finished run (give the command without it first)")
         started = _now()
-        start = _begun(settings, dataset, folder, ranks, finished=finished is not None)
+        start = _begun(settings, dataset, store, folder, ranks, finished=finished is not None)
         assert start.seed is not None
         federation = assemble(
             settings,
@@ -116,13 +116,19 @@ def execute(
 
 
 def _begun(
-    settings: RunSettings, dataset: Dataset, folder: Path, ranks: Ranks, *, finished: bool
+    settings: RunSettings,
+    dataset: Dataset,
+    store: RunStore,
+    folder: Path,
+    ranks: Ranks,
+    *,
+    finished: bool,
 ) -> Begun:
     """What the run began with, else a new seed; the same on every rank."""
     found: Begun | InputError | None = None
     if ranks.first:
         try:
-            _refuse_two_precisions(settings, dataset, folder)
+            _refuse_two_precisions(settings, dataset, store)
             found = begun(folder, private=settings.private, finished=finished)
             found = found or Begun(None, None)
             check_same_data(found, dataset.fingerprint)
@@ -136,15 +142,14 @@ def _begun(
     return found
 
 
-def _refuse_two_precisions(settings: RunSettings, dataset: Dataset, folder: Path) -> None:
+def _refuse_two_precisions(settings: RunSettings, dataset: Dataset, store: RunStore) -> None:
     """A private run that was cut short in another precision has spent its ε: it goes on, or is
     given up by name, and no second one beside it is begun unawares."""
     for other in TRAINED_IN if settings.private else ():
         name = run_name(replace(settings, precision=other), dataset)
-        begun_there = folder.parent / name
-        if other == settings.precision or not (begun_there / CHECKPOINT).exists():
+        if other == settings.precision or not (store.folder(name) / CHECKPOINT).exists():
             continue
-        if not (begun_there / "record.json").exists():
+        if store.load(name) is None:
             raise InputError(
                 "precision",
                 settings.precision,
@@ -162,7 +167,7 @@ def _say_if_code_changed(record: RunRecord) -> None:
     if record.code["fingerprint"] != code_version()["fingerprint"]:
         print(
             f"repro: {record.run_id} was made by other code ({record.code['fingerprint']}); "
-            "delete its folder to run it again",
+            "delete its record to run it again",
             file=sys.stderr,
         )
 

@@ -2,26 +2,26 @@
 
     OUT/runs/ARM-kK-sSEED-PROFILE-DIGEST/record.json
 
-Records are replaced whole and each run is locked while it is worked on, so any number of
-processes may share a store. A record that cannot be read (damaged, or of another version) counts
-as missing: it is left out of what is drawn, with a line that says so, and its run is made again.
+Finished runs may be gathered to be kept (``repro.runs.gathered``): both are read, and of a run
+that is in both, its folder's record counts. Records are replaced whole and each run is locked while
+it is worked on, so any number of processes may share a store. A record that cannot be read
+(damaged, or of another version) counts as missing: it is left out of what is drawn, with a line
+that says so, and its run is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from repro.errors import InputError
 from repro.files import exclusive, remove_parts, writable_folder, write_whole
-from repro.runs import scores
+from repro.runs import gathered, scores
 from repro.runs.record import RunRecord
 
 
@@ -50,8 +50,10 @@ class RunStore:
     def load(self, run_id: str) -> RunRecord | None:
         """The finished run; None where there is none, or none that can be read."""
         path = self.folder(run_id) / "record.json"
+        kept = gathered.place_of(self.runs, run_id)
+        source = path if path.exists() else dict(gathered.lines(kept) if kept else ()).get(run_id)
         try:
-            return self._read(path) if path.exists() else None
+            return None if source is None else self._read(run_id, source)
         except InputError:
             return None  # whoever asks for this run makes it again
 
@@ -71,23 +73,30 @@ class RunStore:
 
     def all(self) -> list[RunRecord]:
         """Every finished run, ordered by its id; one line on stderr for each unreadable one."""
-        paths = sorted(self.runs.glob("*/record.json"))
-        return [record for record in map(self._read_or_warn, paths) if record is not None]
+        found: dict[str, Path | bytes] = {}
+        for path in self.runs.glob("*/*.jsonl"):
+            found.update(gathered.lines(path))
+        found |= {path.parent.name: path for path in self.runs.glob("*/record.json")}
+        read = (self._read_or_warn(run_id, found[run_id]) for run_id in sorted(found))
+        return [record for record in read if record is not None]
 
-    def select(self, **wanted: Any) -> list[RunRecord]:
-        """Finished runs whose attributes equal ``wanted``, e.g. ``arm="fedavg", hospitals=10``."""
-        return [
-            record
-            for record in self.all()
-            if all(getattr(record, name) == value for name, value in wanted.items())
-        ]
+    def gather(self) -> list[Path]:
+        """Move every finished run out of its folder: see ``repro.runs.gathered.gather``.
+
+        One that cannot be read stays, with the line on stderr that ``all`` has for it.
+        """
+        paths = sorted(self.runs.glob("*/record.json"))
+        whole = [path for path in paths if self._read_or_warn(path.parent.name, path)]
+        # As they are on disk, fields of other versions included.
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in whole]
+        return gathered.gather(self.runs, records)
 
     @staticmethod
-    def _read(path: Path) -> RunRecord:
+    def _read(run_id: str, source: Path | bytes) -> RunRecord:
         """The record; ``InputError``, naming the run, for one that is damaged or of another run."""
-        run_id = path.parent.name
         try:
-            record = RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            record = RunRecord.from_dict(json.loads(content.decode("utf-8")))
         except InputError as problem:
             raise InputError(f"record of run {run_id}", problem.value, problem.expected) from None
         except (OSError, ValueError, RecursionError) as problem:
@@ -97,20 +106,20 @@ class RunStore:
             raise InputError(f"record of run {run_id}", record.run_id, "that run's own")
         return record
 
-    def _read_or_warn(self, path: Path) -> RunRecord | None:
+    def _read_or_warn(self, run_id: str, source: Path | bytes) -> RunRecord | None:
         try:
-            return self._read(path)
+            return self._read(run_id, source)
         except InputError as problem:
-            again = self._how_to_repeat(path.parent.name)
+            again = self._how_to_repeat(run_id)
             print(f"left out: {problem}; {again}", file=sys.stderr, flush=True)
             return None
 
     def _how_to_repeat(self, run_id: str) -> str:
-        parts = re.fullmatch(r"(.+)-k(\d+)-s(\d+)-(.+)-[0-9a-f]+", run_id)
+        parts = gathered.parts_of(run_id)
         command = "the command that made it makes it again"
-        if parts is None:
+        if parts is None or parts[2] == "os":
             return command
-        arm, hospitals, seed, profile = parts.groups()
+        arm, hospitals, seed, profile = parts
         return (
             f"{command}, e.g. `repro run {arm} --hospitals {hospitals} --seed {seed} "
             f"--profile {profile} --out {self.root}`"

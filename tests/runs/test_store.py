@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repro.ablations.base import base
@@ -117,3 +119,81 @@ def test_only_the_damaged_run_is_made_again_to_the_same_bits(tmp_path, monkeypat
     assert [record.stable() for record in after] == [record.stable() for record in before]
     assert paths[1].stat().st_mtime_ns == times[1]
     assert store.load(before[0].run_id) == after[0]
+
+
+def test_gathered_runs_are_the_same_runs(store, capsys):
+    """One file an arm, lines by id, every byte of a record kept; scores stay where they were."""
+    run = RunRecord.from_dict(WHOLE)
+    store.save(run, np.zeros((2, 8)))
+    later = {"format": 1, **WHOLE, "a field of another version": [0.1, float("nan")]}
+    (store.folder(run.run_id) / "record.json").write_text(json.dumps(later))
+    before = store.all()
+    assert [path.name for path in store.gather()] == ["fedavg.jsonl", "single.jsonl"]
+    assert [path.name for path in store.runs.iterdir() if path.name != "quick"] == [run.run_id]
+    assert store.all() == before
+    assert [store.load(one.run_id) for one in before] == before
+    assert store.scores(run.run_id) is not None
+    lines = (store.runs / "quick" / "fedavg.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [one["run_id"] for one in told] == sorted(one["run_id"] for one in told)
+    (kept,) = [line for line in lines if run.run_id in line]
+    assert kept == json.dumps({"run_id": run.run_id, **later})
+    assert store.gather() == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_made_again_takes_the_gathered_ones_place(store):
+    store.gather()
+    again = dataclasses.replace(RunRecord.from_dict(WHOLE), wall_seconds=1.5)
+    store.save(again)
+    for _ in range(2):
+        assert store.load(again.run_id) == again
+        assert len(store.all()) == 12
+        store.gather()
+    assert not store.folder(again.run_id).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", changed(format=2), changed(profile=3)])
+def test_a_damaged_line_costs_its_own_run(store, content, capsys):
+    store.gather()
+    path = store.runs / "quick" / "fedavg.jsonl"
+    lines = path.read_bytes().splitlines()
+    (number,) = [n for n, line in enumerate(lines) if WHOLE["run_id"].encode() in line]
+    lines[number] = content
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert len(store.all()) == 11
+    (said,) = capsys.readouterr().err.splitlines()
+    named = WHOLE["run_id"] if len(content) > 1 else f"in line {number + 1} of quick/fedavg.jsonl"
+    assert said.startswith(f"left out: record of run {named}: got ")
+    assert store.load(WHOLE["run_id"]) is None
+
+
+def test_a_gathering_that_is_killed_can_be_done_again(store, monkeypatch):
+    """Stopped when its lines are on disk and no folder has gone yet."""
+    before = store.all()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.gather()
+    assert len(list(store.runs.glob("*/record.json"))) == 12
+    assert store.all() == before
+    store.gather()
+    assert store.all() == before
+    assert not list(store.runs.glob("*/record.json"))
+
+
+def test_what_is_no_runs_name_or_damaged_stays_in_its_folder(store, capsys):
+    (store.folder(WHOLE["run_id"]) / "record.json").write_bytes(b"{")
+    own = store.folder("a copy") / "record.json"
+    own.parent.mkdir()
+    own.write_text(json.dumps(WHOLE | {"run_id": "a copy"}))
+    store.gather()
+    assert {path.parent.name for path in store.runs.glob("*/record.json")} == {
+        "a copy",
+        WHOLE["run_id"],
+    }
+    assert WHOLE["run_id"] in capsys.readouterr().err

@@ -68,7 +68,7 @@ def _say_if_extended(record: RunRecord) -> None:
     if record.rounds != record.settings["rounds"]:
         print(
             f"repro: {record.run_id} was extended to {record.rounds} rounds, so tables leave it "
-            "out; delete its folder to run it again",
+            "out; delete its record to run it again",
             file=sys.stderr,
         )
 
