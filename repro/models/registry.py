@@ -21,6 +21,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
     "random-filters": ("repro.models.random_filters", "RandomFilterRings"),
     "turned-filters": ("repro.models.turned_filters", "TurnedFilterRings"),
+    "drawn-choice": ("repro.models.turned_filters", "DrawnChoiceRings"),
     "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 

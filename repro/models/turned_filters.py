@@ -59,7 +59,7 @@ class DrawnChoiceRings(TurnedFilterRings):
 
     banks = ((1, 32), (3, 128), (5, 96))
     turns = (0.0,)
-    axes = 768
+    axes = 384
 
 
 def _over_mirrors(x: Float[Tensor, "b c h w"], banks: Banks) -> Float[Tensor, "b features"]:

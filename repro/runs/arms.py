@@ -176,6 +176,14 @@ _FEATURES = {
         "averaged over turns",
         SecondOrder(moments_share=0.25, floor=0.25),
     ),
+    "drawn": _Features(
+        "drawn-choice",
+        "the same kind of features, every setting chosen on drawn images, none on a private one,",
+        "random filters, nothing tuned on private data",
+        "random filters with nothing tuned on private data",
+        "settings from drawn images",
+        SecondOrder(mean_share=0.02, moments_share=0.1, floor=1.0),
+    ),
     "public": _Features(
         "backbone",
         "public data: a backbone trained on ImageNet",
@@ -403,6 +411,7 @@ ARMS: dict[str, Arm] = {
         *(_newton_twin(features) for features in WITH_TWINS),
         *(_logistic(features) for features in WITH_TWINS),
         *(_newton(epsilon, "turned", every=True) for epsilon in EPSILONS),
+        *(_newton(epsilon, "drawn") for epsilon in EPSILONS),
         *(_newton(epsilon, "public") for epsilon in EPSILONS),
     )
 }

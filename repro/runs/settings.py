@@ -27,6 +27,7 @@ MODEL_NAMES = (
     "scattering-rings",
     "random-filters",
     "turned-filters",
+    "drawn-choice",
     "backbone",
 )
 NORMALISATIONS = ("group", "batch", "layer", "none")
