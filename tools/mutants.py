@@ -112,7 +112,18 @@ def _tests(folder: str, tests: list[str]) -> None:
     import pytest
 
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--durations=0"]
-    sys.exit(int(pytest.main([*options, *tests])))
+    sys.exit(int(pytest.main([*options, *tests], plugins=[_NoShrinking()])))
+
+
+class _NoShrinking:
+    """A failure is enough: hypothesis need not look for the smallest one."""
+
+    def pytest_collection(self) -> None:
+        from hypothesis import Phase, settings
+
+        phases = (Phase.explicit, Phase.generate)
+        settings.register_profile("mutants", settings(), phases=phases)
+        settings.load_profile("mutants")
 
 
 def _git(*words: str) -> str:
