@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test lint format types bench docs notebook forensics lock clean
+.PHONY: help install reproduce ablations test mutants lint format types bench docs notebook forensics lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: $(STAMP) ## prove it: lint, types, then every test (about 15 minutes on 2 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+mutants: $(STAMP) ## put faults in on purpose, one at a time: which does no test notice?
+	$(BIN)/python tools/mutants.py
 
 lint: $(STAMP) ## style and common mistakes
 	$(BIN)/ruff check .

@@ -16,16 +16,38 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from repro import accounting, checks
-from repro.accounting import GaussianEvent, PoissonSampledGaussianEvent, RDPAccountant, gaussian
+from repro.accounting import (
+    GaussianEvent,
+    PLDAccountant,
+    PoissonSampledGaussianEvent,
+    RDPAccountant,
+    gaussian,
+)
+from repro.accounting.composition import lower_epsilon, summed_multiplier
+from repro.accounting.ledger import FederatedLedger, View
+from repro.accounting.shuffled import Passes, shuffled_lower_epsilon
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
+from repro.audit import bounds
+from repro.audit.controls import actual
+from repro.audit.procedure import Plan
 from repro.data import partition
 from repro.errors import InputError
 from repro.federated.parallel.exact_sum import ExactWeightedSum
 from repro.federated.shared.noise_plan import NoisePlan
-from repro.privacy import Clipping, DPSGDSettings, PoissonSampler
+from repro.privacy import (
+    AdaptiveClipping,
+    Clipping,
+    DPSGDSettings,
+    PoissonSampler,
+    clipped_noisy_sum,
+    make_private,
+)
 from repro.privacy.mechanisms import ClipAndNoiseUpdate, local_dp_mod_sigma
+from repro.privacy.noise import gaussian_noise
+from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
 from repro.runs import settings
 from repro.secagg import Encoding, Field, IntegerEncoding
@@ -82,6 +104,50 @@ def encoded(hospitals, clip_range, max_weight, levels, weight, rounding_key):
     return encoding.canonical(), encoding.step, words.tolist()
 
 
+def ledger(delta, clip_norm, size, count, colluding, weight, at):
+    """A hospital-level ledger's rows and ε after a round of three hospitals in a secure sum."""
+    kept = FederatedLedger(
+        unit="hospital",
+        mechanism="gaussian update",
+        delta=delta,
+        hospital_sizes={0: size, 1: 8, 2: 8},
+        aggregation="secure",
+        clip_norm=clip_norm,
+    )
+    event = GaussianEvent(2.0, unit="hospital")
+    spent = [(0, event, count), (1, event, 1), (2, event, 1)]
+    kept.spend_round(spent, weights={0: weight, 1: 1, 2: 1}, colluding=colluding)
+    return kept.as_records(), kept.hospital_epsilon(at)
+
+
+LINEAR = nn.Linear(2, 2)
+RECORDS = torch.utils.data.TensorDataset(
+    torch.arange(32.0).reshape(16, 2) / 32, torch.arange(16) % 2
+)
+
+
+def planned(**arguments):
+    """What ``make_private`` plans for 16 records."""
+    loss = nn.CrossEntropyLoss(reduction="none")
+    optimizer = torch.optim.SGD(LINEAR.parameters(), lr=0.125)
+    training = make_private(LINEAR, optimizer, RECORDS, loss_fn=loss, **arguments)
+    training.close()
+    names = ("noise_multiplier", "clip_norm", "delta", "sample_rate", "steps_per_epoch", "_seed")
+    return [getattr(training, name) for name in names]
+
+
+def summed(**arguments):
+    noise_keys.clear()  # one noise on one sum, asked for in several ways
+    loss = nn.CrossEntropyLoss(reduction="none")
+    inputs, targets = RECORDS.tensors
+    return clipped_noisy_sum(LINEAR, loss, inputs, targets, **arguments).flat.tolist()
+
+
+STEPS = {PoissonSampledGaussianEvent(1.5, 0.125): 8, GaussianEvent(4.0): 1}
+PLANNED = {"target_delta": 2.0**-10, "epochs": 2.0, "clip_norm": 1.5, "batch_size": 4}
+PLANNED |= {"seed": 5, "chunk_size": 8, "noise": "gaussian", "scheduler_every": "epoch"}
+PLANNED |= {"engine": "auto"}
+EITHER = "target_epsilon and noise_multiplier"
 PLAN = ("hospitals", "dimension", "sensitivity", "noise_multiplier", "largest_sum")
 PLAN += ("colluders", "drop_outs", "sum_error")
 CASES = {
@@ -113,6 +179,93 @@ CASES = {
         lambda **k: accounting.search_epsilon({GaussianEvent(2.0): 1}, **k),
         {"delta": 2.0**-10, "trials": 4.0, "eta": 0.5},
         wanted={"trials": ("eta",)},
+    ),
+    "random_stopping_rdp": Case(
+        lambda **k: accounting.random_stopping_rdp(
+            RDPAccountant().compose(GaussianEvent(2.0)), np.array([2.0, 8.5]), **k
+        ).tolist(),
+        {"trials": 4.0, "eta": 0.5},
+        wanted={"trials": ("eta",)},
+    ),
+    "calibrate_steps": Case(
+        accounting.calibrate_steps,
+        {"epsilon": 2.0, "delta": 2.0**-10, "noise_multiplier": 4.0, "sample_rate": 0.125},
+    ),
+    "calibrate_sample_rate": Case(
+        accounting.calibrate_sample_rate,
+        {"epsilon": 2.0, "delta": 2.0**-10, "noise_multiplier": 4.0, "steps": 2},
+    ),
+    "PLDAccountant": Case(
+        lambda count, delta, epsilon: (
+            PLDAccountant().compose(GaussianEvent(4.0), count).epsilon(delta),
+            PLDAccountant().compose(GaussianEvent(4.0), count).delta(epsilon),
+        ),
+        {"count": 8, "delta": 2.0**-10, "epsilon": 2.0},
+    ),
+    "compose_epsilon": Case(
+        lambda **k: accounting.compose_epsilon(STEPS, unit="record", **k).by_method,
+        {"relation": "add_remove", "delta": 2.0**-10, "accountant": "best"},
+    ),
+    "lower_epsilon": Case(
+        lambda **k: lower_epsilon(STEPS, unit="record", **k),
+        {"relation": "add_remove", "delta": 2.0**-10},
+    ),
+    "summed_multiplier": Case(
+        lambda noise, weight, colluding: summed_multiplier(
+            0, {0: noise, 1: 2.0}, {0: weight, 1: 2}, colluding=colluding
+        ),
+        {"noise": 2.0, "weight": 4, "colluding": 1},
+        wanted={"noise": ("noise_multiplier", "weights"), "weight": ("weights[0]", "weights")},
+    ),
+    "shuffled_lower_epsilon": Case(
+        lambda **k: shuffled_lower_epsilon(passes=Passes.of(16, 0.25), **k),
+        {"noise_multiplier": 2.0, "delta": 2.0**-10},
+    ),
+    "Passes": Case(lambda **k: astuple(Passes.of(**k)), {"steps": 9, "rate": 0.25, "rounds": 2}),
+    "FederatedLedger": Case(
+        ledger,
+        {
+            **{"delta": 0.125, "clip_norm": 1.5, "size": 4, "count": 1, "colluding": 1},
+            **{"weight": 2.0, "at": 2.0**-10},
+        },
+        optional=("clip_norm", "at"),
+        wanted={"size": ("hospital_sizes[0]",), "at": ("delta",)}
+        | {"weight": ("weights[0]", "weights")},
+    ),
+    "View": Case(
+        lambda multiplier: repr(View("a", "b", multiplier=multiplier).of(GaussianEvent(2.0))),
+        {"multiplier": 0.5},
+        wanted={"multiplier": ("multiplier of view a", "noise_multiplier")},
+    ),
+    "clopper_pearson": Case(
+        bounds.clopper_pearson,
+        {"successes": 3, "trials": 8, "confidence": 0.75},
+        wanted={"trials": ("successes",)},
+    ),
+    "rates": Case(
+        lambda **k: bounds.rates(np.arange(4.0), np.arange(4.0) - 2, **k),
+        {"threshold": 0.5, "confidence": 0.75},
+    ),
+    "epsilon_from_rates": Case(
+        lambda delta: bounds.epsilon_from_rates(bounds.Rates(0.0, 0.5, 0.25, 0.75), delta),
+        {"delta": 0.125},
+    ),
+    "epsilon_from_mu": Case(bounds.epsilon_from_mu, {"mu": 1.5, "delta": 0.125}),
+    "one_run_p_value": Case(
+        bounds.one_run_p_value,
+        {"canaries": 16, "guesses": 8, "right": 6, "epsilon": 0.5, "delta": 0.125},
+        wanted={"canaries": ("right",), "guesses": ("right",)},
+    ),
+    "one_run_epsilon": Case(
+        bounds.one_run_epsilon,
+        {"canaries": 16, "guesses": 8, "right": 8, "delta": 2.0**-10, "confidence": 0.75},
+        wanted={"canaries": ("right",), "guesses": ("right",)},
+    ),
+    "audit plan": of(Plan, trials=128, canaries=240, confidence=0.75),
+    "audit control": Case(
+        lambda **k: astuple(actual(**k)),
+        {"noise_multiplier": 2.0, "control": "halved"},
+        optional=("control",),
     ),
     "rdp": Case(lambda order: accounting.rdp(GaussianEvent(2.0), order), {"order": 2.5}),
     "rdp_fixed_batch_gaussian": Case(
@@ -150,6 +303,37 @@ CASES = {
             **{"average_decay": 0.5, "chunk_size": 2},
         },
         optional=("average_decay", "chunk_size"),
+    ),
+    "make_private": Case(
+        planned,
+        {**PLANNED, "noise_multiplier": 2.0},
+        optional=("seed", "chunk_size"),
+        wanted={"noise_multiplier": (EITHER,)},
+    ),
+    "make_private, target": Case(
+        lambda target_epsilon: planned(
+            **{**PLANNED, "batch_size": 16, "target_epsilon": target_epsilon}
+        ),
+        {"target_epsilon": 4.0},
+        wanted={"target_epsilon": (EITHER,)},
+    ),
+    "AdaptiveClipping": Case(
+        lambda z, batch, **k: (astuple(made := AdaptiveClipping(**k)), made.noises(z, batch)),
+        {"quantile": 0.25, "rate": 0.5, "count_noise": 4.0, "z": 2.0, "batch": 64},
+        optional=("count_noise",),
+        wanted={"z": ("noise_multiplier", "count_noise"), "batch": ("expected_batch",)},
+    ),
+    "clipped_noisy_sum": Case(
+        summed,
+        {
+            **{"clip_norm": 1.5, "noise_multiplier": 0.5, "seed": 3, "step": 4},
+            **{"engine": "auto", "chunk_size": 8, "noise": "gaussian"},
+        },
+        optional=("chunk_size",),
+    ),
+    "gaussian_noise": Case(
+        lambda **k: gaussian_noise(8, **k).tolist(),
+        {"std": 0.5, "seed": 3, "step": 4, "start": 2},
     ),
     "ClipAndNoiseUpdate": of(ClipAndNoiseUpdate, clip_norm=1.5, noise_std=0.5),
     "NoisePlan": Case(
@@ -202,8 +386,21 @@ CASES = {
         settings.UpdatePrivacy,
         **{"clip_norm": 1.5, "sensitivity": 0.5, "epsilon": 2.0, "delta": 0.25, "noise": "none"},
     ),
+    "SecondOrder": of(settings.SecondOrder, mean_share=0.125, moments_share=0.25, floor=0.5),
+    "RunSettings": Case(
+        lambda **k: settings.RunSettings(arm="fedavg", profile="smoke", **k).as_dict(),
+        {
+            **{"hospitals": 5, "seed": 3, "rounds": 4, "train_stride": 16, "test_stride": 4},
+            **{"threads": 2, "concurrent": 1, "scope": "federated", "evaluate_on": "test"},
+            **{"precision": "float32"},
+        },
+        optional=("seed",),
+    ),
     "SecAggParameters": of(
-        settings.SecAggParameters, neighbours=4, threshold=4, value_range=2.0, drop_rate=0.25
+        settings.SecAggParameters,
+        "levels",
+        **{"neighbours": 4, "threshold": 4, "value_range": 2.0, "drop_rate": 0.25},
+        **{"levels": 65, "field_bits": 31},
     ),
 }
 EACH = [(name, argument) for name, case in CASES.items() for argument in case.good]
@@ -246,8 +443,8 @@ def test_extremes_are_taken_or_refused_by_name(name, argument):
     case = CASES[name]
     taken = [label for label, value in ODD.items() if not refused(case, argument, value)]
     if isinstance(case.good[argument], str):
-        assert not taken
-    elif argument != "eta":  # which may be negative
+        assert taken == (["None"] if argument in case.optional else [])
+    elif argument not in ("eta", "threshold"):  # which may be negative
         assert not {"-1", "-inf"} & set(taken)
 
 

@@ -73,6 +73,7 @@ def compose_epsilon(
     ask for one alone; "pld" raises ``InputError`` for events it does not account for.
     """
     checks.one_of("accountant", accountant, CHOICES)
+    relation, delta = checks.relation(relation), checks.delta(delta)
     leaves = _leaves(counts)
     if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
         return NO_BOUND
@@ -106,6 +107,7 @@ def lower_epsilon(
     one whose gradient has the clip norm for one whose gradient is 0. The noised sum then moves
     exactly as under Poisson sampling at the same rate.
     """
+    relation, delta = checks.relation(relation), checks.delta(delta)
     leaves = _leaves(counts)
     if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
         return math.inf
@@ -184,7 +186,11 @@ def summed_multiplier(
     noise = {h: weight[h] * checks.noise_multiplier(z) for h, z in multipliers.items()}
     others = sorted(noise[h] for h in noise if h != hospital)
     trusted = others[: max(0, len(others) - checks.count("colluding", colluding))]
-    return math.hypot(noise[hospital], *trusted) / weight[hospital]
+    multiplier = math.hypot(noise[hospital], *trusted) / weight[hospital]
+    if multiplier == math.inf:
+        given = dict(sorted(weight.items()))
+        raise InputError("weights", given, "such as do not overflow where noise is weighted")
+    return multiplier
 
 
 def common_relations(events: Iterable[PrivacyEvent]) -> tuple[checks.Relation, ...]:

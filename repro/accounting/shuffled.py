@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -28,6 +29,7 @@ _THRESHOLDS = 160
 _LEAST = 41  # numbers of passes tried at each threshold, within 8 deviations of the mean
 _ALLOWANCE = 1e-6  # for the rounding of incomplete beta functions, relative
 _NEARLY = 1e-9  # rates like 1/3 are not exact
+_LARGEST_MU = 1e150  # more noise than there is makes the bound smaller, so it still holds
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,17 @@ class Passes:
     most: int
 
     @classmethod
-    def of(cls, steps: int, rate: float, rounds: int = 1) -> Passes:
+    def of(cls, steps: Number, rate: Number, rounds: Number = 1) -> Passes:
         """Of ``rounds`` times ``steps`` steps, each on ``rate`` in [0, 1] of the records.
 
         Whether a round goes on with the pass of the one before or begins another is not known:
         ``full`` and ``most`` hold for both.
         """
+        steps, rounds = checks.count("steps", steps), checks.count("rounds", rounds)
+        rate = checks.real("rate", rate, lambda x: 0 <= x <= 1, "a probability, from 0 to 1")
         if rate == 0:
             return cls(0, 1, 0)
-        batches = math.ceil((1 - _NEARLY) / rate)
+        batches = math.ceil(Fraction(1 - _NEARLY) / Fraction(rate))
         return cls(rounds * (steps // batches), batches, rounds * -(-steps // batches))
 
 
@@ -65,7 +69,7 @@ def shuffled_lower_epsilon(noise_multiplier: Number, passes: Passes, delta: Numb
         return math.inf
     from scipy.special import log_ndtr  # here, so that importing the accountant stays cheap
 
-    mu, k = 1 / sigma, passes.batches
+    mu, k = min(1 / sigma, _LARGEST_MU), passes.batches
     taus = np.linspace(-2.0, mu + 9.0, _THRESHOLDS) if mu < 40 else mu * np.linspace(0.1, 1, 19)
     none = k * log_ndtr(taus)
     none_with = (k - 1) * log_ndtr(taus) + log_ndtr(taus - mu)

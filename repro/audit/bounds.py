@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.accounting.gaussian import epsilon_of_mu
+from repro.checks import Number, check_count, check_fraction, check_not_negative, check_real
 from repro.errors import InputError
 
 Scores = np.ndarray  # (trials,) float64: larger speaks for the canary
@@ -36,10 +37,11 @@ def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[flo
     """
     from scipy import stats
 
-    if not 0 <= successes <= trials or trials < 1:
+    n = _check_trials("trials", trials, least=1)
+    v = check_count("successes", successes, least=0)
+    if v > n:
         raise InputError("successes", successes, f"0 to the number of trials, {trials}")
-    _check_confidence(confidence)
-    alpha, v, n = 1 - confidence, successes, trials
+    alpha = 1 - check_fraction("confidence", confidence, zero=False)
     lower = 0.0 if v == 0 else float(stats.beta.ppf(alpha, v, n - v + 1))
     upper = 1.0 if v == n else float(stats.beta.ppf(1 - alpha, v + 1, n - v))
     return lower, upper
@@ -50,6 +52,8 @@ def rates(with_canary: Scores, without: Scores, threshold: float, confidence: fl
 
     threshold: must not depend on these scores.
     """
+    threshold = check_real("threshold", threshold, lambda x: x == x, "a number")
+    confidence = check_fraction("confidence", confidence, zero=False)
     each = 1 - (1 - confidence) / 2
     hits, alarms = int((with_canary > threshold).sum()), int((without > threshold).sum())
     return Rates(
@@ -62,6 +66,7 @@ def rates(with_canary: Scores, without: Scores, threshold: float, confidence: fl
 
 def epsilon_from_rates(found: Rates, delta: float) -> float:
     """log((TPR − δ) / FPR), at least 0: (ε, δ)-DP gives TPR ≤ e^ε·FPR + δ (Kairouz et al. 2015)."""
+    delta = check_fraction("delta", delta, zero=True)
     if found.true_positive <= delta:
         return 0.0
     return max(0.0, math.log((found.true_positive - delta) / found.false_positive))
@@ -115,7 +120,12 @@ def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
     """
     from scipy import stats
 
-    if not 0 <= right <= guesses <= canaries:
+    canaries = _check_trials("canaries", canaries, least=0)
+    guesses = check_count("guesses", guesses, least=0)
+    right = check_count("right", right, least=0)
+    epsilon = check_not_negative("epsilon", epsilon)
+    delta = check_fraction("delta", delta, zero=True)
+    if not right <= guesses <= canaries:
         raise InputError("right", right, f"at most {guesses} guesses of {canaries} canaries")
     likely = 1 / (1 + math.exp(-epsilon))
     tail = float(stats.binom.sf(right - 1, guesses, likely))
@@ -135,8 +145,7 @@ def one_run_epsilon(
 
     The p-value rises with ε, so every smaller ε is refuted too.
     """
-    _check_confidence(confidence)
-    allowed = 1 - confidence
+    allowed = 1 - check_fraction("confidence", confidence, zero=False)
     if one_run_p_value(canaries, guesses, right, 0.0, delta) > allowed:
         return 0.0
     low, high = 0.0, _HIGHEST
@@ -149,6 +158,8 @@ def one_run_epsilon(
     return low
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise InputError("confidence", confidence, "a number in (0, 1)")
+def _check_trials(field: str, value: Number, least: int) -> int:
+    number = check_count(field, value, least)
+    if number > 2**53:  # quantiles are computed in floating point
+        raise InputError(field, value, "at most 2^53")
+    return number

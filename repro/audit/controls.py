@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repro.errors import InputError
+from repro.checks import check_choice, check_not_negative
 
 CONTROLS = {
     "halved": "half the stated noise",
@@ -30,12 +30,11 @@ class Actual:
 
 def actual(noise_multiplier: float, control: str | None) -> Actual:
     """What an honest version (None) or a control does where ``noise_multiplier`` is stated."""
+    noise_multiplier = check_not_negative("noise_multiplier", noise_multiplier)
     if control is None:
         return Actual(noise_multiplier, 1.0)
-    if control not in CONTROLS:
-        raise InputError("control", control, f"one of {', '.join(CONTROLS)}")
     return {
         "halved": Actual(noise_multiplier / 2, 1.0),
         "discarded": Actual(0.0, 1.0),
         "unclipped": Actual(noise_multiplier, _NO_CLIP),
-    }[control]
+    }[check_choice("control", control, tuple(CONTROLS))]

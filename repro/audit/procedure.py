@@ -17,6 +17,7 @@ from repro.audit.claim import Claim, claim_of
 from repro.audit.controls import actual
 from repro.audit.many_run import ManyRun, audited_steps, many_run
 from repro.audit.one_run import OneRun, one_run
+from repro.checks import check_counts, check_fractions
 from repro.errors import InputError
 from repro.files import write_whole
 from repro.random import RootSeed
@@ -35,10 +36,9 @@ class Plan:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        for name, value, least in (("trials", self.trials, 100), ("canaries", self.canaries, 100)):
-            if value < least:
-                raise InputError(name, value, f"an integer of at least {least}")
-        if not 0.5 < self.confidence < 1:
+        check_counts(self, trials=100, canaries=100)
+        check_fractions(self, "confidence", zero=False)
+        if self.confidence <= 0.5:
             raise InputError("confidence", self.confidence, "a number in (0.5, 1)")
 
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from repro.checks import Number, check_not_negative, check_positive
+from repro.checks import Number, check_above_zero, check_positive, check_zero_or_above
 from repro.errors import InputError
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
@@ -58,11 +58,11 @@ class AdaptiveClipping:
     count_noise: Number | None = None
 
     def __post_init__(self) -> None:
-        if check_not_negative("quantile", self.quantile) > 1:
+        check_zero_or_above(self, "quantile", "rate")
+        if self.quantile > 1:
             raise InputError("quantile", self.quantile, "a number from 0 to 1")
-        check_not_negative("rate", self.rate)
         if self.count_noise is not None:
-            check_positive("count_noise", self.count_noise)
+            check_above_zero(self, "count_noise")
 
     def noises(self, noise_multiplier: Number, expected_batch: Number) -> tuple[float, float]:
         """(z_Δ, σ_b) of steps that cost one Gaussian release at ``noise_multiplier`` each.
@@ -72,7 +72,8 @@ class AdaptiveClipping:
         z = check_positive("noise_multiplier", noise_multiplier)
         default = max(check_positive("expected_batch", expected_batch) / 20, 2 * z)
         count = default if self.count_noise is None else float(self.count_noise)
-        left = 1 - (z / (2 * count)) ** 2
+        share = z / (2 * count)
+        left = 1 - share**2 if share < 1 else 0.0
         if not left > 0:
             raise InputError("count_noise", count, f"above half the noise multiplier, {z / 2:.6g}")
         return z / math.sqrt(left), count

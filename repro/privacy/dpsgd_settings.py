@@ -10,6 +10,7 @@ from torch import nn
 from repro.checks import (
     Number,
     check_above_zero,
+    check_choice,
     check_counts,
     check_fractions,
     check_zero_or_above,
@@ -46,16 +47,13 @@ class DPSGDSettings:
         check_counts(self, expected_batch=1, views=1)
         check_above_zero(self, "clip_norm", "gamma", "learning_rate")
         check_fractions(self, "momentum", zero=True)
-        if self.optimizer not in ("sgd", "adam"):
-            raise InputError("optimizer", self.optimizer, "sgd or adam")
+        check_choice("optimizer", self.optimizer, ("sgd", "adam"))
         if self.momentum and self.optimizer == "adam":
             raise InputError("momentum", self.momentum, "0, or optimizer sgd")
         if self.average_decay is not None:
             check_fractions(self, "average_decay", zero=True)
-        if self.noise not in NOISES:
-            raise InputError("noise", self.noise, f"one of {', '.join(NOISES)}")
-        if self.engine != "auto" and self.engine not in ENGINES:
-            raise InputError("engine", self.engine, f"one of auto, {', '.join(ENGINES)}")
+        check_choice("noise", self.noise, NOISES)
+        check_choice("engine", self.engine, ("auto", *ENGINES))
         if self.chunk_size is not None:
             check_counts(self, chunk_size=1)
 

@@ -83,6 +83,7 @@ def add_gaussian_noise(
     """Add the same noise to ``values`` in place, in pieces that fit the cache."""
     std = check_not_negative("std", std)
     seed, step = check_word64("seed", seed), check_word64("step", step)
+    start = check_word64("start", start)
     if std == 0 or values.numel() == 0:
         return
     skip = start % LANES  # the first block may begin before ``start``

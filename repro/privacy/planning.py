@@ -74,7 +74,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from repro.accounting import calibrate_noise_multiplier
-from repro.checks import Number, check_count, check_positive
+from repro.checks import Number, check_choice, check_count, check_positive, check_real
 from repro.errors import InputError
 from repro.privacy.adaptive_clipping import AdaptiveClipping, ClipNorm
 from repro.privacy.banded_noise import BandedNoise
@@ -90,6 +90,8 @@ from repro.privacy.step import NOISES, most_at_once
 from repro.privacy.training_checks import check_optimizer, check_scheduler, check_together
 from repro.privacy.validation import trainable_parameters
 from repro.random import RootSeed
+
+_MOST_STEPS = 1e15  # nobody takes these, and every count up to here is exact
 
 
 def make_private(
@@ -183,8 +185,7 @@ def make_private(
         clip_norm = Clipping(clip_norm).clip_norm
         if chunk_size is not None:
             chunk_size = check_count("chunk_size", chunk_size)
-        if noise not in NOISES:
-            raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
+        check_choice("noise", noise, NOISES)
         if adaptive_clipping is not None and ranks.size > 1:
             raise InputError("adaptive_clipping", "on", "none, where several processes train")
         if adaptive_clipping is not None and noise != "gaussian":
@@ -197,19 +198,28 @@ def make_private(
             raise InputError("bands", bands, f"1 with {other}: there is no proof of both")
         if bands > 1 and ranks.size > 1:
             raise InputError("bands", bands, "1, where several processes train")
+        own = RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed)
         device = next(iter(parameters.values())).device
         records = Records(data, device)
-        if not 0 < target_delta < 1 / records.count:
-            raise InputError(
-                "target_delta", target_delta, f"above 0 and below 1 ÷ {records.count} records"
-            )
+        target_delta = check_real(
+            "target_delta",
+            target_delta,
+            lambda x: 0 < x < 1 / records.count,
+            f"above 0 and below 1 ÷ {records.count} records",
+        )
         expected = batch_size if batch_size is not None else batch_size_of(data)
         if expected is None:
             raise InputError("batch_size", None, "a number of records, since data is a Dataset")
+        if check_count("batch_size", expected) > records.count:
+            most = f"at most the records there are, {records.count}"
+            raise InputError("batch_size", expected, most)
         sampler = PoissonSampler.with_expected_batch(records.count, expected, bands)
         at_once = most_at_once(max(1, round(sampler.expected_batch)), chunk_size)
         taking, engine = check_together(model, loss_fn, records, parameters, engine, at_once)
-        steps = max(1, math.ceil(epochs * sampler.steps_per_epoch() * (1 - 1e-12)))
+        passes = epochs * sampler.steps_per_epoch() * (1 - 1e-12)
+        if passes > _MOST_STEPS:
+            raise InputError("epochs", epochs, f"fewer: that is more than {_MOST_STEPS:g} steps")
+        steps = max(1, math.ceil(passes))
         banded = BandedNoise(bands, steps)
         if noise_multiplier is None:
             assert target_epsilon is not None
@@ -221,7 +231,6 @@ def make_private(
                 -(-steps // bands),  # as in ``banded_event``
                 accountant="best",
             )
-        own = RootSeed.from_entropy() if seed is None else RootSeed.from_user(seed)
     source = DrawnGradients(
         taking,
         records,
@@ -245,7 +254,7 @@ def make_private(
             expected_batch=sampler.expected_batch,
             seed=source.seed,
         ),
-        delta=float(target_delta),
+        delta=target_delta,
         scheduler=scheduler,
         scheduler_every=scheduler_every,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repro.checks import Number, check_count, check_not_negative, check_word64
+from repro.checks import Number, check_choice, check_count, check_not_negative, check_word64
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
@@ -90,8 +90,7 @@ def clipped_noisy_sum(
     clipping = clip_norm if isinstance(clip_norm, Clipping) else Clipping(clip_norm)
     noise_multiplier = check_not_negative("noise_multiplier", noise_multiplier)
     seed, step = check_word64("seed", seed), check_word64("step", step)
-    if noise not in NOISES:
-        raise InputError("noise", noise, f"one of {', '.join(NOISES)}")
+    check_choice("noise", noise, NOISES)
     batch = Batch(model, loss_fn, inputs, targets, clipping, check_count("views", views))
     grid = _grid(batch, noise_multiplier) if noise == "discrete_gaussian" else 0.0
     with ranks.all_or_none():
@@ -151,6 +150,8 @@ def _summed(
     else:
         check_batch(*records[2:], trainable_parameters(batch.model), batch.views)
         if not isinstance(engine, EngineChoice):
+            if not isinstance(engine, Engine):
+                raise InputError("engine", engine, f"auto, {', '.join(ENGINES)}, or an engine")
             return _sum(engine, batch, chunk_size, grid), EngineChoice(engine, engine.name)
         chosen = still_right(engine, batch, at_once)
     try:

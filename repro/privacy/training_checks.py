@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from repro.checks import check_choice
 from repro.errors import InputError
 from repro.privacy.gate import check_engine
 from repro.privacy.gate.attributes import Attributes
@@ -59,8 +60,7 @@ def check_optimizer(
 
 
 def check_scheduler(scheduler: LRScheduler | None, every: str, optimizer: Optimizer) -> None:
-    if every not in EVERY:
-        raise InputError("scheduler_every", every, f"one of {', '.join(EVERY)}")
+    check_choice("scheduler_every", every, EVERY)
     if scheduler is None:
         return
     name = type(scheduler).__name__

@@ -15,6 +15,7 @@ from repro.checks import check_above_zero as _check_above_zero
 from repro.checks import check_choices as _check_choices
 from repro.checks import check_counts as _check_counts
 from repro.checks import check_fractions as _check_fraction
+from repro.checks import check_word64, plain
 from repro.errors import InputError
 
 # What a choice may be; each is checked when settings are made, so that a misspelt one never
@@ -157,6 +158,13 @@ class SecondOrder:
         0.5  # smallest eigenvalue that is evened out, in norms of the noise matrix [ours]
     )
 
+    def __post_init__(self) -> None:
+        _check_fraction(self, "mean_share", "moments_share", zero=False)
+        _check_above_zero(self, "floor")
+        most = 1 - self.mean_share  # the steps need a part of it
+        if self.moments_share >= most:
+            raise InputError("moments_share", self.moments_share, f"below {most:g}")
+
 
 @dataclass(frozen=True)
 class UpdatePrivacy:
@@ -193,8 +201,9 @@ class SecAggParameters:
         _check_fraction(self, "drop_rate", zero=True)
         if self.levels is not None:
             _check_counts(self, levels=2)
-        if self.field_bits not in (31, 61):
+        if isinstance(self.field_bits, bool) or plain(self.field_bits) not in (31, 61):
             raise InputError("field_bits", self.field_bits, "31 or 61")
+        object.__setattr__(self, "field_bits", int(self.field_bits))
 
 
 @dataclass(frozen=True)
@@ -228,6 +237,8 @@ class RunSettings:
         _check_choices(
             self, {"scope": SCOPES, "evaluate_on": EVALUATED_ON, "precision": TRAINED_IN}
         )
+        if self.seed is not None:
+            object.__setattr__(self, "seed", check_word64("seed", self.seed))
         _check_counts(self, hospitals=1, rounds=1, train_stride=1, test_stride=1, threads=0)
         # Nothing that is called private can get exact sums, or be anything else than it says.
         if self.record_privacy or self.update_privacy:

@@ -40,6 +40,30 @@ def test_a_gaussian_mechanism_is_bounded_from_below_and_nearly_met():
     assert np.median(found) > 0.9 * mu
 
 
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_both_rates_bounds_hold_together_as_often_as_stated(confidence):
+    """Exact: over all outcomes of 30 trials, at the rates that are hardest to cover."""
+    n, outcomes = 30, range(31)
+    scores = [np.repeat([1.0, 0.0], [v, n - v]) for v in outcomes]
+    found = [bounds.rates(seen, seen, 0.5, confidence) for seen in scores]
+    lower, upper = [r.true_positive for r in found], [r.false_positive for r in found]
+    # Just inside a bound it fails for all outcomes from there on: the coverage's lowest points.
+    true = [p * (1 - 1e-9) for p in lower if p > 0]
+    false = [p + 1e-9 for p in upper if p < 1]
+    hit = [sum(stats.binom.pmf(v, n, p) for v in outcomes if lower[v] <= p) for p in true]
+    kept = [sum(stats.binom.pmf(v, n, p) for v in outcomes if upper[v] >= p) for p in false]
+    assert confidence <= min(hit) * min(kept) < confidence + (1 - confidence) / 2
+
+
+def test_epsilon_from_rates_is_the_definition():
+    """TPR ≤ e^ε·FPR + δ holds with equality at the stated ε."""
+    found = bounds.Rates(0.0, 0.4, 0.05, 0.9)
+    for delta in (0.0, 1e-3, 0.1):
+        epsilon = bounds.epsilon_from_rates(found, delta)
+        assert math.exp(epsilon) * 0.05 + delta == pytest.approx(0.4, rel=1e-12)
+    assert bounds.epsilon_from_rates(found, 0.36) == bounds.epsilon_from_rates(found, 0.5) == 0
+
+
 def test_one_run_p_value_without_delta_is_the_binomial_tail():
     """Steinke et al. 2023, corollary: guesses are dominated by Bin(r, e^ε/(1 + e^ε))."""
     p = bounds.one_run_p_value(100, 80, 60, 0.7, 0.0)

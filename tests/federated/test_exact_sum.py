@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro.errors import InputError
+from repro.federated.aggregation import PlainAggregator
 from repro.federated.parallel.exact_sum import ExactWeightedSum, mean_of
+from repro.federated.parallel.ranks import Ranks
 
 
 @given(
@@ -33,6 +35,16 @@ def test_mean_is_right_and_blind_to_order(seed, weights, scale):
     truth = sum(v.double() * w for v, w in zip(vectors, weights, strict=True)) / total
     bound = 2.0**-in_order.bits + truth.abs() * 2.0**-23
     assert bool(((in_order.mean() - truth).abs() <= bound).all())
+
+
+def test_fedavg_weighs_by_images():
+    aggregator, updates = PlainAggregator(Ranks()), torch.eye(3)
+    aggregator.start(1, {4: 10, 7: 30, 9: 60}, updates[0])
+    for hospital, update in zip((9, 4, 7), updates, strict=True):
+        aggregator.add(hospital, update)
+    combined = aggregator.finish()
+    assert combined.survivors == (4, 7, 9)
+    torch.testing.assert_close(combined.mean, torch.tensor([0.6, 0.1, 0.3]))
 
 
 def test_largest_values_do_not_overflow():

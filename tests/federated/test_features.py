@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.data.synthetic import synthetic_split
 from repro.federated import features as module
 from repro.federated import whitening
 from repro.federated.execute import execute
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
+from repro.federated.images import normalise
 from repro.federated.whitening import Whitened
 from repro.models import DPResNet, ScatteringLinear
 from repro.models.random_filters import RandomFilterRings
@@ -65,6 +67,42 @@ def test_an_images_features_do_not_depend_on_how_many_others_there_are(model, im
     everybody = fixed_features(made, images)
     for count in (1, 2, 3, 63, 64, 65, 66, 129):
         assert np.array_equal(fixed_features(made, images[:count]), everybody[:count])
+
+
+class Scaled:
+    """Six raw features of very different scales that go together."""
+
+    head, raw_features, whitened_features = None, 6, 4
+    mixing = torch.randn(6, 6, generator=torch.Generator().manual_seed(3)) @ torch.diag(
+        torch.logspace(-2, 2, 6)
+    )
+
+    def features(self, images):
+        halves = torch.cat([images[:, :, :14], images[:, :, 14:]], dim=1)
+        return halves.mean(dim=(2, 3)) @ self.mixing
+
+
+def test_whitened_features_are_those_of_the_definition(monkeypatch):
+    """Standardised by the synthetic images, on their leading axes over √(λ + ridge), length 1.
+
+    In float64 and by NumPy; an axis's sign means nothing. One image lies far out: clamped.
+    """
+    monkeypatch.setattr(whitening, "IMAGES", 40)
+    drawn = synthetic_split([40] * 8, stream=whitening.STREAM).images
+    raw = Scaled().features(normalise(torch.from_numpy(drawn).permute(0, 3, 1, 2))).double().numpy()
+    mean, deviation = raw.mean(0), raw.std(0, ddof=1) + 1e-3
+    others = torch.rand(9, 3, 28, 28) * 2 - 1
+    others[0] *= 1e4
+
+    def standard(features):
+        return np.clip((features - mean) / deviation, -12, 12)
+
+    values, vectors = np.linalg.eigh(np.cov(standard(raw).T))
+    axes = vectors[:, 2:] / np.sqrt(values[2:] + 0.01)
+    wanted = standard(Scaled().features(others).double().numpy()) @ axes
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    found = Whitened(Scaled(), 3).features(others).numpy()
+    np.testing.assert_allclose(np.abs(found), np.abs(wanted), atol=2e-3)
 
 
 def test_labelled_features_pass_through(images):

@@ -183,6 +183,23 @@ def test_secure_and_plain_aggregation_differ_by_quantisation_only(dataset, tmp_p
     assert difference.max() > 0  # the comparison is not of a thing with itself
 
 
+def test_a_clipped_sum_is_charged_as_if_every_update_was_seen(dataset, tmp_path):
+    """Clipped noise is no Gaussian: nobody gets credit for the others'."""
+    found = {}
+    for value_range in (1e3, 0.5):
+        settings = small_settings("calibrated-secagg", rounds=1)
+        secagg = dataclasses.replace(settings.secagg, value_range=value_range)
+        settings = dataclasses.replace(settings, secagg=secagg)
+        record = run(settings, dataset, tmp_path)
+        clipped = record.history[-1]["secagg"]["clipped_values"]
+        seen = [
+            epsilon(record, "hospital", view=view)
+            for view in ("server, plain aggregation", "server, after secure aggregation")
+        ]
+        found[value_range] = clipped > 0, seen[0] > seen[1]
+    assert found == {1e3: (False, True), 0.5: (True, False)}
+
+
 def losing(rate):
     settings = small_settings("calibrated-secagg", hospitals=10, rounds=2)
     secagg = dataclasses.replace(settings.secagg, drop_rate=rate)

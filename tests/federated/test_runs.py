@@ -5,17 +5,19 @@ import json
 import multiprocessing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds, whitening
 from repro.federated import execute as execution
-from repro.federated.division import shares
+from repro.federated.division import judged_on, shares, subset
 from repro.federated.execute import execute
 from repro.federated.parallel.preflight import check_synthetic
 from repro.federated.recording import run_name
 from repro.federated.shared.sum import PrivateSum
+from repro.federated.training.plain import PlainTrainer
 from repro.privacy import dpsgd
 from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
@@ -312,6 +314,44 @@ def test_scopes_hold_the_images_they_should(dataset):
     assert sorted(i for share in federated.values() for i in share) == list(pooled[0])
     assert list(alone) == [7 % 5]
     assert list(alone[2]) == list(federated[2])
+
+
+def test_hospitals_judge_on_images_that_they_do_not_train_on(dataset):
+    settings = replace(small_settings("fedavg", seed=7), evaluate_on="validation")
+    data = subset(dataset, settings)
+    held_out, everybody = judged_on(settings, data), data["train"]
+    taken = np.concatenate(list(shares(settings, everybody.labels).values()))
+    left = np.setdiff1d(np.arange(len(everybody)), taken)
+    assert len(left) > 0
+    assert np.array_equal(held_out.images, everybody.images[left])
+    assert np.array_equal(held_out.labels, everybody.labels[left])
+
+
+def test_the_record_is_of_the_last_round_and_names_the_first_best(dataset, tmp_path, monkeypatch):
+    """Accuracies made up; a round's training loss is the hospitals', weighted by their images."""
+    accuracies, losses, sizes = iter([0.1, 0.7, 0.7, 0.4]), {}, {}
+    honest, train = rounds.evaluate, PlainTrainer.train
+
+    def evaluated(*arguments):
+        return replace(honest(*arguments), accuracy=next(accuracies))
+
+    def trained(self, model, data, *, seed, round_number):
+        report = train(self, model, data, seed=seed, round_number=round_number)
+        losses.setdefault(round_number, {})[data.hospital] = report.loss
+        sizes[data.hospital] = len(data.train)
+        return report
+
+    monkeypatch.setattr(rounds, "evaluate", evaluated)
+    monkeypatch.setattr(PlainTrainer, "train", trained)
+    record = run(small_settings(rounds=3), dataset, tmp_path)
+    assert (record.best_accuracy, record.best_round) == (0.7, 1)
+    last = record.history[-1]
+    assert (record.final_accuracy, record.final_loss) == (0.4, last["loss"])
+    assert len(set(sizes.values())) > 1
+    for entry in record.history[1:]:
+        known = [losses[entry["round"]][hospital] for hospital in sizes]
+        mean = np.average(known, weights=list(sizes.values()))
+        assert entry["train_loss"] == pytest.approx(mean, rel=1e-9)
 
 
 def test_paper_profile_wants_real_images_unless_told(dataset):

@@ -237,8 +237,8 @@ def test_every_sum_is_bound_to_all_of_the_model_that_it_was_computed_at(monkeypa
 def test_too_few_rounds_or_another_model_is_refused():
     with pytest.raises(InputError, match="rounds"):
         trainer(rounds=2)
-    with pytest.raises(InputError, match="second_order"):
-        trainer(second=SecondOrder(0.5, 0.5))
+    with pytest.raises(InputError, match="moments_share"):
+        SecondOrder(0.5, 0.5)
     with pytest.raises(InputError, match="model"):
         trainer().train_round(nn.Linear(FEATURES, CLASSES), hospitals(), 1)
 

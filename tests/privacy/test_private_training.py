@@ -373,7 +373,7 @@ BATCHES = BatchSampler(SequentialSampler(range(RECORDS)), 5, drop_last=False)
         ({"records": data(0)}, "at least one record"),
         ({"records": TensorDataset(torch.ones(20, 5), torch.ones(20).long())}, "(16, 5)"),
         ({"batch_size": None}, "batch_size"),
-        ({"batch_size": RECORDS + 1}, "expected_batch"),
+        ({"batch_size": RECORDS + 1}, "batch_size"),
         ({"target_delta": 1 / RECORDS}, "below 1 ÷ 60"),
         ({"target_delta": 0.0}, "target_delta"),
         ({"target_epsilon": 0.0}, "target_epsilon"),

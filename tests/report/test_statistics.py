@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from repro.report.statistics import Summary, percent, percent_interval
+from repro.report.statistics import Summary, binomial_error, percent, percent_interval
 from repro.report.style import spread
 
 values = st.lists(st.floats(0, 1), min_size=2, max_size=12)
@@ -42,6 +42,12 @@ def test_interval_covers_the_mean_as_often_as_it_says():
         low, high = Summary.of(list(row)).interval()
         inside += low <= 0.7 <= high
     assert abs(inside / 4000 - 0.95) < 4.0 * math.sqrt(0.95 * 0.05 / 4000)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.97, 1.0])
+def test_binomial_error_is_the_deviation_of_a_fraction(fraction):
+    law = stats.binom(3421, fraction)
+    assert binomial_error(fraction, 3421) == pytest.approx(law.std() / 3421, abs=1e-15)
 
 
 def test_one_value_has_no_deviation_and_none_has_no_summary():

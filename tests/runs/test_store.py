@@ -12,6 +12,7 @@ from repro.federated.parallel.campaign import run_all
 from repro.report.sources import Sources
 from repro.runs import RunRecord, RunStore
 from repro.runs.profiles import PROFILES
+from repro.runs.record import best_round
 from tests.federated.small import small_dataset
 from tests.report import fake
 
@@ -95,6 +96,12 @@ def test_fields_with_defaults_may_be_missing():
     """Records from before a field with a default was added are still good."""
     data = {name: value for name, value in WHOLE.items() if name != "resumed"}
     assert RunRecord.from_dict(data) == RunRecord.from_dict(WHOLE)
+
+
+def test_of_equal_rounds_the_first_is_the_best_round():
+    """As ``max`` over a list in the authors' code would find it, in whatever order they stand."""
+    history = [{"round": r, "accuracy": a} for r, a in enumerate([0.1, 0.8, 0.5, 0.8])]
+    assert best_round(history) == best_round(history[::-1]) == (0.8, 1)
 
 
 def test_losses_that_are_no_numbers_are_kept(store):

@@ -11,6 +11,7 @@ from scipy import stats
 from repro.secagg import Field
 from repro.secagg import masks as masks_module
 from repro.secagg.field import BLOCK
+from repro.secagg.keys import derive
 from repro.secagg.masks import add_mask, mask, subtract_mask
 
 KEY = bytes(range(32))
@@ -91,6 +92,14 @@ def test_masks_are_uniform(bits):
     for cells in (drawn >> np.uint64(bits - 8), drawn & np.uint64(255)):
         counts = np.bincount(cells.astype(np.int64), minlength=256)
         assert stats.chisquare(counts).pvalue > 1e-6
+
+
+def test_a_derived_key_is_for_one_context_and_purpose_alone():
+    """No two of these are alike, those included whose parts read the same side by side."""
+    purposes = [("seal", 1, 2), ("seal", 2, 1), ("seal", 12), ("seal", 1, "2"), ("pairwise mask",)]
+    contexts = [b"\0" * 32, b"\1" * 32]
+    keys = {derive(KEY, context, *purpose) for context in contexts for purpose in purposes}
+    assert len(keys) == len(contexts) * len(purposes)
 
 
 def test_every_key_bit_matters():

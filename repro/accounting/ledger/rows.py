@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from repro.accounting import checks
 from repro.accounting.checks import (
     ADD_REMOVE,
     HOSPITAL,
@@ -121,7 +122,7 @@ def warnings_of(terms: Terms, unit: str) -> list[str]:
             f"hospital {hospital}: δ = {terms.delta:g} is not below 1/{size} (its number of "
             "records): publishing one random record would satisfy the guarantee"
             for hospital, size in terms.hospital_sizes.items()
-            if terms.delta * size >= 1
+            if terms.delta * checks.as_float(size) >= 1
         ]
     elif terms.delta * len(terms.hospital_sizes) >= 1:
         found = [f"δ = {terms.delta:g} is not below 1/{len(terms.hospital_sizes)} hospitals"]

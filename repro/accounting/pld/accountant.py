@@ -69,6 +69,7 @@ class PLDAccountant:
     | an event without noise               | ∞                                              |
     | unsampled Gaussians only             | exact (Balle and Wang 2018)                    |
     | more steps than can be added up      | ∞: no bound (RDP has one)                      |
+    | sampled steps, δ below 1e-280        | ∞: no bound (RDP has one)                      |
     """
 
     def __init__(self, relation: str = ADD_REMOVE, unit: str = RECORD) -> None:
@@ -139,7 +140,7 @@ def _epsilon(steps: _Steps, mu: float, delta: float) -> float:
     """The larger ε of the two directions."""
     if not steps:
         return epsilon_of_mu(mu, delta)
-    if not _within_reach(steps, mu):
+    if not _within_reach(steps, mu) or delta < SMALLEST_DELTA:
         return math.inf
     if _total_variation(_parts(steps, mu)) <= delta:
         return 0.0
@@ -154,7 +155,9 @@ def _lower_epsilon(steps: _Steps, mu: float, delta: float) -> float:
     unseen = math.prod((1 - rate) ** count for sigma, rate, count in steps if sigma == 0)
     if mu == math.inf or 1 - unseen > delta:  # the record itself is released, so often
         return math.inf
-    if not _within_reach(steps, mu) or _total_variation(_parts(steps, mu)) <= delta:
+    if not _within_reach(steps, mu) or delta < SMALLEST_DELTA:
+        return 0.0
+    if _total_variation(_parts(steps, mu)) <= delta:
         return 0.0
     return _larger(steps, mu, delta).lower()
 

@@ -76,8 +76,6 @@ class SecondOrderTrainer:
     ) -> None:
         if rounds <= STATISTICS:
             raise InputError("rounds", rounds, "at least 3: mean, second moments, and a step")
-        if not 0 < second.mean_share + second.moments_share < 1:
-            raise InputError("second_order", second, "positive shares that leave some for steps")
         self.second, self.shared, self.secagg, self.seed = second, shared, secagg, seed
         self.weights = dict(sorted(weights.items()))
         self.features = features

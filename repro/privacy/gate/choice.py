@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from repro.checks import check_count
+from repro.checks import check_choice, check_count
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
@@ -101,8 +101,7 @@ def check_engine(
     parameters = trainable_parameters(model)
     check_count("views", views)
     check_batch(inputs, targets, parameters, views)
-    if engine != "auto" and engine not in ENGINES:
-        raise InputError("engine", engine, f"one of auto, {', '.join(ENGINES)}")
+    check_choice("engine", engine, ("auto", *ENGINES))
     if not len(inputs):
         return EngineChoice(choose(engine, model), engine)
     batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0), views)
