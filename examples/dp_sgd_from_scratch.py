@@ -92,7 +92,7 @@ def epsilon_of(sigma: float, rate: float, steps: int, delta: float) -> float:
 
 
 def noise_for(epsilon: float, rate: float, steps: int, delta: float) -> float:
-    """The least σ, to five digits, whose ε is at most this one: bisected from the safe side."""
+    """The least σ, to five digits, whose ε is at most this one: bisection, from the safe side."""
     low, high = 0.1, 0.2
     while epsilon_of(high, rate, steps, delta) > epsilon:
         low, high = high, 2 * high
