@@ -161,7 +161,7 @@ def test_the_search_is_charged_by_random_stopping(tmp_path):
     run = fake.record("scattering-dpsgd-eps6-secagg", 10, 0)
     RunStore(tmp_path).save(run)
     untold = answer(Sources.of(tmp_path), []).found[3].text
-    assert "495 simulated settings for second-order steps (`repro search-cost`)" in untold
+    assert "687 simulated settings for second-order steps (`repro search-cost`)" in untold
     schedule = {"noise_multiplier": 1.42481, "sample_rate": 0.12296, "steps": 180}
     rows = [row | schedule for row in run.privacy]
     RunStore(tmp_path).save(dataclasses.replace(run, privacy=rows))
@@ -169,7 +169,7 @@ def test_the_search_is_charged_by_random_stopping(tmp_path):
     (scattering, second_order) = re.findall(
         r"random stopping would charge ε = ([\d.]+) and ([\d.]+)", told
     )[0]
-    assert float(second_order) == 12.6  # 495 trials of a (6, 1e-5)-DP Gaussian release
+    assert float(second_order) == 12.6  # 687 trials of a (6, 1e-5)-DP Gaussian release
     assert 6 < float(scattering) < 6 * 40**0.5
 
 
