@@ -60,7 +60,7 @@ def make_record(
         confusion=state.confusion.tolist(),
         privacy=_statements(federation, duplicates),
         secagg=_secagg_summary(state),
-        diagnostics=_diagnostics(federation, state),
+        diagnostics=dict(sorted(state.diagnostics.items())),
         seed_source=federation.seed.source,
         code=code_version(),
         environment=_environment(federation.model),
@@ -104,17 +104,6 @@ def _secagg_summary(state: RunState) -> dict[str, Any] | None:
         return None
     failed = sum("failed" in entry for entry in rounds)
     return {"rounds": len(rounds), "failed": failed, "last": rounds[-1]}
-
-
-def _diagnostics(federation: Federation, state: RunState) -> dict[str, int]:
-    """Counts over records and updates are exact, so no ε covers them.
-
-    With a seed that the user gave the record is reproducible and nothing hides its noise either; a
-    private run that claims an ε publishes none.
-    """
-    if federation.private:
-        return {}
-    return dict(sorted(state.diagnostics.items()))
 
 
 def machines(model: nn.Module, ranks: Ranks) -> list[dict[str, Any]]:

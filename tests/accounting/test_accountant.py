@@ -20,9 +20,11 @@ from repro.accounting import (
     RDPAccountant,
     RepeatedEvent,
     ShuffledBatchesEvent,
+    compose_epsilon,
     event_from_dict,
     gaussian_epsilon,
 )
+from repro.accounting.composition import CHOICES
 from repro.accounting.curves import rdp_laplace
 from repro.errors import InputError
 
@@ -115,6 +117,14 @@ def test_nested_events_are_flattened():
     nested = RepeatedEvent(ComposedEvent((RepeatedEvent(ANCHOR, 3), noise)), 7)
     flat = RDPAccountant().compose(ANCHOR, 21).compose(noise, 7)
     assert dict(RDPAccountant().compose(nested).counts) == dict(flat.counts)
+    # Equal leaves of different events add up, whatever proof is asked.
+    mixed, alone = {nested: 2, noise: 3, ComposedEvent((noise, ANCHOR)): 1}, {ANCHOR: 43, noise: 18}
+    for accountant in CHOICES:
+        found, expected = (
+            compose_epsilon(counts, "add_remove", "record", 1e-6, accountant=accountant)
+            for counts in (mixed, alone)
+        )
+        assert found == expected
 
 
 def test_gaussian_rdp_is_close_to_and_above_exact():

@@ -5,6 +5,7 @@ dp-accounting, which shares no code with ours.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from repro.accounting import (
 )
 from repro.accounting.composition import compose_epsilon, lower_epsilon
 from repro.accounting.gaussian import epsilon_of_mu
+from repro.accounting.pld import convert
 from repro.accounting.pld.accountant import _epsilon, _lower_epsilon
 from repro.accounting.pld.grid import merge, slip
+from repro.accounting.pld.plan import for_delta
 from repro.accounting.pld.profile import Step
 from tests.accounting.oracles import delta_of_one_step, epsilon_of_one_step
 
@@ -143,6 +146,16 @@ def test_the_slip_is_rarely_exceeded():
     sums = part.above[rng.choice(len(weights), size=(200_000, 8), p=weights)].sum(axis=1)
     assert (sums < -t).mean() <= 1e-3  # Chernoff's bound is well above the truth: no false alarm
     assert (sums < -t / 4).mean() > 1e-3
+
+
+def test_losses_that_are_overstated_are_taken_back():
+    """Every merged loss 0.01 below its point of the grid: 8 steps' ε is 0.08 less."""
+    step = Step(1.0, 0.2)
+    where = for_delta([(step, 8)], False, 1e-5, 1e-4, 1 << 16, None)
+    part = merge(step, False, where.spacing(where.needed), where.tail / 8)
+    below = replace(part, above=part.above - 0.01)
+    found, less = (convert.lower_epsilon([(p, 8)], where, 1e-5) for p in (part, below))
+    assert found - less == pytest.approx(0.08, abs=1e-4)
 
 
 def test_without_noise_nothing_is_below_infinity():

@@ -38,6 +38,17 @@ def test_authors_sizes_are_those_of_their_code():
     assert authors_sizes(BLOODMNIST_TRAIN, 20) == AUTHORS_20
 
 
+def test_authors_move_less_than_half_of_a_part():
+    """Whatever the generator draws from [0, ⌊0.5·⌊N/K⌋⌋): all of it sometimes, never more."""
+    reached = 0
+    for part in range(2, 60):
+        first, second, third = authors_sizes(3 * part, 3)
+        assert (first + second, third) == (2 * part, part)
+        assert 0 <= part - first < part // 2
+        reached += part - first == part // 2 - 1
+    assert reached
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_authors_train_sizes_are_those_of_their_code(seed):
     labels = some_labels(BLOODMNIST_TRAIN)
@@ -154,7 +165,7 @@ def test_iid_and_zipf_keep_the_label_mix():
 
     Bound: 5 deviations for 5 · 8 counts and two schemes, false alarm below 5e-5.
     """
-    labels = some_labels(8000)
+    labels = np.sort(some_labels(8000))  # slices in stored order would be of a class or two
     for scheme in ("iid", "zipf"):
         for share in partition(labels, 5, scheme, seed=5):
             counts = np.bincount(labels[share.records], minlength=8)

@@ -92,6 +92,7 @@ def test_noise_is_the_multiplier_times_all_that_neighbours_can_differ_by(error, 
     left = math.sqrt(plan.hospitals - 1 - lost) * plan.share_deviation
     apart = sensitivity + 2 * error + plan.granularity * math.sqrt(plan.dimension)
     assert 1.3 * apart <= left < 1.3 * apart * (1 + 1e-3)
+    assert plan.multiplier(plan.shares) == pytest.approx(1.3, rel=1e-12)
 
 
 def test_decoded_noise_has_the_planned_variance():

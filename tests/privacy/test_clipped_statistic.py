@@ -109,6 +109,16 @@ def test_the_stated_error_of_a_sum_is_kept():
     assert error <= sum_error(2000, 1.0) < 1e-9
 
 
+def test_a_sum_can_err_by_nearly_what_is_stated():
+    """Numbers up to 1, added one after another, each so that all of its rounding is lost."""
+    total, exact, count = 16.0, Fraction(16), 2000
+    for _ in range(count):
+        grid = math.ulp(total)
+        number = (math.floor(1 / grid) - 1) * grid + 0.4375 * grid
+        total, exact = total + number, exact + Fraction(number)
+    assert sum_error(count, 1.0) / 4 < exact - Fraction(total) < sum_error(count, 1.0)
+
+
 def test_no_records_give_zeros():
     assert clipped_vector_sum(torch.zeros(0, 4), 1.0).tolist() == [0.0] * 4
     assert clipped_product_sum(torch.zeros(0, 4), 1.0).tolist() == [0.0] * 10

@@ -24,6 +24,7 @@ from repro.privacy import (
 )
 from repro.privacy.clipping import KINDS
 from repro.privacy.dpsgd import DPSGDRun
+from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
 from tests.privacy.models import Conv, Tokens, cross_entropy
@@ -96,6 +97,26 @@ def test_the_bound_is_reached():
         model, x[:0], y[:0], Clipping(0.1), "auto"
     )
     assert float(moved.norm()) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_the_bound_of_replacing_a_record_is_reached():
+    """The record against its opposite: from a clip norm on one side to one on the other."""
+    model, x = nn.Linear(1, 1, bias=False), torch.full((1, 1), 100.0)
+
+    def moved(target):
+        noise_keys.clear()
+        return clipped_noisy_sum(
+            model,
+            lambda outputs, targets: (outputs * targets).sum(dim=1),
+            x,
+            torch.full((1, 1), target),
+            clip_norm=0.1,
+            noise_multiplier=0.0,
+            **KEY,
+        ).flat
+
+    apart = float((moved(1.0) - moved(-1.0)).norm())
+    assert apart == pytest.approx(Clipping(0.1).sensitivity("replace_one"), rel=1e-6)
 
 
 # 1. NaN injection ------------------------------------------------------------------------
@@ -180,6 +201,9 @@ def test_noise_is_calibrated_once_per_step(engine, noise_multiplier, clip_norm, 
     measured = float(noisy.flat.double().std())
     error = 5 / math.sqrt(2 * 50_000)
     assert abs(measured / (noise_multiplier * clip_norm) - 1) < error
+    # A hundredth too little would not show in the deviation. It does in the numbers.
+    stated = gaussian_noise(50_000, std=noise_multiplier * clip_norm, **KEY)
+    torch.testing.assert_close(noisy.flat, stated)
 
 
 def test_the_step_divides_by_the_public_expected_batch():

@@ -7,6 +7,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg import Hospital, Identity, Refused, Server, messages, sealing
+from repro.secagg.hospital import sharer_statement
 from repro.secagg.messages import Kind
 from repro.secagg.rounds import SERVER
 from tests.secagg.parties import Stage, make_round
@@ -216,10 +217,14 @@ def test_shares_are_opened_once_and_before_masking():
     refused(stage, 1, stage.hospitals[1].open_shares, late, aborts=False)
 
 
-def survivors_message(stage, one, survivors):
-    """SURVIVORS to hospital ``one``, with the neighbours' true signatures where there are any."""
+def survivors_message(stage, one, survivors, colluders=()):
+    """SURVIVORS to hospital ``one``, with the neighbours' true signatures where there are any.
+    Colluders sign whatever the server has told."""
     near = sorted(stage.round.graph[one] & set(survivors))
-    signed = stage.server._masked_with
+    told = sharer_statement(stage.round, stage.server._sharers)
+    signed = stage.server._masked_with | {
+        other: stage.hospitals[other]._identity.sign("sharers", told) for other in colluders
+    }
     signatures = tuple((other, signed.get(other, bytes(64))) for other in near)
     payload = messages.Survivors(stage.round.to_bitmap(survivors), signatures).to_bytes()
     return stage.as_server(Kind.SURVIVORS, payload)
@@ -243,7 +248,7 @@ def test_fewer_survivors_than_the_round_asks_for_are_not_confirmed():
 
 
 def test_survivors_that_never_shared():
-    """Hospital 4 vanished before sharing, so it cannot have survived."""
+    """Hospital 4 vanished before sharing, so it cannot have survived, even if it says so."""
     stage = Stage(5, 3)
     answers = stage.server.advertise_keys(h.advertise_keys() for h in stage.hospitals.values())
     answers = stage.server.share_keys(stage.hospitals[i].share_keys(answers[i]) for i in range(4))
@@ -252,7 +257,7 @@ def test_survivors_that_never_shared():
     )
     for i in range(4):
         stage.hospitals[i].masked_input(answers[i], stage.vectors[i])
-    message = survivors_message(stage, 0, {0, 1, 2, 4})
+    message = survivors_message(stage, 0, range(5), colluders=[4])
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
 

@@ -25,7 +25,8 @@ def test_any_threshold_shares_give_the_secret(secret, data):
 
 
 def test_every_subset_of_five():
-    """The paper's 5 shares, threshold 4: each subset of 4 or 5 works, each smaller is refused."""
+    """The paper's 5 shares, threshold 4: each subset of 4 or 5 works, each smaller is refused,
+    and is no polynomial of a lower degree (chance 2⁻²⁵⁶)."""
     secret = secrets.token_bytes(32)
     shares = shamir.split(secret, 4, range(1, 6), secrets.token_bytes)
     for size in range(6):
@@ -36,6 +37,7 @@ def test_every_subset_of_five():
             else:
                 with pytest.raises(Refused):
                     shamir.combine(subset, 4)
+                assert size == 0 or shamir.combine(subset, size) != secret
 
 
 @given(secret=SECRETS, other=SECRETS)
