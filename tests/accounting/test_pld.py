@@ -5,6 +5,7 @@ of composed Gaussians, and dp-accounting's bounds from both sides.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,9 +192,19 @@ def test_convolution_against_direct_summation():
         assert exact <= above + total.infinite
         assert above <= exact * (1 + 1e-6) + total.wrapped(threshold)
         assert exact * (1 - 1e-6) - total.infinite <= below <= exact + total.wrapped(threshold)
-    # And at every single loss: what the transform rounds off is on the safe side.
+
+
+def test_rounding_of_the_transform_is_on_the_safe_side():
+    """At every loss. Not tilted, so that 1e-16 of the largest mass is much of the smallest."""
+    step = Step(1.0, 0.3)
+    where = for_delta([(step, 3)], False, 1e-12, 1e-4, 1 << 20, None)
+    grid = connect_dots(step, False, 0.25, where.tail / 3)
+    total = convolve([(grid, 3)], replace(where, tilt=0.0))
+    direct = np.convolve(np.convolve(grid.masses, grid.masses), grid.masses)
+    losses = 0.25 * np.arange(3 * grid.first, 3 * grid.first + len(direct))
     place = np.rint(losses / 0.25).astype(int) - round(float(total.losses[0]) / 0.25)
     inside = (place >= 0) & (place < len(total.masses))
+    assert direct[inside].min() < 1e-15
     assert np.all(total.masses[place[inside]] >= direct[inside] * (1 - 1e-14))
 
 

@@ -257,7 +257,7 @@ def test_survivors_that_never_shared():
     )
     for i in range(4):
         stage.hospitals[i].masked_input(answers[i], stage.vectors[i])
-    message = survivors_message(stage, 0, range(5), colluders=[4])
+    message = survivors_message(stage, 0, range(5), colluders=[1, 2, 3, 4])
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
 
