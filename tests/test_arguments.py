@@ -187,14 +187,6 @@ CASES = {
         {"trials": 4.0, "eta": 0.5},
         wanted={"trials": ("eta",)},
     ),
-    "calibrate_steps": Case(
-        accounting.calibrate_steps,
-        {"epsilon": 2.0, "delta": 2.0**-10, "noise_multiplier": 4.0, "sample_rate": 0.125},
-    ),
-    "calibrate_sample_rate": Case(
-        accounting.calibrate_sample_rate,
-        {"epsilon": 2.0, "delta": 2.0**-10, "noise_multiplier": 4.0, "steps": 2},
-    ),
     "PLDAccountant": Case(
         lambda count, delta, epsilon: (
             PLDAccountant().compose(GaussianEvent(4.0), count).epsilon(delta),
@@ -391,7 +383,7 @@ CASES = {
         lambda **k: settings.RunSettings(arm="fedavg", profile="smoke", **k).as_dict(),
         {
             **{"hospitals": 5, "seed": 3, "rounds": 4, "train_stride": 16, "test_stride": 4},
-            **{"threads": 2, "concurrent": 1, "scope": "federated", "evaluate_on": "test"},
+            **{"threads": 2, "scope": "federated", "evaluate_on": "test"},
             **{"precision": "float32"},
         },
         optional=("seed",),

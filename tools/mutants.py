@@ -93,7 +93,9 @@ def write_record(faults: list[Fault], found: dict[str, dict[str, Any]]) -> None:
     """In the list's order, whole or not at all."""
     part = RECORD.with_suffix(".part")
     kept = [found[fault.id] for fault in faults if fault.id in found]
-    part.write_text(json.dumps({"faults": kept}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    part.write_text(
+        json.dumps({"faults": kept}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     os.replace(part, RECORD)
 
 
@@ -127,7 +129,7 @@ class _NoShrinking:
 
 
 def _git(*words: str) -> str:
-    return subprocess.check_output(["git", "-C", str(ROOT), *words], text=True)
+    return subprocess.check_output(["git", "-C", str(ROOT), *words], encoding="utf-8")
 
 
 def _commit() -> str:

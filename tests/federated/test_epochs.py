@@ -73,7 +73,7 @@ def test_arms_that_are_compared_train_equally_long(profile):
         lengths = {
             run.local.epochs * run.rounds
             for arm in ARMS.values()
-            if arm.model == model
+            if arm.model == model and arm.trainer != "logistic"  # solved to the end, no length
             for run in [compose(arm, PROFILES[profile], hospitals=10, seed=0)]
         }
         assert len(lengths) == 1, model

@@ -94,7 +94,7 @@ def test_a_wrong_engine_is_found_and_the_reason_kept(monkeypatch):
 def test_an_engine_that_fails_in_a_step_is_left_for_good(monkeypatch):
     x, y = records()
     run = DPSGDRun(SETTINGS, nn.Linear(3, 3), cross_entropy, x, y, **PLACE)
-    assert run.choice.engine.name == "bookkeeping"
+    assert run._choice.engine.name == "bookkeeping"
     calls = []
 
     def failing(self, batch):
