@@ -1,6 +1,6 @@
 """Choose features and settings of the second-order steps on images a program drew: free of ε.
 
-python tools/settings_from_drawn_images.py       # about 10 minutes on 2 cores
+python tools/settings_from_drawn_images.py       # 37 minutes, beside a training run on 2 cores
 
 Every trial trains on 9,560 drawn images and is scored on 3,200 others, with the noise that 10
 hospitals need for ε = 6 (``repro.federated.shared.second_order``; here pooled, continuous noise,

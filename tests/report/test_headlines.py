@@ -60,6 +60,21 @@ def test_a_headline_says_which_relation_which_images_and_how_sure(tmp_path):
     assert f"(exchanged: ε = 13 / 13.5): {100 * finals[0]:.2f} ± 0.40" in given.found[3].text
 
 
+def test_beside_it_stands_what_needed_no_private_image_to_be_chosen(tmp_path):
+    store, free = RunStore(tmp_path), "drawn-newton-eps6"
+    for hospitals in (10, 20):
+        store.save(run(hospitals, 0))
+    assert "no setting" not in answer(Sources.of(tmp_path, profile="quick"), []).short[2]
+    for hospitals in (10, 20):
+        store.save(run(hospitals, 0, free))
+    given = answer(Sources.of(tmp_path, profile="quick"), [])
+    reached = " / ".join(f"{100 * run(k, 0, free).final_accuracy:.2f}" for k in (10, 20))
+    assert given.short[2].endswith(
+        f" With no setting chosen on private images, a choice no ε covers: {reached} %."
+    )
+    assert given.found[3].text.endswith(f"There was none for {ARMS[free].family.sentence}.")
+
+
 def test_the_headlines_own_numbers():
     """The issue's: 0.45 points at 92.4 % of 3,421 images."""
     assert 100 * binomial_error(0.924, 3421) == pytest.approx(0.453, abs=5e-4)

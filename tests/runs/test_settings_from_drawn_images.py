@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from repro.models.turned_filters import DrawnChoiceRings
 from repro.runs.arms import ARMS, EPSILONS
@@ -73,11 +75,26 @@ def test_the_tool_trains_as_the_arms_do(tool):
     labels = torch.arange(8).repeat(400)
     centres = torch.randn(8, 40, generator=stream)
     records = centres[labels] + 0.7 * torch.randn(3200, 40, generator=stream)
-    records = torch.nn.functional.normalize(records, dim=1)
+    records = F.normalize(records, dim=1)
     setting = tool.Setting(rate=400.0)
     for epsilon, low, high in ((6.0, 0.9, 1.0), (0.01, 0.0, 0.6)):
         predicted = tool.train(records, labels, setting, epsilon, seed=0)(records)
         assert low <= (predicted == labels).float().mean() <= high
+
+
+def test_one_training_is_that_of_the_page(tool, monkeypatch):
+    """``examples/private_second_order.py``, which is held to the arms: the same noise, the same
+    predictions; the coalition's factor is all that the tool adds."""
+    page = runpy.run_path(str(ROOT / "examples/private_second_order.py"))
+    monkeypatch.setattr(tool, "COALITION", 1.0)
+    stream = torch.Generator().manual_seed(1)
+    labels = torch.arange(8).repeat(100)
+    records = torch.randn(8, 40, generator=stream)[labels]
+    records = F.normalize(records + 2 * torch.randn(800, 40, generator=stream), dim=1)
+    setting = tool.Setting(800.0, 0.25, page["MOMENTS"], page["MEAN"], page["CLIP"], page["STEPS"])
+    mine = tool.train(records, labels, setting, 6.0, seed=3)(records)
+    assert torch.equal(mine, page["train"](records, labels, 8, 6.0, 800.0, 3)(records))
+    assert 0.3 < (mine == labels).float().mean() < 0.99  # neither all right nor all wrong
 
 
 def test_a_small_search_takes_the_better_of_two(tool, capsys):
