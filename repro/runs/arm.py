@@ -19,6 +19,7 @@ PLAIN, PLAIN_SECURE, PRIVATE_CLEAR, PRIVATE = CONFIGURATIONS
 
 # Where only some arms are shown; Tables 1b, 3 and 6 have every arm that they apply to.
 Place = Literal[
+    "front",  # a row of README's table: method, ε, accuracy and what privacy cost, in few words
     "answer",  # a row of the answer's table and of its chart, Figure 10
     "bounds",  # a row of Table 1 that the paper has not
     "curves",  # a curve against round: Figures 3 and 4

