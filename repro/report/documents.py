@@ -1,7 +1,7 @@
-"""The generated parts of README.md and REPRODUCE.md.
+"""The generated parts of README.md, RESULTS.md and REPRODUCE.md.
 
 A part stands between ``<!-- generated:NAME -->`` and ``<!-- end -->``; what is between is
-replaced, everything else is left as it is. So no number in either file is ever typed.
+replaced, everything else is left as it is. So no number in any of them is ever typed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from repro.report.answer import answer
 from repro.report.claims import PAPER_RESULTS
 from repro.report.content import CHART
 from repro.report.expected import load_expected
+from repro.report.front import front_table
 from repro.report.methods import profile_columns
 from repro.report.rows import table_of_rows
 from repro.report.sections import ablation_sections, item_sections
@@ -24,12 +25,12 @@ from repro.report.table import markdown
 from repro.report.text import first_screen
 from repro.report.verdicts import judge, verdict_table
 
-DOCUMENTS = ("README.md", "REPRODUCE.md")
+DOCUMENTS = ("README.md", "RESULTS.md", "REPRODUCE.md")
 PART = re.compile(r"(<!-- generated:([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def update_documents(sources: Sources, root: Path | None = None) -> list[Path]:
-    """Refresh both documents in ``root`` (the repository's by default) from ``sources``."""
+    """Refresh the documents in ``root`` (the repository's by default) from ``sources``."""
     root = PAPER_RESULTS.parent if root is None else root
     paths = [root / name for name in DOCUMENTS]
     for path in paths:
@@ -54,12 +55,27 @@ def refreshed(text: str, sources: Sources) -> str:
     return PART.sub(replace, text)
 
 
+def _front(sources: Sources) -> str:
+    """README's first screen: three lines to repeat, the chart, a row for each of the answers."""
+    lines = answer(sources, judge(sources)).short
+    return "\n\n".join(
+        [
+            "\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)),
+            f"![The answer in one chart]({_chart(sources)})",
+            markdown(front_table(sources), heading=False),
+        ]
+    )
+
+
 def _answer(sources: Sources) -> str:
     given = answer(sources, judge(sources))
+    return "\n\n".join([f"**{given.scope}**", *first_screen(given, _chart(sources), level=2)])
+
+
+def _chart(sources: Sources) -> str:
     chart = (sources.out / "figures" / f"{CHART}.svg").resolve()
     inside = chart.is_relative_to(PAPER_RESULTS.parent)
-    shown = chart.relative_to(PAPER_RESULTS.parent).as_posix() if inside else f"figures/{CHART}.svg"
-    return "\n\n".join([f"**{given.scope}**", *first_screen(given, shown, level=3)])
+    return chart.relative_to(PAPER_RESULTS.parent).as_posix() if inside else f"figures/{CHART}.svg"
 
 
 def _profiles(sources: Sources) -> str:
@@ -82,6 +98,7 @@ def _expected(sources: Sources) -> str:
 
 
 PARTS: dict[str, Callable[[Sources], str]] = {
+    "front": _front,
     "answer": _answer,
     "profiles": _profiles,
     "items": item_sections,

@@ -15,16 +15,6 @@ def judged_images(record: RunRecord) -> int:
     return sum(map(sum, record.confusion))
 
 
-def error_of_test_set(evidence: Evidence, arm: str) -> str:
-    """``0.45 / 0.45 points (3,421 test images)``: one for each number of hospitals that was run."""
-    finals = {k: evidence.final(arm, k) for k in evidence.hospital_counts}
-    images = {judged_images(run) for k in finals for run in evidence.runs(arm, k)}
-    errors = [
-        f"{100 * binomial_error(final.mean, min(images)):.2f}" for final in finals.values() if final
-    ]
-    return f"{' / '.join(errors)} points ({_span(images)} test images)" if errors else ""
-
-
 def widest_test_error(records: list[RunRecord]) -> str:
     """The smallest and the largest binomial error of the runs' accuracies; "" without a run."""
     if not records:

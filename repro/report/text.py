@@ -39,7 +39,7 @@ def as_markdown(content: Content) -> str:
 
 
 def first_screen(given: Answer, chart: str, level: int = 2) -> list[str]:
-    """The answer from the three lines to how sure we are, as README.md has it too."""
+    """The answer from the three lines to how sure we are, as RESULTS.md has it too."""
     mark = "#" * level
     return [
         f"{mark} In three lines",
