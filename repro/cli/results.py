@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--update-docs",
             action="store_true",
-            help="also refresh the generated parts of README.md, RESULTS.md and REPRODUCE.md",
+            help="also refresh the generated parts of README.md, RESULTS.md, REPRODUCE.md, …",
         )
     parser.add_argument(
         "--out", default=DEFAULT_OUT, metavar="DIR", help=f"where to draw (default {DEFAULT_OUT})"

@@ -1,4 +1,4 @@
-"""The generated parts of README.md, RESULTS.md and REPRODUCE.md.
+"""The generated parts of the repository's documents.
 
 A part stands between ``<!-- generated:NAME -->`` and ``<!-- end -->``; what is between is
 replaced, everything else is left as it is. So no number in any of them is ever typed.
@@ -19,13 +19,13 @@ from repro.report.expected import load_expected
 from repro.report.front import front_table
 from repro.report.methods import profile_columns
 from repro.report.rows import table_of_rows
-from repro.report.sections import ablation_sections, item_sections
+from repro.report.sections import ablation_sections, item_table
 from repro.report.sources import Sources
 from repro.report.table import markdown
 from repro.report.text import first_screen
 from repro.report.verdicts import judge, verdict_table
 
-DOCUMENTS = ("README.md", "RESULTS.md", "REPRODUCE.md")
+DOCUMENTS = ("README.md", "RESULTS.md", "REPRODUCE.md", "ABLATIONS.md", "docs/profiles.md")
 PART = re.compile(r"(<!-- generated:([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -101,7 +101,7 @@ PARTS: dict[str, Callable[[Sources], str]] = {
     "front": _front,
     "answer": _answer,
     "profiles": _profiles,
-    "items": item_sections,
+    "items": item_table,
     "ablations": ablation_sections,
     "verdicts": _verdicts,
     "expected": _expected,

@@ -1,7 +1,7 @@
-"""REPRODUCE.md's sections: one for each table and figure, and one for each ablation.
+"""What REPRODUCE.md and ABLATIONS.md say of each table, figure and ablation.
 
-Each says the command, the cost, what to expect and where the drawn files are; a table's or
-figure's gives its verdicts, an ablation's what was measured, where it was run.
+REPRODUCE.md has a row for a table or figure: what it shows, its command, its cost, what was
+expected, what came of it. ABLATIONS.md has a section for an ablation, with what was measured.
 """
 
 from __future__ import annotations
@@ -15,50 +15,72 @@ from typing import Any
 from repro.ablations import NAMES, about, get_ablation
 from repro.report.claims import PAPER_RESULTS
 from repro.report.items import ITEMS, Item
+from repro.report.judged import ablation_judged, item_judged
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
+from repro.report.table import Column, Table, markdown
 from repro.report.verdicts import Verdict, judge
 
 ROOT = PAPER_RESULTS.parent  # of the repository, where the documents lie
 ENDINGS = (".md", ".svg")  # what a reader opens first; the other formats lie beside it
 
 
-def item_sections(sources: Sources) -> str:
+def item_table(sources: Sources) -> str:
     verdicts = judge(sources)
-    return "\n\n".join(_item(item, sources, verdicts) for item in ITEMS)
+    rows = [_item(item, sources, verdicts) for item in ITEMS]
+    columns = (
+        ("what", "what"),
+        ("Command", "command"),
+        ("Cost and hardware", "cost and hardware"),
+        ("Expected", "expected"),
+        ("verdict", "claims settled"),
+        ("judged", "as expected?"),
+    )
+    caption = sources.evidence.dataset_caption
+    labelled = [Column(key, label) for key, label in columns]
+    return markdown(Table("items", "", labelled, rows, caption), heading=False)
 
 
 def ablation_sections(sources: Sources) -> str:
-    return "\n\n".join(_ablation(name, sources) for name in NAMES)
-
-
-def _item(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
-    files = sources.out / item.folder
-    return _section(
-        f"{item.label}: {item.title}",
-        item.about(),
-        {
-            "Drawn": links(sources.out, list(files.glob(f"{item.name}*"))),
-            "Verdict": _verdict(item, sources, verdicts),
-        },
+    folder = sources.find("ablations") or sources.out / "ablations"
+    measured = {name: _read(folder / f"{name}.json") for name in NAMES}
+    captions = Counter(table["caption"] for table in measured.values() if table)
+    common = captions.most_common(1)[0][0] if captions else ""
+    said = f"Accuracy (%) of the last round. Unless said otherwise: {common}\n\n" if common else ""
+    return said + "\n\n".join(
+        _ablation(name, sources, folder, table, common) for name, table in measured.items()
     )
 
 
-def _ablation(name: str, sources: Sources) -> str:
-    folder = sources.find("ablations") or sources.out / "ablations"
+def _item(item: Item, sources: Sources, verdicts: list[Verdict]) -> dict[str, str]:
+    files = list((sources.out / item.folder).glob(f"{item.name}*"))
+    said = {key: _code(text) for key, text in item.about().items()}
+    return {
+        "what": f"**{item.label}: {item.title}**: {links(sources.out, files)}",
+        "verdict": _verdict(item, sources, verdicts),
+        "judged": item_judged(item.name, sources),
+    } | said
+
+
+def _ablation(
+    name: str, sources: Sources, folder: Path, table: dict[str, Any] | None, common: str
+) -> str:
     found = [path for ending in ENDINGS if (path := folder / f"{name}{ending}").exists()]
-    said = about(name) | {
-        "Drawn": links(sources.out, found),
-        "Measured": _measured(folder / f"{name}.json"),
-    }
-    return _section(f"Ablation {name}", {"Question": get_ablation(name).question}, said)
+    parts = {"Question": get_ablation(name).question} | about(name)
+    parts["Drawn"] = links(sources.out, found)
+    parts["Measured"] = _measured(table, common)
+    if table:
+        parts["As expected?"] = ablation_judged(name, table["data"]["variants"]) + "."
+    lines = [f"- **{_ended(key)}** {_code(text)}" for key, text in parts.items()]
+    return "\n".join([f"### Ablation {name}", "", *lines])
 
 
-def _section(heading: str, *parts: dict[str, str]) -> str:
-    lines = [f"### {heading}", ""]
-    for part in parts:
-        lines += [f"- **{key}.** {text.replace('``', '`')}" for key, text in part.items()]
-    return "\n".join(lines)
+def _ended(key: str) -> str:
+    return key if key.endswith("?") else f"{key}."
+
+
+def _code(text: str) -> str:
+    return text.replace("``", "`")
 
 
 def links(out: Path, paths: list[Path]) -> str:
@@ -77,21 +99,22 @@ def links(out: Path, paths: list[Path]) -> str:
 def _verdict(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
     settled = {claim.id for claim in sources.claims.of_kind(*item.settles)}
     counts = Counter(v.verdict for v in verdicts if v.claim in settled)
-    if not counts:
-        return "It shows; it settles no claim by itself."
-    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) + "."
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "–"
 
 
-def _measured(path: Path) -> str:
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _measured(table: dict[str, Any] | None, common: str) -> str:
     """Accuracy of every variant, by series, from an ablation's JSON; or that it was not run."""
-    if not path.exists():
+    if table is None:
         return "not run here yet."
-    table = json.loads(path.read_text(encoding="utf-8"))
     series: dict[str, list[str]] = {}
     for variant in table["data"]["variants"]:
         series.setdefault(variant["series"], []).append(_variant(variant))
     lines = [f"  - {name}: {'; '.join(shown)}" for name, shown in series.items()]
-    return "\n".join([f"accuracy (%) of the last round. {table['caption']}", *lines])
+    return "\n".join(["" if table["caption"] == common else table["caption"], *lines])
 
 
 def _variant(variant: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 ``smoke`` proves the plumbing, ``quick`` draws every table and figure on a laptop, ``overnight``
 trains a narrower network for a real length on a CPU, ``paper`` is the setting of arXiv
-2412.00687. What a profile changes is exactly the fields below; REPRODUCE.md prints them as one
+2412.00687. What a profile changes is exactly the fields below; docs/profiles.md prints them as one
 table. Private and other arms of a profile always train equally long.
 
 DP-SGD's settings were chosen on validation images; docs/settings-search.md lists every trial.
@@ -250,7 +250,7 @@ def _newton(profile: Profile, epsilon: float, model: str = "random-filters") -> 
 
 
 def profile_table() -> list[dict[str, Any]]:
-    """One row per field that differs, one column per profile (for REPRODUCE.md)."""
+    """One row per field that differs, one column per profile (for docs/profiles.md)."""
     groups: dict[str, dict[str, Profile]] = {
         "": PROFILES,
         ", of scattering arms": {n: for_model(p, "scattering") for n, p in PROFILES.items()},

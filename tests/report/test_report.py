@@ -17,7 +17,8 @@ from repro.report.claims import PAPER_RESULTS, load_claims
 from repro.report.content import CHART, SHOWN_FIGURES, ablation_summary
 from repro.report.documents import DOCUMENTS, refreshed, update_documents
 from repro.report.items import FIGURES, ITEMS
-from repro.report.sections import ablation_sections, item_sections, links
+from repro.report.judged import NOT_JUDGED, ablation_judged, judgements, means_of
+from repro.report.sections import ablation_sections, item_table, links
 from repro.report.sources import Sources
 from repro.report.verdicts import judge
 from repro.runs import RunStore
@@ -239,6 +240,7 @@ def test_every_table_and_figure_explains_itself():
 
 
 def test_documents_keep_their_words_and_get_their_numbers(sources, tmp_path):
+    (tmp_path / "docs").mkdir()
     for name in DOCUMENTS:
         (tmp_path / name).write_text(
             "before\n<!-- generated:answer -->\nold\n<!-- end -->\nafter\n"
@@ -248,20 +250,33 @@ def test_documents_keep_their_words_and_get_their_numbers(sources, tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n<!-- generated:answer -->\n**Quick profile")
     assert "\nold\n" not in text
-    assert "### Figure 9: DPResNet" in text
+    assert "**Figure 9: DPResNet**" in text
     assert refreshed(text, sources) == text
 
 
 def test_sections_say_where_their_files_are_and_what_was_not_run(sources):
     """Outside the repository files are named, inside it they are linked."""
-    items, ablations = item_sections(sources), ablation_sections(sources)
-    assert items.count("\n- **Drawn.** `OUT/") == len(ITEMS)
+    items, ablations = item_table(sources), ablation_sections(sources)
+    assert items.count("**: `OUT/") == items.count(f"| {NOT_JUDGED} |") == len(ITEMS)
     assert "`OUT/tables/table1.md`" in items
     assert "`OUT/figures/recall.svg`" in items
     assert ablations.count("### Ablation ") == len(NAMES)
     assert ablations.count("- **Measured.** not run here yet.") == len(NAMES)
     inside = PAPER_RESULTS / "tables" / "table1.md"
     assert links(PAPER_RESULTS, [inside]) == "[table1.md](paper_results/tables/table1.md)."
+
+
+def test_a_judgement_is_of_the_records_that_were_read():
+    """Each ablation's on record, and every item's: when a record moves on, judge it again."""
+    assert set(judgements("item")) == {item.name for item in ITEMS}
+    files = sorted((PAPER_RESULTS / "ablations").glob("*.json"))
+    assert files
+    for path in files:
+        variants = json.loads(path.read_text())["data"]["variants"]
+        assert judgements("ablation")[path.stem].means == means_of(variants), path.stem
+        moved = [variants[0] | {"mean": variants[0]["mean"] + 1e-4}, *variants[1:]]
+        assert ablation_judged(path.stem, variants) != NOT_JUDGED
+        assert ablation_judged(path.stem, moved) == NOT_JUDGED
 
 
 def test_the_repositorys_documents_have_only_known_parts(sources):
