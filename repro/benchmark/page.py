@@ -135,7 +135,7 @@ def _differences(
     head = (
         "### What the best method has over each other one, points of accuracy\n\n"
         "Over the same seeds (paired Student test, p adjusted by Holm for all pairs of the cell) "
-        "and, where scores are kept, over the same test images. The other pairs are in benchmark.json."
+        "and, where scores are kept, over the same test images. All pairs are in benchmark.json."
         "\n\n| place | ε | best | over | seeds: mean [95 %], p | images: mean [95 %], p |\n"
         "|---|---:|---|---|---|---|\n"
     )
