@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from repro.accounting import PrivacyEvent, compose_epsilon
+from repro.accounting import Bound, PrivacyEvent, compose_epsilon
 from repro.accounting.checks import ADD_REMOVE, RECORD
 from repro.benchmark.measures import confusion_of, mean_auc
 from repro.data import Dataset
@@ -72,8 +72,8 @@ def result_of(
 ) -> dict[str, Any]:
     """Train and test ``entry`` once, or read the result of having done so from ``out``.
 
-    A result: seed, epsilon (the accountant's), events, confusion, auc, seconds. Scores of the test
-    images lie beside it. Raises InputError for what ``entry`` gives that is not what it should be.
+    A result: seed, epsilon and by which accountant, events, confusion, auc, seconds. Scores of the
+    test images lie beside it. Raises InputError for what ``entry`` gives that is not as it should.
     """
     path = _place(entry, data, out, epsilon, seed)
     if path.exists():
@@ -96,13 +96,14 @@ def result_of(
     except Exception as problem:  # whatever somebody's file may do
         said = f"{type(problem).__name__}: {problem}"
         raise InputError("method", entry.name, f"one that fits, but {said}") from problem
-    spent = epsilon_of(entry, events, epsilon, delta)
+    spent = _spent(entry, events, epsilon, delta)
     wanted = (len(data.test), data.num_classes)
     if given.shape != wanted or not np.isfinite(given).all():
         raise InputError("scores", given.shape, f"finite, of shape {wanted}")
     result = {
         "seed": seed,
-        "epsilon": spent,
+        "epsilon": spent.epsilon,
+        "accountant": spent.accountant,
         "events": [[event.as_dict(), int(count)] for event, count in events.items()],
         "confusion": confusion_of(given, data.test.labels).tolist(),
         "auc": mean_auc(given, data.test.labels),
@@ -114,17 +115,14 @@ def result_of(
     return result
 
 
-def epsilon_of(
-    entry: Entry, events: Mapping[PrivacyEvent, int], epsilon: float, delta: float
-) -> float:
-    """The accountant's ε of ``events``; InputError where there are none or they exceed it."""
+def _spent(entry: Entry, events: Mapping[PrivacyEvent, int], epsilon: float, delta: float) -> Bound:
+    """What ``events`` amount to; InputError where there are none or they exceed ``epsilon``."""
     if not events or not all(isinstance(event, PrivacyEvent) for event in events):
         raise InputError("events", list(events), "what was released, as {PrivacyEvent: count}")
-    spent = compose_epsilon(events, ADD_REMOVE, RECORD, delta).epsilon
-    if not spent <= epsilon * _ROUNDING:
-        raise InputError(
-            f"events of {entry.name}", f"ε = {spent:.6g}", f"at most the {epsilon:g} asked for"
-        )
+    spent = compose_epsilon(events, ADD_REMOVE, RECORD, delta)
+    if not spent.epsilon <= epsilon * _ROUNDING:
+        found = f"ε = {spent.epsilon:.6g}"
+        raise InputError(f"events of {entry.name}", found, f"at most the {epsilon:g} asked for")
     return spent
 
 

@@ -30,8 +30,9 @@ def right(
     """Share of every image's labels that is predicted: 0 or 1 where it has one class."""
     if labels.ndim == 2:
         found: np.ndarray = ((scores > 0) == (labels == 1)).mean(axis=1)
-        return found
-    return (scores.argmax(axis=1) == labels).astype(np.float64)
+    else:
+        found = (scores.argmax(axis=1) == labels).astype(np.float64)
+    return found
 
 
 def confusion_of(

@@ -67,7 +67,7 @@ class Whitened(nn.Module):
     def sources(self) -> tuple[Any, ...]:
         """Whatever else the features depend on: for the cache's key."""
         model = self._raw[0]
-        others = getattr(model, "sources", tuple)()
+        others: tuple[Any, ...] = getattr(model, "sources", tuple)()
         return (model, ring_sources(), *others, *([leaves] if self._drawn == "leaves" else []))
 
     def prepare(self) -> None:
