@@ -24,7 +24,7 @@ FLOORS = (
     ("federated",),
     ("ablations", "audit", "forensics"),
     ("report",),
-    ("bench",),
+    ("bench", "benchmark"),
     ("cli",),
     ("__main__",),
 )

@@ -27,7 +27,12 @@ from repro.version import __version__
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-GOES_ON = ("run", "reproduce", "ablate")  # finished work is kept, and the rest taken up again
+GOES_ON = (
+    "run",
+    "reproduce",
+    "ablate",
+    "benchmark",
+)  # finished work is kept, and the rest taken up again
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("repro.cli.run", "train one arm: ARM × hospitals × seed (resumes if it was killed)"),
@@ -56,6 +61,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "execute Flower before and after the mended noise, beside our code",
     ),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
+    "benchmark": (
+        "repro.cli.benchmark",
+        "data set × ε × place × method, paired: a benchmark that others can enter",
+    ),
     "bench": ("repro.cli.bench", "measure speed and memory beside a peer, in one run"),
 }
 
@@ -140,7 +149,7 @@ def _refusal(problem: OSError, *, goes_on: bool) -> str:
 def _check_ranks(name: str) -> None:
     """Under ``torchrun`` every rank gets the command; these would all write the same files."""
     ranks = os.environ.get("WORLD_SIZE", "1")
-    if name in ("reproduce", "ablate") and ranks != "1":
+    if name in ("reproduce", "ablate", "benchmark") and ranks != "1":
         if os.environ.get("RANK", "0") != "0":
             raise SystemExit(EXIT_BAD_INPUT)
         raise InputError(

@@ -1,5 +1,7 @@
 """What MedMNIST says about its data sets: classes, channels, split sizes, md5, address.
 
+Every 2D set in each of the sizes that it is published in, with one label an image or several.
+
 BloodMNIST's entry is written out here, so the paper's main job needs no ``medmnist``.
 Every other entry is read from MedMNIST's own table when it is asked for.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,19 @@ from repro.errors import InputError, MissingDependency
 
 SPLITS = ("train", "val", "test")
 SIDE = 28  # pixels; MedMNIST's standard size
-# MedMNIST tasks in which an image has exactly one label.
+SIDES = (SIDE, 64, 128, 224)  # the sizes of MedMNIST+ (version 3)
+# MedMNIST tasks: an image has exactly one of the labels, or any number of them.
 _SINGLE_LABEL = ("multi-class", "binary-class", "ordinal-regression")
+_MULTI_LABEL = "multi-label, binary-class"
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One MedMNIST data set of 28×28 images with one label each.
+    """One MedMNIST data set in one size.
 
     ``sizes`` holds the number of images of train, val and test; ``md5`` is the official file's.
+    side: of the square images, pixels, one of ``SIDES``. multi_label: may an image have none or
+    several of the labels at once, as in ChestMNIST? Then ``class_names`` names the labels.
     """
 
     name: str
@@ -34,6 +40,8 @@ class CatalogEntry:
     sizes: tuple[int, int, int]
     md5: str
     url: str
+    side: int = SIDE
+    multi_label: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -63,21 +71,21 @@ BLOODMNIST = CatalogEntry(
 
 
 def catalog_entry(name: str = "bloodmnist") -> CatalogEntry:
-    """The entry called ``name`` (MedMNIST's lower-case flag, e.g. ``"pathmnist"``).
+    """The entry called ``name`` (MedMNIST's lower-case flag, e.g. ``"pathmnist"``), 28 px.
 
-    Raises InputError for an unknown name, a 3D set and a multi-label set, each named, and
-    MissingDependency where another set than BloodMNIST is asked for without ``medmnist``.
+    Raises InputError for an unknown name and a 3D set, and MissingDependency where another set
+    than BloodMNIST is asked for without ``medmnist``.
     """
     if name == BLOODMNIST.name:
         return BLOODMNIST
     table = _medmnist_table(name)
     if name not in table:
         usable = ", ".join(key for key, row in table.items() if _refusal(key, row) is None)
-        raise InputError("dataset", name, f"one of MedMNIST's 2D single-label sets: {usable}")
+        raise InputError("dataset", name, f"one of MedMNIST's 2D sets: {usable}")
     row = table[name]
     refusal = _refusal(name, row)
     if refusal is not None:
-        raise InputError("dataset", name, f"a 2D set with one label per image, but {refusal}")
+        raise InputError("dataset", name, f"a 2D set for classification, but {refusal}")
     return CatalogEntry(
         name=name,
         title=row["python_class"],
@@ -86,14 +94,40 @@ def catalog_entry(name: str = "bloodmnist") -> CatalogEntry:
         sizes=tuple(int(row["n_samples"][split]) for split in SPLITS),  # type: ignore[arg-type]
         md5=row["MD5"],
         url=row["url"],
+        multi_label=row["task"] == _MULTI_LABEL,
     )
+
+
+def entry_of_side(entry: CatalogEntry, side: int) -> CatalogEntry:
+    """The same set in images of ``side`` pixels, one of ``SIDES``.
+
+    md5 and url are empty where MedMNIST's table is not there to say them (BloodMNIST without
+    ``medmnist``): a file is then not recognised as the official one.
+    """
+    if side == entry.side:
+        return entry
+    try:
+        row = _medmnist_table(entry.name)[entry.name]
+    except MissingDependency:
+        row = {}
+    return replace(entry, side=side, md5=row.get(f"MD5_{side}", ""), url=row.get(f"url_{side}", ""))
+
+
+def flat_sets() -> tuple[str, ...]:
+    """MedMNIST's flags of all its 2D sets, BloodMNIST first; that one alone without its table."""
+    try:
+        table = _medmnist_table("medmnist")
+    except MissingDependency:
+        return (BLOODMNIST.name,)
+    usable = [name for name, row in table.items() if _refusal(name, row) is None]
+    return tuple(sorted(usable, key=lambda name: name != BLOODMNIST.name))
 
 
 def _refusal(name: str, row: dict[str, Any]) -> str | None:
     """Why a set of MedMNIST's table cannot be used, or None."""
     if name.endswith("3d"):
         return f"{row['python_class']} holds 3D volumes"
-    if row["task"] not in _SINGLE_LABEL:
+    if row["task"] not in (*_SINGLE_LABEL, _MULTI_LABEL):
         return f"{row['python_class']} is {row['task']}"
     return None
 

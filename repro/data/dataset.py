@@ -17,10 +17,11 @@ Origin = Literal["official", "rebuilt", "file", "synthetic"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Records of one split: ``images`` (N, 28, 28, C) uint8, ``labels`` (N,) int64."""
+    """Records of one split: ``images`` (N, S, S, C) uint8, ``labels`` (N,) int64: the class; or
+    (N, L) of 0 and 1, where an image may have none or several of L labels."""
 
-    images: UInt8[np.ndarray, "records 28 28 channels"]
-    labels: Int64[np.ndarray, " records"]
+    images: UInt8[np.ndarray, "records side side channels"]
+    labels: Int64[np.ndarray, "records ..."]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,6 +53,11 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Do images have any number of labels, instead of one class each?"""
+        return self.train.labels.ndim == 2
 
     @property
     def official(self) -> bool:

@@ -23,7 +23,7 @@ COPIES = (
     "the ε of an image that is stored more than once is the sum over its copies, of their holders' "
     "ε, not the ε stated for one record; whether there is one is not said, for no ε covers that"
 )
-Images = UInt8[np.ndarray, "records 28 28 channels"]
+Images = UInt8[np.ndarray, "records side side channels"]
 Place = tuple[str, int]  # split, position in it
 
 
@@ -71,7 +71,7 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
     several = [found for found in places.values() if len(found) > 1]
     splits = [{name for name, _ in found} for found in several]
     labels = [
-        {int(getattr(dataset, name).labels[position]) for name, position in found}
+        {getattr(dataset, name).labels[position].tobytes() for name, position in found}
         for found in several
     ]
     return Duplicates(
@@ -87,7 +87,7 @@ def shared_images(
 ) -> SharedImages:
     """What hospitals hold in common.
 
-    images (N, 28, 28, C): of the train split; holders: hospital → positions of its records.
+    images (N, S, S, C): of the train split; holders: hospital → positions of its records.
     """
     keys = hashes(images)
     held: dict[bytes, list[int]] = defaultdict(list)

@@ -49,7 +49,7 @@ class HospitalRecords:
 
 
 def partition(
-    labels: Int64[np.ndarray, " records"],
+    labels: Int64[np.ndarray, "records ..."],
     hospitals: int,
     scheme: str = "authors",
     *,
@@ -60,7 +60,8 @@ def partition(
 ) -> list[HospitalRecords]:
     """Share out the train split; every record is in exactly one place.
 
-    labels: (N,) int64, in stored order; hospitals: 1 to N // 2.
+    labels: (N,) int64, in stored order, or (N, L), of which schemes but "dirichlet" read the
+        number of records alone; hospitals: 1 to N // 2.
     seed: of the shuffles and of the train/validation splits (the authors' sizes have their own).
     alpha: Dirichlet concentration (> 0, small is skewed); exponent: Zipf's s (≥ 0, 0 is equal).
     validation_fraction: in [0, 1); a hospital of n records trains on ⌊(1 - fraction)·n⌋ of
@@ -68,7 +69,7 @@ def partition(
     Each hospital has at least two records. Raises InputError naming the bad argument.
     """
     check_partition(hospitals, scheme, seed, alpha, exponent, validation_fraction)
-    labels = _check_labels(labels)
+    labels = _check_labels(labels, scheme)
     hospitals = _check_hospitals(len(labels), hospitals)
     alpha, exponent = float(alpha), float(exponent)
     root = RootSeed.from_user(seed)
@@ -104,8 +105,10 @@ def check_partition(
     check_fraction("validation_fraction", validation_fraction, zero=True)
 
 
-def _check_labels(labels: np.ndarray) -> Indices:
+def _check_labels(labels: np.ndarray, scheme: str) -> Indices:
     found = np.asarray(labels)
+    if found.ndim == 2 and scheme != "dirichlet":
+        found = found[:, 0]
     if found.ndim != 1 or found.dtype.kind not in "iu":
         given = f"{found.shape} of {found.dtype}"
         raise InputError("labels", given, "one integer for each record, (N,)")
@@ -152,8 +155,10 @@ def zipf_sizes(count: int, hospitals: int, exponent: float) -> list[int]:
     return [SMALLEST + n for n in _apportion(count - SMALLEST * hospitals, weights)]
 
 
-def label_counts(labels: Int64[np.ndarray, " records"], num_classes: int) -> list[int]:
-    """Records per class."""
+def label_counts(labels: Int64[np.ndarray, "records ..."], num_classes: int) -> list[int]:
+    """Records per class; per label, where a record may have several ((N, L) of 0 and 1)."""
+    if labels.ndim == 2:
+        return [int(n) for n in labels.sum(axis=0)]
     return [int(n) for n in np.bincount(labels, minlength=num_classes)]
 
 

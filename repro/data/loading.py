@@ -27,7 +27,8 @@ def load_dataset(data: str | os.PathLike[str] = "auto", name: str = "bloodmnist"
     """Load a MedMNIST data set.
 
     data: ``"auto"`` (see the module), ``"synthetic"``, or the path of an ``.npz`` file with
-        MedMNIST's arrays; name: MedMNIST's flag of any 2D set with one label per image.
+        MedMNIST's arrays; name: MedMNIST's flag of any 2D set. A named file may have images of
+        any of MedMNIST's sizes (28, 64, 128, 224 px); what is downloaded has 28.
     A file whose md5 is not the official one works, and its ``source`` says what it is.
     Raises InputError for an unknown set, a bad file, a cached file with a wrong md5, and where
     there is neither a file nor a stand-in (which exists for BloodMNIST only).
@@ -60,11 +61,11 @@ def _named_file(entry: CatalogEntry, path: str | os.PathLike[str], field: str) -
 
 
 def _from_file(entry: CatalogEntry, file: Path, field: str) -> Dataset:
-    md5, splits = read_npz(file, entry, field)
+    md5, entry, splits = read_npz(file, entry, field)
     origin: Origin = "file"
     if md5 == entry.md5:
         origin = "official"
-    elif md5 == REBUILT_MD5 and entry is BLOODMNIST:
+    elif md5 == REBUILT_MD5 and entry == BLOODMNIST:
         origin = "rebuilt"
     return Dataset(
         name=entry.name,

@@ -102,7 +102,7 @@ def _ledger(
         aggregation="secure" if settings.secagg is not None else "plain",
         clip_norm=claims.clip_norm,
         seed_source=seed.source,
-        views=shared_views(settings.shared.colluders) if settings.shared else None,
+        views=shared_views(settings.shared.colluders, len(weights)) if settings.shared else None,
     )
 
 
@@ -131,7 +131,10 @@ def _shared_trainer(
             rounds=settings.rounds,
             seed=seed,
         )
-    assert settings.secagg is not None
+    if settings.secagg is None and (len(weights) > 1 or settings.shared.colluders):
+        raise InputError(
+            "secagg", None, "secure aggregation, in which hospitals share noise, or one place alone"
+        )
     if settings.second_order is not None:
         return SecondOrderTrainer(
             settings.record_privacy,

@@ -61,7 +61,10 @@ def class_count(train: Split, test: Split, known: int | None = None) -> int:
     """The data set's own number of classes, whether or not each of them occurs.
 
     known: None where nobody says; then classes are numbered from 0 and the largest occurs.
+    Where an image may have several labels, their number.
     """
+    if train.labels.ndim == 2:  # one column a label
+        return int(train.labels.shape[1])
     seen = int(max(train.labels.max(), test.labels.max())) + 1
     if known is not None and known < seen:
         raise InputError("labels", seen - 1, f"below {known}, the data set's number of classes")

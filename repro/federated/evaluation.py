@@ -19,9 +19,11 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    loss: float  # mean cross-entropy, nats
-    accuracy: float  # fraction right
-    confusion: Int[Tensor, "classes classes"]  # row: true class, column: predicted class
+    loss: float  # mean cross-entropy, nats; of several labels an image, their sum
+    accuracy: float  # fraction of images right; of images' labels where there are several
+    # Row: true class, column: predicted class. Where an image may have several labels, (2, 2): is
+    # the label there, is it predicted, added up over labels.
+    confusion: Int[Tensor, "classes classes"]
     logits: Float[Tensor, "images outputs"]  # on the CPU, in the split's order
 
 
@@ -54,15 +56,22 @@ def evaluate(
     was_training = model.training
     model.eval()
     found: dict[int, tuple[float, Tensor]] = {}
-    mine = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    cells = 2 if data.labels.ndim == 2 else num_classes
+    mine = torch.zeros(cells, cells, dtype=torch.int64)
     for start in range(ranks.rank * BATCH, len(data), ranks.size * BATCH):
         part = slice(start, start + BATCH)
         logits, labels = model(data.inputs(part)), data.labels[part]
-        loss = float(F.cross_entropy(logits, labels, reduction="sum"))
+        if labels.ndim == 2:  # a label is predicted from probability 1/2 on
+            loss = float(
+                F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
+            )
+            labels, predicted = labels.flatten(), (logits > 0).long().flatten()
+        else:
+            loss = float(F.cross_entropy(logits, labels, reduction="sum"))
+            predicted = torch.nan_to_num(logits, nan=0.0).argmax(1)
         found[start] = loss, logits.cpu()
-        predicted = torch.nan_to_num(logits, nan=0.0).argmax(1)
-        cells = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
-        mine += cells.cpu().view(num_classes, num_classes)
+        counted = torch.bincount(labels * cells + predicted, minlength=cells**2)
+        mine += counted.cpu().view(cells, cells)
     model.train(was_training)
     everybody: dict[int, tuple[float, Tensor]] = {}
     confusion = torch.zeros_like(mine)
@@ -73,7 +82,7 @@ def evaluate(
     right = int(confusion.diagonal().sum())
     return Evaluation(
         loss=sum(loss for loss, _ in in_order) / len(data),
-        accuracy=right / len(data),
+        accuracy=right / int(confusion.sum()),
         confusion=confusion,
         logits=torch.cat([logits for _, logits in in_order]),
     )

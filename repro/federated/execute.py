@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from repro.data import Dataset, Split
+from repro.data import BLOODMNIST, Dataset, Split
 from repro.errors import InputError
 from repro.federated.assembly import compose_parts
 from repro.federated.checkpoint import NAME as CHECKPOINT
@@ -94,6 +94,7 @@ def execute(
             ranks=ranks,
             features=store.root / "features",
             num_classes=dataset.num_classes,
+            drawn="cells" if dataset.name == BLOODMNIST.name else "leaves",
         )
         federation.data = dataset.fingerprint if settings.private else None
         new_run(federation.seed)
@@ -109,7 +110,8 @@ def execute(
         )
         if ranks.first:
             kept = state.scores if settings.evaluate_on == "test" else None
-            store.save(record, None if kept is None else kept.numpy())
+            logits = None if kept is None else kept.numpy()
+            store.save(record, logits, labels=dataset.multi_label)
             forget_seed(folder)
         ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record
@@ -190,15 +192,25 @@ def assemble(
     ranks: Ranks,
     features: Path | None = None,
     num_classes: int | None = None,
+    drawn: str = "cells",
 ) -> Federation:
     """The federation that ``settings`` describe, on ``device`` (None: CUDA if there is any).
 
     features: where fixed features are kept between runs; None: nowhere.
     num_classes: of the data set; None: as many as its labels show.
+    drawn: which drawn images features are whitened by, a name in ``repro.federated.whitening``.
+    Raises InputError for images with several labels each, unless the steps are joint.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = data["train"], judged_on(settings, data)
     num_classes = class_count(train, test, num_classes)
+    if train.labels.ndim == 2 and settings.shared is None:
+        raise InputError(
+            "dataset",
+            f"{num_classes} labels an image",
+            f"one label an image for {settings.arm}: of the arms only those whose noise is shared "
+            "in one sum train on several",
+        )
     model = build_model(
         settings.model,
         in_channels=train.images.shape[-1],
@@ -206,7 +218,7 @@ def assemble(
         seed=seed,
     )
     if isinstance(model, RawFeatures):
-        model = Whitened(model, train.images.shape[-1])
+        model = Whitened(model, train.images.shape[-1], drawn)
     labelled = _labeller(model, where)
     if isinstance(model, FixedFeatures) and settings.precision != "float32":
         raise InputError("precision", settings.precision, "float32 for a model of fixed features")

@@ -18,12 +18,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from repro.federated.images import LabelledImages, normalise
 from repro.files import exclusive, writable_folder
 from repro.typing import Float, Int, Shaped
 
+SIDE = 28  # pixels: larger images are averaged down to it
 BATCH = 64  # images at once: fixed, so that the same images give the same bits on any machine part
 
 
@@ -40,7 +42,7 @@ class FixedFeatures(Protocol):
 
 @dataclass(frozen=True)
 class LabelledFeatures(LabelledImages):
-    """images: (N, F) float32, already what the trained part takes; labels: (N,) int64."""
+    """images: (N, F) float32, already what the trained part takes; labels: as of the images."""
 
     images: Shaped[Tensor, "n f"]
 
@@ -48,7 +50,7 @@ class LabelledFeatures(LabelledImages):
     def of(
         cls, features: np.ndarray, labels: np.ndarray, device: torch.device | str
     ) -> LabelledFeatures:
-        """From (N, F) float32, on CPU not copied (``take`` copies), and (N,) integers."""
+        """From (N, F) float32, on CPU not copied (``take`` copies), and (N,) or (N, L) integers."""
         tensor = torch.from_numpy(np.asarray(features, dtype=np.float32))
         return cls(tensor.to(device), torch.from_numpy(labels.astype(np.int64)).to(device))
 
@@ -65,6 +67,8 @@ def fixed_features(
 ) -> np.ndarray:
     """(N, H, W, C) uint8 -> (N, F) float32, from ``folder`` where they were computed before.
 
+    Of images larger than 28 px the features are those of their 28 px averages: what the filters
+    see is then as large a part of the image at any size, and so are time and memory.
     folder: created when missing; None: compute, keep nothing. A second process that asks for the
     same features waits for the first. On CPU whatever the run's device, so all runs share them.
     """
@@ -95,6 +99,14 @@ def _digest(model: FixedFeatures, images: np.ndarray) -> str:
     return f"{name}-{state.hexdigest()[:10]}"
 
 
+def reduced(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c s t"]:
+    """Square images of more than ``SIDE`` pixels averaged down to it, each pixel the mean of the
+    area it covers; smaller ones as they are."""
+    if images.shape[-1] <= SIDE:
+        return images
+    return F.interpolate(images, size=(SIDE, SIDE), mode="area")
+
+
 @torch.no_grad()
 def _compute(model: FixedFeatures, images: np.ndarray) -> np.ndarray:
     """In batches of fixed size, one thread each: threads change the time and no bit.
@@ -110,7 +122,7 @@ def _compute(model: FixedFeatures, images: np.ndarray) -> np.ndarray:
         own = images[start : start + BATCH]
         full = np.zeros((BATCH, *images.shape[1:]), images.dtype)
         full[: len(own)] = own
-        batch = normalise(torch.from_numpy(full).permute(0, 3, 1, 2))
+        batch = reduced(normalise(torch.from_numpy(full).permute(0, 3, 1, 2)))
         return model.features(batch)[: len(own)]
 
     before = torch.get_num_threads()

@@ -17,16 +17,16 @@ from repro.typing import Float, Int, Shaped
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """images: (N, C, H, W) uint8; labels: (N,) int64; both on one device."""
+    """images: (N, C, H, W) uint8; labels: (N,) int64, or (N, L) of 0 and 1; both on one device."""
 
     images: Shaped[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
+    labels: Int[Tensor, "n ..."]
 
     @classmethod
     def from_arrays(
         cls, images: np.ndarray, labels: np.ndarray, device: torch.device | str = "cpu"
     ) -> LabelledImages:
-        """From (N, H, W, C) uint8 and (N,) integers.
+        """From (N, H, W, C) uint8 and (N,) or (N, L) integers.
 
         The permuted view *is* channels-last, the layout convolutions are fastest in.
         """

@@ -2,9 +2,10 @@
 
 Features of a fixed network differ a thousandfold in scale and go together. A private gradient
 method then spends its noise budget on the few directions that vary most. Dividing by what varies
-among *synthetic* blood cells (``repro.data.synthetic``) evens out most of it, before any private
-image is touched; what is left, the private second moments of
-``repro.federated.shared.second_order`` do.
+among *drawn* images evens out most of it, before any private image is touched; what is left, the
+private second moments of ``repro.federated.shared.second_order`` do. For BloodMNIST blood cells are
+drawn (``repro.data.synthetic``); for every other data set images of nothing in particular
+(``repro.data.leaves``), so that nothing is assumed of its classes or of what it shows.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.data import leaves
 from repro.data.synthetic import synthetic_split
+from repro.errors import InputError
 from repro.federated.images import normalise
 from repro.typing import Float
 
 STREAM = 77  # of the synthetic images: another one than any data set's
-IMAGES = 500  # of each class
+IMAGES = 500  # of each of the drawn cells' eight classes; eight times as many of the others
+DRAWN = ("cells", "leaves")
 CLIP = 12.0  # deviations a raw feature may lie from its synthetic mean
 RIDGE = 0.01  # added to every variance, in squared deviations: directions nothing varies in
 _BATCH = 64
@@ -42,14 +46,18 @@ class RawFeatures(Protocol):
 
 
 class Whitened(nn.Module):
-    """``features``: the model's, standardised, on the synthetic images' leading principal axes.
+    """``features``: the model's, standardised, on the drawn images' leading principal axes.
 
     Every feature vector has length 1. (B, C, N, N) in [−1, 1] -> (B, ``whitened_features``).
-    channels: of the images the model takes. The synthetic images are drawn at the first call.
+    channels: of the images the model takes, 1 or 3. drawn: one of ``DRAWN``; the images are drawn
+    at the first call.
     """
 
-    def __init__(self, model: RawFeatures, channels: int) -> None:
+    def __init__(self, model: RawFeatures, channels: int, drawn: str = "cells") -> None:
+        if drawn not in DRAWN:
+            raise InputError("drawn", drawn, "one of " + ", ".join(DRAWN))
         super().__init__()
+        self._drawn = drawn
         self._raw = [model]  # in a list, so that it is no submodule
         self.head = model.head
         self._channels = channels
@@ -59,7 +67,8 @@ class Whitened(nn.Module):
     def sources(self) -> tuple[Any, ...]:
         """Whatever else the features depend on: for the cache's key."""
         model = self._raw[0]
-        return (model, ring_sources(), *getattr(model, "sources", tuple)())
+        others: tuple[Any, ...] = getattr(model, "sources", tuple)()
+        return (model, ring_sources(), *others, *([leaves] if self._drawn == "leaves" else []))
 
     def prepare(self) -> None:
         """Draw the images and fit, on all cores; otherwise the first batch does it."""
@@ -71,14 +80,17 @@ class Whitened(nn.Module):
         return F.normalize(_standard(self._raw[0].features(images), mean, deviation) @ axes, dim=1)
 
     def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, deviation (both (R,)) and whitening axes (R, F) among the synthetic images."""
+        """Mean, deviation (both (R,)) and whitening axes (R, F) among the drawn images."""
         with self._lock:
             if self._fitted is None:
                 self._fitted = self._fit()
         return self._fitted
 
     def _fit(self) -> tuple[Tensor, Tensor, Tensor]:
-        drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
+        if self._drawn == "cells":
+            drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
+        else:
+            drawn = leaves.drawn_leaves(IMAGES * 8, stream=STREAM)
         if self._channels == 1:
             drawn = drawn.mean(axis=-1, keepdims=True).astype(np.uint8)
 

@@ -21,6 +21,7 @@ from repro.runs.settings import (
 )
 
 MAX_HOSPITALS = 1_000_000
+SHARED_TRAINERS = ("shared-dpsgd", "shared-newton", "newton")  # all hospitals' steps are joint
 
 
 def compose(
@@ -35,10 +36,13 @@ def compose(
     """The settings of one run of ``arm`` at ``profile``.
 
     precision: what ``precision_of`` gave for it on this machine.
+    One hospital of an arm whose hospitals share the noise of a secure sum is one trusted place
+    with all the images: it adds all of the noise, and there is nobody to aggregate with.
     """
     _check(hospitals, seed, rounds)
     profile = for_model(profile, arm.model, arm.scope, arm.trainer, arm.epsilon)
-    secure = arm.aggregator == "secure"
+    one_place = hospitals == 1 and arm.trainer in SHARED_TRAINERS
+    secure = arm.aggregator == "secure" and not one_place
     update = None
     if arm.mechanism != "identity":
         update = UpdatePrivacy(noise=arm.noise)
@@ -66,6 +70,8 @@ def compose(
         shared = SharedNoise(protocol_every=profile.protocol_every)
     elif arm.trainer in ("shared-newton", "newton"):
         shared = SharedNoise(precision="double")
+    if shared is not None and one_place:
+        shared = replace(shared, colluders=0, drop_outs=0)
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,

@@ -57,11 +57,14 @@ class RunStore:
         except InputError:
             return None  # whoever asks for this run makes it again
 
-    def save(self, record: RunRecord, logits: np.ndarray | None = None) -> Path:
-        """logits: (test images, classes) of the last round, kept beside the record."""
+    def save(
+        self, record: RunRecord, logits: np.ndarray | None = None, *, labels: bool = False
+    ) -> Path:
+        """logits: (test images, classes) of the last round, kept beside the record; labels: as of
+        ``scores.pack``."""
         folder = self.folder(record.run_id)
         if logits is not None:  # first, so that a record on disk is a run that lacks nothing
-            write_whole(folder / scores.NAME, scores.pack(logits))
+            write_whole(folder / scores.NAME, scores.pack(logits, labels=labels))
         path = folder / "record.json"
         write_whole(path, json.dumps(record.as_dict(), indent=1, allow_nan=True) + "\n")
         return path

@@ -25,9 +25,8 @@ def test_built_in_entry_agrees_with_medmnist(published):
     assert tuple(sum(counts) for counts in CLASS_COUNTS.values()) == BLOODMNIST.sizes
 
 
-def test_every_2d_single_label_set_is_usable_and_no_other(published):
+def test_every_2d_set_is_usable_and_no_other(published):
     refused = {
-        "chestmnist",
         "organmnist3d",
         "nodulemnist3d",
         "adrenalmnist3d",
@@ -43,11 +42,14 @@ def test_every_2d_single_label_set_is_usable_and_no_other(published):
         assert (entry.md5, entry.num_classes) == (row["MD5"], len(row["label"]))
         assert (entry.channels, entry.title) == (row["n_channels"], row["python_class"])
         assert entry.sizes == tuple(row["n_samples"].values())
+        assert entry.multi_label == (name == "chestmnist")
+        large = catalog.entry_of_side(entry, 224)
+        assert (large.side, large.md5, large.url) == (224, row["MD5_224"], row["url_224"])
+    assert set(catalog.flat_sets()) == set(published) - refused
+    assert catalog.flat_sets()[0] == "bloodmnist"
 
 
 def test_refusals_say_why():
-    with pytest.raises(InputError, match="ChestMNIST is multi-label"):
-        catalog_entry("chestmnist")
     with pytest.raises(InputError, match="OrganMNIST3D holds 3D volumes"):
         catalog_entry("organmnist3d")
     with pytest.raises(InputError, match=r"'bloodmist'.*bloodmnist"):
@@ -57,5 +59,7 @@ def test_refusals_say_why():
 def test_without_medmnist_bloodmnist_works_and_others_say_what_to_install(monkeypatch):
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None)
     assert catalog_entry("bloodmnist") is BLOODMNIST
+    assert catalog.flat_sets() == ("bloodmnist",)
+    assert catalog.entry_of_side(BLOODMNIST, 64).md5 == ""
     with pytest.raises(MissingDependency, match="pip install"):
         catalog_entry("pathmnist")

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from repro.data import BLOODMNIST, load_dataset, loading
+from repro.data import BLOODMNIST, label_counts, load_dataset, loading, partition
 from repro.data.download import DownloadFailed
 from repro.errors import InputError
 from tests.data.files import save, small_arrays
@@ -203,3 +203,30 @@ def test_loading_imports_neither_torch_nor_medmnist(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"HOME": str(tmp_path)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_several_labels_an_image_and_another_size(tmp_path):
+    """ChestMNIST at 64 px: (N, 14) of 0 and 1, and nothing else."""
+    pytest.importorskip("medmnist")
+    stream = np.random.default_rng(0)
+    arrays = {
+        f"{split}_{what}": stream.integers(0, top, shape, dtype=np.uint8)
+        for split, count in (("train", 6), ("val", 2), ("test", 3))
+        for what, top, shape in (("images", 256, (count, 64, 64)), ("labels", 2, (count, 14)))
+    }
+    found = load_dataset(save(tmp_path / "chest.npz", arrays), "chestmnist")
+    assert found.multi_label
+    assert (found.train.images.shape, found.num_classes) == ((6, 64, 64, 1), 14)
+    assert np.array_equal(found.test.labels, arrays["test_labels"])
+    assert label_counts(found.train.labels, 14) == arrays["train_labels"].sum(axis=0).tolist()
+    held = partition(found.train.labels, 3)
+    assert sorted(i for one in held for i in one.records) == list(range(6))
+    with pytest.raises(InputError, match="labels"):
+        partition(found.train.labels, 3, "dirichlet")
+    for key, value, said in (
+        ("val_labels", arrays["val_labels"][:, :13], r"\(2, 13\), not \(2, 14\)"),
+        ("test_labels", arrays["test_labels"] + 1, "holds 2, not only 0 to 1"),
+        ("test_images", arrays["test_images"][:, :28, :28], r"\(3, 28, 28\), not \(N, 64, 64, 1\)"),
+    ):
+        with pytest.raises(InputError, match=said):
+            load_dataset(save(tmp_path / "bad.npz", arrays | {key: value}), "chestmnist")

@@ -1,11 +1,15 @@
 """Fixed features: computed once, kept whole, the same bits however many threads compute them."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
+from repro.data.leaves import drawn_leaves
 from repro.data.synthetic import synthetic_split
+from repro.errors import InputError
 from repro.federated import features as module
 from repro.federated import whitening
 from repro.federated.execute import execute
@@ -67,6 +71,40 @@ def test_an_images_features_do_not_depend_on_how_many_others_there_are(model, im
     everybody = fixed_features(made, images)
     for count in (1, 2, 3, 63, 64, 65, 66, 129):
         assert np.array_equal(fixed_features(made, images[:count]), everybody[:count])
+
+
+def test_large_images_have_the_features_of_their_averages(monkeypatch):
+    """224 px: blocks of eight; 64 px: every pixel's area, as weights say that add up to one."""
+    stream = np.random.default_rng(2)
+    large = torch.from_numpy(stream.integers(0, 256, (2, 3, 224, 224), dtype=np.uint8))
+    blocks = large.double().unflatten(3, (28, 8)).unflatten(2, (28, 8)).mean(dim=(3, 5))
+    torch.testing.assert_close(module.reduced(large.double()), blocks)
+    flat = torch.full((1, 1, 64, 64), 0.25)
+    assert torch.equal(module.reduced(flat), torch.full((1, 1, 28, 28), 0.25))
+    assert module.reduced(small := torch.rand(1, 1, 28, 28)) is small
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    made = Whitened(RandomFilterRings(1), 1, "leaves")
+    even = np.full((3, 112, 112, 1), 90, np.uint8)
+    assert np.allclose(
+        fixed_features(made, even), fixed_features(made, even[:, :28, :28]), atol=1e-5
+    )
+
+
+def test_other_data_are_whitened_by_images_without_cells_or_classes(monkeypatch):
+    """Other axes, of drawn discs; kept features of the one are never taken for the other."""
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    image = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    cells, leaves = (Whitened(RandomFilterRings(), 3, drawn) for drawn in whitening.DRAWN)
+    assert not torch.allclose(cells.features(image), leaves.features(image))
+    pixels = np.zeros((1, 28, 28, 3), np.uint8)
+    assert module._digest(cells, pixels) != module._digest(leaves, pixels)
+    drawn = drawn_leaves(600, stream=5)
+    assert drawn.shape == (600, 28, 28, 3)
+    # Word by word the same on any machine; a chunk more changes nothing before it.
+    assert hashlib.md5(drawn[:2].tobytes()).hexdigest() == "42439761e870250e96d2bad638c3f780"
+    assert np.array_equal(drawn_leaves(1024, stream=5)[:512], drawn[:512])
+    with pytest.raises(InputError, match="drawn"):
+        Whitened(RandomFilterRings(), 3, "flowers")
 
 
 class Scaled:

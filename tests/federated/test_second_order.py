@@ -4,6 +4,7 @@ twin without privacy; its budget, its run."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from torch.nn import functional as F
 from repro.accounting import gaussian_epsilon
 from repro.errors import InputError
 from repro.federated import whitening
+from repro.federated.assembly import compose_parts
 from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
+from repro.federated.parallel.ranks import Ranks
 from repro.federated.shared import second_order
 from repro.federated.shared.exact import ExactSecondOrderTrainer, ExactSum
 from repro.federated.shared.second_order import SecondOrderTrainer
@@ -24,6 +27,9 @@ from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
+from repro.runs.arms import ARMS
+from repro.runs.composition import compose
+from repro.runs.profiles import PROFILES
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
@@ -36,14 +42,15 @@ PRIVACY = RecordPrivacy(
 )
 
 
-def hospitals() -> dict[int, HospitalData]:
-    """Features of very unequal scale and a mean, some longer than 1."""
+def hospitals(*, several: bool = False) -> dict[int, HospitalData]:
+    """Features of very unequal scale and a mean, some longer than 1. several: labels a record."""
     stream = np.random.default_rng(0)
     scale = np.geomspace(0.4, 0.05, FEATURES)
     made = {}
     for one, size in SIZES.items():
         values = 0.3 + stream.normal(size=(size, FEATURES)) * scale
-        labels = stream.integers(0, CLASSES, size)
+        labels = stream.integers(0, 2, (size, CLASSES)) if several else None
+        labels = stream.integers(0, CLASSES, size) if labels is None else labels
         made[one] = HospitalData(one, LabelledFeatures.of(values, labels, "cpu"))
     return made
 
@@ -85,15 +92,17 @@ def noise(sum_, round_number: int) -> np.ndarray:
     return np.sum(shares, axis=0) * sum_.plan.granularity
 
 
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("made_by", [trainer, exact_trainer])
-def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by):
+def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by, several):
     """Records one at a time in float64, autograd for the gradients; only the noise is shared.
 
-    The twin has none, and the floor τ of the private arm.
+    The twin has none, and the floor τ of the private arm. several: labels a record, each against
+    the rest, by the gradient's formula; what is clipped is the record's, of all labels together.
     """
     made, model = made_by(), WhitenedLinear(FEATURES, CLASSES)
     exact = made_by is exact_trainer
-    data = hospitals()
+    data = hospitals(several=several)
     records = torch.cat([data[one].train.images for one in SIZES]).double()
     labels = torch.cat([data[one].train.labels for one in SIZES])
     count = len(records)
@@ -126,9 +135,11 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by):
     for round_number in range(3, ROUNDS + 1):
         total = torch.zeros_like(weight)
         for v, label in zip(inputs, labels, strict=True):
-            (gradient,) = torch.autograd.grad(
-                F.cross_entropy((weight @ v)[None], label[None]), weight
-            )
+            if several:
+                gradient = torch.outer((weight @ v).sigmoid() - label, v).detach()
+            else:
+                loss = F.cross_entropy((weight @ v)[None], label[None])
+                (gradient,) = torch.autograd.grad(loss, weight)
             total += gradient * min(1.0, PRIVACY.clip_norm / float(gradient.norm()))
         total += torch.from_numpy(noise(made._steps.sum, round_number)).view_as(total)
         with torch.no_grad():
@@ -259,3 +270,23 @@ def test_a_run_is_private_and_learns(arm, tmp_path, monkeypatch):
     assert 4.5 < stated["coalition"] < 6
     assert stated["server"] < stated["coalition"]
     assert stated["server"] == stated["public"]
+
+
+def test_without_a_secure_sum_noise_is_shared_with_nobody():
+    """One place alone needs none, and adds all of the noise; of five each would show its own."""
+    alone = compose(ARMS["random-newton-eps6"], PROFILES["smoke"], hospitals=1, seed=0)
+    assert (alone.secagg, alone.shared.colluders, alone.shared.drop_outs) == (None, 0, 0)
+    size = FEATURES * CLASSES
+    made = compose_parts(alone, {0: 200}, SEED, Ranks(), size, CLASSES).trainer
+    multipliers = [one.plan.multiplier(1) for one in (*made._sums.values(), made._steps.sum)]
+    times = [1, 1, alone.rounds - 2]
+    mu = math.sqrt(sum(n / z**2 for n, z in zip(times, multipliers, strict=True)))
+    assert gaussian_epsilon(1 / mu, 1.0, 1, alone.record_privacy.delta) == pytest.approx(
+        6, rel=1e-6
+    )
+    for weights, shared in (
+        (dict.fromkeys(range(5), 40), alone.shared),
+        ({0: 200}, SharedNoise(precision="double")),
+    ):
+        with pytest.raises(InputError, match="secagg"):
+            compose_parts(replace(alone, shared=shared), weights, SEED, Ranks(), size, CLASSES)

@@ -84,7 +84,8 @@ class ExactSecondOrderTrainer(SecondOrderTrainer):
         seed: RootSeed,
     ) -> None:
         # Any graph will do, as no protocol runs: the plan takes the field alone from it.
-        unused = SecAggParameters(neighbours=len(weights) - 1, threshold=len(weights) - 1)
+        others = max(1, len(weights) - 1)
+        unused = SecAggParameters(neighbours=others, threshold=others)
         super().__init__(
             like,
             second,

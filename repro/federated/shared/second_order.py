@@ -58,7 +58,8 @@ class SecondOrderTrainer:
 
     weights: hospital -> its number of training records, public. features, classes: of the model.
     settings: ε, δ of the whole run; clip norm, learning rate and momentum of the steps, which
-    take all records (``expected_batch`` is not read). second: the budget's shares.
+    take all records (``expected_batch`` is not read). second: the budget's shares. secagg: None
+    for one hospital alone, which adds all of the noise.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class SecondOrderTrainer:
         settings: RecordPrivacy,
         second: SecondOrder,
         shared: SharedNoise,
-        secagg: SecAggParameters,
+        secagg: SecAggParameters | None,
         weights: Mapping[int, int],
         *,
         features: int,
@@ -117,7 +118,7 @@ class SecondOrderTrainer:
             colluders=self.shared.colluders,
             drop_outs=self.shared.drop_outs,
             sum_error=sum_error(records, _LENGTH),
-            field_bits=self.secagg.field_bits,
+            field_bits=self.secagg.field_bits if self.secagg else SecAggParameters.field_bits,
         )
         return PrivateSum(plan, self.weights, seed=self.seed, purpose=purpose, secagg=self.secagg)
 

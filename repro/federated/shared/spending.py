@@ -18,8 +18,10 @@ Releases = Mapping[tuple[int, ...], int]  # survivors -> sums
 BROKEN, COALITION, SERVER, MODEL = "broken", "coalition", "server", "model"
 
 
-def shared_views(colluders: int) -> list[View]:
-    """Who may learn what, the weakest assumption first."""
+def shared_views(colluders: int, hospitals: int) -> list[View]:
+    """Who may learn what, the weakest assumption first. Of one hospital nothing is aggregated."""
+    if hospitals == 1:
+        return [View(MODEL, "public model", "the one place with all records adds the noise")]
     shares = "every hospital in a sum adds its share of the noise"
     others = "the other hospitals in a sum add their shares of the noise and keep them secret"
     return [
@@ -62,7 +64,9 @@ def spend_releases(
                 shares[left] = shares.get(left, 0) + count
             return composed(plan, sample_rate, shares)
 
-        views = {BROKEN: seen(everybody, tried=tried), COALITION: seen(plan.colluders)}
+        views = {}
+        if everybody > 1:
+            views = {BROKEN: seen(everybody, tried=tried), COALITION: seen(plan.colluders)}
         ledger.spend(hospital, seen(0), seen=views)
 
 

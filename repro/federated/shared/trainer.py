@@ -45,14 +45,15 @@ class SharedNoiseTrainer:
 
     weights: hospital -> its number of training records, public. dimension: P, the model's size.
     epochs: expected passes over everybody's records a round (public), rounds: of the whole run;
-    the noise is calibrated to ε over all of them, against the planned coalition.
+    the noise is calibrated to ε over all of them, against the planned coalition. secagg: None for
+    one hospital alone, which adds all of the noise.
     """
 
     def __init__(
         self,
         settings: RecordPrivacy,
         shared: SharedNoise,
-        secagg: SecAggParameters,
+        secagg: SecAggParameters | None,
         weights: Mapping[int, int],
         *,
         dimension: int,
@@ -65,7 +66,7 @@ class SharedNoiseTrainer:
         check_count("protocol_every", shared.protocol_every)
         self.settings, self.shared, self.seed = settings, shared, seed
         self.weights = dict(sorted(weights.items()))
-        self.drop_rate = secagg.drop_rate
+        self.drop_rate = secagg.drop_rate if secagg else 0.0
         records = sum(self.weights.values())
         self.sample_rate = min(1.0, settings.expected_batch / records)
         self.steps = max(1, round(epochs / self.sample_rate))
@@ -80,7 +81,7 @@ class SharedNoiseTrainer:
             colluders=shared.colluders,
             drop_outs=shared.drop_outs,
             sum_error=settings.clip_norm * self._sum_error(largest),
-            field_bits=secagg.field_bits,
+            field_bits=secagg.field_bits if secagg else SecAggParameters.field_bits,
         )
         self.sum: Summation = PrivateSum(
             self.plan, self.weights, seed=seed, purpose="gradient", secagg=secagg
@@ -198,7 +199,7 @@ class SharedNoiseTrainer:
             torch.manual_seed(key >> 1)  # dropout masks
             summed, _ = clipped_sum(
                 model,
-                _cross_entropy,
+                cross_entropy,
                 inputs.to(dtype),
                 targets,
                 clipping=Clipping(self.settings.clip_norm, self.settings.clipping),
@@ -281,6 +282,16 @@ def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) 
     return multiplier
 
 
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """One loss a record, (B,)."""
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One loss a record, (B,), nats.
+
+    targets: (B,) classes; or (B, L) of 0 and 1, where a record may have any of L labels: then the
+    sum over labels of each one's against the rest (logistic regression for each label). What one
+    record adds to a sum of gradients is clipped as a whole either way, so which loss it is changes
+    nothing of what a release costs.
+    """
+    if targets.ndim == outputs.ndim:
+        return F.binary_cross_entropy_with_logits(
+            outputs, targets.to(outputs.dtype), reduction="none"
+        ).sum(-1)
     return F.cross_entropy(outputs, targets, reduction="none")
