@@ -15,8 +15,8 @@ are at least ``LEAST_RATE``; without that cut μ would be that of a record drawn
 outcome of probability q^T.
 
 The regret says how much is lost by telling μ alone: the smallest κ with f(α + κ) − κ ≤ G_μ(α) for
-all α (Gomez et al. 2025, arXiv 2503.10945, who take it from Kaissis et al. 2024, arXiv 2406.08918:
-the Δ-divergence). They call a μ with a regret below 0.01 a faithful description.
+all α (Gomez et al. 2025, arXiv 2503.10945, after the Δ-divergence of Kaissis et al. 2024, arXiv
+2406.08918).
 """
 
 from __future__ import annotations
