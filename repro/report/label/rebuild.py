@@ -90,9 +90,9 @@ def _second_order(record: RunRecord, row: dict[str, Any]) -> Counts | None:
     of it, a part in 10⁹, is within the tolerance.
     """
     settings = record.settings
-    second, private = settings.get("second_order"), settings.get("record_privacy")
     if settings["trainer"] != "shared-newton" or settings["secagg"]["drop_rate"] > 0:
         return None
+    second, private = settings["second_order"], settings["record_privacy"]
     shared, steps = settings["shared"], settings["rounds"] - 2  # two statistics come first
     planned = record.hospitals - shared["colluders"] - shared["drop_outs"]
     # A single release of multiplier 1/μ is exactly (ε, δ)-DP; shares of μ² add up (Dong, Roth, Su
