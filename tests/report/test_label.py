@@ -121,6 +121,17 @@ def test_settings_from_drawn_images_are_inside_epsilon(runs):
     assert label_of(drawn)["search"] == {"covered": True, "trials": 0, "epsilon_charged": None}
 
 
+@pytest.mark.parametrize("least", ["coalition", "server", "public"])
+def test_no_view_without_a_bound_is_passed_over(headline, least):
+    rows = [
+        row | {"epsilon_total": math.inf} if row["view"].startswith(least) else row
+        for row in headline.privacy
+    ]
+    label = label_of(changed(headline, privacy=rows))
+    assert label["first"] == ["NOT PRIVATE: ε = ∞. Its ledger states no finite ε."]
+    assert math.isinf(label["privacy_loss"]["privacy_parameters"]["epsilon"])
+
+
 def test_a_refuted_arm_says_so_first(headline):
     audit = audit_of(headline.arm) | {"exceeded": True}
     assert label_of(headline, audit)["first"][-1].startswith("REFUTED")

@@ -16,9 +16,8 @@ from repro.accounting.ledger import UNPROTECTED
 from repro.accounting.ledger.rows import USER_SEED
 from repro.accounting.tradeoff import trade_off
 from repro.errors import InputError
-from repro.report.evidence import data_caption
 from repro.report.honest import search_charge, searched
-from repro.report.images import judged_images
+from repro.report.label import setting
 from repro.report.label.rebuild import Recomputed, recompute
 from repro.report.privacy import exchanged
 from repro.runs.arm import Arm
@@ -54,37 +53,39 @@ def label_of(record: RunRecord, audit: Mapping[str, Any] | None = None) -> dict[
     rows = [row for row in record.privacy if row["unit"] == unit]
     finite = [row for row in rows if math.isfinite(float(row["epsilon_total"]))]
     spent = {id(row): recompute(record, row) for row in finite}
-    stated = _stated(finite)
+    stated = _stated(rows)
     found = spent.get(id(stated)) if stated is not None else None
     views = _views(rows)
     return {
         "label": "privacy label of a run",
         "format": FORMAT,
         "first": _first(record, stated, audit),
-        "basic": _basic(record, arm),
-        "dp_variant": _variant(record, stated),
+        "basic": setting.basic(record, arm),
+        "dp_variant": setting.variant(record, stated),
         "privacy_loss": _loss(record, unit, stated, views),
         "gaussian_dp": None,
         "trade_off": [],
         **_curve(unit, stated, found, pooled=record.settings.get("scope") == "pooled"),
         "views": views,
-        "deployment_model": _deployment(record, views),
-        "implementation": _implementation(record, arm, stated),
+        "deployment_model": setting.deployment(record, views),
+        "implementation": setting.implementation(record, arm, stated),
         "search": _search(record, arm, stated),
         "audit": _audit(record, audit),
         "threat_model": _threats(record, stated),
         "accountant": _accountant(record, stated, found),
-        "seed": _seed(record),
-        "secure_aggregation": _secagg(record),
+        "seed": setting.seed(record),
+        "secure_aggregation": setting.secagg(record),
         "warnings": list(dict.fromkeys(w for row in rows for w in row.get("warnings", ()))),
     }
 
 
 def _stated(rows: list[Row]) -> Row | None:
     """The row that speaks for the run: of several views the largest ε, as everywhere else; without
-    the view in which what the arm rests on has failed. (``runs.guarantees.total_epsilon``.)"""
+    the view in which what the arm rests on has failed. (``runs.guarantees.total_epsilon``.)
+    None where that is ∞."""
     counted = [row for row in rows if row["relation"] != REPLACE and row["view"] != UNPROTECTED]
-    return max(counted, key=lambda row: float(row["epsilon_total"]), default=None)
+    largest = max(counted, key=lambda row: float(row["epsilon_total"]), default=None)
+    return largest if largest and math.isfinite(float(largest["epsilon_total"])) else None
 
 
 def _first(record: RunRecord, stated: Row | None, audit: Mapping[str, Any] | None) -> list[str]:
@@ -104,52 +105,10 @@ def _first(record: RunRecord, stated: Row | None, audit: Mapping[str, Any] | Non
 
 
 def _why_not(record: RunRecord) -> str:
-    notes = [row.get("note", "") for row in record.privacy]
     if not ARMS[record.arm].private:
         clipped = " Updates are clipped, which alone protects nobody." if record.privacy else ""
         return f"No noise is added anywhere in this run.{clipped}"
-    return next((f"{note}." for note in notes if note), "Its record holds no ledger.")
-
-
-def _basic(record: RunRecord, arm: Arm) -> dict[str, Any]:
-    return {
-        "name": record.run_id,
-        "description": f"{arm.name}: {arm.description}",
-        "intended_use": "research: reproduction of arXiv 2412.00687; no medical device",
-        "data_product_type": "Machine learning model",
-        "data_product_sector": "Healthcare",
-        "data": data_caption(record.dataset),
-        "hospitals": record.hospitals,
-        "profile": record.profile,
-        "trained": record.finished[:10],
-    }
-
-
-def _variant(record: RunRecord, stated: Row | None) -> dict[str, Any]:
-    shown = "every hospital's validation images, which are private"
-    if record.settings.get("evaluate_on", "test") == "test":
-        shown = "test images, which no hospital holds"
-    in_clear = list(stated["public"]) if stated else []
-    in_clear += ["all settings", f"accuracy and loss of every round on {shown}"]
-    if record.diagnostics:
-        in_clear.append("exact counts in the record: " + ", ".join(sorted(record.diagnostics)))
-    if record.dataset.get("duplicates"):
-        in_clear.append("how many images are stored more than once")
-    return {
-        "variant_name": "Approximate DP" if stated else "none",
-        "data_domain": f"labelled images of {record.hospitals} hospitals, "
-        f"{len(record.confusion)} classes",
-        "unprotected_quantities": in_clear,
-        "number_of_classes": len(record.confusion),
-        "number_of_test_images": judged_images(record),
-        "outside_data": _outside(ARMS[record.arm]),
-    }
-
-
-def _outside(arm: Arm) -> str:
-    if arm.package is not None:
-        return "weights trained on ImageNet, taken as public"
-    return "none: no image from outside the hospitals was used"
+    return "Its ledger states no finite ε." if record.privacy else "Its record holds no ledger."
 
 
 def _loss(
@@ -235,51 +194,6 @@ def _by_group(row: Row) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _deployment(record: RunRecord, views: list[dict[str, Any]]) -> dict[str, Any]:
-    pooled = record.settings.get("scope") == "pooled"
-    return {
-        "model_name": "Central" if pooled else "Federated",
-        "actors": [view["view"] for view in views],
-        "trust_assumptions": "one place holds all images and is trusted with them"
-        if pooled
-        else "hospitals follow the protocol with their own images; each view says what else",
-        "release_type": "One release",
-        "data_source_type": "Static",
-        "access_type": "Non-interactive",
-    }
-
-
-def _implementation(record: RunRecord, arm: Arm, stated: Row | None) -> dict[str, Any]:
-    settings = record.settings
-    private = settings.get("record_privacy") or settings.get("update_privacy") or {}
-    second = settings.get("second_order")
-    steps = {
-        "rounds": record.rounds,
-        "steps": stated["steps"] if stated else None,
-        "sample_rate": (stated["sample_rate"] or 1.0) if stated else None,
-        "noise_multiplier": stated["noise_multiplier"] if stated else None,
-        "clip_norm": private.get("clip_norm"),
-        "budget_shares": {k: second[k] for k in ("mean_share", "moments_share")}
-        if second and stated
-        else None,
-    }
-    tuned = "settings were chosen on private images" if arm.tuned else "no setting was tuned"
-    return {
-        "preprocessing_and_hyperparameter_tuning": f"{tuned}; see search" if arm.private else tuned,
-        "mechanisms": stated["mechanism"] if stated else "none",
-        **steps,
-        "composition": "adaptive, over all steps and rounds; over hospitals the maximum, as they "
-        "hold different records"
-        if stated
-        else "none",
-        "post_processing": "everything after the noise" if stated else "none",
-        "utility": {
-            "accuracy": record.final_accuracy,
-            "test_images": judged_images(record),
-        },
-    }
-
-
 def _search(record: RunRecord, arm: Arm, stated: Row | None) -> dict[str, Any] | None:
     """Is the choice of settings inside ε?"""
     if stated is None:
@@ -341,31 +255,4 @@ def _accountant(
         "version": record.code,
         "epsilon_recomputed": None if found is None else found.epsilon,
         "recomputed_by_version": __version__,
-    }
-
-
-def _seed(record: RunRecord) -> dict[str, Any]:
-    public = record.seed_source == USER_SEED
-    return {
-        "source": record.seed_source,
-        "public": public,
-        "seed": record.seed if public else None,
-        "repeatable": public,
-    }
-
-
-def _secagg(record: RunRecord) -> dict[str, Any] | None:
-    settings = record.settings.get("secagg")
-    if settings is None:
-        return None
-    shared = record.settings.get("shared") or {}
-    done = record.secagg or {}
-    return {
-        **{key: settings[key] for key in ("neighbours", "threshold")},
-        "field_bits": settings.get("field_bits", 31),
-        "colluders_planned": shared.get("colluders"),
-        "drop_outs_planned": shared.get("drop_outs"),
-        "rounds": done.get("rounds"),
-        "rounds_failed": done.get("failed"),
-        "protocol_every": shared.get("protocol_every", 1),
     }
