@@ -74,10 +74,10 @@ def compose_epsilon(
     """
     checks.one_of("accountant", accountant, CHOICES)
     relation, delta = checks.relation(relation), checks.delta(delta)
-    leaves = _leaves(counts)
+    leaves = elementary(counts)
     if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
         return NO_BOUND
-    if accountant == BEST and (mu := _gaussian_mu(leaves, relation)) is not None:
+    if accountant == BEST and (mu := gaussian_mu(leaves, relation)) is not None:
         epsilon = epsilon_of_mu(mu, delta)
         return Bound(epsilon, GAUSSIAN, None, {GAUSSIAN: epsilon})
     found: dict[str, float] = {}
@@ -108,10 +108,10 @@ def lower_epsilon(
     exactly as under Poisson sampling at the same rate.
     """
     relation, delta = checks.relation(relation), checks.delta(delta)
-    leaves = _leaves(counts)
+    leaves = elementary(counts)
     if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
         return math.inf
-    if (mu := _gaussian_mu(leaves, relation)) is not None:
+    if (mu := gaussian_mu(leaves, relation)) is not None:
         return epsilon_of_mu(mu, delta) * (1 - 1e-9)
     if any(isinstance(leaf, FixedBatchGaussianEvent) for leaf in leaves):
         leaves = _as_poisson(leaves)
@@ -137,7 +137,7 @@ def _as_poisson(leaves: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:
     return found
 
 
-def _leaves(counts: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:
+def elementary(counts: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:
     """The elementary events that did happen, each with its count."""
     leaves: dict[PrivacyEvent, int] = {}
     for event, times in counts.items():
@@ -147,7 +147,7 @@ def _leaves(counts: Mapping[PrivacyEvent, int]) -> dict[PrivacyEvent, int]:
     return leaves
 
 
-def _gaussian_mu(leaves: Mapping[PrivacyEvent, int], relation: str) -> float | None:
+def gaussian_mu(leaves: Mapping[PrivacyEvent, int], relation: str) -> float | None:
     """μ of the composition if all is unsampled Gaussian noise, else None.
 
     A sample rate of 1 is no sampling: such a step is a plain Gaussian release.

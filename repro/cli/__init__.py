@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "table": ("repro.cli.results", "draw one table from the run store"),
     "figure": ("repro.cli.results", "draw one figure from the run store"),
     "report": ("repro.cli.results", "write the report (HTML and Markdown) from the run store"),
+    "label": ("repro.cli.label", "the privacy label of one run: what its ε says and rests on"),
     "ablate": ("repro.cli.ablate", "run one ablation and draw its figure or table"),
     "epsilon": ("repro.cli.accounting", "ε of Poisson-subsampled Gaussian steps (DP-SGD)"),
     "rdp": ("repro.cli.accounting", "Rényi divergence of one subsampled Gaussian step"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from repro.accounting import (
     GaussianEvent,
@@ -32,6 +33,7 @@ from repro.runs.arms import (
 )
 from repro.runs.guarantees import promise, protected_unit
 from repro.runs.profiles import NEWTON_SEARCH, PROFILES, SCATTERING_SEARCH
+from repro.runs.record import RunRecord
 
 LENGTHS = "ablations/training-length"  # the side file that holds the longer runs
 
@@ -138,25 +140,37 @@ def charged(evidence: Evidence) -> str:
     Each of so many trials on average spends what one run of the arm does, at its worst hospital.
     """
     arms = honest_arms()
-    searched = (
-        (next(arm for arm in arms if arm.family == SCATTERING), SCATTERING_SEARCH),
-        (next(arm for arm in arms if arm.trainer == "shared-newton"), NEWTON_SEARCH),
+    both = (
+        next(arm for arm in arms if arm.family == SCATTERING),
+        next(arm for arm in arms if arm.trainer == "shared-newton"),
     )
-    costs = [_charged(evidence, *search) for search in searched]
+    first = evidence.hospital_counts[0]
+    costs = [search_charge(arm, evidence.runs(arm.name, first)) for arm in both]
     if not all(costs):
         return ""
     return f"; random stopping would charge ε = {' and '.join(f'{cost:.1f}' for cost in costs)}"
 
 
-def _charged(evidence: Evidence, arm: Arm, trials: int) -> float:
-    """ε of the best of ``trials`` runs of ``arm`` on average; 0 where it was not run."""
+def searched(arm: Arm) -> int | None:
+    """How many trials on private images chose the arm's settings, about; None where not counted."""
+    if not arm.tuned:
+        return None
+    if arm.trainer == "shared-newton":
+        return NEWTON_SEARCH
+    return SCATTERING_SEARCH if arm.family == SCATTERING and arm.private else None
+
+
+def search_charge(arm: Arm, runs: Iterable[RunRecord]) -> float:
+    """ε of the best of ``searched(arm)`` runs of ``arm`` on average; 0 where it was not run."""
+    trials = searched(arm)
+    assert trials is not None, arm.name
     if arm.trainer == "shared-newton":  # one Gaussian release that is exactly (ε, δ)-DP
         assert arm.epsilon is not None
         sigma = gaussian_sigma(arm.epsilon, 1.0, 1, arm.delta)
         return search_epsilon({GaussianEvent(sigma): 1}, arm.delta, trials)
     steps = {
         (row["noise_multiplier"], row["sample_rate"], row["steps"], row["delta"])
-        for run in evidence.runs(arm.name, evidence.hospital_counts[0])
+        for run in runs
         for row in run.privacy
         if (row["unit"], row["relation"]) == ("record", "add_remove") and "steps" in row
     }

@@ -28,7 +28,13 @@ from repro.accounting import (
 )
 from repro.accounting.gaussian import epsilon_of_mu, log_delta_of_mu
 from repro.accounting.pld import accounts_for
-from repro.accounting.pld.accountant import _delta, _epsilon
+from repro.accounting.pld.accountant import (
+    _delta,
+    _Direction,
+    _epsilon,
+    _largest_added,
+    _parts,
+)
 from repro.accounting.pld.compose import convolve, fast_length
 from repro.accounting.pld.grid import connect_dots
 from repro.accounting.pld.plan import for_delta
@@ -302,3 +308,17 @@ def test_fast_length(least):
     found = fast_length(least)
     assert least <= found <= max(8, 1.5 * least)
     assert found & (found - 1) == 0 or found % 3 == 0
+
+
+def test_adding_a_rarely_drawn_record_is_bounded_where_no_grid_can():
+    """Its losses all lie at their top, 50·log(1/(1 − q)) = 1.36, and removing decides: 80.5."""
+    step = PoissonSampledGaussianEvent(0.2099534830990031, 0.02677264170675591)
+    accountant = PLDAccountant().compose(step, 50)
+    found = accountant.epsilon(1e-5)
+    assert accountant.lower_epsilon(1e-5) <= found <= 80.6
+    assert accountant.delta(found) <= 1.1e-5
+    # Elsewhere a grid's bound from below comes close to it, and not above.
+    few = _Direction(_parts(((0.5, 0.5, 5),), 0.0), 1e-9, adding=True)
+    few.refine()
+    bound = _largest_added(few.parts)
+    assert 0.99 * bound <= few.lower() <= few.epsilon <= bound

@@ -20,7 +20,12 @@ from repro.accounting.checks import ADD_REMOVE, RECORD, Number
 from repro.accounting.curves import check_proved
 from repro.accounting.events import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu, log_delta_of_mu
-from repro.accounting.pld.convert import lower_epsilon, upper_delta, upper_epsilon
+from repro.accounting.pld.convert import (
+    lower_epsilon,
+    upper_delta,
+    upper_deltas,
+    upper_epsilon,
+)
 from repro.accounting.pld.grid import connect_dots, merge
 from repro.accounting.pld.plan import (
     SMALLEST_DELTA,
@@ -32,6 +37,7 @@ from repro.accounting.pld.plan import (
 )
 from repro.accounting.pld.profile import Step
 from repro.errors import InputError
+from repro.typing import Float
 
 _TOLERANCE = 1e-4  # what the grid may add to ε, relative
 _DELTA_TOLERANCE = 1e-3  # to δ, which moves by much more than ε does
@@ -41,6 +47,7 @@ _CLOSE = 0.02  # relative change of ε at which a plan was made with the right o
 _MOST_TURNS = 5
 _FINER = 4  # times finer: the grid of a bound from below
 _SLIP = 1e-3  # and its spacing at most so much of ε, which one step may slip by
+_ANCHORS = 8  # compositions, a direction, that a whole profile is read from
 _MOST_STEPS = 10**12
 _SMALLEST_SIGMA = 1e-4  # e^{1/(2σ²)} and the losses of one step are then beyond any use
 
@@ -119,6 +126,16 @@ class PLDAccountant:
         steps, mu = self._steps()
         return _delta(steps, mu, checks.epsilon(epsilon))
 
+    def profile(self, epsilons: Float[np.ndarray, " epsilons"]) -> Float[np.ndarray, " epsilons"]:
+        """A proved δ at every ε ≥ 0 of ``epsilons`` (m,), rising → (m,), at most 1.
+
+        As ``delta``, but all from a few compositions, each planned for another part of the curve.
+        """
+        steps, mu = self._steps()
+        if steps and _within_reach(steps, mu):
+            return _profile(steps, mu, epsilons)
+        return np.array([_delta(steps, mu, checks.epsilon(one)) for one in epsilons.tolist()])
+
     def _steps(self) -> tuple[_Steps, float]:
         """The sampled steps, and the μ of all unsampled ones together."""
         sampled: dict[tuple[float, float], int] = {}
@@ -181,7 +198,8 @@ class _Direction:
 
     def __init__(self, parts: Parts, delta: float, adding: bool) -> None:
         self.parts, self.delta, self.adding = parts, delta, adding
-        self.epsilon, self.settled = math.inf, False
+        # Where every loss is small and at its top, no grid finds less.
+        self.epsilon, self.settled = _largest_added(parts) if adding else math.inf, False
         self._guess: Guess | None = None
         self._turns = 0
 
@@ -233,6 +251,8 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
         return 1.0
     parts, found = _parts(steps, mu), 0.0
     for adding in (False, True):
+        if adding and epsilon >= _largest_added(parts):
+            continue
         finer, best, settled = 1, math.inf, False
         while not settled:  # every grid's δ is valid; the next tells what the last gave away
             known = max(min(best, 1.0), SMALLEST_DELTA)
@@ -248,6 +268,29 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
             best, finer = min(best, delta), _FINER * finer
         found = max(found, best)
     return found
+
+
+def _profile(
+    steps: _Steps, mu: float, epsilons: Float[np.ndarray, " epsilons"]
+) -> Float[np.ndarray, " epsilons"]:
+    """The larger δ of the two directions at every ε, the smallest that any composition proves."""
+    parts, worst = _parts(steps, mu), np.zeros(len(epsilons))
+    anchors = epsilons[np.linspace(0, len(epsilons) - 1, _ANCHORS).round().astype(int)]
+    for adding in (False, True):
+        best = np.ones(len(epsilons))
+        for anchor in dict.fromkeys(anchors.tolist()):
+            known = max(float(best[np.searchsorted(epsilons, anchor)]), SMALLEST_DELTA)
+            where = for_epsilon(parts, adding, anchor, _DELTA_TOLERANCE, _MOST_POINTS, known)
+            tail = where.tail / sum(count for _, count in parts)
+            h = _spacing(parts, adding, where, min(_FINER * where.needed, _MOST_POINTS), tail)
+            grids = [
+                (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
+            ]
+            best = np.minimum(best, upper_deltas(grids, where, epsilons))
+        if adding:
+            best[epsilons >= _largest_added(parts)] = 0.0
+        worst = np.maximum(worst, best)
+    return worst
 
 
 def _spacing(parts: Parts, adding: bool, where: Plan, points: int, tail: float) -> float:
@@ -268,6 +311,17 @@ def _within_reach(steps: _Steps, mu: float) -> bool:
 def _parts(steps: _Steps, mu: float) -> Parts:
     parts = [(Step(sigma, rate), count) for sigma, rate, count in steps]
     return [*parts, (Step(1 / mu), 1)] if mu else parts
+
+
+def _largest_added(parts: Parts) -> float:
+    """The largest loss of adding a record, rounded up: log(Q/P) ≤ −log(1 − q) at every step.
+
+    P = (1 − q)·Q + …, so P ≥ (1 − q)·Q.
+    """
+    found = sum(
+        -count * math.log1p(-step.rate) if step.rate < 1 else math.inf for step, count in parts
+    )
+    return found * (1 + 1e-12)
 
 
 def _total_variation(parts: Parts) -> float:

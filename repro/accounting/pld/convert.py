@@ -60,6 +60,23 @@ def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) 
     return best
 
 
+def upper_deltas(
+    grids: Sequence[tuple[Grid, int]], where: Plan, epsilons: Float[np.ndarray, " epsilons"]
+) -> Float[np.ndarray, " epsilons"]:
+    """δ at every ε ≥ 0 of ``epsilons`` (m,) → (m,), rounded up, at most 1, by one composition.
+
+    Close to the truth about where ``where`` leads; valid everywhere, 1 where nothing is known.
+    """
+    total = convolve(grids, where)
+    found = [
+        total.infinite + _hockey_stick(total.losses, total.masses, epsilon)
+        if total.losses[0] <= epsilon  # else sums below the window would be missing
+        else 1.0
+        for epsilon in epsilons.tolist()
+    ]
+    return np.minimum(np.array(found) * (1 + 1e-9), 1.0)
+
+
 def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float) -> float:
     """An ε at which the composed steps are not (ε, δ)-DP, or 0: see ``grid`` for the proof."""
     t = slip(parts, where.tail)

@@ -1,0 +1,126 @@
+"""``repro label``: the privacy label of one run, on one page. Trains nothing, needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from repro.cli.output import Outcome
+from repro.errors import InputError
+from repro.runs.record import RunRecord
+from repro.runs.store import RunStore
+
+DEFAULT_RUNS = "paper_results"
+_RECORD = "record.json"
+
+_HELP = """
+RUN is one of
+  a folder of a run, or its record.json      repro label reproduction/runs/fedavg-k10-s0-…
+  the name of a run in the store             repro label dpsgd-eps6-k10-s0-quick-cf0ce50c58
+  an arm, with --hospitals, --seed           repro label turned-newton-eps6-all --hospitals 10
+
+What the label says: what is protected (unit, neighbouring data sets), how well (epsilon, delta, mu
+of Gaussian DP and its regret, the trade-off curve), against whom (views of trust), what is public,
+whether the search for settings is inside epsilon, the lower bound an audit found, who the adversary
+is, mechanism, accountant, noise keys, secure aggregation. docs/privacy-label.md explains each line.
+
+Every number comes from the run's record, its ledger and the audit on record; epsilon is computed
+once more from what was spent, and a record that contradicts it gets no label (exit 2). A run
+without noise gets one as well: epsilon is infinite, and the label says why.
+
+example:
+  repro label turned-newton-eps6-all --hospitals 10 --seed 0 --out labels
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _HELP
+    parser.add_argument("run", metavar="RUN", help="a run: see below")
+    parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of an arm (default 0)")
+    parser.add_argument("--profile", metavar="P", help="of an arm (default: any)")
+    parser.add_argument(
+        "--runs",
+        metavar="DIR",
+        default=DEFAULT_RUNS,
+        help=f"the store of runs, with its audits beside them (default {DEFAULT_RUNS})",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="also write RUN.md, RUN.html and RUN.json there"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    from repro.files import write_whole
+    from repro.formatting import to_json
+    from repro.report.label import as_html, as_markdown, label_of
+
+    record, root = _find(arguments)
+    label = label_of(record, _audit(root, record.arm))
+    text = as_markdown(label)
+    if arguments.out is not None:
+        folder = Path(arguments.out)
+        made = {"md": text, "html": as_html(label), "json": to_json(label) + "\n"}
+        for ending, content in made.items():
+            write_whole(folder / f"{record.run_id}.{ending}", content)
+    return Outcome(label, text.rstrip("\n"))
+
+
+def _find(arguments: argparse.Namespace) -> tuple[RunRecord, Path]:
+    """The run's record, and the root of its store."""
+    path = Path(arguments.run)
+    if path.name == _RECORD and path.is_file():
+        path = path.parent
+    if (path / _RECORD).is_file():
+        path = path.resolve()
+        root = path.parent.parent
+        return _read(path / _RECORD), root
+    root = Path(arguments.runs)
+    store = RunStore(root, written=False)
+    named = store.load(path.name)
+    if named is not None:
+        return named, root
+    return _of_arm(arguments, store), root
+
+
+def _read(path: Path) -> RunRecord:
+    try:
+        return RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(str(path), type(problem).__name__, "readable JSON") from problem
+
+
+def _of_arm(arguments: argparse.Namespace, store: RunStore) -> RunRecord:
+    from repro.report.evidence import is_canonical
+
+    wanted = (arguments.run, arguments.hospitals, arguments.seed)
+    records = [r for r in store.all() if arguments.profile in (None, r.profile)]
+    own = [r for r in records if r.arm == arguments.run]
+    found = [r for r in own if (r.arm, r.hospitals, r.seed) == wanted]
+    chosen = [r for r in found if is_canonical(r)] or found
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        names = ", ".join(r.run_id for r in chosen)
+        raise InputError("run", arguments.run, f"one of several by name: {names}")
+    if own:
+        have = sorted({(r.hospitals, r.seed) for r in own if r.seed is not None})
+        shown = ", ".join(f"--hospitals {k} --seed {s}" for k, s in have)
+        raise InputError("run", arguments.run, f"one on record: {shown}")
+    expected = f"a run's folder, or the name of a run or of an arm with runs in {store.runs}"
+    raise InputError("run", arguments.run, expected)
+
+
+def _audit(root: Path, arm: str) -> dict[str, Any] | None:
+    """Of the arm as it is, where there is one beside the runs."""
+    path = root / "audit" / f"{arm}.json"
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as problem:
+        raise InputError(str(path), type(problem).__name__, "readable JSON") from problem

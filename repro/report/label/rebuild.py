@@ -1,0 +1,131 @@
+"""From a row of a run's ledger back to the events it states ε of, and ε from them once more.
+
+A row names one noise, one sample rate and the number of steps where all steps are alike. Where
+releases differ (second-order steps: two statistics, then steps) they follow from the settings, and
+who took part from the history.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from repro.accounting import (
+    GaussianEvent,
+    PoissonSampledGaussianEvent,
+    PrivacyEvent,
+    compose_epsilon,
+    gaussian_sigma,
+)
+from repro.accounting.composition import ACCOUNTANTS, BEST, GAUSSIAN
+from repro.accounting.ledger import UNPROTECTED
+from repro.errors import InputError
+from repro.runs.record import RunRecord
+
+_TOLERANCE = 1e-6  # of ε, where the proof is exact
+_GRID_TOLERANCE = 1e-3  # where an accountant's grid may be off by as much
+_PLAN_TOLERANCE = 1e-6  # of a noise multiplier; plans add 1e-9 for rounding
+_COALITION = "coalition of "
+
+Counts = dict[PrivacyEvent, int]
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """counts: event → how often it was composed. epsilon: theirs, by the row's own accountant."""
+
+    counts: Counts
+    epsilon: float
+
+
+def recompute(record: RunRecord, row: dict[str, Any]) -> Recomputed | None:
+    """ε of ``row`` once more; None where the record does not say what was spent.
+
+    Raises ``InputError`` where the two differ: a label would repeat a number that is not true.
+    """
+    counts = _one_kind(row) or _second_order(record, row)
+    if counts is None:
+        return None
+    method = row.get("method") or _method(row["accountant"])
+    bound = compose_epsilon(
+        counts,
+        row["relation"],
+        row["unit"],
+        row["delta"],
+        accountant=BEST if method == GAUSSIAN else method,
+    )
+    stated = float(row["epsilon_total"])
+    tolerance = _TOLERANCE if method == GAUSSIAN else _GRID_TOLERANCE
+    if not math.isclose(bound.epsilon, stated, rel_tol=tolerance):
+        raise InputError(
+            f"epsilon_total of run {record.run_id} ({row['view']}, {row['relation']})",
+            stated,
+            f"{bound.epsilon:.6g}, which what it spent comes to; a label is only made of a record "
+            "that agrees with its own ledger",
+        )
+    return Recomputed(counts, bound.epsilon)
+
+
+def _method(accountant: str) -> str:
+    """Of a row from before rows named their method."""
+    return next(name for name, words in ACCOUNTANTS.items() if words == accountant)
+
+
+def _one_kind(row: dict[str, Any]) -> Counts | None:
+    """The events of a row whose steps are all alike."""
+    noise, rate = row.get("noise_multiplier"), row.get("sample_rate")
+    if noise is None:
+        return None
+    if rate is None:
+        return {GaussianEvent(noise, unit=row["unit"]): row["steps"]}
+    return {PoissonSampledGaussianEvent(noise, rate, unit=row["unit"]): row["steps"]}
+
+
+def _second_order(record: RunRecord, row: dict[str, Any]) -> Counts | None:
+    """Of second-order steps: releases of shares of μ² (docs/second-order.md).
+
+    With K hospitals, t colluding and d lost, noise is planned for m = K − t − d shares; a view in
+    which another number is left sees √(left/m) of it (docs/shared-noise.md). What the grid takes
+    of it, a part in 10⁹, is within the tolerance.
+    """
+    settings = record.settings
+    if settings["trainer"] != "shared-newton" or settings["secagg"]["drop_rate"] > 0:
+        return None
+    second, private = settings["second_order"], settings["record_privacy"]
+    shared, steps = settings["shared"], settings["rounds"] - 2  # two statistics come first
+    planned = record.hospitals - shared["colluders"] - shared["drop_outs"]
+    # A single release of multiplier 1/μ is exactly (ε, δ)-DP; shares of μ² add up (Dong, Roth, Su
+    # 2022, Corollary 3.3).
+    mu = 1 / gaussian_sigma(private["epsilon"], 1.0, 1, private["delta"])
+    statistics = [second["mean_share"], second["moments_share"]]
+    step = (1 - sum(statistics)) / steps
+    counts: Counts = {}
+    for entry in record.history:
+        number, facts = entry["round"], entry.get("secagg")
+        if facts is None:  # round 0: nothing was released
+            continue
+        noise = 1 / (mu * math.sqrt((statistics + [step] * number)[number - 1]))
+        _check_plan(record, facts.get("plan"), noise)
+        left = _left(row["view"], int(facts["survivors"]), int(shared["colluders"]))
+        if left:
+            event = GaussianEvent(noise * math.sqrt(left / planned), unit=row["unit"])
+            counts[event] = counts.get(event, 0) + int(facts["steps"])
+    return counts
+
+
+def _left(view: str, survivors: int, colluders: int) -> int:
+    """Shares of the noise in a sum that ``view`` does not know; 0 where it saw no sum."""
+    if view == UNPROTECTED:
+        return 1  # a failed sum's inputs had been sent
+    if not survivors:
+        return 0
+    return max(1, survivors - colluders) if view.startswith(_COALITION) else survivors
+
+
+def _check_plan(record: RunRecord, plan: dict[str, Any] | None, noise: float) -> None:
+    """Refuse a round whose plan had another noise than its share of the budget gives."""
+    if plan is None or math.isclose(plan["noise_multiplier"], noise, rel_tol=_PLAN_TOLERANCE):
+        return
+    field = f"noise_multiplier of run {record.run_id}"
+    raise InputError(field, plan["noise_multiplier"], f"{noise:.9g}, its share of the budget")
