@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-_HOOK = install_import_hook(["repro", "kernels"], "beartype.beartype")
+_HOOK = install_import_hook("repro", "beartype.beartype")
 
 # One profile for all: generated cases are the same in every run, and a slow shared machine is
 # no reason to fail.
