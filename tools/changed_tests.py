@@ -6,7 +6,7 @@
 Changed is what differs from the commit where this branch left the main one, or from ``--since``:
 committed or not, and new files. A test file is as near as the fewest imports that lead from it to
 a changed module, read from the source; it is at 0 if it was itself changed. A changed file that is
-no module counts as imported by every test file that names it. Past the limit no further test
+no module counts as a change of every module that names it. Past the limit no further test
 starts, and the last line says how many were left: `make test` runs them all.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ def module_name(path: str) -> str:
     return ".".join(("repro", *parts) if parts[0] == "kernels" else parts)
 
 
+@functools.cache
 def sources(root: Path = ROOT) -> dict[str, ast.Module]:
     """Every module of ours and of the tests, by name."""
     files = [
@@ -87,6 +89,7 @@ def importers(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
                     targets.add(submodule if submodule in trees else home)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 targets |= {node.value} if not homes[name] else set()
+        targets |= {f"tools.{target}" for target in targets}  # how their tests import them
         for target in targets & trees.keys() - {name}:
             found[target].add(name)
     return found
@@ -105,25 +108,27 @@ def _homes(tree: ast.Module) -> dict[str, str]:
 
 def nearest_tests(changed: set[str], root: Path = ROOT) -> list[str]:
     """Test files to run, nearest first; of equals, those named after a changed module first."""
-    trees = sources(root)
-    by = importers(trees)
+    by = importers(sources(root))
     distance = {module_name(path): 0 for path in changed if path.endswith(".py")}
+    names = {Path(path).name for path in changed if not path.endswith(".py")}
+    distance |= {module: 0 for module in sources(root) if names and _names(module, names, root)}
     ring = set(distance)
     for step in range(1, FARTHEST + 1):
         ring = {module for known in ring for module in by[known]} - distance.keys()
         distance |= dict.fromkeys(ring, step)
     near: dict[str, tuple[int, int]] = {}
     stems = {Path(path).stem for path in changed}
-    names = {Path(path).name for path in changed if not path.endswith(".py")}
     for path in sorted((root / "tests").rglob("test_*.py")):
         test = path.relative_to(root).as_posix()
-        steps = distance.get(module_name(test))
-        if steps is None and names:
-            text = path.read_text(encoding="utf-8")
-            steps = 1 if any(name in text for name in names) else None
-        if steps is not None:
-            near[test] = steps, path.stem.removeprefix("test_") not in stems
+        if module_name(test) in distance:
+            near[test] = distance[module_name(test)], path.stem.removeprefix("test_") not in stems
     return sorted(near, key=near.__getitem__)
+
+
+def _names(module: str, names: set[str], root: Path) -> bool:
+    constants = (node for node in ast.walk(sources(root)[module]) if isinstance(node, ast.Constant))
+    texts = [node.value for node in constants if isinstance(node.value, str)]
+    return any(name in text for text in texts for name in names)
 
 
 class Limit:
