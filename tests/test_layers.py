@@ -6,6 +6,7 @@ Read from the source, so an import inside a function counts as much as one at th
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ STRANGERS = {
 }
 
 
+@functools.cache
 def sources() -> list[tuple[str, Path]]:
     """(module name, file) of the package; ``rglob`` does not follow the link to the kernels."""
     found = []
