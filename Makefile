@@ -10,7 +10,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test mutants lint format types bench docs notebook forensics lock clean
+.PHONY: help install reproduce ablations check test mutants lint format types bench docs notebook forensics lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,11 +34,19 @@ ablations: $(STAMP) ## run and draw every ablation of the profile beside it, the
 	$(BIN)/python -m repro ablate all --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 	$(BIN)/python -m repro report --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 
-test: $(STAMP) ## prove it: lint, types, then every test (about 15 minutes on 2 cores)
+check: $(STAMP) ## before a commit: lint, types, a minute of the tests that the changes reach
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python tools/changed_tests.py
+
+# The type checker uses one core and the tests wait now and then: side by side.
+test: $(STAMP) ## prove it: lint, types, every test (about 15 minutes on 2 cores)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -n auto --dist worksteal; tests=$$?; \
+	wait $$types || { cat $(VENV)/mypy.log; exit 1; }; exit $$tests
 
 mutants: $(STAMP) ## put faults in on purpose, one at a time: which does no test notice?
 	$(BIN)/python tools/mutants.py

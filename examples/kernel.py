@@ -8,7 +8,7 @@ device give the same noise.
 
 import torch
 
-from kernels import clip_and_noise
+from repro.kernels import clip_and_noise
 
 
 def main() -> None:

@@ -8,12 +8,13 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from kernels import reference
-from kernels.reference import ClipReport
 from repro.checks import Number, check_not_negative, check_word64
 from repro.errors import InputError, MissingDependency
+from repro.privacy import row_sum
 from repro.privacy.clipping import Clipping
+from repro.privacy.engines.functional import ROW_SUMS
 from repro.privacy.noise import add_gaussian_noise
+from repro.privacy.row_sum import ClipReport
 
 
 @overload
@@ -72,13 +73,13 @@ def clip_and_noise(
     seed, step = check_word64("seed", seed), check_word64("step", step)
     rows = _as_rows(per_sample)
     if _chosen(backend, rows) == "triton":
-        from kernels.fused import fused_clip_and_noise
+        from repro.kernels.fused import fused_clip_and_noise
 
         total, report = fused_clip_and_noise(
             rows, rule, noise_multiplier=noise_multiplier, seed=seed, step=step
         )
     else:
-        total, report = reference.clipped_sum(rows, rule)
+        total, report = row_sum.clipped_sum(rows, rule)
         add_gaussian_noise(total, std=noise_multiplier * rule.clip_norm, seed=seed, step=step)
     return (total, report) if return_report else total
 
@@ -92,10 +93,19 @@ def clipped_sum(
     ``clip_and_noise``. Returns (P,) in float32 (float64 if any is), and the counts and norms.
     """
     if _chosen(backend, rows) == "torch":
-        return reference.clipped_sum(rows, clipping)
-    from kernels.fused import fused_clip_and_noise
+        return row_sum.clipped_sum(rows, clipping)
+    from repro.kernels.fused import fused_clip_and_noise
 
     return fused_clip_and_noise(rows, clipping, noise_multiplier=0, seed=0, step=0)
+
+
+def use_on_cuda() -> None:
+    """From here on the ``vmap`` engine clips and sums on CUDA with the fused kernel's two passes.
+
+    ``repro run`` does so; whoever builds on ``repro.privacy`` alone calls it once. The sum is the
+    same to rounding (float32). Without Triton, PyTorch goes on doing it.
+    """
+    ROW_SUMS["cuda"] = clipped_sum
 
 
 def _as_rows(per_sample: Tensor | Sequence[Tensor]) -> list[Tensor]:

@@ -16,10 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.philox import normals
-from kernels.reference import ClipReport, report_of
 from repro.errors import InputError
+from repro.kernels.philox import normals
 from repro.privacy.clipping import Clipping
+from repro.privacy.row_sum import ClipReport, report_of
 from repro.typing import Float
 
 _NORM_TILE = 1024
@@ -101,7 +101,7 @@ def fused_clip_and_noise(
     seed: int,
     step: int,
 ) -> tuple[Float[Tensor, " params"], ClipReport]:
-    """The kernels on one or more (B, P_l) matrices; arguments as in ``kernels.clip_and_noise``.
+    """The kernels on one or more (B, P_l) matrices; arguments as in ``clip_and_noise``.
 
     rows: float16, bfloat16 or float32, any strides, on CUDA (or on the CPU under
         ``TRITON_INTERPRET=1``). The result is float32.

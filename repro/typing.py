@@ -1,7 +1,7 @@
 """Array types with shapes in them: jaxtyping's where it is installed, plain stand-ins elsewhere.
 
-``Float[Tensor, "batch params"]`` is checked in every test (jaxtyping's import hook with
-beartype) and costs nothing at run time, where jaxtyping is not a dependency.
+``Float[Tensor, "batch params"]`` is checked in every test (by jaxtyping and
+beartype, ``tests/checked.py``) and costs nothing at run time, where jaxtyping is not a dependency.
 """
 
 from __future__ import annotations

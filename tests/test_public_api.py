@@ -14,7 +14,7 @@ PAGES = {
     "repro.accounting": "accounting",
     "repro.secagg": "secagg",
     "repro.models": "models",
-    "kernels": "kernels",
+    "repro.kernels": "kernels",
 }
 
 

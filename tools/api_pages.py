@@ -14,7 +14,7 @@ PACKAGES = {
     "repro.accounting": "Events, accountants, calibration. No torch.",
     "repro.secagg": "Secure aggregation: vectors in, weighted mean out.",
     "repro.models": "Image classifiers, (B, C, 28, 28) float32 in, (B, classes) out.",
-    "kernels": "Clip, sum and noise: Triton on CUDA, PyTorch elsewhere.",
+    "repro.kernels": "Clip, sum and noise: Triton on CUDA, PyTorch elsewhere.",
 }
 CONSTANTS = {"PHASES": "repro.secagg.rounds"}  # a value does not know where it was defined
 ENTRY = """## The entry: make_private

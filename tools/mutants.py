@@ -146,9 +146,10 @@ class Bench:
         self._passes: dict[str, bool] = {}
         listed = _git("ls-files", "-co", "--exclude-standard", "-z").split("\0")
         for name in filter(None, listed):
-            if (ROOT / name).is_file():
+            if (ROOT / name).exists():
                 (self.base / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.base / name)
+                # A link stays one, so that a fault shows wherever its file is reached from.
+                shutil.copy2(ROOT / name, self.base / name, follow_symlinks=False)
 
     def passes(self, test: str) -> bool:
         """One test without a fault."""
@@ -162,7 +163,7 @@ class Bench:
 
     def start(self, fault: Fault) -> ForkProcess:
         place = self.folder / fault.id
-        shutil.copytree(self.base, place, copy_function=os.link)
+        shutil.copytree(self.base, place, copy_function=os.link, symlinks=True)
         changed = place / fault.file
         changed.unlink()  # the link, not the base's file
         changed.write_text(fault.applied(self.base), encoding="utf-8")

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from repro.bench import Row, interleave, peak_memory
 from repro.errors import InputError
+from repro.kernels.api import use_on_cuda
 from repro.models import DPResNet
 from repro.models.mixed_precision import in_precision
 from repro.privacy import DPSGDSettings, PoissonSampler
@@ -100,6 +101,7 @@ def contestant(
         model = in_precision(model, "bf16-mixed", torch.device(device))
     images, labels = images.to(device, memory_format=layout), labels.to(device)
     if name in OURS:
+        use_on_cuda()  # the vmap engine, as in `repro run`
         return _ours(model, images, labels, batch, OURS[name][0])
     sampler = PoissonSampler.with_expected_batch(records, batch)
     batches = (

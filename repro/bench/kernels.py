@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import kernels
+from repro import kernels
 from repro.bench import Row, interleave
 from repro.errors import InputError
 from repro.runs.provenance import environment

@@ -27,6 +27,7 @@ from repro.federated.recording import machines, make_record, run_name
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.training.plain import HospitalData
 from repro.federated.whitening import RawFeatures, Whitened
+from repro.kernels.api import use_on_cuda
 from repro.models.mixed_precision import in_precision
 from repro.models.registry import build_model
 from repro.privacy.noise_key import new_run
@@ -202,6 +203,8 @@ def assemble(
     Raises InputError for images with several labels each, unless the steps are joint.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if where.type == "cuda":
+        use_on_cuda()
     train, test = data["train"], judged_on(settings, data)
     num_classes = class_count(train, test, num_classes)
     if train.labels.ndim == 2 and settings.shared is None:

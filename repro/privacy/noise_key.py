@@ -10,7 +10,7 @@ whose rounding the difference would show.
 
 Who asks: ``clipped_noisy_sum``, and so every DP-SGD; ``ClipAndNoiseUpdate``; ``PrivateSum``. What
 only makes numbers (``gaussian_noise``, ``discrete_gaussian``, ``integer_gaussian``,
-``kernels.clip_and_noise``) does not ask: whoever calls it keeps its keys apart.
+``repro.kernels.clip_and_noise``) does not ask: whoever calls it keeps its keys apart.
 
 Other processes are not seen. What keeps them apart is the seed, from the operating system's
 entropy in a private run. A run with a public seed is repeatable and not private, and says so;

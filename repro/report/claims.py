@@ -1,4 +1,7 @@
-"""The paper's claims, each with the tag of its source (``paper_results/claims.toml``)."""
+"""The paper's claims, each with the tag of its source (``paper_results/claims.toml``).
+
+The file and ``expected.toml`` lie beside this module in a wheel; in a checkout links do.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+BESIDE = Path(__file__).parent
 PAPER_RESULTS = Path(__file__).resolve().parents[2] / "paper_results"
 KINDS = ("accuracy", "quoted", "difference", "epsilon", "parameters", "sizes")
 
@@ -66,7 +70,7 @@ class Claims:
 
 def load_claims(path: Path | None = None) -> Claims:
     """Read and check ``claims.toml``: every claim has a known kind and a known source tag."""
-    path = path or PAPER_RESULTS / "claims.toml"
+    path = path or BESIDE / "claims.toml"
     data = read_toml(path)
     sources = data.get("sources", {})
     claims = tuple(_claim(entry, sources) for entry in data.get("claim", []))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
-from repro.report.claims import PAPER_RESULTS, read_toml
+from repro.report.claims import BESIDE, read_toml
 from repro.report.evidence import KINDS, Evidence
 from repro.runs.profiles import PROFILES
 
@@ -42,7 +42,7 @@ class Violation:
 
 def load_expected(path: Path | None = None) -> list[Band]:
     """Every band of the file; a malformed one is refused."""
-    entries = read_toml(path or PAPER_RESULTS / "expected.toml").get("band", [])
+    entries = read_toml(path or BESIDE / "expected.toml").get("band", [])
     return [_band(entry) for entry in entries]
 
 

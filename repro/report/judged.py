@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
-from repro.report.claims import PAPER_RESULTS, read_toml
+from repro.report.claims import BESIDE, PAPER_RESULTS, read_toml
 from repro.report.sources import Sources
 
 FILE = "as_expected.toml"
@@ -52,7 +52,7 @@ def means_of(variants: Sequence[dict[str, Any]]) -> tuple[float, ...]:
 
 def judgements(kind: str) -> dict[str, Judgement]:
     """By name; kind: "item" or "ablation"."""
-    return _load(PAPER_RESULTS / FILE)[kind]
+    return _load(BESIDE / FILE)[kind]
 
 
 @cache

@@ -15,18 +15,16 @@ from typing import Any
 
 from repro.version import __version__
 
-_PACKAGES = ("repro", "kernels")
-
 
 @functools.cache
 def code_version() -> dict[str, Any]:
-    """``fingerprint`` covers every .py file of the packages; ``commit`` is None outside git."""
+    """``fingerprint`` covers every .py file of the package; ``commit`` is None outside git."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(path.read_bytes())
+    # Named apart: in a checkout ``repro/kernels`` is a link, which ``rglob`` does not follow.
+    for path in sorted({*root.glob("repro/**/*.py"), *root.glob("repro/kernels/*.py")}):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
     return {
         "version": __version__,
         "fingerprint": digest.hexdigest()[:16],

@@ -13,8 +13,6 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from scipy.stats import binom
-
 from repro.checks import check_count, check_fraction
 from repro.errors import InputError
 from repro.secagg.graph import check_degree
@@ -128,6 +126,8 @@ def _pieces(hospitals: int, neighbours: int, colluders: int, drop_rate: float) -
         return 0.0
     if drop_rate == 0:
         return cut_ring(hospitals, neighbours // 2, colluders)
+    from scipy.stats import binom  # 0.4 s, which every command would spend at its start
+
     honest = hospitals - colluders
     low, high = (int(binom.ppf(q, honest, drop_rate)) for q in (_NEGLECTED / 2, 1 - _NEGLECTED / 2))
     likely = range(max(0, low - 1), min(honest, high + 1) + 1)
@@ -143,6 +143,8 @@ def _lost(
 ) -> float:
     """P(some secret has < t of its k + 1 holders left, or < q of C confirmers are left), at
     most: holders left are Binomial(k + 1, 1 − d), Boole over K hospitals and the quorum."""
+    from scipy.stats import binom
+
     holders = hospitals * float(binom.cdf(threshold - 1, neighbours + 1, 1 - rate))
     return min(1.0, holders + float(binom.cdf(quorum - 1, count, 1 - rate)))
 

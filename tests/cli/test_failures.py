@@ -15,11 +15,17 @@ import pytest
 import repro.files
 from repro.cli import main
 from repro.runs.record import VOLATILE
+from tests.federated.small import small_file
 
 # A shell may start us with SIGINT ignored, and children inherit that.
 HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 RUN = ["run", "fedavg", "--hospitals", "4", "--seed", "3", "--profile", "smoke"]
-RUN += ["--data", "synthetic", "--device", "cpu", "--json"]
+RUN += ["--device", "cpu", "--json"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return [*RUN, "--data", str(small_file(tmp_path))]
 
 
 def start(words, **options):
@@ -41,8 +47,8 @@ def stable(record):
     return {key: value for key, value in record.items() if key not in VOLATILE}
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, capsys):
-    words = [*RUN, "--rounds", "60", "--out", str(tmp_path / "cut")]
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(run, tmp_path, capsys):
+    words = [*run, "--rounds", "300", "--out", str(tmp_path / "cut")]
     child = start(words)
     wait_for(tmp_path / "cut", "runs/*/checkpoint.pt")
     child.send_signal(signal.SIGINT)
@@ -50,7 +56,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, capsys):
     assert child.returncode == 130
     assert out == b""
     assert err.decode() == "repro run: interrupted; the same command goes on\n"
-    short = [*RUN, "--rounds", "2"]  # going on is bit-identical: see test_kill.py
+    short = [*run, "--rounds", "2"]  # going on is bit-identical: see test_kill.py
     assert main([*short, "--out", str(tmp_path / "cut")]) == 0
     assert json.loads(capsys.readouterr().out)["rounds"] == 2
 
@@ -73,8 +79,8 @@ def test_ctrl_c_of_a_whole_campaign_ends_its_workers_at_once(tmp_path, moment):
     """As a terminal does it: SIGINT to every process of the group, also while they start."""
     if "process" in moment and not Path("/proc/self/stat").exists():
         pytest.skip("counts processes in /proc")
-    words = ["reproduce", "--profile", "smoke", "--data", "synthetic", "--device", "cpu"]
-    words += ["--hospitals", "10", "--seeds", "0,1", "--out", str(tmp_path)]
+    words = ["reproduce", "--profile", "smoke", "--data", str(small_file(tmp_path))]
+    words += ["--device", "cpu", "--hospitals", "10", "--seeds", "0,1", "--out", str(tmp_path)]
     child = start(words, start_new_session=True)
     # The command itself, Python's helper for shared resources, then the workers.
     wanted = {"first process": 3, "second process": 4}.get(moment, 0)
@@ -148,11 +154,11 @@ def test_what_the_system_refuses_is_one_line(capsys, monkeypatch, problem, line)
     assert (said.out, said.err) == ("", f"repro run: {line}\n")
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_leaves_nothing_half_written(run, tmp_path, capsys, monkeypatch):
     def refuse(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    words = [*RUN, "--rounds", "1", "--out", str(tmp_path), "--quiet"]
+    words = [*run, "--rounds", "1", "--out", str(tmp_path), "--quiet"]
     with monkeypatch.context() as patched:
         patched.setattr(repro.files.os, "fsync", refuse)
         assert main(words) == 2
@@ -165,14 +171,14 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, capsys, monkeypatch):
     assert main(words) == 0, "the same command goes on"
 
 
-def test_a_file_that_may_not_grow_is_one_line(tmp_path):
+def test_a_file_that_may_not_grow_is_one_line(run, tmp_path):
     """The kernel's own refusal: no file of this process may exceed 4 KiB."""
 
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
     child = start(
-        [*RUN, "--rounds", "1", "--out", str(tmp_path), "--quiet"], preexec_fn=small_files
+        [*run, "--rounds", "1", "--out", str(tmp_path), "--quiet"], preexec_fn=small_files
     )
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (2, b"")

@@ -22,9 +22,9 @@ from tests.federated.small import small_dataset, small_settings
 
 
 def outcome(arm: str, out: Path, ranks: Ranks) -> dict[str, Any]:
-    """One arm on eight hospitals, two rounds; what must not depend on the number of ranks."""
+    """One arm on five hospitals, two rounds; what must not depend on the number of ranks."""
     store = RunStore(out)
-    settings = small_settings(arm, hospitals=8)
+    settings = small_settings(arm, hospitals=5)
     record = execute(settings, small_dataset(), store, device="cpu", quiet=True, ranks=ranks)
     if not ranks.first:
         return {}

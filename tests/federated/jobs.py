@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from repro.runs.record import VOLATILE
+from tests.federated.small import small_file
 
 
 def words(arm: str, out: Path, *more: str, hospitals: int = 4, rounds: int = 2) -> list[str]:
-    """``run ARM …`` on the smoke profile and the synthetic stand-in."""
-    fixed = "--seed 3 --profile smoke --data synthetic --device cpu --json --quiet"
-    sizes = f"--hospitals {hospitals} --rounds {rounds}"
+    """``run ARM …`` on the smoke profile and a small file, which is left beside ``out``."""
+    fixed = "--seed 3 --profile smoke --device cpu --json --quiet"
+    sizes = f"--hospitals {hospitals} --rounds {rounds} --data {small_file(out.parent)}"
     return ["run", arm, *sizes.split(), *fixed.split(), "--out", str(out), *more]
 
 
@@ -42,9 +43,9 @@ def stable(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_hand(commands: list[list[str]], port: int | None = None) -> list[tuple[int, str, str]]:
-    """(status, stdout, stderr) of each rank, started without ``torchrun``."""
+    """(status, stdout, stderr) of each rank, started as ``torchrun`` does but without it."""
     common = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1"}
-    common["MASTER_PORT"] = str(port or free_port())
+    common |= {"MASTER_PORT": str(port or free_port()), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
             command,
@@ -55,7 +56,7 @@ def by_hand(commands: list[list[str]], port: int | None = None) -> list[tuple[in
         )
         for rank, command in enumerate(commands)
     ]
-    said = [rank.communicate(timeout=120) for rank in ranks]
+    said = [rank.communicate(timeout=300) for rank in ranks]
     return [(rank.returncode, *both) for rank, both in zip(ranks, said, strict=True)]
 
 

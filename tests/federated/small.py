@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from repro.data import Dataset, Split
@@ -34,6 +36,20 @@ def small_dataset(records: int = 160, classes: int = 4) -> Dataset:
         val=split(16),
         test=split(16 * 48),
     )
+
+
+def small_file(folder: Path) -> Path:
+    """``small_dataset`` as a file in ``folder``: a process reads it in no time, whereas the
+    synthetic stand-in costs it two seconds to draw and four times the training."""
+    path = folder / "small.npz"
+    if not path.exists():
+        dataset, arrays = small_dataset(), {}
+        for name in ("train", "val", "test"):
+            split = getattr(dataset, name)
+            arrays[f"{name}_images"] = split.images
+            arrays[f"{name}_labels"] = split.labels[:, None].astype(np.uint8)
+        np.savez(path, **arrays)
+    return path
 
 
 def small_settings(

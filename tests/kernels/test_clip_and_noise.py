@@ -3,17 +3,22 @@
 Without a CUDA device the Triton kernels run in Triton's interpreter (``tests/conftest.py``).
 """
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import kernels
-from kernels.api import clipped_sum
-from kernels.reference import ClipReport
+from repro import kernels
 from repro.errors import InputError
-from repro.privacy import Clipping
+from repro.kernels import api
+from repro.kernels.api import clipped_sum
+from repro.privacy import Clipping, clipped_noisy_sum
+from repro.privacy.engines import functional
 from repro.privacy.noise import gaussian_noise
+from repro.privacy.noise_key import noise_keys
+from repro.privacy.row_sum import ClipReport
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5, torch.float64: 1e-12}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -174,6 +179,30 @@ def test_bad_input_is_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         kernels.clip_and_noise(call_with.pop("per_sample"), **call_with)
     assert "\n" not in str(caught.value)
+
+
+def test_the_vmap_engine_sums_by_the_kernel_that_entered_itself(monkeypatch):
+    """Triton's interpreter stands for a device here; what is asked for is the CUDA entry."""
+    monkeypatch.setattr(functional, "ROW_SUMS", {})
+    monkeypatch.setattr(api, "ROW_SUMS", functional.ROW_SUMS)
+    kernels.use_on_cuda()
+    assert {"cuda": clipped_sum} == functional.ROW_SUMS
+    seen = []
+
+    def fused(rows, rule):
+        seen.append([tuple(matrix.shape) for matrix in rows])
+        return clipped_sum(rows, rule, backend="triton")
+
+    torch.manual_seed(0)
+    model, x, y = torch.nn.Linear(7, 3), torch.randn(5, 7), torch.arange(5) % 3
+    loss = partial(torch.nn.functional.cross_entropy, reduction="none")
+    more = {"clip_norm": 0.5, "noise_multiplier": 0, "seed": 0, "step": 0, "engine": "vmap"}
+    expected = clipped_noisy_sum(model, loss, x, y, **more).flat
+    functional.ROW_SUMS["cpu"] = fused
+    noise_keys.clear()
+    found = clipped_noisy_sum(model, loss, x, y, **more).flat
+    assert seen == [[(5, 21), (5, 3)]]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_clipping_states_its_sensitivity():

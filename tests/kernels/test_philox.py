@@ -5,7 +5,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.philox import NORMAL_TOLERANCE, normals, philox_words
+from repro.kernels.philox import NORMAL_TOLERANCE, normals, philox_words
 from repro.privacy.noise import noise_words, normals_from_words
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

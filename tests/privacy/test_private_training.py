@@ -163,7 +163,7 @@ SCHEDULERS = [
     ("new_optimizer", "new_scheduler"),
     [
         *((optimizer, SCHEDULERS[1]) for optimizer in OPTIMIZERS),
-        *product(OPTIMIZERS[:1], SCHEDULERS),
+        *product(OPTIMIZERS[:1], (SCHEDULERS[0], SCHEDULERS[2])),
     ],
 )
 def test_any_optimizer_and_scheduler_and_a_state_that_goes_on(new_optimizer, new_scheduler):

@@ -1,20 +1,8 @@
-"""One fake store, drawn once, for every test that only looks at what was drawn."""
+"""What was drawn from a fake store (``tests/conftest.py``), for tests that only look at it."""
 
 import pytest
 
-from repro.report.assemble import write_report
 from repro.report.sources import Sources
-from tests.report import fake
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """A folder with fake quick runs of all arms, partitions, and everything drawn from them."""
-    out = tmp_path_factory.mktemp("drawn")
-    fake.store(out)
-    fake.side_files(out)
-    write_report(Sources.of(out))
-    return out
 
 
 @pytest.fixture

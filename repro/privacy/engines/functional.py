@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Sequence
 
-from kernels.api import clipped_sum
+from torch import Tensor, nn
+
 from repro.privacy.batch import Batch
+from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum
 from repro.privacy.per_sample import vmapped_gradients
 from repro.privacy.precision import full_precision
+from repro.privacy.row_sum import ClipReport, clipped_sum
+
+RowSum = Callable[[Sequence[Tensor], Clipping], tuple[Tensor, ClipReport]]
+
+# Who clips and sums rows on devices of a type; PyTorch where nobody is named. The fused kernel's
+# package stands above this one and enters itself (``repro.kernels.use_on_cuda``).
+ROW_SUMS: dict[str, RowSum] = {}
 
 
 class Functional:
     """``torch.func`` per-sample gradients of any model, ``default_chunk`` records at a time.
 
-    On CUDA the fused kernel's two passes clip and sum them; elsewhere PyTorch does.
+    PyTorch clips and sums them, unless ``ROW_SUMS`` names another for the device.
     """
 
     name = "vmap"
@@ -29,5 +38,6 @@ class Functional:
         )
         rows = [g.reshape(len(g), g.shape[1:].numel()) for g in gradients.values()]
         with full_precision(rows[0].device):
-            total, report = clipped_sum(rows, batch.clipping)
+            row_sum = ROW_SUMS.get(rows[0].device.type, clipped_sum)
+            total, report = row_sum(rows, batch.clipping)
         return ClippedSum(total, report.norms, report.non_finite, report.clipped).finite()

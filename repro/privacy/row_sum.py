@@ -1,4 +1,7 @@
-"""Clip and noise in plain PyTorch: the reference of the Triton kernel, and the CPU's backend."""
+"""Rows of per-sample gradients clipped and summed in plain PyTorch.
+
+What the ``vmap`` engine does on any device, and the reference of the Triton kernel (``kernels/``).
+"""
 
 from __future__ import annotations
 
