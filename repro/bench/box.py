@@ -171,9 +171,7 @@ def compare(chosen: Sequence[Point], other: Callable[[Point], Bounds] | None) ->
         }
         metric = f"tight ε: {point}"
         found = [mine.upper]
-        rows.append(
-            Row.of("ours", metric, "ε", found, relative=relative, note=note, detail=detail)
-        )
+        rows.append(Row.of("ours", metric, "ε", found, relative=relative, note=note, detail=detail))
     metric = f"tight ε: of {len(rows)} settings, within the goal"
     within = [float(len(rows) - len(missed))]
     return [*rows, Row.of("ours", metric, "settings", within, note="; ".join(missed))]

@@ -25,9 +25,9 @@ def test_the_sample_is_the_same_every_time_and_in_the_box():
 def test_never_below_the_optimistic_value_and_close_to_the_pessimistic_one():
     """40 points of another sample; those with ε up to 20, where dp-accounting is quick.
 
-    It bounds no rounding of its transforms. At δ = 4.2e-12 (σ = 0.467, q = 0.00148, 1,640 steps) its
-    pessimistic ε at 1e-3, 3e-4, 1e-4, 4e-5 is 13.341, 13.338, 13.330, 13.371, so that from both
-    sides half a per cent is allowed below δ = 1e-9.
+    It bounds no rounding of its transforms. At δ = 4.2e-12 (σ = 0.467, q = 0.00148, 1,640 steps)
+    its pessimistic ε at 1e-3, 3e-4, 1e-4, 4e-5 is 13.341, 13.338, 13.330, 13.371, so that from
+    both sides half a per cent is allowed below δ = 1e-9.
     """
     pytest.importorskip("dp_accounting")
     compared = 0
