@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from repro.accounting.events import PoissonSampledGaussianEvent
+from repro.accounting.events import PoissonSampledGaussianEvent, PrivacyEvent
 from repro.bench.harness import Row
 from repro.bench.pld import INTERVAL, pld_epsilon
 
@@ -45,7 +45,7 @@ class Point:
         )
 
     @property
-    def event(self) -> PoissonSampledGaussianEvent:
+    def event(self) -> PrivacyEvent:
         return PoissonSampledGaussianEvent(self.sigma, self.rate)
 
 

@@ -69,6 +69,7 @@ class PLDAccountant:
     | nothing, zero counts, or rate 0      | 0                                              |
     | an event without noise               | ∞                                              |
     | unsampled Gaussians only             | exact (Balle and Wang 2018)                    |
+    | one sampled step                     | exact, to 1e-10 of δ                           |
     | more steps than can be added up      | ∞: no bound (RDP has one)                      |
     | sampled steps, δ below 1e-280        | ∞: no bound (RDP has one)                      |
     """

@@ -114,9 +114,11 @@ def convolve(parts: Sequence[tuple[Grid, int]], where: Plan, *, extended: bool =
 
 
 def _extended_fft() -> ModuleType:
-    from scipy import fft  # numpy's own is in double precision before its version 2
+    """scipy's: numpy's own is in double precision before its version 2."""
+    import scipy.fft
 
-    return fft
+    module: ModuleType = scipy.fft
+    return module
 
 
 def _tilted(grid: Grid, tilt: np.floating) -> tuple[Shaped[np.ndarray, " losses"], np.floating]:
