@@ -9,6 +9,7 @@ import pytest
 from repro.bench import box
 from repro.bench.box import Bounds, Point
 from repro.bench.pld import pld_epsilon
+from tests.accounting.oracles import epsilon_of_one_step
 
 
 def test_the_sample_is_the_same_every_time_and_in_the_box():
@@ -60,6 +61,16 @@ def test_never_below_the_optimistic_value_and_close_to_the_pessimistic_one():
 def test_where_rare_jumps_decide_the_bounds_are_close_too(sigma, rate, steps, delta):
     mine = box.ours(Point(sigma, rate, steps, delta))
     assert mine.lower <= mine.upper <= 1.01 * mine.lower
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1.0])
+def test_the_points_on_record_that_miss_the_goal_are_exact(rate):
+    """dp-accounting's optimistic ε is above the truth at both; ours is not below it."""
+    point = Point(0.4, rate, 1, 1e-12)
+    truth, mine = epsilon_of_one_step(0.4, rate, 1e-12), box.ours(point)
+    assert mine.lower <= truth <= mine.upper <= truth * (1 + 1e-8)
+    pytest.importorskip("dp_accounting")
+    assert pld_epsilon({point.event: 1}, 1e-12, lower=True) > truth
 
 
 def test_the_table_has_both_beside_each_other_and_counts_the_goal():
