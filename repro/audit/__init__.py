@@ -7,6 +7,7 @@
 - ``shared_noise``, ``second_order``: audited runs of the arms that sum noise inside it;
 - ``many_run``: independent runs with and without one canary;
 - ``one_run``: one run with many canaries (Steinke, Nasr, Jagielski 2023);
+- ``options``: adaptive clipping and banded noise of ``make_private``, with a control each;
 - ``controls``: deliberately broken mechanisms, which every audit must catch;
 - ``procedure``: one arm's audit from its settings to its JSON.
 

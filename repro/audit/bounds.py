@@ -91,6 +91,19 @@ def epsilon_from_mu(mu: float, delta: float) -> float:
     return epsilon_of_mu(mu, delta)
 
 
+def epsilon_and_mu(
+    pilot: tuple[Scores, Scores], counted: tuple[Scores, Scores], delta: float, confidence: float
+) -> tuple[float, float]:
+    """Lower bounds on ε and on μ from scores (with the canary, without), both at ``confidence``.
+
+    pilot: scores that choose the thresholds, and are not counted.
+    """
+    each = 1 - (1 - confidence) / 2
+    extreme = rates(*counted, best_threshold(*pilot, delta), each)
+    middle = rates(*counted, middle_threshold(*pilot), each)
+    return epsilon_from_rates(extreme, delta), mu_from_rates(middle)
+
+
 def best_threshold(with_canary: Scores, without: Scores, delta: float) -> float:
     """The threshold with the largest bound on ε on these scores, which may not be used again."""
     candidates = np.unique(np.quantile(np.concatenate([with_canary, without]), _GRID))

@@ -86,10 +86,8 @@ def many_run(
     }
     first = scores["pilot", True], scores["pilot", False]
     counted = scores["counted", True], scores["counted", False]
-    each = 1 - (1 - confidence) / 2
-    extreme = bounds.rates(*counted, bounds.best_threshold(*first, claim.delta), each)
-    middle = bounds.rates(*counted, bounds.middle_threshold(*first), each)
-    mu = bounds.mu_from_rates(middle) / part
+    epsilon, mu = bounds.epsilon_and_mu(first, counted, claim.delta, confidence)
+    mu /= part
     return ManyRun(
         trials=trials,
         steps=steps,
@@ -97,7 +95,7 @@ def many_run(
         confidence=confidence,
         claimed_epsilon=bounds.epsilon_from_mu(claimed_mu, claim.delta),
         claimed_mu=claimed_mu,
-        epsilon=bounds.epsilon_from_rates(extreme, claim.delta),
+        epsilon=epsilon,
         mu=mu,
         gaussian_epsilon=bounds.epsilon_from_mu(mu, claim.delta),
     )

@@ -1,5 +1,4 @@
-"""A numerically tight cross-check through the ``dp-accounting`` library (optional), and our own
-loss accountant beside it.
+"""A numerically tight cross-check through the ``dp-accounting`` library (optional).
 
 The privacy loss distribution (Koskela et al. 2020; Doroshenko et al. 2022) loses nothing but its
 discretisation, so it says how much Rényi accounting gives away: 10–13 % over thousands of steps,
@@ -10,9 +9,7 @@ on it, and nothing else may import it.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
 from types import ModuleType
 
 from repro.accounting import checks
@@ -23,72 +20,9 @@ from repro.accounting.events import (
     PoissonSampledGaussianEvent,
     PrivacyEvent,
 )
-from repro.bench.harness import Row
 from repro.errors import InputError, MissingDependency
 
 INTERVAL = 1e-4
-
-
-@dataclass(frozen=True)
-class Point:
-    """``steps`` Poisson-sampled steps; interval: of dp-accounting's grid, fine enough for them."""
-
-    sigma: float
-    rate: float
-    steps: int
-    delta: float
-    interval: float = INTERVAL
-
-
-#: From ordinary settings to small sample rates and many steps, where coarse grids give away most.
-POINTS = (
-    Point(1.1, 64 / 11959, 9_342, 1e-5),
-    Point(1.0, 0.01, 1_000, 1e-6),
-    Point(1.0, 1e-3, 10_000, 1e-6),
-    Point(0.7, 1e-3, 10_000, 1e-6),
-    Point(0.7, 1e-4, 10_000, 1e-6),
-    Point(0.6, 1e-4, 10_000, 1e-6),
-    Point(0.7, 1e-5, 100_000, 1e-6, 1e-5),
-)
-
-
-def compare(points: Sequence[Point] = POINTS) -> list[Row]:
-    """Our loss accountant's ε, from above and from below, beside dp-accounting's upper bound.
-
-    Each is asked once, its seconds are in its row: an ε is kept, so a second call is free.
-    """
-    from repro.accounting import PLDAccountant
-
-    rows = []
-    for point in points:
-        event = PoissonSampledGaussianEvent(point.sigma, point.rate)
-        metric = f"tight ε: σ = {point.sigma:g}, q = {point.rate:.3g}, {point.steps:,} steps"
-        metric += f", δ = {point.delta:g}"
-        start = time.perf_counter()
-        accountant = PLDAccountant().compose(event, point.steps)
-        ours = accountant.epsilon(point.delta)
-        took = time.perf_counter() - start
-        least = accountant.lower_epsilon(point.delta)
-        detail = {"point": list(astuple(point)), "at_least": least, "seconds": took}
-        note = f"at least {least:.4g}; {took:.2g} s"
-        ours_row = Row.of("ours", metric, "ε", [ours], note=note, detail=detail)
-        start = time.perf_counter()
-        try:
-            theirs = pld_epsilon({event: point.steps}, point.delta, interval=point.interval)
-        except MissingDependency:
-            missing = f"{note}; dp-accounting is not installed"
-            rows.append(Row.of("ours", metric, "ε", [ours], note=missing, detail=detail))
-            continue
-        took = time.perf_counter() - start
-        note, detail = f"{took:.2g} s", {"point": list(astuple(point)), "seconds": took}
-        relative = theirs / ours
-        rows += [
-            ours_row,
-            Row.of(
-                "dp-accounting", metric, "ε", [theirs], relative=relative, note=note, detail=detail
-            ),
-        ]
-    return rows
 
 
 def pld_epsilon(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
+from repro.files import write_whole
+from repro.formatting import to_json
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import get_profile
@@ -37,11 +39,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         f"controls:\n{controls}\n\n"
         "Writes OUT/audit/ARM.json (ARM-CONTROL.json for a control), for `repro table 6`.\n"
+        "`options` audits make_private's adaptive clipping and banded noise, each as it is and\n"
+        "broken, and writes OUT/audit/options.json.\n"
         "Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
         "example: repro audit scattering-dpsgd-eps6 --hospitals 10 --seed 0"
     )
     parser.add_argument(
-        "arm", metavar="ARM", help="a private arm; `all` of them; or `controls`, on some of them"
+        "arm",
+        metavar="ARM",
+        help="a private arm; `all` of them; `controls`, on some of them; or `options`",
     )
     parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the audit (default 0)")
@@ -75,12 +81,50 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     from repro.audit.procedure import Plan
 
     plan = Plan(arguments.trials, arguments.canaries, arguments.confidence)
+    if arguments.arm == "options":
+        return _options(arguments)
     tasks = _tasks(arguments)
     dataset = load_dataset(arguments.data, arguments.dataset)
     records = [_audit(task, plan, dataset, arguments) for task in tasks]
     status = 0 if all(record["as_expected"] for record in records) else EXIT_UNEXPECTED
     data = records[0] if len(records) == 1 else {"audits": records}
     return Outcome(data, "\n".join(describe(record) for record in records), status=status)
+
+
+def _options(arguments: argparse.Namespace) -> Outcome:
+    """What `make_private` offers beside plain DP-SGD, each as it is and broken."""
+    from repro.audit.options import OPTIONS, audit_option
+    from repro.runs.provenance import code_version
+
+    if arguments.control is not None:
+        raise InputError("control", arguments.control, "none beside `options`, which has its own")
+    found = [
+        audit_option(
+            option,
+            control=control,
+            trials=arguments.trials,
+            confidence=arguments.confidence,
+            seed=arguments.seed,
+        )
+        for option in OPTIONS
+        for control in (False, True)
+    ]
+    audits = [
+        asdict(one) | {"exceeded": one.exceeded, "as_expected": one.as_expected} for one in found
+    ]
+    data = {"audits": audits, "seed": arguments.seed, "code": code_version()}
+    path = Path(arguments.out) / "audit" / "options.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, to_json(data) + "\n")
+    lines = [
+        f"{one.option}{', ' + OPTIONS[one.option] if one.control else ''}: "
+        f"ε = {one.claimed_epsilon:.3g} stated, at least {one.epsilon:.3g} found; "
+        f"μ = {one.claimed_mu:.4g} stated, at least {one.mu:.4g} found, "
+        f"{'REFUTED' if one.exceeded else 'not refuted'} at confidence {one.confidence}"
+        for one in found
+    ]
+    as_expected = all(one.as_expected for one in found)
+    return Outcome(data, "\n".join(lines), status=0 if as_expected else EXIT_UNEXPECTED)
 
 
 def _tasks(arguments: argparse.Namespace) -> list[_Task]:

@@ -21,9 +21,9 @@ from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.dpsgd_settings import DPSGDSettings
 from repro.privacy.engines import ENGINES
-from repro.privacy.gate import EngineChoice, check_engine, training_mode
+from repro.privacy.gate import EngineChoice, Voided, check_again, check_engine, training_mode
 from repro.privacy.noise_key import NoiseReused
-from repro.privacy.step import NoisySum, clipped_noisy_sum
+from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
 from repro.privacy.validation import check_batch, trainable_parameters
 from repro.random import RootSeed
 
@@ -103,6 +103,7 @@ class DPSGDRun:
         self.inputs, self.targets, self.augment = inputs, targets, augment
         self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
+        self._void: Voided | None = None
         with training_mode(model):
             self._pin()
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))
@@ -113,7 +114,12 @@ class DPSGDRun:
         )
 
     def step(self) -> None:
-        """Draw a batch, take its private sum, divide by the expected batch size, update."""
+        """Draw a batch, take its private sum, divide by the expected batch size, update.
+
+        Raises ``Voided`` where records turn out to have mixed in steps before, from then on and in
+        ``report`` too: there is no guarantee to report.
+        """
+        self._refuse_void()
         if self._modes != _modes(self.model):  # other layers take part: tried again
             self._pin()
         with torch.random.fork_rng():
@@ -179,6 +185,9 @@ class DPSGDRun:
                 views=settings.views,
                 noise=settings.noise,
             )
+        except Voided as problem:
+            self._void = problem
+            raise
         except NoiseReused:
             where = f"hospital {self.hospital}, round {self.round}, step {self.steps}"
             raise NoiseReused(where) from None
@@ -204,6 +213,7 @@ class DPSGDRun:
         return self.seed.derive(purpose, self.hospital, self.round, self.steps)
 
     def report(self) -> DPSGDReport:
+        self._refuse_void()
         return DPSGDReport(
             steps=self.steps,
             noise_multiplier=float(self.settings.noise_multiplier),
@@ -216,6 +226,35 @@ class DPSGDRun:
             ),
         )
 
+    def look_again(self) -> None:
+        """The gate once more, with the engine that was used and on the model as it is now.
+
+        Raises ``Voided`` where that would not pass: what the steps released has no guarantee. The
+        steps look again too, at their own batches; this is for after the last one.
+        """
+        if not self.steps or not len(self.inputs):
+            return
+        records, settings = self._views(self.inputs[:_PROBED]), self.settings
+        expected = max(1, round(float(settings.expected_batch)))
+        try:
+            with training_mode(self.model):
+                check_again(
+                    self.model,
+                    self.loss_fn,
+                    records,
+                    self.targets[: len(records)],
+                    used=self._engine,
+                    at_once=most_at_once(expected, settings.chunk_size, settings.views),
+                    views=settings.views,
+                )
+        except Voided as problem:
+            self._void = problem
+            raise
+
+    def _refuse_void(self) -> None:
+        if self._void is not None:
+            raise self._void
+
     def finish(self) -> DPSGDReport:
         """Put the averaged parameters, if any, into the model, and report."""
         if self._average is not None and self.steps:
@@ -227,6 +266,7 @@ class DPSGDRun:
         return {
             "identity": self._identity(),
             "steps": self.steps,
+            "void": self._void and (self._void.field, str(self._void.value), self._void.expected),
             "engine": self._engine,
             "counts": (self._drawn, self._clipped, self._non_finite),
             "parameters": {n: p.detach().clone() for n, p in self._parameters.items()},
@@ -239,6 +279,7 @@ class DPSGDRun:
         if state["identity"] != self._identity():
             raise InputError("state", state["identity"], f"the state of {self._identity()}")
         self.steps = state["steps"]
+        self._void = Voided(*void) if (void := state.get("void")) else None
         self._drawn, self._clipped, self._non_finite = state["counts"]
         if state["engine"] == "vmap" != self._engine:  # the fast one failed before the save
             self._choice = EngineChoice(ENGINES["vmap"], "auto", "it failed in an earlier step")
@@ -317,6 +358,7 @@ class DPSGD:
         round: int,
         steps: int,
         augment: Augment | None = None,
+        more_rounds: bool = False,
     ) -> DPSGDReport:
         """Take ``steps`` private steps on ``model`` in place.
 
@@ -327,6 +369,10 @@ class DPSGD:
         hospital, round: distinguish this call's randomness from every other's.
         steps: a public number; ``settings.sampler(n).steps_per_epoch()`` makes a local epoch.
         augment: (images (b, …), CPU generator) -> the same shape; needed for ``views`` > 1.
+        more_rounds: this is not the last one of its training, after which the gate is passed once
+            more (``DPSGDRun.look_again``); it costs as much as at the start.
+
+        Raises ``Voided`` where records turn out to have mixed in steps already taken.
         """
         steps = check_count("steps", steps, least=0)
         if steps >= _WORD:
@@ -345,4 +391,6 @@ class DPSGD:
             )
             for _ in range(steps):
                 run.step()
+            if not more_rounds:
+                run.look_again()
         return run.finish()

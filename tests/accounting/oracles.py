@@ -90,7 +90,7 @@ def epsilon_of_one_step(sigma: float, rate: float, delta: float) -> float:
                 continue
             while delta_of_one_step(sigma, rate, high, adding) > delta:
                 high *= 2
-            for _ in range(60):
+            for _ in range(110):  # ε of 1e-8 to 25 digits
                 middle = (low + high) / 2
                 if delta_of_one_step(sigma, rate, middle, adding) > delta:
                     low = middle

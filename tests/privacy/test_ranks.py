@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from repro.privacy.gate import Voided
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
+from tests.federated.jobs import torchrun
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 
 RANKS, RECORDS, BATCH, SIGMA, CLIP = 2, 41, 12, 1.5, 0.7
@@ -255,3 +257,31 @@ def test_a_dead_rank_ends_the_training_and_releases_nothing(found):
     assert first.startswith("RankFailed: rank 0 of 2 cannot reach the others: is one dead?")
     assert again.startswith("RankFailed: rank 0 of 2 cannot reach the others")
     assert torch.equal(found[0]["weights after"], found[0]["weights of a step"])
+
+
+def test_under_torchrun_the_sums_and_bits_are_those_of_one_process(tmp_path):
+    """As a user starts it: nothing but ``torchrun``'s environment says who the ranks are.
+
+    Discrete noise, whose sums are integers: every bit of two steps' sums and of the model.
+    """
+    starts = subprocess.run(
+        torchrun(1, ["-n", "1", "pass"], "timeit"), capture_output=True, text=True, timeout=300
+    )
+    if starts.returncode:
+        pytest.skip(f"torchrun cannot start here: {starts.stderr.strip().splitlines()[-1]}")
+    done = subprocess.run(
+        torchrun(RANKS, [str(tmp_path)], "tests.privacy.torchrun_job"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    alone = planned(noise="discrete_gaussian", seed=13)
+    sums = [released(alone), released(alone)]
+    assert not torch.equal(*sums)
+    for rank in range(RANKS):
+        one = torch.load(tmp_path / f"{rank}.pt")
+        assert one["size"] == RANKS
+        for mine, expected in zip(one["sums"], sums, strict=True):
+            assert torch.equal(mine, expected)
+        assert torch.equal(one["weights"], weights(alone.model))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import DPSGDSettings, check_engine, clipped_noisy_sum, make_private
+from repro.privacy import DPSGD, DPSGDSettings, check_engine, clipped_noisy_sum, make_private
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.gate import Voided, choice, randomness, watch
 from repro.privacy.records import Records
@@ -376,6 +376,75 @@ def test_the_last_step_is_followed_by_another_look(hidden, change):
         training.train_epoch()
     assert (training.steps, training.finished) == (3, True)
     assert training.epsilon() == float("inf")
+
+
+def local(x, y):
+    """A hospital's round, of a model that shows nothing of the change."""
+    settings = DPSGDSettings(
+        clip_norm=1.0, noise_multiplier=1.0, expected_batch=20, learning_rate=0.1
+    )
+    place = {"seed": RootSeed.from_user(5), "hospital": 0, "round": 1}
+    return DPSGDRun(settings, Hidden(), cross_entropy, x, y, **place)
+
+
+def test_a_hospitals_run_is_looked_at_once_more_and_a_void_one_reports_nothing(hidden):
+    x, y = records(60)
+    run = local(x, y)
+    for _ in range(3):
+        run.step()
+    run.look_again()
+    assert run.finish().steps == 3
+    hidden(weakly)
+    with pytest.raises(Voided, match="NO guarantee"):
+        run.look_again()
+    hidden(lambda x: x)
+    resumed = local(x, y)
+    resumed.load_state_dict(run.state_dict())
+    for call in (run.step, run.report, run.finish, resumed.finish, resumed.step):
+        with pytest.raises(Voided, match="NO guarantee"):
+            call()
+
+
+def test_a_void_step_of_a_hospital_leaves_nothing_to_report(hidden, every_sum_in_depth):
+    x, y = records(60)
+    x[-1] /= 50
+    run = local(x, y)
+    run.step()
+    hidden(weakly)
+    with pytest.raises(Voided):
+        run.step()
+    hidden(lambda x: x)
+    with pytest.raises(Voided):
+        run.report()
+
+
+@pytest.mark.parametrize("more_rounds", [False, True])
+def test_the_last_round_ends_with_a_look(hidden, monkeypatch, more_rounds):
+    """Mixing that begins after the last sum: seen at the end of the last round, not before."""
+    x, y = records(60)
+    settings = local(x, y).settings
+    after = DPSGDRun.step
+    monkeypatch.setattr(DPSGDRun, "step", lambda run: (after(run), hidden(weakly))[0])
+    hidden(lambda x: x)
+
+    def train():
+        return DPSGD(settings).train(
+            Hidden(),
+            cross_entropy,
+            x,
+            y,
+            seed=RootSeed.from_user(6),
+            hospital=0,
+            round=2,
+            steps=1,
+            more_rounds=more_rounds,
+        )
+
+    if more_rounds:
+        assert train().steps == 1
+    else:
+        with pytest.raises(Voided, match="NO guarantee"):
+            train()
 
 
 def test_later_looks_cost_a_record_a_step(monkeypatch):

@@ -45,9 +45,10 @@ _MOST_POINTS = 1 << 20  # of the composed loss
 _COARSE = 100.0  # times that: on the first grid, which tells which direction decides
 _CLOSE = 0.02  # relative change of ε at which a plan was made with the right one
 _MOST_TURNS = 5
-_FINER = 4  # times finer: the grid of a bound from below
+_FINER = 4  # times finer: the grid of a bound from below, also at its finest
 _SLIP = 1e-3  # and its spacing at most so much of ε, which one step may slip by
 _ANCHORS = 8  # compositions, a direction, that a whole profile is read from
+_SURE = 1e-11  # a hundred times what a step's δ is off by, relative
 _MOST_STEPS = 10**12
 _SMALLEST_SIGMA = 1e-4  # e^{1/(2σ²)} and the losses of one step are then beyond any use
 
@@ -75,6 +76,7 @@ class PLDAccountant:
     | nothing, zero counts, or rate 0      | 0                                              |
     | an event without noise               | ∞                                              |
     | unsampled Gaussians only             | exact (Balle and Wang 2018)                    |
+    | one sampled step                     | exact, to 1e-10 of δ                           |
     | more steps than can be added up      | ∞: no bound (RDP has one)                      |
     | sampled steps, δ below 1e-280        | ∞: no bound (RDP has one)                      |
     """
@@ -159,8 +161,11 @@ def _epsilon(steps: _Steps, mu: float, delta: float) -> float:
         return epsilon_of_mu(mu, delta)
     if not _within_reach(steps, mu) or delta < SMALLEST_DELTA:
         return math.inf
-    if _total_variation(_parts(steps, mu)) <= delta:
+    parts = _parts(steps, mu)
+    if _total_variation(parts) <= delta:
         return 0.0
+    if _single(parts):
+        return _of_one_step(parts[0][0], delta)[1]
     return _larger(steps, mu, delta).epsilon
 
 
@@ -174,9 +179,34 @@ def _lower_epsilon(steps: _Steps, mu: float, delta: float) -> float:
         return math.inf
     if not _within_reach(steps, mu) or delta < SMALLEST_DELTA:
         return 0.0
-    if _total_variation(_parts(steps, mu)) <= delta:
+    parts = _parts(steps, mu)
+    if _total_variation(parts) <= delta:
         return 0.0
+    if _single(parts):
+        return _of_one_step(parts[0][0], delta)[0]
     return _larger(steps, mu, delta).lower()
+
+
+def _single(parts: Parts) -> bool:
+    return len(parts) == 1 and parts[0][1] == 1
+
+
+def _of_one_step(step: Step, delta: float) -> tuple[float, float]:
+    """(low, high) around the ε of a single step, the larger of both directions: its δ is known."""
+    ends = []
+    for profile in (step.remove, step.add):
+        low, high = 0.0, max(abs(loss) for loss in step.range(delta))
+        for _ in range(80):
+            middle = (low + high) / 2
+            found = float(profile(np.array([middle]))[0])
+            if found > delta * (1 + _SURE):
+                low = middle
+            elif found * (1 + _SURE) <= delta:
+                high = middle
+            else:
+                break
+        ends.append((low, high))
+    return max(low for low, _ in ends), max(high for _, high in ends)
 
 
 @functools.lru_cache(maxsize=64)
@@ -226,7 +256,7 @@ class _Direction:
         where = self._plan(_TOLERANCE)
         tail = self._tail(where)
         least = math.ceil((where.high - where.low) / (_SLIP * where.epsilon))
-        points = min(max(_FINER * where.needed, least), _MOST_POINTS)
+        points = min(max(_FINER * where.needed, least), _FINER * _MOST_POINTS)
         h = _spacing(self.parts, self.adding, where, points, tail)
         merged = [
             (merge(step, self.adding, h, tail, where.least), count) for step, count in self.parts

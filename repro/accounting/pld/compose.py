@@ -11,6 +11,8 @@ that decides ε, not to 1, and any δ can be asked for. What is left out is boun
   for a bound from below, what may have wrapped is subtracted.
 - rounding: transforms of vectors of sum 1 are off by at most a few log₂(n)·2⁻⁵², and the c-th
   power of one by c times that and |F|^(c−1); the mean over frequencies is added to every mass.
+  Where jumps are rare and of very different sizes no tilt leads to all that decide, and the same
+  is done in extended precision (2⁻⁶³ where the machine has it), some five times slower.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from repro.accounting.pld.plan import Plan
 from repro.typing import Float, Shaped
 
 _EPS = 2.0**-52
+EXTENDED = bool(np.finfo(np.longdouble).eps < 1e-3 * _EPS)  # is there any?
 _EXPONENT_LIMIT = 600.0
 
 
@@ -62,22 +66,28 @@ class Sum:
         return math.exp(min(float(np.logaddexp(under, over)) - tilt * epsilon + 1e-9, 0.0))
 
 
-def convolve(parts: Sequence[tuple[Grid, int]], where: Plan) -> Sum:
-    """Distribution of the sum of each grid's loss, ``count`` times; all grids share one h."""
+def convolve(parts: Sequence[tuple[Grid, int]], where: Plan, *, extended: bool = False) -> Sum:
+    """Distribution of the sum of each grid's loss, ``count`` times; all grids share one h.
+
+    extended: in ``numpy.longdouble``, if that is more than double precision here.
+    """
     h = parts[0][0].h
     n = fast_length(int((where.high - where.low) / h) + 3)
-    spectrum = np.ones(n // 2 + 1, dtype=np.complex128)
+    real, fft = (np.longdouble, _extended_fft()) if extended else (np.float64, np.fft)
+    eps = float(np.finfo(real).eps)
+    spectrum = np.ones(n // 2 + 1, dtype=np.result_type(real, np.complex64))
     finite = log_moment = off = 0.0  # log P(no loss is infinite); K(tilt), and its rounding
     for grid, count in parts:
-        tilted, once = _tilted(grid, where.tilt)
-        log_moment += count * once
-        off += count * 8 * _EPS * (1 + abs(once))
-        index = np.arange(grid.first, grid.first + len(tilted)) % n
-        once_spectrum = np.fft.rfft(np.bincount(index, weights=tilted, minlength=n))
+        tilted, once = _tilted(grid, real(where.tilt))
+        log_moment += float(count * once)
+        off += count * 8 * eps * (1 + abs(float(once)))
+        around = np.zeros(-(-len(tilted) // n) * n, dtype=real)  # what is longer wraps around
+        around[: len(tilted)] = tilted
+        once_spectrum = fft.rfft(np.roll(around.reshape(-1, n).sum(axis=0), grid.first % n))
         spectrum *= _power(once_spectrum, count)
         finite += count * math.log1p(-min(grid.infinite * (1 + 4 * _EPS), 1 - _EPS))
-    tilted = np.fft.irfft(spectrum, n)
-    rounding = _rounding(spectrum, [count for _, count in parts], n)
+    tilted = fft.irfft(spectrum, n).astype(np.float64)
+    rounding = _rounding(spectrum, [count for _, count in parts], n, eps)
     start = math.floor(where.low / h)
     losses = h * np.arange(start, start + n)
     tilted = np.roll(tilted, -(start % n))
@@ -103,14 +113,23 @@ def convolve(parts: Sequence[tuple[Grid, int]], where: Plan) -> Sum:
     )
 
 
-def _tilted(grid: Grid, tilt: float) -> tuple[Float[np.ndarray, " losses"], float]:
-    """(masses·e^{tilt·L}/M, log M): sums to 1."""
+def _extended_fft() -> ModuleType:
+    """scipy's: numpy's own is in double precision before its version 2."""
+    import scipy.fft
+
+    module: ModuleType = scipy.fft
+    return module
+
+
+def _tilted(grid: Grid, tilt: np.floating) -> tuple[Shaped[np.ndarray, " losses"], np.floating]:
+    """(masses·e^{tilt·L}/M, log M), in the precision of ``tilt``: sums to 1."""
     with np.errstate(divide="ignore", under="ignore"):
-        exponents = tilt * grid.losses + np.log(grid.masses)
-        peak = float(exponents.max())
+        losses = tilt.dtype.type(grid.h) * np.arange(grid.first, grid.first + len(grid.masses))
+        exponents = tilt * losses + np.log(grid.masses.astype(tilt.dtype))
+        peak = exponents.max()
         tilted = np.exp(exponents - peak)
-    total = float(tilted.sum())
-    return tilted / total, peak + math.log(total)
+    total = tilted.sum()
+    return tilted / total, peak + np.log(total)
 
 
 def _power(
@@ -122,10 +141,12 @@ def _power(
     return np.where(spectrum == 0, 0, powered)
 
 
-def _rounding(spectrum: Shaped[np.ndarray, " frequencies"], counts: Sequence[int], n: int) -> float:
+def _rounding(
+    spectrum: Shaped[np.ndarray, " frequencies"], counts: Sequence[int], n: int, eps: float
+) -> float:
     """What each output may be off by: as |F| ≤ 1, |∏F^c|/|F_k| is at most |∏F^c|^(1 − 1/c_k)."""
-    once = (4 * math.log2(n) + 64) * _EPS  # 64: for the exponents that tilting rounds
-    size = np.minimum(np.abs(spectrum), 1.0)
+    once = (4 * math.log2(n) + 64) * eps  # 64: for the exponents that tilting rounds
+    size = np.minimum(np.abs(spectrum).astype(np.float64), 1.0)
     with np.errstate(under="ignore"):
         powers = sum(count * float(np.mean(size ** (1 - 1 / count))) for count in counts)
     return 2 * once * (powers + float(size.mean()))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repro.accounting.pld.compose import convolve
+from repro.accounting.pld.compose import EXTENDED, Sum, convolve
 from repro.accounting.pld.grid import Grid, Merged, slip
 from repro.accounting.pld.plan import Guess, Plan
 from repro.typing import Float
@@ -28,22 +28,29 @@ def upper_epsilon(grids: Sequence[tuple[Grid, int]], where: Plan, delta: float) 
     """The smallest ε ≥ 0 at ``delta`` of the composed grids, rounded up; ∞ if there is none.
 
     Every tilt gives a valid one. Where the planned tilt leads so far that what decides is the
-    allowance for rounding, gentler ones are tried.
+    allowance for rounding, gentler ones are tried, then extended precision.
     """
-    best = Guess(math.inf, 0.0)
+    best, tilted, rounded = Guess(math.inf, 0.0), where, 0.0
     for _ in range(_TILTS):
         total = convolve(grids, where)
-        left = delta * (1 - 1e-12) - total.infinite
-        found = epsilon_of(total.losses, total.masses, left)
-        if found >= best.epsilon:
+        guess = _guess(total, delta)
+        if guess.epsilon >= best.epsilon:
             break
-        # dδ/dε = −e^ε·Q(L > ε) = δ − P(L > ε)
-        above = total.infinite + float(total.masses[total.losses > found].sum())
-        best = Guess(found, max(above / delta - 1, 0.0))
-        if total.allowance(found) <= _SHARE * delta:
+        best, tilted, rounded = guess, where, total.allowance(guess.epsilon)
+        if rounded <= _SHARE * delta:
             break
         where = where.gentler()
+    if EXTENDED and rounded > _SHARE * delta:
+        guess = _guess(convolve(grids, tilted, extended=True), delta)
+        best = min(best, guess, key=lambda one: one.epsilon)
     return best
+
+
+def _guess(total: Sum, delta: float) -> Guess:
+    found = epsilon_of(total.losses, total.masses, delta * (1 - 1e-12) - total.infinite)
+    # dδ/dε = −e^ε·Q(L > ε) = δ − P(L > ε)
+    above = total.infinite + float(total.masses[total.losses > found].sum())
+    return Guess(found, max(above / delta - 1, 0.0))
 
 
 def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) -> float:
@@ -83,12 +90,15 @@ def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float
     if not math.isfinite(t):
         return 0.0
     # On the grid the sums lie t higher than their merged losses do.
-    moved = where.shifted(t)
-    total = convolve([(part.grid, count) for part, count in parts], moved)
+    grids, moved = [(part.grid, count) for part, count in parts], where.shifted(t)
+    total = convolve(grids, moved)
     needed = delta * _UP + where.tail
     losses = total.losses - t
     least_known = max(float(losses[0]), 0.0) * (1 + 1e-9)  # δ below it is not known
     at = epsilon_of(losses, total.least, needed, -1.0)
+    if EXTENDED and total.allowance(at + t) > _SHARE * delta:
+        total = convolve(grids, moved, extended=True)
+        at = epsilon_of(losses, total.least, needed, -1.0)
     for _ in range(_TILTS):
         if not least_known < at < math.inf:
             break

@@ -26,6 +26,7 @@ _WIDE = np.geomspace(1e-9, 1e12, 64)
 _CLOSE = np.geomspace(1 / 256, 256, 72)  # around the best of those
 _TAIL = 1e-4  # share of δ given up to losses above a step's grid, and to sums above the window
 _TILTED_TAIL = 1e-7  # of the tilted sum, on each side of the window
+_WRAPPED = 1e-4  # and tilted back, a share of δ
 _NEAR = 1e-3  # a tilt that is as good as the best to this much is as good
 
 SMALLEST_DELTA = 1e-280  # about which δ is asked, where nothing smaller can be
@@ -193,6 +194,8 @@ def _plan(
     """
     tails = (_log_moment(outlines, lambdas) - math.log(delta * _TAIL)) / lambdas
     slack = float(_log_moment(outlines, np.array([tilt]))[0]) + math.log(_TILTED_TAIL)
+    # Tilted back at ε, a share of δ at most: where jumps are rare, Chernoff's bound is far above δ.
+    slack = min(slack, tilt * epsilon + math.log(delta * _WRAPPED))
     up = (_log_moment(outlines, tilt + lambdas) - slack) / lambdas
     down = (slack - _log_moment(outlines, tilt - lambdas)) / lambdas
     above, higher, lower = int(np.argmin(tails)), int(np.argmin(up)), int(np.argmax(down))

@@ -54,7 +54,7 @@ class PrivateTrainer:
         epochs: int | float,
         rounds: int,
     ) -> None:
-        self.settings = settings
+        self.settings, self.rounds = settings, rounds
         # Hospitals of one size share a plan: thousands of them cost a handful of calibrations.
         by_size = {size: plan(settings, size, epochs, rounds) for size in set(weights.values())}
         self.plans = {hospital: by_size[size] for hospital, size in weights.items()}
@@ -73,6 +73,7 @@ class PrivateTrainer:
             hospital=data.hospital,
             round=round_number,
             steps=mine.steps_per_round,
+            more_rounds=round_number < self.rounds,
         )
         return self._reported(report)
 

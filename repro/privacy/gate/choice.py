@@ -149,9 +149,10 @@ def check_again(
     *,
     used: str,
     at_once: int,
+    views: int = 1,
 ) -> None:
     """Raise ``Voided`` where the engine that has been ``used`` would not pass now."""
-    batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0))
+    batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0), views)
     try:
         _decide(batch, used, used == _REFERENCE)
         if used == FAST:
