@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from repro.accounting import GaussianEvent, NonPrivateEvent, PrivacyEvent
 from repro.checks import (
     Number,
     check_above_zero,
@@ -40,7 +41,17 @@ class MechanismReport:
 
 @runtime_checkable
 class UpdateMechanism(Protocol):
-    """update (P,) -> (what is sent (P,), report); the input is not changed."""
+    """update (P,) -> (what is sent (P,), report); the input is not changed.
+
+    name: what a ledger calls it; None: it promises nothing.
+    """
+
+    @property
+    def name(self) -> str | None: ...
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        """What sending an update costs ``unit``, whose update it is; None: it promises nothing."""
+        ...
 
     def __call__(
         self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
@@ -50,6 +61,11 @@ class UpdateMechanism(Protocol):
 @dataclass(frozen=True)
 class Identity:
     """Send the update as it is, or zero if it is not finite."""
+
+    name: ClassVar[str | None] = None
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        return None
 
     def __call__(
         self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
@@ -62,9 +78,13 @@ class ClipUpdate:
     """Scale the update to an L2 norm of at most ``clip_norm``. Without noise: no guarantee."""
 
     clip_norm: Number
+    name: ClassVar[str | None] = "clipping only"
 
     def __post_init__(self) -> None:
         check_above_zero(self, "clip_norm")
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        return NonPrivateEvent(unit=unit)
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         return _sensitivity(float(self.clip_norm), relation)
@@ -85,10 +105,14 @@ class ClipAndNoiseUpdate:
 
     clip_norm: Number
     noise_std: Number
+    name: ClassVar[str | None] = "gaussian update"
 
     def __post_init__(self) -> None:
         check_above_zero(self, "clip_norm")
         check_zero_or_above(self, "noise_std")
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        return GaussianEvent(self.noise_std / self.sensitivity(), unit=unit)
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         return _sensitivity(float(self.clip_norm), relation)

@@ -8,14 +8,17 @@ batch are what the guarantee takes as public; see the ledger.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
-from repro.federated.training.plain import HospitalData, LocalReport
-from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDSettings
+from repro.accounting import (
+    PoissonSampledGaussianEvent,
+    PrivacyEvent,
+    calibrate_noise_multiplier,
+)
+from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
+from repro.privacy.dpsgd import DPSGD, DPSGDSettings
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy
@@ -28,6 +31,11 @@ class Plan:
     sampler: PoissonSampler
     steps_per_round: int
     noise_multiplier: float
+
+    @property
+    def event(self) -> PrivacyEvent:
+        """What a step costs a record."""
+        return PoissonSampledGaussianEvent(self.noise_multiplier, self.sampler.sample_rate)
 
 
 def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> Plan:
@@ -43,8 +51,10 @@ def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int)
     return Plan(sampler, steps, noise)
 
 
-class PrivateTrainer:
-    """A ``LocalTrainer``. Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
+class PrivateTrainer(LocalTrainer):
+    """Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
+
+    mechanism = "dp-sgd"
 
     def __init__(
         self,
@@ -74,21 +84,19 @@ class PrivateTrainer:
             round=round_number,
             steps=mine.steps_per_round,
         )
-        return self._reported(report)
-
-    @staticmethod
-    def _reported(report: DPSGDReport) -> LocalReport:
-        event = PoissonSampledGaussianEvent(report.noise_multiplier, report.sample_rate)
         noted = report.diagnostics
         return LocalReport(
             loss=None,
-            spent=[(event, report.steps)],
             diagnostics={
                 "gradients": noted.drawn,
                 "gradients_clipped": noted.clipped,
                 "gradients_non_finite": noted.non_finite,
             },
         )
+
+    def spends(self, hospital: int) -> list[tuple[PrivacyEvent, int]]:
+        mine = self.plans[hospital]
+        return [(mine.event, mine.steps_per_round)]
 
     def _dpsgd(self, mine: Plan) -> DPSGDSettings:
         settings = self.settings
@@ -102,12 +110,6 @@ class PrivateTrainer:
             clipping=settings.clipping,
             engine=settings.engine,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
