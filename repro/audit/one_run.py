@@ -115,7 +115,7 @@ def _traces(
             inputs,
             targets,
             seed=seed,
-            hospital=claim.hospital,
+            party=claim.hospital,
             round=round_number,
         )
         for _ in range(claim.steps_per_round):

@@ -74,7 +74,7 @@ class Averaging:
         report = self.trainer.train(self.model, data, seed=self.seed, round_number=round)
         update = to_vector(self.model).sub_(vector)
         update, sent = self.update_mechanism(
-            update, seed=self.seed, hospital=data.hospital, round=round
+            update, seed=self.seed, party=data.hospital, round=round
         )
         noted = Counter(report.diagnostics)
         noted.update(updates=1, updates_clipped=sent.clipped, updates_non_finite=sent.non_finite)

@@ -1,7 +1,7 @@
-"""Update mechanisms: what a hospital does to its whole update before it leaves.
+"""Update mechanisms: what a party does to its whole update before it leaves.
 
 An update is a flat float32 vector (P,): local minus global parameters. The unit protected is
-the hospital, not the record, unless the update came from DP-SGD.
+the party, not the record, unless the update came from DP-SGD.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class UpdateMechanism(Protocol):
         ...
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]: ...
 
 
@@ -68,7 +68,7 @@ class Identity:
         return None
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         return _bounded(update, math.inf, seed)
 
@@ -90,7 +90,7 @@ class ClipUpdate:
         return _sensitivity(float(self.clip_norm), relation)
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         return _bounded(update, float(self.clip_norm), seed)
 
@@ -118,13 +118,13 @@ class ClipAndNoiseUpdate:
         return _sensitivity(float(self.clip_norm), relation)
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         sent, report = _bounded(update, float(self.clip_norm), seed)
         if self.noise_std:
             covered = digest(sent, note=f"deviation {float(self.noise_std)!r}")
-            noise_keys.use("update", seed, covered, hospital=hospital, round=round)
-        key = seed.derive("update-noise", hospital)
+            noise_keys.use("update", seed, covered, party=party, round=round)
+        key = seed.derive("update-noise", party)
         add_gaussian_noise(sent, std=self.noise_std, seed=key, step=round)
         return sent, MechanismReport(
             report.norm, report.clipped, report.non_finite, float(self.noise_std), seed.source

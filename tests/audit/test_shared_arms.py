@@ -169,7 +169,7 @@ def test_every_private_arm_states_something_to_audit(arm):
         trainer, _ = watched_trainer(
             claimed, sharing, honest, model=linear_model(SIZE, 1), seed=SEED
         )
-        assert trainer.sample_rate == claimed.sample_rate
+        assert trainer.plan.sample_rate == claimed.sample_rate
         assert trainer.steps == claimed.steps_per_round
     else:
         whole = WatchedSecondOrder(claimed, sharing, honest, features=4, classes=3, seed=SEED)

@@ -23,7 +23,7 @@ from repro.federated.division import shares
 from repro.federated.execute import execute
 from repro.federated.parallel.distributed import _difference
 from repro.federated.shared.sum import PrivateSum
-from repro.privacy import dpsgd
+from repro.privacy import private_step
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
@@ -61,7 +61,11 @@ class Tape:
 @pytest.fixture
 def tape(monkeypatch):
     made = Tape()
-    release, noisy_sum, update = PrivateSum.add_up, dpsgd.clipped_noisy_sum, ClipAndNoiseUpdate
+    release, noisy_sum, update = (
+        PrivateSum.add_up,
+        private_step.clipped_noisy_sum,
+        ClipAndNoiseUpdate,
+    )
 
     def releasing(self, *arguments, **names):
         own = release(self, *arguments, **names)
@@ -81,7 +85,7 @@ def tape(monkeypatch):
         return made.pass_on(own)[0], report
 
     monkeypatch.setattr(PrivateSum, "add_up", releasing)
-    monkeypatch.setattr(dpsgd, "clipped_noisy_sum", summing)
+    monkeypatch.setattr(private_step, "clipped_noisy_sum", summing)
     monkeypatch.setattr(ClipAndNoiseUpdate, "__call__", updating)
     monkeypatch.setattr(whitening, "IMAGES", 8)
     known = RootSeed(bytes(range(32)), "operating system entropy")

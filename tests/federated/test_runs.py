@@ -19,7 +19,7 @@ from repro.federated.parallel.preflight import check_synthetic
 from repro.federated.recording import run_name
 from repro.federated.shared.sum import PrivateSum
 from repro.federated.training.plain import PlainTrainer
-from repro.privacy import dpsgd
+from repro.privacy import private_step
 from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
@@ -114,7 +114,7 @@ def test_damaged_checkpoint_is_named_and_the_run_starts_over(dataset, tmp_path, 
 def releases(monkeypatch):
     """Whatever private arms release, as (name, bits); stopped after as many as ``left`` says."""
     made, left = [], [10**9]
-    release, noisy_sum = PrivateSum.add_up, dpsgd.clipped_noisy_sum
+    release, noisy_sum = PrivateSum.add_up, private_step.clipped_noisy_sum
 
     def note(name, bits):
         made.append((name, bits))
@@ -135,7 +135,7 @@ def releases(monkeypatch):
 
     monkeypatch.setattr(whitening, "IMAGES", 8)
     monkeypatch.setattr(PrivateSum, "add_up", releasing)
-    monkeypatch.setattr(dpsgd, "clipped_noisy_sum", summing)
+    monkeypatch.setattr(private_step, "clipped_noisy_sum", summing)
     return made, left
 
 

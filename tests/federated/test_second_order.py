@@ -175,10 +175,10 @@ def test_one_record_adds_at_most_length_one():
 def test_all_rounds_together_cost_epsilon_and_no_less(second):
     """Against the planned coalition after the planned drop-outs, by exact composition."""
     made = trainer(second=second)
-    precision = sum(1 / one.plan.event(one.plan.shares, 1.0).noise_multiplier ** 2
+    precision = sum(1 / one.plan.event(one.plan.shares).noise_multiplier ** 2
                     for one in made._sums.values())  # fmt: skip
     steps = made._steps.plan
-    precision += (ROUNDS - 2) / steps.event(steps.shares, 1.0).noise_multiplier ** 2
+    precision += (ROUNDS - 2) / steps.event(steps.shares).noise_multiplier ** 2
     epsilon = gaussian_epsilon(1 / math.sqrt(precision), 1.0, 1, PRIVACY.delta)
     assert PRIVACY.epsilon * (1 - 1e-6) < epsilon <= PRIVACY.epsilon
 

@@ -78,8 +78,8 @@ def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -
     for step in range(made.steps):
         total = torch.zeros((FEATURES + 1) * CLASSES, dtype=torch.float64)
         for one, mine in data.items():
-            sampler = PoissonSampler(SIZES[one], made.sample_rate)
-            for record in sampler.sample(SEED, hospital=one, round=1, step=step):
+            sampler = PoissonSampler(SIZES[one], made.plan.sample_rate)
+            for record in sampler.sample(SEED, party=one, round=1, step=step):
                 model.zero_grad()
                 outputs = model(mine.train.images[record].double())
                 F.cross_entropy(outputs, mine.train.labels[record]).backward()
@@ -87,7 +87,7 @@ def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -
                 total += gradient * min(1.0, privacy.clip_norm / float(gradient.norm()))
             noise = made.sum.noise(one, round=1, step=step) * made.plan.granularity
             total += torch.from_numpy(noise)
-        total /= made.sample_rate * sum(SIZES.values())
+        total /= made.plan.sample_rate * sum(SIZES.values())
         weight, bias = total.split([FEATURES * CLASSES, CLASSES])
         model.weight.grad, model.bias.grad = weight.view(CLASSES, FEATURES).clone(), bias.clone()
         optimizer.step()
@@ -158,7 +158,7 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
         for step in range(made.steps)
         for one in set(made.weights) - made.lost(number, step)
     )
-    event = PoissonSampledGaussianEvent(made.plan.multiplier(1), made.sample_rate)
+    event = PoissonSampledGaussianEvent(made.plan.multiplier(1), made.plan.sample_rate)
     most = max(sent.values())
     assert most < 2 * made.steps
     assert seen_alone == pytest.approx(by_hand(event, most), rel=1e-9)

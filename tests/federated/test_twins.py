@@ -80,7 +80,7 @@ def test_the_twin_claims_nothing():
     shares = {0: np.ones(FEATURES), 2: np.arange(5.0)}
     total = ExactSum(protocol.sum_in(1).plan).add_up(shares, round=1)
     np.testing.assert_array_equal(total.total, np.arange(1.0, 6.0))
-    assert isinstance(total.event(1.0), NonPrivateEvent)
+    assert isinstance(total.event(), NonPrivateEvent)
 
 
 def test_the_twin_takes_the_steps_that_the_private_arm_takes():

@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor, nn
 
 from repro.accounting import NonPrivateEvent, PrivacyEvent
-from repro.checks import Number
 from repro.errors import InputError
 from repro.federated.protocol import Progress, RoundReport
 from repro.federated.shared.noise_plan import NoisePlan
@@ -31,7 +30,7 @@ from repro.typing import Float, Shaped
 class ExactRelease(Release):
     """A total with no noise in it: whatever the plan says, it protects nobody."""
 
-    def event(self, sample_rate: Number, *, colluders: int | None = None) -> PrivacyEvent:
+    def event(self, *, colluders: int | None = None) -> PrivacyEvent:
         return NonPrivateEvent()
 
 

@@ -41,7 +41,6 @@ class SharedRounds(ABC):
     """A ``RoundProtocol`` on private sums. weights: hospital -> its training records, public."""
 
     mechanism: str | None
-    sample_rate: float
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class SharedRounds(ABC):
                 vector = self.apply(vector, total, release.survivors, round=round, step=step)
             report.seconds["aggregation"] += time.perf_counter() - started
         plan = self.sum_in(round).plan
-        report.spent, report.seen = spent_on(plan, self.sample_rate, releases, failed)
+        report.spent, report.seen = spent_on(plan, releases, failed)
         report.facts = {"secagg": facts | self._facts(round, releases)}
         return vector.float(), report
 

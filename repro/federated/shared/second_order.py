@@ -63,7 +63,6 @@ class SecondOrderTrainer(SharedRounds):
     """
 
     mechanism = "second-order steps, shared noise"
-    sample_rate = 1.0
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 from repro.accounting import ComposedEvent, PrivacyEvent, RepeatedEvent
 from repro.accounting.ledger import UNPROTECTED, View
-from repro.checks import Number
 from repro.federated.shared.noise_plan import NoisePlan
 
 Releases = Mapping[tuple[int, ...], int]  # survivors -> sums
@@ -39,7 +38,7 @@ def shared_views(colluders: int) -> list[View]:
 
 
 def spent_on(
-    plan: NoisePlan, sample_rate: Number, releases: Releases, failed: Releases
+    plan: NoisePlan, releases: Releases, failed: Releases
 ) -> tuple[list[tuple[int, PrivacyEvent, int]], dict[int, dict[str, PrivacyEvent]]]:
     """What a ledger's round is charged (``spend_round``): ``spent`` and ``seen``, of every hospital
     in a sum; a round without one costs nothing.
@@ -59,7 +58,7 @@ def spent_on(
             for survivors, count in (*own.items(), *(tried or {}).items()):
                 left = max(1, len(survivors) - known)  # the hospital's own is always left
                 shares[left] = shares.get(left, 0) + count
-            return composed(plan, sample_rate, shares)
+            return composed(plan, shares)
 
         spent.append((hospital, seen(0), 1))
         views[hospital] = {
@@ -73,10 +72,7 @@ def _of(hospital: int, sums: Releases) -> Releases:
     return {group: count for group, count in sums.items() if hospital in group}
 
 
-def composed(plan: NoisePlan, sample_rate: Number, shares: Mapping[int, int]) -> PrivacyEvent:
+def composed(plan: NoisePlan, shares: Mapping[int, int]) -> PrivacyEvent:
     """shares in a sum that the adversary does not know -> how many such sums, as one event."""
-    parts = [
-        RepeatedEvent(plan.event(number, sample_rate), count)
-        for number, count in sorted(shares.items())
-    ]
+    parts = [RepeatedEvent(plan.event(number), count) for number, count in sorted(shares.items())]
     return parts[0] if len(parts) == 1 else ComposedEvent(parts)

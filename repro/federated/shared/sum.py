@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from repro.accounting import PrivacyEvent
-from repro.checks import Number
 from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.privacy.integer_gaussian import integer_gaussian
@@ -54,13 +53,13 @@ class Release:
     up_bytes: dict[str, int] = field(default_factory=dict)
     down_bytes: dict[str, int] = field(default_factory=dict)
 
-    def event(self, sample_rate: Number, *, colluders: int | None = None) -> PrivacyEvent:
+    def event(self, *, colluders: int | None = None) -> PrivacyEvent:
         """What this release cost a record of an honest survivor's.
 
         colluders: hospitals whose shares the adversary knows; None: as many as were planned.
         """
         known = self.plan.colluders if colluders is None else colluders
-        return self.plan.event(len(self.survivors) - known, sample_rate)
+        return self.plan.event(len(self.survivors) - known)
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ClippedSum
+from repro.privacy.private_step import Draws, step_with
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import clipped_sum
 from repro.random import RootSeed
@@ -60,9 +61,9 @@ class SharedNoiseTrainer(SharedRounds):
         super().__init__(shared, secagg, weights, seed)
         self.settings = settings
         records = self.records(self.weights)
-        self.sample_rate = min(1.0, settings.expected_batch / records)
-        self.steps = max(1, round(epochs / self.sample_rate))
-        multiplier = planned_multiplier(settings, self.sample_rate, self.steps * rounds)
+        rate = min(1.0, settings.expected_batch / records)
+        self.steps = max(1, round(epochs / rate))
+        multiplier = planned_multiplier(settings, rate, self.steps * rounds)
         largest = max(self.weights.values())
         self.plan = NoisePlan(
             hospitals=len(self.weights),
@@ -74,6 +75,7 @@ class SharedNoiseTrainer(SharedRounds):
             drop_outs=shared.drop_outs,
             sum_error=settings.clip_norm * self._sum_error(largest),
             field_bits=secagg.field_bits,
+            sample_rate=rate,
         )
         self.sum: Summation = PrivateSum(
             self.plan, self.weights, seed=seed, purpose="gradient", secagg=secagg
@@ -138,12 +140,9 @@ class SharedNoiseTrainer(SharedRounds):
         """A step of the optimizer: everything after the noisy total is post-processing."""
         self._load(vector)
         # Public constants: the drawn sizes would leak, and sizes and survivors are known.
-        mean = total / (self.sample_rate * self.records(survivors))
+        mean = total / (self.plan.sample_rate * self.records(survivors))
         pieces = mean.split([p.numel() for p in self._parameters])
-        for parameter, piece in zip(self._parameters, pieces, strict=True):
-            parameter.grad = piece.view(parameter.shape).to(parameter.device, parameter.dtype)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        step_with(self._optimizer, self._parameters, pieces)
         self._loaded = to_vector(self.model)
         return self._loaded
 
@@ -154,17 +153,19 @@ class SharedNoiseTrainer(SharedRounds):
 
     def clipped(self, data: HospitalData, *, round: int, step: int) -> ClippedSum:
         """At the model as it is loaded; no noise in it yet."""
-        sampler = PoissonSampler(len(data.train), self.sample_rate)
-        drawn = sampler.sample(self.seed, hospital=data.hospital, round=round, step=step)
-        drawn = drawn.to(data.train.labels.device)
-        inputs, targets = data.train.inputs(drawn), data.train.labels[drawn]
-        with torch.random.fork_rng():
-            key = self.seed.derive("shared dp-sgd layers", data.hospital, round, step)
-            torch.manual_seed(key >> 1)  # dropout masks
+        dtype, device = self._parameters[0].dtype, data.train.labels.device
+
+        def fetch(drawn: Tensor) -> tuple[Tensor, Tensor]:
+            drawn = drawn.to(device)
+            return data.train.inputs(drawn).to(dtype), data.train.labels[drawn]
+
+        sampler = PoissonSampler(len(data.train), self.plan.sample_rate)
+        draws = Draws(self.seed, "shared dp-sgd", data.hospital, round)
+        with draws.batch(sampler, fetch, step) as (inputs, targets):
             summed, _ = clipped_sum(
                 self.model,
                 _cross_entropy,
-                inputs.to(self._parameters[0].dtype),
+                inputs,
                 targets,
                 clipping=Clipping(self.settings.clip_norm, self.settings.clipping),
                 engine=self.settings.engine,

@@ -12,30 +12,21 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.accounting import (
-    PoissonSampledGaussianEvent,
-    PrivacyEvent,
-    calibrate_noise_multiplier,
-)
+from repro.accounting import PrivacyEvent, calibrate_noise_multiplier
 from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
+from repro.privacy.clipping import Clipping
 from repro.privacy.dpsgd import DPSGD, DPSGDSettings
+from repro.privacy.private_step import StepPlan
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(StepPlan):
     """One hospital's DP-SGD, fixed before training from public numbers alone."""
 
-    sampler: PoissonSampler
     steps_per_round: int
-    noise_multiplier: float
-
-    @property
-    def event(self) -> PrivacyEvent:
-        """What a step costs a record."""
-        return PoissonSampledGaussianEvent(self.noise_multiplier, self.sampler.sample_rate)
 
 
 def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> Plan:
@@ -48,7 +39,8 @@ def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int)
     noise, _ = calibrate_noise_multiplier(
         settings.epsilon, settings.delta, sampler.sample_rate, steps * rounds
     )
-    return Plan(sampler, steps, noise)
+    clipping = Clipping(settings.clip_norm, settings.clipping)
+    return Plan(sampler=sampler, clipping=clipping, noise_multiplier=noise, steps_per_round=steps)
 
 
 class PrivateTrainer(LocalTrainer):
@@ -80,7 +72,7 @@ class PrivateTrainer(LocalTrainer):
             data.train.inputs(),
             data.train.labels,
             seed=seed,
-            hospital=data.hospital,
+            party=data.hospital,
             round=round_number,
             steps=mine.steps_per_round,
         )
