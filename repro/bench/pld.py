@@ -66,7 +66,7 @@ def compare(points: Sequence[Point] = POINTS) -> list[Row]:
         metric += f", δ = {point.delta:g}"
         start = time.perf_counter()
         accountant = PLDAccountant().compose(event, point.steps)
-        ours = accountant.epsilon(point.delta)
+        ours, _ = accountant.epsilon(point.delta)
         took = time.perf_counter() - start
         least = accountant.lower_epsilon(point.delta)
         detail = {"point": list(astuple(point)), "at_least": least, "seconds": took}
