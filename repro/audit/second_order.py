@@ -24,6 +24,7 @@ from repro.audit.coalition import Coalition, CoalitionSum
 from repro.audit.controls import Actual
 from repro.audit.shared_noise import still, watch
 from repro.federated.features import LabelledFeatures
+from repro.federated.protocol import Place
 from repro.federated.shared.second_order import STATISTICS, SecondOrderTrainer
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
@@ -106,7 +107,7 @@ class WatchedSecondOrder(SecondOrderTrainer):
         mine = self._whitened(vector, hospitals[hospital])
         self._steps._load(self._weights(vector))
         first = STATISTICS + 1
-        clipped = self._steps.clipped(mine, round=first, step=0).total.numpy()
+        clipped = self._steps.clipped(mine, Place(first)).total.numpy()
         sums = dict.fromkeys(self.coalition.survivors, np.zeros_like(clipped))
         sums[hospital] = clipped
         for round_number in range(first, first + self._rounds):

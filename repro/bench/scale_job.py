@@ -25,6 +25,7 @@ from repro.federated.averaging import Averaging
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.distributed import join
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.protocol import Place
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.secure import SecureAggregation
 from repro.federated.training.plain import HospitalData, PlainTrainer
@@ -109,7 +110,7 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
 def _warm_up(federation: Federation) -> None:
     """The first hospital's training, thrown away: libraries set themselves up."""
     first = next(iter(federation.hospitals.values()))
-    federation.protocol.part(to_vector(federation.model), first, round=0)
+    federation.protocol.part(to_vector(federation.model), first, Place(0))
 
 
 def _images(which: int, count: int) -> LabelledImages:

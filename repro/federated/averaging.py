@@ -15,17 +15,25 @@ from torch import Tensor, nn
 
 from repro.accounting import PrivacyEvent
 from repro.accounting.checks import HOSPITAL
-from repro.accounting.ledger import View
 from repro.federated.aggregation import Aggregator
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.protocol import Clock, Part, Progress, RoundReport
+from repro.federated.protocol import (
+    Clock,
+    Hospitals,
+    Part,
+    Place,
+    Progress,
+    RoundProtocol,
+    RoundReport,
+    silent,
+)
 from repro.federated.training.plain import HospitalData, LocalTrainer
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.mechanisms import UpdateMechanism
 from repro.random import RootSeed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Update(Part):
     """loss: mean training loss, nats; None: not computed. norm: L2, of the raw update. Exact."""
 
@@ -33,14 +41,12 @@ class Update(Part):
     norm: float
 
 
-class Averaging:
-    """A ``RoundProtocol`` of one exchange a round.
+class Averaging(RoundProtocol):
+    """One exchange a round.
 
     model: scratch space, on the device to train on. weights: hospital -> its training images, of
     all hospitals on any rank; public.
     """
-
-    views: list[View] | None = None
 
     def __init__(
         self,
@@ -56,10 +62,7 @@ class Averaging:
         self.model, self.trainer, self.aggregator = model, trainer, aggregator
         self.update_mechanism = update_mechanism
         self.weights, self.seed, self.ranks = weights, seed, ranks
-
-    @property
-    def mechanism(self) -> str | None:
-        return self.trainer.mechanism or self.update_mechanism.name
+        self.mechanism = trainer.mechanism or update_mechanism.name
 
     def spends(self, hospital: int) -> list[tuple[PrivacyEvent, int]]:
         """What a round costs a hospital whose update is in the mean: (event, how often)."""
@@ -69,34 +72,22 @@ class Averaging:
     def exchanges(self, round: int) -> int:
         return 1
 
-    def part(self, vector: Tensor, data: HospitalData, *, round: int, step: int = 0) -> Update:
+    def part(self, vector: Tensor, data: HospitalData, at: Place) -> Update:
         load_vector(self.model, vector)
-        report = self.trainer.train(self.model, data, seed=self.seed, round_number=round)
+        report = self.trainer.train(self.model, data, seed=self.seed, round_number=at.round)
         update = to_vector(self.model).sub_(vector)
         update, sent = self.update_mechanism(
-            update, seed=self.seed, party=data.hospital, round=round
+            update, seed=self.seed, party=data.hospital, round=at.round
         )
         noted = Counter(report.diagnostics)
         noted.update(updates=1, updates_clipped=sent.clipped, updates_non_finite=sent.non_finite)
-        return Update(update, noted, report.loss, sent.norm)
+        return Update(update, noted, loss=report.loss, norm=sent.norm)
 
-    def apply(
-        self,
-        vector: Tensor,
-        total: Tensor,
-        survivors: Sequence[int],
-        *,
-        round: int,
-        step: int = 0,
-    ) -> Tensor:
+    def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:
         return vector + total
 
     def run_round(
-        self,
-        vector: Tensor,
-        hospitals: Mapping[int, HospitalData],
-        round: int,
-        progress: Progress = lambda *_: None,
+        self, vector: Tensor, hospitals: Hospitals, round: int, progress: Progress = silent
     ) -> tuple[Tensor, RoundReport]:
         report = RoundReport()
         clock = Clock(report.seconds)
@@ -106,14 +97,14 @@ class Averaging:
         longest = 0.0
         for hospital in sorted(hospitals):
             progress(round, hospital, None)
-            made = self.part(vector, hospitals[hospital], round=round)
+            made = self.part(vector, hospitals[hospital], Place(round))
             clock.lap("training")
             self.aggregator.add(hospital, made.vector)
             clock.lap("aggregation")
             losses[hospital], longest = made.loss, max(longest, made.norm)
             report.diagnostics.update(made.diagnostics)
         combined = self.aggregator.finish()
-        following = self.apply(vector, combined.mean, combined.survivors, round=round)
+        following = self.apply(vector, combined.mean, combined.survivors, Place(round))
         clock.lap("aggregation")
         report.facts = combined.facts
         # A hospital that was lost revealed nothing: it is charged only if its update arrived.

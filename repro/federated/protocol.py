@@ -10,10 +10,11 @@ nothing passes between them but two vectors, so they run as well in processes ap
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,18 @@ from repro.accounting.ledger import View
 from repro.federated.training.plain import HospitalData
 
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
+Hospitals = Mapping[int, HospitalData]
+
+
+def silent(round: int, hospital: int | None, accuracy: float | None) -> None:
+    """Progress that nobody is told of."""
+
+
+class Place(NamedTuple):
+    """An exchange of a run; every draw of records or noise is of one."""
+
+    round: int  # 1 …
+    step: int = 0  # … of the round's exchanges
 
 
 @dataclass(frozen=True)
@@ -32,10 +45,12 @@ class Part:
     vector: all that leaves the hospital, and only into the (secure) sum: (n,) float32, an update;
         or int64 on the grid of a ``PrivateSum``, the hospital's share of the noise in it.
     diagnostics: exact counts over records, for this machine only.
+    noise_seconds: what making its share of the noise took.
     """
 
     vector: Tensor
-    diagnostics: Counter[str]
+    diagnostics: Mapping[str, int]
+    noise_seconds: float = 0.0
 
 
 @dataclass
@@ -57,59 +72,43 @@ class RoundReport:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@runtime_checkable
-class RoundProtocol(Protocol):
+class RoundProtocol(ABC):
     """What an arm does in a round. The global model is a vector (``repro.federated.vector``).
 
     mechanism: what a ledger calls it; None: nothing private. views: of a ledger; None: the usual.
     """
 
-    @property
-    def mechanism(self) -> str | None: ...
+    mechanism: str | None
+    views: list[View] | None = None
 
-    @property
-    def views(self) -> list[View] | None: ...
-
+    @abstractmethod
     def exchanges(self, round: int) -> int:
         """How often in this round hospitals send a part and get the next model; public."""
-        ...
 
-    def part(self, vector: Tensor, data: HospitalData, *, round: int, step: int = 0) -> Part:
-        """One hospital's part at the global model ``vector``, which stays as it is.
+    @abstractmethod
+    def part(self, vector: Tensor, data: HospitalData, at: Place) -> Part:
+        """One hospital's part at the global model ``vector``, which stays as it is."""
 
-        round, step: 1 … of the run and 0 … ``exchanges(round)`` − 1; noise and draws are theirs.
-        """
-        ...
-
-    def apply(
-        self,
-        vector: Tensor,
-        total: Tensor,
-        survivors: Sequence[int],
-        *,
-        round: int,
-        step: int = 0,
-    ) -> Tensor:
+    @abstractmethod
+    def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:
         """The next global model, of the decoded sum of the survivors' parts (for updates: their
         weighted mean)."""
-        ...
 
+    @abstractmethod
     def run_round(
-        self,
-        vector: Tensor,
-        hospitals: Mapping[int, HospitalData],
-        round: int,
-        progress: Progress = lambda *_: None,
+        self, vector: Tensor, hospitals: Hospitals, round: int, progress: Progress = silent
     ) -> tuple[Tensor, RoundReport]:
         """All exchanges of a round, in this process or on its ranks.
 
         vector: (P,) float32. hospitals: all, or those of this rank. Returns the next global model,
         (P,) float32: the same one where too many hospitals were lost.
         """
-        ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What the next round depends on beside model, seed and data."""
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 

@@ -15,7 +15,7 @@ from repro.federated.division import subset
 from repro.federated.execute import assemble, cpu_threads
 from repro.federated.parallel.exact_sum import ExactWeightedSum
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.protocol import RoundProtocol
+from repro.federated.protocol import Place, RoundProtocol
 from repro.federated.vector import to_vector
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
@@ -50,12 +50,12 @@ def test_hospitals_and_server_apart_make_the_same_model(arm, monkeypatch):
             noise_keys.clear()
             for step in range(server.exchanges(number)):
                 parts = {
-                    one: site.part(apart.clone(), whole.hospitals[one], round=number, step=step)
+                    one: site.part(apart.clone(), whole.hospitals[one], Place(number, step))
                     for one, site in sites.items()
                 }
                 vectors = {one: part.vector for one, part in parts.items()}
                 total = summed(whole, number, vectors)
-                apart = server.apply(apart, total, everybody, round=number, step=step)
+                apart = server.apply(apart, total, everybody, Place(number, step))
             apart = apart.float()
             if arm == "calibrated-secagg":
                 bound = report.facts["secagg"]["max_error_bound"]

@@ -20,6 +20,7 @@ from repro.federated.division import subset
 from repro.federated.execute import assemble, execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.protocol import Place
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
@@ -156,7 +157,7 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
         one
         for number in (1, 2)
         for step in range(made.steps)
-        for one in set(made.weights) - made.lost(number, step)
+        for one in set(made.weights) - made.lost(Place(number, step))
     )
     event = PoissonSampledGaussianEvent(made.plan.multiplier(1), made.plan.sample_rate)
     most = max(sent.values())
@@ -183,7 +184,7 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
     stream = np.random.default_rng(1)
     values = 3 + 0.01 * stream.normal(size=(2000, FEATURES))
     data = HospitalData(0, LabelledFeatures.of(values, np.zeros(2000, int), "cpu"))
-    total = made.clipped(data, round=1, step=0).total.numpy()
+    total = made.clipped(data, Place(1)).total.numpy()
     exact = np.zeros(made.plan.dimension)
     for one in range(2000):
         model.zero_grad()

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from repro.accounting import NonPrivateEvent, PrivacyEvent
 from repro.errors import InputError
-from repro.federated.protocol import Progress, RoundReport
+from repro.federated.protocol import Hospitals, Progress, RoundReport, silent
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.sum import Release
-from repro.federated.training.plain import HospitalData
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.secagg.context import DIGEST_BYTES
@@ -94,11 +93,7 @@ class ExactSecondOrderTrainer(SecondOrderTrainer):
         self._steps.sum = ExactSum(self._steps.plan)
 
     def run_round(
-        self,
-        vector: Tensor,
-        hospitals: Mapping[int, HospitalData],
-        round: int,
-        progress: Progress = lambda *_: None,
+        self, vector: Tensor, hospitals: Hospitals, round: int, progress: Progress = silent
     ) -> tuple[Tensor, RoundReport]:
         """As the private trainer's; the report has counts and seconds, and nothing of a plan, a
         protocol or an event, as there was none."""

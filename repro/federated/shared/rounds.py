@@ -7,40 +7,35 @@ hospital adds up, and what is made of the total, is a subclass's.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from repro.accounting.ledger import View
-from repro.federated.protocol import Part, Progress, RoundReport
+from repro.federated.protocol import (
+    Clock,
+    Hospitals,
+    Part,
+    Place,
+    Progress,
+    RoundProtocol,
+    RoundReport,
+    silent,
+)
 from repro.federated.shared.spending import shared_views, spent_on
 from repro.federated.shared.sum import Release, Summation
-from repro.federated.training.plain import HospitalData
 from repro.random import RootSeed
 from repro.runs.settings import SecAggParameters, SharedNoise
 from repro.secagg import RoundFailed, model_digest
 from repro.typing import Float
 
-PARTS = ("training", "noise", "aggregation")  # what a round's seconds are counted for
 
-
-@dataclass(frozen=True)
-class Share(Part):
-    """noise_seconds: of making and adding the hospital's share of the noise."""
-
-    noise_seconds: float
-
-
-class SharedRounds(ABC):
-    """A ``RoundProtocol`` on private sums. weights: hospital -> its training records, public."""
-
-    mechanism: str | None
+class SharedRounds(RoundProtocol):
+    """weights: hospital -> its training records, public."""
 
     def __init__(
         self,
@@ -51,51 +46,28 @@ class SharedRounds(ABC):
     ) -> None:
         self.shared, self.secagg, self.seed = shared, secagg, seed
         self.weights = dict(sorted(weights.items()))
-
-    @property
-    def views(self) -> list[View] | None:
-        return shared_views(self.shared.colluders)
-
-    @abstractmethod
-    def exchanges(self, round: int) -> int: ...
+        self.views = shared_views(shared.colluders)
 
     @abstractmethod
     def sum_in(self, round: int) -> Summation:
         """What the round's totals are taken from."""
 
-    @abstractmethod
-    def part(self, vector: Tensor, data: HospitalData, *, round: int, step: int = 0) -> Share: ...
-
-    @abstractmethod
-    def apply(
-        self,
-        vector: Tensor,
-        total: Tensor,
-        survivors: Sequence[int],
-        *,
-        round: int,
-        step: int = 0,
-    ) -> Tensor: ...
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]: ...
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
     def run_round(
-        self,
-        vector: Tensor,
-        hospitals: Mapping[int, HospitalData],
-        round: int,
-        progress: Progress = lambda *_: None,
+        self, vector: Tensor, hospitals: Hospitals, round: int, progress: Progress = silent
     ) -> tuple[Tensor, RoundReport]:
-        report = RoundReport(seconds=dict.fromkeys(PARTS, 0.0))
+        report, noise_seconds = RoundReport(), 0.0
+        clock = Clock(report.seconds)
         releases, failed = Counter[tuple[int, ...]](), Counter[tuple[int, ...]]()
         facts: dict[str, Any] = {}
         for step in range(self.exchanges(round)):
-            shares = self._parts(vector, hospitals, round, step, report)
-            started = time.perf_counter()
+            at = Place(round, step)
+            shares = {}
+            for one in sorted(set(hospitals) - self.lost(at)):
+                made = self.part(vector, hospitals[one], at)
+                shares[one] = made.vector.numpy()
+                report.diagnostics.update(made.diagnostics)
+                noise_seconds += made.noise_seconds
+            clock.lap("training")
             try:
                 release = self.sum_in(round).add_up(
                     shares,
@@ -111,54 +83,32 @@ class SharedRounds(ABC):
             else:
                 releases[release.survivors] += 1
                 _note_traffic(facts, release)
-                total = torch.from_numpy(release.total)
-                vector = self.apply(vector, total, release.survivors, round=round, step=step)
-            report.seconds["aggregation"] += time.perf_counter() - started
-        plan = self.sum_in(round).plan
-        report.spent, report.seen = spent_on(plan, releases, failed)
+                vector = self.apply(vector, torch.from_numpy(release.total), release.survivors, at)
+            clock.lap("aggregation")
+        report.seconds["noise"] = noise_seconds
+        report.seconds["training"] -= noise_seconds
+        report.spent, report.seen = spent_on(self.sum_in(round).plan, releases, failed)
         report.facts = {"secagg": facts | self._facts(round, releases)}
         return vector.float(), report
-
-    def _parts(
-        self,
-        vector: Tensor,
-        hospitals: Mapping[int, HospitalData],
-        round: int,
-        step: int,
-        report: RoundReport,
-    ) -> dict[int, np.ndarray]:
-        """What every hospital that is not lost hands to the secure sum."""
-        started, noise, lost = time.perf_counter(), 0.0, self.lost(round, step)
-        shares = {}
-        for one in sorted(set(hospitals) - lost):
-            made = self.part(vector, hospitals[one], round=round, step=step)
-            shares[one] = made.vector.numpy()
-            noise += made.noise_seconds
-            report.diagnostics.update(made.diagnostics)
-        report.seconds["training"] += time.perf_counter() - started - noise
-        report.seconds["noise"] += noise
-        return shares
 
     def share(
         self,
         hospital: int,
         values: Float[np.ndarray, " size"],
-        diagnostics: Counter[str],
-        *,
-        round: int,
-        step: int,
-    ) -> Share:
+        diagnostics: Mapping[str, int],
+        at: Place,
+    ) -> Part:
         """A hospital's sum of clipped contributions as its part: on the grid, with its noise."""
         started = time.perf_counter()
-        vector = self.sum_in(round).share(hospital, values, round=round, step=step)
-        return Share(torch.from_numpy(vector), diagnostics, time.perf_counter() - started)
+        vector = self.sum_in(at.round).share(hospital, values, round=at.round, step=at.step)
+        return Part(torch.from_numpy(vector), diagnostics, time.perf_counter() - started)
 
-    def lost(self, round: int, step: int) -> set[int]:
+    def lost(self, at: Place) -> set[int]:
         """The hospitals that an exchange loses, drawn by the run's seed (``drop_rate``)."""
         count = int(self.secagg.drop_rate * len(self.weights))
         if not count:
             return set()
-        stream = self.seed.numpy_generator("drop-outs", round, step)
+        stream = self.seed.numpy_generator("drop-outs", *at)
         return {int(h) for h in stream.choice(list(self.weights), count, replace=False)}
 
     def records(self, hospitals: Iterable[int]) -> int:

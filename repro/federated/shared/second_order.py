@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,8 +31,9 @@ from torch import Tensor, nn
 from repro.accounting import gaussian_epsilon, gaussian_sigma
 from repro.errors import InputError
 from repro.federated.features import LabelledFeatures
+from repro.federated.protocol import Part, Place
 from repro.federated.shared.noise_plan import NoisePlan
-from repro.federated.shared.rounds import Share, SharedRounds
+from repro.federated.shared.rounds import SharedRounds
 from repro.federated.shared.sum import PrivateSum, Summation
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
@@ -129,15 +129,12 @@ class SecondOrderTrainer(SharedRounds):
     def sum_in(self, round: int) -> Summation:
         return self._sums[round] if round <= STATISTICS else self._steps.sum
 
-    def part(self, vector: Tensor, data: HospitalData, *, round: int, step: int = 0) -> Share:
+    def part(self, vector: Tensor, data: HospitalData, at: Place) -> Part:
         """The hospital's sum of features, of their products, or of clipped gradients."""
-        if round > STATISTICS:
-            whitened = self._whitened(vector, data)
-            return self._steps.part(self._weights(vector), whitened, round=round, step=step)
+        if at.round > STATISTICS:
+            return self._steps.part(self._weights(vector), self._whitened(vector, data), at)
         self._data.clear()
-        return self.share(
-            data.hospital, self.statistic(vector, data, round), Counter(), round=round, step=step
-        )
+        return self.share(data.hospital, self.statistic(vector, data, at.round), {}, at)
 
     def statistic(
         self, vector: Tensor, data: HospitalData, round: int
@@ -147,22 +144,14 @@ class SecondOrderTrainer(SharedRounds):
         return (_sum_of_vectors if round == 1 else _sum_of_products)(self.model, data)
 
     @torch.no_grad()
-    def apply(
-        self,
-        vector: Tensor,
-        total: Tensor,
-        survivors: Sequence[int],
-        *,
-        round: int,
-        step: int = 0,
-    ) -> Tensor:
+    def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:
         """Mean, transform, or a step of the linear layer."""
-        if round > STATISTICS:
+        if at.round > STATISTICS:
             weights = self._weights(vector)
-            stepped = self._steps.apply(weights, total, survivors, round=round, step=step)
+            stepped = self._steps.apply(weights, total, survivors, at)
             return torch.cat([stepped, vector[len(weights) :]])
         load_vector(self.model, vector)
-        if round == 1:
+        if at.round == 1:
             self.model.mean.copy_(total / self.records(survivors))
         else:
             self._set_transform(total, len(survivors))

@@ -11,7 +11,6 @@ public model: central DP-SGD on all records, which no single party could see. (D
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.accounting import calibrate_noise_multiplier, gaussian_sigma
+from repro.federated.protocol import Part, Place
 from repro.federated.shared.noise_plan import NoisePlan
-from repro.federated.shared.rounds import Share, SharedRounds
+from repro.federated.shared.rounds import SharedRounds
 from repro.federated.shared.sum import PrivateSum, Summation
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
@@ -116,27 +116,18 @@ class SharedNoiseTrainer(SharedRounds):
     def sum_in(self, round: int) -> Summation:
         return self.sum
 
-    def part(self, vector: Tensor, data: HospitalData, *, round: int, step: int = 0) -> Share:
+    def part(self, vector: Tensor, data: HospitalData, at: Place) -> Part:
         """The sum of clipped gradients over the hospital's Poisson batch."""
         self._load(vector)
-        summed = self.clipped(data, round=round, step=step)
-        noted = Counter(
-            gradients=summed.records,
-            gradients_clipped=summed.clipped,
-            gradients_non_finite=summed.non_finite,
-        )
-        values = summed.total.cpu().numpy()
-        return self.share(data.hospital, values, noted, round=round, step=step)
+        summed = self.clipped(data, at)
+        noted = {
+            "gradients": summed.records,
+            "gradients_clipped": summed.clipped,
+            "gradients_non_finite": summed.non_finite,
+        }
+        return self.share(data.hospital, summed.total.cpu().numpy(), noted, at)
 
-    def apply(
-        self,
-        vector: Tensor,
-        total: Tensor,
-        survivors: Sequence[int],
-        *,
-        round: int,
-        step: int = 0,
-    ) -> Tensor:
+    def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:
         """A step of the optimizer: everything after the noisy total is post-processing."""
         self._load(vector)
         # Public constants: the drawn sizes would leak, and sizes and survivors are known.
@@ -151,7 +142,7 @@ class SharedNoiseTrainer(SharedRounds):
             load_vector(self.model, vector)
             self._loaded = vector
 
-    def clipped(self, data: HospitalData, *, round: int, step: int) -> ClippedSum:
+    def clipped(self, data: HospitalData, at: Place) -> ClippedSum:
         """At the model as it is loaded; no noise in it yet."""
         dtype, device = self._parameters[0].dtype, data.train.labels.device
 
@@ -160,8 +151,8 @@ class SharedNoiseTrainer(SharedRounds):
             return data.train.inputs(drawn).to(dtype), data.train.labels[drawn]
 
         sampler = PoissonSampler(len(data.train), self.plan.sample_rate)
-        draws = Draws(self.seed, "shared dp-sgd", data.hospital, round)
-        with draws.batch(sampler, fetch, step) as (inputs, targets):
+        draws = Draws(self.seed, "shared dp-sgd", data.hospital, at.round)
+        with draws.batch(sampler, fetch, at.step) as (inputs, targets):
             summed, _ = clipped_sum(
                 self.model,
                 _cross_entropy,
