@@ -204,7 +204,7 @@ def test_noise_is_never_used_twice():
     replayed = private_sum().release(sums(PLAN), round=1, step=4)
     fewer = {one: vector for one, vector in sums(PLAN).items() if one != 2}
     for other in (sums(PLAN, 1), fewer):
-        with pytest.raises(InputError, match=r"noise key: got .all hospitals, round 1, step 4 on"):
+        with pytest.raises(InputError, match=r"noise key: got .all parties, round 1, step 4 on"):
             private_sum().release(other, round=1, step=4)
     assert np.array_equal(replayed.total, private_sum().release(sums(PLAN), round=1, step=4).total)
     elsewhere = PrivateSum(PLAN, range(5), seed=SEED, purpose="other", secagg=None)
