@@ -189,7 +189,7 @@ CASES = {
     ),
     "PLDAccountant": Case(
         lambda count, delta, epsilon: (
-            PLDAccountant().compose(GaussianEvent(4.0), count).epsilon(delta),
+            PLDAccountant().compose(GaussianEvent(4.0), count).epsilon(delta)[0],
             PLDAccountant().compose(GaussianEvent(4.0), count).delta(epsilon),
         ),
         {"count": 8, "delta": 2.0**-10, "epsilon": 2.0},

@@ -4,6 +4,7 @@ Needs numpy only (scipy where a Gaussian tail is evaluated); torch is never impo
 """
 
 from repro.accounting.accountant import RDPAccountant
+from repro.accounting.base import Accountant
 from repro.accounting.calibration import (
     calibrate_noise_multiplier,
 )
@@ -35,6 +36,7 @@ from repro.accounting.pld import PLDAccountant
 from repro.accounting.search_cost import random_stopping_rdp, search_epsilon
 
 __all__ = [
+    "Accountant",
     "Bound",
     "ComposedEvent",
     "DataDependentRateEvent",

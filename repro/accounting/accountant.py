@@ -8,27 +8,21 @@ far, each event chosen adaptively, is (ε, δ)-DP: RDP adds up under adaptive co
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from repro.accounting import checks, conversion
-from repro.accounting.checks import ADD_REMOVE, RECORD, Number
-from repro.accounting.curves import check_proved, rdp_of
-from repro.accounting.events import PrivacyEvent, event_from_dict
+from repro.accounting.base import Accountant
+from repro.accounting.checks import Number
+from repro.accounting.curves import rdp_of
 from repro.accounting.orders import minimise
-from repro.errors import InputError
 
 _UP = 1 + 1e-14  # a sum of a few rounded-up products
 _NEAR_ONE = 1 + 2.0**-20  # where RDP stands in for the KL divergence
 
 
-class RDPAccountant:
+class RDPAccountant(Accountant):
     """Rényi-DP accountant over events.
-
-    Composition is kept as event → count, so it costs the same for ten steps and for 10⁹, does
-    not depend on the order of events, and survives being written to JSON exactly.
 
     | composed so far          | (ε, order)                                        |
     |--------------------------|---------------------------------------------------|
@@ -36,28 +30,6 @@ class RDPAccountant:
     | an event without noise   | (∞, ∞)                                            |
     | δ ≥ total variation      | (0, an order near 1, by the KL branch)            |
     """
-
-    def __init__(self, relation: str = ADD_REMOVE, unit: str = RECORD) -> None:
-        self.relation = checks.relation(relation)
-        self.unit = checks.one_of("unit", unit, checks.UNITS)
-        self._counts: dict[PrivacyEvent, int] = {}
-
-    @property
-    def counts(self) -> Mapping[PrivacyEvent, int]:
-        """The elementary events composed so far, and how often."""
-        return dict(self._counts)
-
-    def compose(self, event: PrivacyEvent, count: Number = 1) -> RDPAccountant:
-        """Add ``count`` repetitions of ``event``; returns self.
-
-        Raises ``InputError`` (and adds nothing) for a unit, relation or sampling without proof.
-        """
-        times = checks.count("count", count)
-        check_proved(event, self.relation, self.unit)
-        for leaf, inner in event.leaves():
-            if inner * times:
-                self._counts[leaf] = self._counts.get(leaf, 0) + inner * times
-        return self
 
     def rdp(self, orders: np.ndarray) -> np.ndarray:
         """Total RDP, in nats, at each order: (m,) float64 in (1, ∞) → (m,) float64."""
@@ -100,24 +72,6 @@ class RDPAccountant:
 
     def _total_variation(self) -> float:
         return conversion.total_variation_bound(float(self.rdp(np.array([_NEAR_ONE]))[0]))
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able and exact; ``load_state_dict`` on any accountant gives this one back."""
-        spent = sorted(self._counts.items(), key=repr)
-        return {
-            "relation": self.relation.value,
-            "unit": self.unit,
-            "spent": [{"event": event.as_dict(), "count": count} for event, count in spent],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace this accountant's whole state; a state it cannot account for changes nothing."""
-        if set(state) != {"relation", "unit", "spent"}:
-            raise InputError("state", sorted(state), "the keys relation, unit and spent")
-        loaded = RDPAccountant(state["relation"], state["unit"])
-        for entry in state["spent"]:
-            loaded.compose(event_from_dict(entry["event"]), entry["count"])
-        self.relation, self.unit, self._counts = loaded.relation, loaded.unit, loaded._counts
 
 
 def _finite(log_delta: np.ndarray) -> np.ndarray:

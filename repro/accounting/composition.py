@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
+from repro.accounting.base import Accountant
 from repro.accounting.checks import RELATIONS, Number
 from repro.accounting.events import (
     FixedBatchGaussianEvent,
@@ -80,20 +81,18 @@ def compose_epsilon(
     if accountant == BEST and (mu := gaussian_mu(leaves, relation)) is not None:
         epsilon = epsilon_of_mu(mu, delta)
         return Bound(epsilon, GAUSSIAN, None, {GAUSSIAN: epsilon})
-    found: dict[str, float] = {}
-    order = None
+    asked: dict[str, Accountant] = {}
     if accountant != PLD:
-        rdp = RDPAccountant(relation, unit)
-        for event, times in leaves.items():
-            rdp.compose(event, times)
-        found[RDP], order = rdp.epsilon(delta)
+        asked[RDP] = RDPAccountant(relation, unit)
     if accountant == PLD or (accountant == BEST and accounts_for(leaves, relation)):
-        pld = PLDAccountant(relation, unit)
+        asked[PLD] = PLDAccountant(relation, unit)
+    found, orders = {}, {}
+    for method, one in asked.items():
         for event, times in leaves.items():
-            pld.compose(event, times)
-        found[PLD] = pld.epsilon(delta)
+            one.compose(event, times)
+        found[method], orders[method] = one.epsilon(delta)
     method = min(found, key=found.__getitem__)
-    return Bound(found[method], method, order if method == RDP else None, found)
+    return Bound(found[method], method, orders[method], found)
 
 
 def lower_epsilon(

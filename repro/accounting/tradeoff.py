@@ -90,7 +90,7 @@ def trade_off(counts: Mapping[PrivacyEvent, int], relation: str, unit: str) -> T
     accountant = PLDAccountant(relation, unit)
     for event, times in leaves.items():
         accountant.compose(event, times)
-    farthest = accountant.epsilon(_FARTHEST)
+    farthest, _ = accountant.epsilon(_FARTHEST)
     if farthest in (0.0, math.inf):
         return TradeOff(farthest, 0.0, 0.0)
     epsilons = np.linspace(0.0, farthest, _TANGENTS)

@@ -73,16 +73,16 @@ class CoalitionSum(PrivateSum):
             self, self.coalition, seed=seed, secagg=None, noise_part=self._noise_part
         )
 
-    def release(
+    def add_up(
         self,
-        sums: Mapping[int, Float[np.ndarray, " size"]],
+        shares: Mapping[int, Shaped[np.ndarray, " size"]],
         *,
         round: int,
         step: int = 0,
         protocol: bool = True,
         model: bytes = bytes(DIGEST_BYTES),
     ) -> Release:
-        found = super().release(sums, round=round, step=step, protocol=protocol, model=model)
+        found = super().add_up(shares, round=round, step=step, protocol=protocol, model=model)
         known = sum((self._added[one] for one in self.coalition.colluders), start=np.int64(0))
         self.seen.append(found.total - known * self.plan.granularity)
         return found

@@ -162,7 +162,7 @@ def _update_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Tria
         total = 0.0
         for round_number in range(1, steps + 1):
             sent, _ = mechanism(
-                updates[present], seed=seed, hospital=claim.hospital, round=round_number
+                updates[present], seed=seed, party=claim.hospital, round=round_number
             )
             total += float(sent[0])
         return total

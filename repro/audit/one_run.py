@@ -21,6 +21,7 @@ from torch import Tensor
 
 from repro.audit import bounds
 from repro.audit.canaries import (
+    CanaryScore,
     OrthogonalCanaries,
     linear_model,
     log_likelihood_ratio,
@@ -114,7 +115,7 @@ def _traces(
             inputs,
             targets,
             seed=seed,
-            hospital=claim.hospital,
+            party=claim.hospital,
             round=round_number,
         )
         for _ in range(claim.steps_per_round):
@@ -133,7 +134,8 @@ def _shared_traces(
 ) -> Iterator[np.ndarray]:
     """Of a second-order arm only the steps: a part of what is stated, so the bound holds."""
     if sharing.second is None:
-        parts = watched_trainer(claim, sharing, actual, dimension=layout.count, seed=seed)
+        model = CanaryScore(layout.side)
+        parts = watched_trainer(claim, sharing, actual, model=model, seed=seed)
     else:
         side = layout.side
         parts = WatchedSecondOrder(

@@ -29,8 +29,10 @@ from repro.audit.canaries import (
 from repro.checks import check_choice, check_count, check_fraction
 from repro.privacy.adaptive_clipping import AdaptiveClipping
 from repro.privacy.banded_noise import BandedNoise, banded_coefficients
+from repro.privacy.clipping import Clipping
 from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.gate import check_engine
+from repro.privacy.private_step import StepPlan
 from repro.privacy.ranks import Ranks
 from repro.privacy.records import Records
 from repro.privacy.sampling import PoissonSampler
@@ -118,9 +120,10 @@ def _source(
     model = linear_model(inputs.shape[1], outputs)
     records = Records(TensorDataset(inputs, targets), torch.device("cpu"))
     engine = check_engine(model, record_loss, inputs[:16], targets[:16])
-    options = {"engine": engine, "chunk_size": None, "noise": "gaussian"}
+    options = {"engine": engine, "chunk_size": None}
+    plan = StepPlan(sampler, Clipping(1.0), noise_multiplier=1.0)  # each sum says its own
     return lambda seed: DrawnGradients(
-        model, records, record_loss, sampler, seed, banded, options, Ranks()
+        model, records, record_loss, plan, seed, banded, options, Ranks()
     )
 
 

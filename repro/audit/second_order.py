@@ -1,6 +1,6 @@
 """Audited runs of second-order arms: feature mean, second moments, gradient steps.
 
-One trial is the whole composition: the statistics through ``SecondOrderTrainer.train_round``, then
+One trial is the whole composition: the statistics through ``SecondOrderTrainer.run_round``, then
 every step's release, all as the planned coalition sees them. The attacker knows all records but
 whether the canary is among them, and all that was released before; so it knows what the canary
 would add to each release (computed here from the formulas, not by the trainer's code), and the sum
@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from torch import Tensor
 
 from repro.audit.canaries import LENGTH, Trial, log_likelihood_ratio
 from repro.audit.claim import Claim, Sharing
@@ -23,11 +24,11 @@ from repro.audit.coalition import Coalition, CoalitionSum
 from repro.audit.controls import Actual
 from repro.audit.shared_noise import still, watch
 from repro.federated.features import LabelledFeatures
-from repro.federated.shared import Release
-from repro.federated.shared.report import SharedReport
+from repro.federated.protocol import Place
 from repro.federated.shared.second_order import STATISTICS, SecondOrderTrainer
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import load_vector, to_vector
 from repro.models.whitened import WhitenedLinear
 from repro.random import RootSeed
 from repro.typing import Float
@@ -62,8 +63,7 @@ class WatchedSecondOrder(SecondOrderTrainer):
             sharing.noise,
             sharing.secagg,
             sharing.weights,
-            features=features,
-            classes=classes,
+            WhitenedLinear(features, classes),
             rounds=claim.rounds + STATISTICS,
             seed=seed,
         )
@@ -93,7 +93,6 @@ class WatchedSecondOrder(SecondOrderTrainer):
         self._watched = {number: one.again(seed) for number, one in self._watched.items()}
         self._sums = dict(self._watched)
         self._steps.sum = self._watched_steps = self._watched_steps.again(seed)
-        self._data = None
 
     def seen(self, round_number: int) -> Float[np.ndarray, " size"]:
         """What the coalition saw of a statistic, or of a step."""
@@ -102,35 +101,29 @@ class WatchedSecondOrder(SecondOrderTrainer):
         return self._watched_steps.seen[round_number - STATISTICS - 1]
 
     def release_steps(
-        self, model: WhitenedLinear, hospitals: Mapping[int, HospitalData], hospital: int
+        self, vector: Tensor, hospitals: Mapping[int, HospitalData], hospital: int
     ) -> None:
         """All steps at the model's weights; only ``hospital`` has records."""
-        mine = self._whitened(model, {hospital: hospitals[hospital]})[hospital]
-        working = self._steps._working_copy(model.linear)
+        mine = self._whitened(vector, hospitals[hospital])
+        self._steps._load(self._weights(vector))
         first = STATISTICS + 1
-        clipped = self._steps._clipped(working, mine, first, 0, SharedReport())
+        clipped = self._steps.clipped(mine, Place(first)).total.numpy()
         sums = dict.fromkeys(self.coalition.survivors, np.zeros_like(clipped))
         sums[hospital] = clipped
         for round_number in range(first, first + self._rounds):
-            self._steps.sum.release(sums, round=round_number)
+            self._watched_steps.release(sums, round=round_number)
 
-    def _release(
-        self,
-        model: WhitenedLinear,
-        hospitals: Mapping[int, HospitalData],
-        round_number: int,
-        report: SharedReport,
-    ) -> Release | None:
+    def statistic(
+        self, vector: Tensor, data: HospitalData, round: int
+    ) -> Float[np.ndarray, " size"]:
         if self._actual.clip == 1:
-            return super()._release(model, hospitals, round_number, report)
+            return super().statistic(vector, data, round)
         # The control: nothing is scaled to length 1.
-        mean = model.mean.double().numpy()
-        sums = {}
-        for one, data in hospitals.items():
-            records = data.train.inputs().double().numpy()
-            parts = records if round_number == 1 else _product(records - mean)
-            sums[one] = parts.sum(axis=0)
-        return self._sums[round_number].release(sums, round=round_number)
+        load_vector(self.model, vector)
+        records = data.train.inputs().double().numpy()
+        parts = records if round == 1 else _product(records - self.model.mean.double().numpy())
+        total: Float[np.ndarray, " size"] = parts.sum(axis=0)
+        return total
 
 
 def second_order_trial(claim: Claim, sharing: Sharing, actual: Actual) -> Trial:
@@ -150,13 +143,15 @@ def second_order_trial(claim: Claim, sharing: Sharing, actual: Actual) -> Trial:
     def run(seed: RootSeed, present: bool) -> float:
         trainer.restart(seed)
         model = WhitenedLinear(FEATURES, CLASSES)
+        vector = to_vector(model)
         held, score = hospitals[present], 0.0
         adds = _mean_parts(others), _mean_parts(canary)
         for number, multiplier in enumerate(multipliers, start=1):
             if number <= STATISTICS:
-                trainer.train_round(model, held, number)
+                vector, _ = trainer.run_round(vector, held, number)
+                load_vector(model, vector)
             elif number == STATISTICS + 1:
-                trainer.release_steps(model, held, claim.hospital)
+                trainer.release_steps(vector, held, claim.hospital)
             score += _evidence(trainer.seen(number), *adds, multiplier)
             mean = model.mean.double().numpy()
             if number == 1:

@@ -5,7 +5,7 @@ Many runs: full-batch steps, the clipped sum of the trainer's own path (``clippe
 is the same at every step and computed once; all that is random is redone. Of the protocol only its
 sum is run there, with the same bits (``protocol_every`` does so too).
 
-One run: ``SharedNoiseTrainer.train_round`` itself over the arm's whole schedule, the protocol at
+One run: ``SharedNoiseTrainer.run_round`` itself over the arm's whole schedule, the protocol at
 every step that the arm's settings run it at.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.audit.canaries import (
     SIZE,
@@ -33,6 +33,7 @@ from repro.audit.controls import Actual
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.step import clipped_sum
 from repro.random import RootSeed
@@ -50,15 +51,15 @@ def still(record: RecordPrivacy) -> RecordPrivacy:
 
 
 def watched_trainer(
-    claim: Claim, sharing: Sharing, actual: Actual, *, dimension: int, seed: RootSeed
+    claim: Claim, sharing: Sharing, actual: Actual, *, model: nn.Module, seed: RootSeed
 ) -> tuple[SharedNoiseTrainer, CoalitionSum]:
-    """The arm's trainer for a model of ``dimension`` parameters, and its sum as it is seen."""
+    """The arm's trainer for ``model``, and its sum as it is seen."""
     trainer = SharedNoiseTrainer(
         still(sharing.record),
         sharing.noise,
         sharing.secagg,
         sharing.weights,
-        dimension=dimension,
+        model,
         epochs=sharing.epochs,
         rounds=claim.rounds,
         seed=seed,
@@ -83,8 +84,9 @@ def watch(
 
 def shared_trial(claim: Claim, sharing: Sharing, actual: Actual, steps: int, part: float) -> Trial:
     """The sum over full-batch steps of the canary's coordinate, as the coalition sees it."""
+    model = linear_model(SIZE, 1)
     trainer, watched = watched_trainer(
-        claim, sharing, actual, dimension=SIZE, seed=RootSeed.from_user(0)
+        claim, sharing, actual, model=model, seed=RootSeed.from_user(0)
     )
     data = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0))
     nothing = np.zeros(SIZE)
@@ -104,9 +106,9 @@ def shared_trial(claim: Claim, sharing: Sharing, actual: Actual, steps: int, par
 
 
 def _clipped(trainer: SharedNoiseTrainer, records: Tensor) -> np.ndarray:
-    dtype = torch.float64 if trainer.shared.precision == "double" else torch.float32
+    dtype = next(trainer.model.parameters()).dtype
     summed, _ = clipped_sum(
-        linear_model(SIZE, 1).to(dtype),
+        trainer.model,
         record_loss,
         records.to(dtype),
         torch.ones(len(records), 1, dtype=dtype),
@@ -126,8 +128,10 @@ def shared_traces(
     """What the coalition sees of every step, (m,) float64; the canaries are honest hospitals'."""
     hospitals = _hospitals(watched.coalition, layout, included)
     model = CanaryScore(layout.side)
+    trainer.train_on(model)
+    vector = to_vector(model)
     for round_number in range(1, rounds + 1):
-        trainer.train_round(model, hospitals, round_number)
+        vector, _ = trainer.run_round(vector, hospitals, round_number)
         yield from watched.seen
         watched.seen.clear()
 

@@ -98,7 +98,7 @@ def ours(point: Point) -> Bounds:
 
     accountant = PLDAccountant().compose(point.event, point.steps)
     start = time.process_time()
-    upper = accountant.epsilon(point.delta)
+    upper, _ = accountant.epsilon(point.delta)
     took = time.process_time() - start
     return Bounds(upper, accountant.lower_epsilon(point.delta), took)
 

@@ -105,7 +105,7 @@ def contestant(
         return _ours(model, images, labels, batch, OURS[name][0])
     sampler = PoissonSampler.with_expected_batch(records, batch)
     batches = (
-        sampler.sample(RootSeed.from_user(0), hospital=0, round=0, step=step).to(device)
+        sampler.sample(RootSeed.from_user(0), party=0, round=0, step=step).to(device)
         for step in itertools.count()
     )
     if name in PLAIN:
@@ -132,7 +132,7 @@ def _ours(
         images,
         labels,
         seed=seed,
-        hospital=0,
+        party=0,
         round=0,
     )
 

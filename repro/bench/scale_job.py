@@ -21,12 +21,15 @@ import numpy as np
 import torch
 
 from repro.federated.aggregation import Aggregator, PlainAggregator
+from repro.federated.averaging import Averaging
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.distributed import join
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.protocol import Place
 from repro.federated.rounds import Federation, run_rounds
 from repro.federated.secure import SecureAggregation
 from repro.federated.training.plain import HospitalData, PlainTrainer
+from repro.federated.vector import to_vector
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
 from repro.privacy.noise_key import new_run
@@ -89,9 +92,15 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
         weights=weights,
         test=_images(job.hospitals, TEST_IMAGES),
         num_classes=CLASSES,
-        trainer=PlainTrainer(LocalSettings(epochs=1)),
-        mechanism=Identity(),
-        aggregator=aggregator,
+        protocol=Averaging(
+            model,
+            PlainTrainer(LocalSettings(epochs=1)),
+            Identity(),
+            aggregator,
+            weights,
+            seed=seed,
+            ranks=ranks,
+        ),
         seed=seed,
         rounds=job.rounds,
         ranks=ranks,
@@ -101,8 +110,7 @@ def federation_of(job: Job, ranks: Ranks) -> Federation:
 def _warm_up(federation: Federation) -> None:
     """The first hospital's training, thrown away: libraries set themselves up."""
     first = next(iter(federation.hospitals.values()))
-    assert isinstance(federation.trainer, PlainTrainer)
-    federation.trainer.train(federation.model, first, seed=federation.seed, round_number=0)
+    federation.protocol.part(to_vector(federation.model), first, Place(0))
 
 
 def _images(which: int, count: int) -> LabelledImages:

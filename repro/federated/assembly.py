@@ -1,25 +1,22 @@
-"""Composes an arm's three parts from its settings: local trainer, mechanism, aggregator.
+"""Makes an arm's round protocol and ledger from its settings.
 
 This is the one place where ``repro.privacy`` and ``repro.secagg`` meet the federation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from torch import nn
 
-from repro.accounting import (
-    GaussianEvent,
-    NonPrivateEvent,
-    PrivacyEvent,
-    gaussian_sigma,
-)
+from repro.accounting import gaussian_sigma
+from repro.accounting.checks import HOSPITAL, RECORD
 from repro.accounting.ledger import FederatedLedger
 from repro.errors import InputError
 from repro.federated.aggregation import Aggregator, PlainAggregator
+from repro.federated.averaging import Averaging
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.protocol import RoundProtocol
 from repro.federated.shared.exact import ExactSecondOrderTrainer
 from repro.federated.shared.second_order import SecondOrderTrainer
-from repro.federated.shared.spending import shared_views
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.logistic import LogisticTrainer
 from repro.federated.training.plain import LocalTrainer, PlainTrainer
@@ -35,127 +32,66 @@ from repro.random import RootSeed
 from repro.runs.settings import RunSettings, UpdatePrivacy
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What an arm is made of."""
-
-    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
-    mechanism: UpdateMechanism
-    aggregator: Aggregator
-    update_event: PrivacyEvent | None  # what each round costs a hospital whose update is clipped
-    ledger: FederatedLedger | None
-
-
-def compose_parts(
+def round_protocol(
     settings: RunSettings,
     weights: dict[int, int],
+    model: nn.Module,
     seed: RootSeed,
     ranks: Ranks,
-    size: int,
-    classes: int,
-) -> Parts:
-    """size: the model's number of parameters; classes: of its outputs."""
-    mechanism = update_mechanism(settings.update_privacy, settings.rounds)
-    shared = _shared_trainer(settings, weights, seed, ranks, size, classes)
-    return Parts(
-        trainer=shared or _trainer(settings, weights),
-        mechanism=mechanism,
-        aggregator=PlainAggregator(ranks)
-        if shared
-        else _aggregator(settings, weights, seed, ranks),
-        update_event=_update_event(mechanism),
-        ledger=_ledger(settings, weights, seed),
+) -> RoundProtocol:
+    """What the arm does in a round, on the device that ``model`` is on.
+
+    weights: hospital -> its training images, of all hospitals. Raises InputError where settings do
+    not go together, so that nothing is trained in vain.
+    """
+    if settings.shared is None:
+        return Averaging(
+            model,
+            _trainer(settings, weights),
+            update_mechanism(settings.update_privacy, settings.rounds),
+            _aggregator(settings, weights, seed, ranks),
+            weights,
+            seed=seed,
+            ranks=ranks,
+        )
+    if ranks.size > 1:
+        raise InputError("ranks", ranks.size, "1: steps shared by all hospitals run in one process")
+    shared, second, rounds = settings.shared, settings.second_order, settings.rounds
+    if settings.record_privacy is None:  # the one way to exact sums: nothing is promised
+        assert settings.twin_of is not None
+        assert second is not None
+        return ExactSecondOrderTrainer(
+            settings.twin_of, second, shared, weights, model, rounds=rounds, seed=seed
+        )
+    if settings.secagg is None and (len(weights) > 1 or shared.colluders):
+        raise InputError(
+            "secagg", None, "secure aggregation, in which hospitals share noise, or one place alone"
+        )
+    parts = shared, settings.secagg, weights, model
+    if second is not None:
+        return SecondOrderTrainer(settings.record_privacy, second, *parts, rounds=rounds, seed=seed)
+    return SharedNoiseTrainer(
+        settings.record_privacy, *parts, epochs=settings.local.epochs, rounds=rounds, seed=seed
     )
 
 
-def _update_event(mechanism: UpdateMechanism) -> PrivacyEvent | None:
-    if isinstance(mechanism, ClipAndNoiseUpdate):
-        multiplier = mechanism.noise_std / mechanism.clip_norm
-        return GaussianEvent(multiplier, unit="hospital")
-    if isinstance(mechanism, ClipUpdate):
-        return NonPrivateEvent(unit="hospital")
-    return None
-
-
-def _ledger(
-    settings: RunSettings, weights: dict[int, int], seed: RootSeed
+def ledger(
+    settings: RunSettings, weights: dict[int, int], seed: RootSeed, protocol: RoundProtocol
 ) -> FederatedLedger | None:
     """For every arm that is private, or was called so; plain arms claim nothing."""
     claims = settings.record_privacy or settings.update_privacy
     if claims is None:
         return None
-    by_record = settings.record_privacy is not None
-    noiseless = not by_record and settings.mechanism == "clip"
+    assert protocol.mechanism is not None
     return FederatedLedger(
-        unit="record" if by_record else "hospital",
-        mechanism="second-order steps, shared noise"
-        if settings.second_order
-        else "dp-sgd, shared noise"
-        if settings.shared
-        else "dp-sgd"
-        if by_record
-        else "clipping only"
-        if noiseless
-        else "gaussian update",
+        unit=HOSPITAL if settings.record_privacy is None else RECORD,
+        mechanism=protocol.mechanism,
         delta=claims.delta,
         hospital_sizes=weights,
-        aggregation="secure" if settings.secagg is not None else "plain",
+        aggregation="plain" if settings.secagg is None else "secure",
         clip_norm=claims.clip_norm,
         seed_source=seed.source,
-        views=shared_views(settings.shared.colluders, len(weights)) if settings.shared else None,
-    )
-
-
-def _shared_trainer(
-    settings: RunSettings,
-    weights: dict[int, int],
-    seed: RootSeed,
-    ranks: Ranks,
-    size: int,
-    classes: int,
-) -> SharedNoiseTrainer | SecondOrderTrainer | None:
-    if settings.shared is None:
-        return None
-    if ranks.size > 1:
-        raise InputError("ranks", ranks.size, "1: steps shared by all hospitals run in one process")
-    if settings.record_privacy is None:  # the one way to exact sums: nothing is promised
-        assert settings.twin_of is not None
-        assert settings.second_order is not None
-        return ExactSecondOrderTrainer(
-            settings.twin_of,
-            settings.second_order,
-            settings.shared,
-            weights,
-            features=size // classes,
-            classes=classes,
-            rounds=settings.rounds,
-            seed=seed,
-        )
-    if settings.secagg is None and (len(weights) > 1 or settings.shared.colluders):
-        raise InputError(
-            "secagg", None, "secure aggregation, in which hospitals share noise, or one place alone"
-        )
-    if settings.second_order is not None:
-        return SecondOrderTrainer(
-            settings.record_privacy,
-            settings.second_order,
-            settings.shared,
-            settings.secagg,
-            weights,
-            features=size // classes,
-            classes=classes,
-            rounds=settings.rounds,
-            seed=seed,
-        )
-    return SharedNoiseTrainer(
-        settings.record_privacy,
-        settings.shared,
-        settings.secagg,
-        weights,
-        dimension=size,
-        epochs=settings.local.epochs,
-        rounds=settings.rounds,
-        seed=seed,
+        views=protocol.views,
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from repro.data import BLOODMNIST, Dataset, Split
 from repro.errors import InputError
-from repro.federated.assembly import compose_parts
+from repro.federated.assembly import ledger, round_protocol
 from repro.federated.checkpoint import NAME as CHECKPOINT
 from repro.federated.checkpoint import Begun, begun, check_same_data, forget_seed
 from repro.federated.division import class_count, judged_on, shares, subset
@@ -226,7 +227,7 @@ def assemble(
     if isinstance(model, FixedFeatures) and settings.precision != "float32":
         raise InputError("precision", settings.precision, "float32 for a model of fixed features")
     model = model.head if isinstance(model, FixedFeatures) else model
-    model = in_precision(model, settings.precision, where)
+    model = in_precision(model, settings.precision, where).to(where)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
     # Kept features are records too, and their file's name is a function of them.
@@ -237,22 +238,18 @@ def assemble(
         for hospital, positions in share.items()
         if hospital in mine
     }
-    size = sum(p.numel() for p in model.parameters())
-    parts = compose_parts(settings, weights, seed, ranks, size, num_classes)
+    protocol = round_protocol(settings, weights, model, seed, ranks)
     return Federation(
-        model=model.to(where),
+        model=model,
         hospitals=hospitals,
         weights=weights,
         test=labelled(test, features),
         num_classes=num_classes,
+        protocol=protocol,
         seed=seed,
         rounds=settings.rounds,
+        ledger=ledger(settings, weights, seed, protocol),
         ranks=ranks,
-        trainer=parts.trainer,
-        mechanism=parts.mechanism,
-        aggregator=parts.aggregator,
-        update_event=parts.update_event,
-        ledger=parts.ledger,
     )
 
 
@@ -293,27 +290,31 @@ class _Bar:
     """Progress on stderr: hospitals trained, round, accuracy, time left."""
 
     def __init__(self, settings: RunSettings, rounds: int, ranks: Ranks, quiet: bool) -> None:
-        self.bar: Progress[None] = progress(
+        self.make = partial(
+            progress,
             total=rounds,
             desc=f"{settings.arm} K={settings.hospitals} seed {settings.seed}",
             unit="round",
             quiet=quiet or not ranks.first,
         )
+        self.bar: Progress[None] | None = None  # None: it is not known yet where the run begins
+        self.accuracy: float | None = None
 
     def __enter__(self) -> _Bar:
         return self
 
     def __call__(self, round_number: int, hospital: int | None, accuracy: float | None) -> None:
-        if accuracy is None:
-            self.bar.set_postfix_str(self._text(f"hospital {hospital}"))
+        if self.bar is None:
+            self.bar = self.make(initial=round_number)
+            self.accuracy = accuracy if round_number else None
             return
-        self.last = accuracy
-        self.bar.update(round_number - self.bar.n)
-        self.bar.set_postfix_str(self._text(""))
-
-    def _text(self, now: str) -> str:
-        accuracy = f"accuracy {100 * self.last:.2f} %" if hasattr(self, "last") else ""
-        return ", ".join(part for part in (accuracy, now) if part)
+        if accuracy is not None:
+            self.accuracy = accuracy
+            self.bar.update(round_number - self.bar.n)
+        said = [] if self.accuracy is None else [f"accuracy {100 * self.accuracy:.2f} %"]
+        said += [] if hospital is None else [f"hospital {hospital}"]
+        self.bar.set_postfix_str(", ".join(said))
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()

@@ -86,5 +86,5 @@ def _sent(
     settings: Settings, seed: RootSeed, update: np.ndarray, hospital: int, turn: int, noise: bool
 ) -> np.ndarray:
     act = mechanism(settings, noise=noise)
-    sent, _ = act(torch.from_numpy(update), seed=seed, hospital=hospital, round=turn)
+    sent, _ = act(torch.from_numpy(update), seed=seed, party=hospital, round=turn)
     return sent.numpy().astype(np.float64)

@@ -1,8 +1,8 @@
-"""DP-SGD on one hospital's records (Abadi et al. 2016, Algorithm 1), for one round.
+"""DP-SGD on one party's records (Abadi et al. 2016, Algorithm 1), for one round.
 
 Poisson batches at a public rate, one private sum a step, division by the public expected batch
 size, then any optimizer: everything after the noisy sum is post-processing. Batch, dropout
-masks, augmentations and noise of a step are functions of (seed, hospital, round, step), so a
+masks, augmentations and noise of a step are functions of (seed, party, round, step), so a
 run restored from its state gives the bits of an uninterrupted one, and no noise is used twice.
 """
 
@@ -23,14 +23,14 @@ from repro.privacy.dpsgd_settings import DPSGDSettings
 from repro.privacy.engines import ENGINES
 from repro.privacy.gate import EngineChoice, Voided, check_again, check_engine, training_mode
 from repro.privacy.noise_key import NoiseReused
-from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
+from repro.privacy.private_step import WORD, Draws, step_with
+from repro.privacy.step import NoisySum, most_at_once
 from repro.privacy.validation import check_batch, trainable_parameters
 from repro.random import RootSeed
 
 __all__ = ["DPSGD", "DPSGDReport", "DPSGDRun", "DPSGDSettings", "Diagnostics", "ParameterAverage"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-_WORD = 2**32
 _PROBED = 16  # records that the engines are tried on, at most
 
 
@@ -80,28 +80,24 @@ class DPSGDRun:
         targets: Tensor,
         *,
         seed: RootSeed,
-        hospital: int,
+        party: int,
         round: int,
         augment: Augment | None = None,
     ) -> None:
-        """inputs (n, …), targets (n, …): the hospital's records; the model is trained in place.
+        """inputs (n, …), targets (n, …): the party's records; the model is trained in place.
 
         The engine is tried on a few records here, as ``check_engine`` says, with the model in
         training mode (a model in training mode already keeps what is frozen inside it), and
         pinned.
         """
-        hospital, round = check_count("hospital", hospital, 0), check_count("round", round, 0)
-        for name, value in [("hospital", hospital), ("round", round)]:
-            if value >= _WORD:
-                raise InputError(name, value, "less than 2^32")
+        self._draws = Draws(seed, "dp-sgd", party, round)
         if settings.views > 1 and augment is None:
             raise InputError("views", settings.views, "1 without an augmentation")
         self._parameters = trainable_parameters(model)
         check_batch(inputs, targets, self._parameters)
-        self.sampler = settings.sampler(len(inputs))
+        self.plan = settings.plan(len(inputs))
         self.settings, self.model, self.loss_fn = settings, model, loss_fn
         self.inputs, self.targets, self.augment = inputs, targets, augment
-        self.seed, self.hospital, self.round = seed, hospital, round
         self.steps = self._drawn = self._clipped = self._non_finite = 0
         self._void: Voided | None = None
         with training_mode(model):
@@ -122,17 +118,11 @@ class DPSGDRun:
         self._refuse_void()
         if self._modes != _modes(self.model):  # other layers take part: tried again
             self._pin()
-        with torch.random.fork_rng():
-            torch.manual_seed(self._derive("dp-sgd layers") >> 1)  # dropout masks
-            noisy = self._noisy_sum()
+        with self._draws.batch(self.plan.sampler, self._fetch, self.steps) as batch:
+            noisy = self._noisy_sum(batch)
         self.steps += 1  # released from here on, whatever becomes of it
-        try:
-            for name, parameter in self._parameters.items():
-                # Public constant: dividing by the drawn size would leak it and break the scale.
-                parameter.grad = noisy.gradient[name].div_(self.settings.expected_batch)
-            self._optimizer.step()
-        finally:
-            self._optimizer.zero_grad(set_to_none=True)
+        gradient = self.plan.mean(noisy.gradient.values())
+        step_with(self._optimizer, self._parameters.values(), gradient)
         if self._average is not None:
             self._average.update(self._parameters)
         self._note_engine(noisy)
@@ -161,35 +151,30 @@ class DPSGDRun:
         if failed and noisy.engine == "vmap":
             self._choice = EngineChoice(ENGINES["vmap"], "auto", noisy.engine_reason)
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """The records that the next step draws: inputs (or their views) and targets."""
-        drawn = self.sampler.sample(
-            self.seed, hospital=self.hospital, round=self.round, step=self.steps
-        ).to(self.inputs.device)
+    def _fetch(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (or their views) and targets of these records."""
+        drawn = drawn.to(self.inputs.device)
         # index_select copies whole rows, twice as fast as indexing where they are long.
         return self._views(self.inputs.index_select(0, drawn)), self.targets[drawn]
 
-    def _noisy_sum(self) -> NoisySum:
-        settings = self.settings
+    def _noisy_sum(self, batch: tuple[Tensor, Tensor]) -> NoisySum:
+        draws = self._draws
         try:
-            return clipped_noisy_sum(
+            return self.plan.noisy_sum(
                 self.model,
                 self.loss_fn,
-                *self._batch(),
-                clip_norm=settings.rule(),
-                noise_multiplier=settings.noise_multiplier,
-                seed=self.seed.derive("dp-noise", self.hospital),
-                step=self.round * _WORD + self.steps,
+                batch,
+                seed=draws.seed.derive("dp-noise", draws.party),
+                step=draws.round * WORD + self.steps,
                 engine=self._choice,
-                chunk_size=settings.chunk_size,
-                views=settings.views,
-                noise=settings.noise,
+                chunk_size=self.settings.chunk_size,
+                views=self.settings.views,
             )
         except Voided as problem:
             self._void = problem
             raise
         except NoiseReused:
-            where = f"hospital {self.hospital}, round {self.round}, step {self.steps}"
+            where = f"party {draws.party}, round {draws.round}, step {self.steps}"
             raise NoiseReused(where) from None
 
     def _views(self, records: Tensor) -> Tensor:
@@ -202,25 +187,23 @@ class DPSGDRun:
                     -1, self.settings.views, *[-1] * (records.ndim - 1)
                 )
             )
-        generator = torch.Generator().manual_seed(self._derive("dp-sgd augmentation") >> 1)
+        key = self._draws.key("augmentation", self.steps)
+        generator = torch.Generator().manual_seed(key >> 1)
         views = self.augment(records.repeat_interleave(self.settings.views, dim=0), generator)
         if self.settings.views == 1:
             return views
         result: Tensor = views.unflatten(0, (len(records), self.settings.views))
         return result
 
-    def _derive(self, purpose: str) -> int:
-        return self.seed.derive(purpose, self.hospital, self.round, self.steps)
-
     def report(self) -> DPSGDReport:
         self._refuse_void()
         return DPSGDReport(
             steps=self.steps,
             noise_multiplier=float(self.settings.noise_multiplier),
-            sample_rate=float(self.sampler.sample_rate),
+            sample_rate=float(self.plan.sampler.sample_rate),
             clip_norm=float(self.settings.clip_norm),
             engine=self._engine,
-            seed_source=self.seed.source,
+            seed_source=self._draws.seed.source,
             diagnostics=Diagnostics(
                 self._drawn, self._clipped, self._non_finite, self._choice.reason
             ),
@@ -275,7 +258,7 @@ class DPSGDRun:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``; refused if it is of another hospital, round, seed or setting."""
+        """Go on from ``state``; refused if it is of another party, round, seed or setting."""
         if state["identity"] != self._identity():
             raise InputError("state", state["identity"], f"the state of {self._identity()}")
         self.steps = state["steps"]
@@ -292,10 +275,11 @@ class DPSGDRun:
             self._average.load_state_dict(state["average"])
 
     def _identity(self) -> str:
+        draws = self._draws
         # A hash of the seed, not the seed: states are written to disk.
-        fingerprint = self.seed.derive_bytes("state identity", size=8).hex()
+        fingerprint = draws.seed.derive_bytes("state identity", size=8).hex()
         return (
-            f"hospital {self.hospital}, round {self.round}, {len(self.inputs)} records, "
+            f"party {draws.party}, round {draws.round}, {len(self.inputs)} records, "
             f"seed fingerprint {fingerprint}, {self.settings}"
         )
 
@@ -354,7 +338,7 @@ class DPSGD:
         targets: Tensor,
         *,
         seed: RootSeed,
-        hospital: int,
+        party: int,
         round: int,
         steps: int,
         augment: Augment | None = None,
@@ -365,8 +349,8 @@ class DPSGD:
         model: as in ``per_sample_gradients``; trained in training mode, except for layers that
             are in evaluation mode inside a model in training mode (frozen BatchNorm).
         loss_fn: one loss per record, (B,).
-        inputs (n, …), targets (n, …): all records of the hospital.
-        hospital, round: distinguish this call's randomness from every other's.
+        inputs (n, …), targets (n, …): all records of the party.
+        party, round: distinguish this call's randomness from every other's.
         steps: a public number; ``settings.sampler(n).steps_per_epoch()`` makes a local epoch.
         augment: (images (b, …), CPU generator) -> the same shape; needed for ``views`` > 1.
         more_rounds: this is not the last one of its training, after which the gate is passed once
@@ -375,7 +359,7 @@ class DPSGD:
         Raises ``Voided`` where records turn out to have mixed in steps already taken.
         """
         steps = check_count("steps", steps, least=0)
-        if steps >= _WORD:
+        if steps >= WORD:
             raise InputError("steps", steps, "less than 2^32, the noise counter's share of a round")
         with training_mode(model):
             run = DPSGDRun(
@@ -385,7 +369,7 @@ class DPSGD:
                 inputs,
                 targets,
                 seed=seed,
-                hospital=hospital,
+                party=party,
                 round=round,
                 augment=augment,
             )

@@ -18,6 +18,7 @@ from repro.checks import (
 from repro.errors import InputError
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES
+from repro.privacy.private_step import StepPlan
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES
 
@@ -63,6 +64,10 @@ class DPSGDSettings:
     def sampler(self, records: int) -> PoissonSampler:
         """Public sampling of ``records`` records."""
         return PoissonSampler.with_expected_batch(records, self.expected_batch)
+
+    def plan(self, records: int) -> StepPlan:
+        """Of steps on ``records`` records."""
+        return StepPlan(self.sampler(records), self.rule(), self.noise_multiplier, self.noise)
 
     def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "adam":

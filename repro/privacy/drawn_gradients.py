@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from repro.privacy.clipping import Clipping
 from repro.privacy.gate import check_again
 from repro.privacy.noise_key import digest
 from repro.privacy.per_sample import LossFunction
+from repro.privacy.private_step import StepPlan, seeded
 from repro.privacy.ranks import Ranks
 from repro.privacy.records import Records
-from repro.privacy.sampling import PoissonSampler
 from repro.privacy.several_inputs import one_tensor
-from repro.privacy.step import NoisySum, clipped_noisy_sum, most_at_once
+from repro.privacy.step import NoisySum, most_at_once
 from repro.privacy.training_checks import FROM_RECORDS, PROBED, refuse_batch
 from repro.privacy.validation import trainable_parameters
 from repro.random import RootSeed
@@ -28,14 +28,14 @@ from repro.random import RootSeed
 class DrawnGradients:
     """Where a training's gradients come from.
 
-    model: as it takes one tensor a record (``check_together``). banded: of the sampler's bands.
-    options: engine, chunk_size and noise of ``clipped_noisy_sum``.
+    model: as it takes one tensor a record (``check_together``). plan: with the first step's clip
+    norm. banded: of the sampler's bands. options: engine and chunk_size of ``clipped_noisy_sum``.
     """
 
     model: nn.Module
     records: Records
     loss_fn: LossFunction
-    sampler: PoissonSampler
+    plan: StepPlan
     seed: RootSeed
     banded: BandedNoise
     options: dict[str, Any]
@@ -43,23 +43,24 @@ class DrawnGradients:
 
     def noisy_sum(self, step: int, *, clip_norm: Number, noise_multiplier: Number) -> NoisySum:
         """Of step ``step``'s Poisson batch. Its gradients are in the order of the parameters."""
-        fresh, key = noise_multiplier * self.banded.fresh, self.seed.derive("make-private noise")
-        drawn = self.sampler.sample(self.seed, hospital=0, round=0, step=step)
+        plan = replace(
+            self.plan,
+            clipping=Clipping(clip_norm),
+            noise_multiplier=noise_multiplier * self.banded.fresh,
+        )
+        key = self.seed.derive("make-private noise")
+        drawn = plan.sampler.sample(self.seed, party=0, round=0, step=step)
         mine = drawn[self.ranks.rank :: self.ranks.size]
         rank = (self.ranks.rank,) if self.ranks.rank else ()
-        with torch.random.fork_rng():  # dropout masks and augmentations of the data set
-            torch.manual_seed(self.seed.derive("make-private layers", step, *rank) >> 1)
+        with seeded(self.seed.derive("make-private layers", step, *rank)):  # also of the data set
             with self.ranks.all_or_none(self._same):
                 inputs, targets = self.records.fetch(mine)
             try:
                 with one_tensor(self.model, inputs) as rows:
-                    noisy = clipped_noisy_sum(
+                    noisy = plan.noisy_sum(
                         self.model,
                         self.loss_fn,
-                        rows,
-                        targets,
-                        clip_norm=clip_norm,
-                        noise_multiplier=fresh,
+                        (rows, targets),
                         seed=key,
                         step=step,
                         ranks=self.ranks,
@@ -67,7 +68,7 @@ class DrawnGradients:
                     )
             except FROM_RECORDS as problem:
                 refuse_batch(problem)
-        deviation = fresh * Clipping(clip_norm).sensitivity("add_remove")
+        deviation = plan.noise_multiplier * plan.clipping.sensitivity("add_remove")
         return self.banded.less_the_past(noisy, std=deviation, seed=key, step=step)
 
     def _same(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class DrawnGradients:
 
     def look_again(self, used: str) -> None:
         """The gate once more, with the engine of the last step; raises ``Voided``."""
-        expected = max(1, round(self.sampler.expected_batch))
+        expected = max(1, round(self.plan.sampler.expected_batch))
         with self.ranks.all_or_none(self._same):
             with torch.random.fork_rng():
                 inputs, targets = self.records.first(PROBED)

@@ -1,7 +1,7 @@
 """Integer Gaussian noise, fast: narrow discrete Gaussians from a table, widened by convolution.
 
 ``discrete_gaussian`` (Canonne, Kamath, Steinke 2020) is exact and takes 10 µs a number, too slow
-where every hospital makes noise at every step. Here a number is Σ_l m_l·x_l of two or three
+where every party makes noise at every step. Here a number is Σ_l m_l·x_l of two or three
 independent x_l ~ N_Z(0, 256²) (Micciancio & Walter 2017, ePrint 2017/259, section 4.2), each
 looked up in a table by 32 random bits. No floating-point number decides anything.
 

@@ -1,18 +1,19 @@
-"""Update mechanisms: what a hospital does to its whole update before it leaves.
+"""Update mechanisms: what a party does to its whole update before it leaves.
 
 An update is a flat float32 vector (P,): local minus global parameters. The unit protected is
-the hospital, not the record, unless the update came from DP-SGD.
+the party, not the record, unless the update came from DP-SGD.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from repro.accounting import GaussianEvent, NonPrivateEvent, PrivacyEvent
 from repro.checks import (
     Number,
     check_above_zero,
@@ -40,10 +41,20 @@ class MechanismReport:
 
 @runtime_checkable
 class UpdateMechanism(Protocol):
-    """update (P,) -> (what is sent (P,), report); the input is not changed."""
+    """update (P,) -> (what is sent (P,), report); the input is not changed.
+
+    name: what a ledger calls it; None: it promises nothing.
+    """
+
+    @property
+    def name(self) -> str | None: ...
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        """What sending an update costs ``unit``, whose update it is; None: it promises nothing."""
+        ...
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]: ...
 
 
@@ -51,8 +62,13 @@ class UpdateMechanism(Protocol):
 class Identity:
     """Send the update as it is, or zero if it is not finite."""
 
+    name: ClassVar[str | None] = None
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        return None
+
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         return _bounded(update, math.inf, seed)
 
@@ -62,15 +78,19 @@ class ClipUpdate:
     """Scale the update to an L2 norm of at most ``clip_norm``. Without noise: no guarantee."""
 
     clip_norm: Number
+    name: ClassVar[str | None] = "clipping only"
 
     def __post_init__(self) -> None:
         check_above_zero(self, "clip_norm")
+
+    def event(self, unit: str) -> PrivacyEvent | None:
+        return NonPrivateEvent(unit=unit)
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         return _sensitivity(float(self.clip_norm), relation)
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         return _bounded(update, float(self.clip_norm), seed)
 
@@ -85,22 +105,26 @@ class ClipAndNoiseUpdate:
 
     clip_norm: Number
     noise_std: Number
+    name: ClassVar[str | None] = "gaussian update"
 
     def __post_init__(self) -> None:
         check_above_zero(self, "clip_norm")
         check_zero_or_above(self, "noise_std")
 
+    def event(self, unit: str) -> PrivacyEvent | None:
+        return GaussianEvent(self.noise_std / self.sensitivity(), unit=unit)
+
     def sensitivity(self, relation: str = "add_remove") -> float:
         return _sensitivity(float(self.clip_norm), relation)
 
     def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, hospital: int, round: int
+        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
     ) -> tuple[Float[Tensor, " params"], MechanismReport]:
         sent, report = _bounded(update, float(self.clip_norm), seed)
         if self.noise_std:
             covered = digest(sent, note=f"deviation {float(self.noise_std)!r}")
-            noise_keys.use("update", seed, covered, hospital=hospital, round=round)
-        key = seed.derive("update-noise", hospital)
+            noise_keys.use("update", seed, covered, party=party, round=round)
+        key = seed.derive("update-noise", party)
         add_gaussian_noise(sent, std=self.noise_std, seed=key, step=round)
         return sent, MechanismReport(
             report.norm, report.clipped, report.non_finite, float(self.noise_std), seed.source

@@ -3,7 +3,7 @@
 Two sums with the same noise differ by the records alone, so publishing both publishes the
 difference without any noise. Within a process every noise key is noted with a digest of the sum
 that it covered, before the noise, and of the noise's kind and deviation (``PrivateSum``: of all
-hospitals' shares with their noise, which for one key is the same question). The same sum again, bit
+parties' shares with their noise, which for one key is the same question). The same sum again, bit
 for bit, is allowed (a replay, a resume): it gives the same release. Anything else is refused: other
 records, other parameters, another clip norm or σ, and the same records summed in another order,
 whose rounding the difference would show.
@@ -39,7 +39,7 @@ class NoiseReused(InputError):
         super().__init__(
             "noise key",
             f"{where} on other data than before",
-            "each key of one seed on one batch only: take another seed, hospital, round or step",
+            "each key of one seed on one batch only: take another seed, party, round or step",
         )
 
 
@@ -59,17 +59,17 @@ class NoiseKeys:
         seed: RootSeed,
         data: bytes,
         *,
-        hospital: int | None = None,
+        party: int | None = None,
         round: int,
         step: int = 0,
     ) -> None:
         """Note that this key covers the data of digest ``data``; refused if it covered other.
 
-        hospital: None for noise of all of them together.
+        party: None for noise of all of them together.
         """
-        who = "all" if hospital is None else hospital
+        who = "all" if party is None else party
         key = seed.derive_bytes(f"noise key {purpose}", who, round, step, size=16)
-        whose = "all hospitals" if hospital is None else f"hospital {hospital}"
+        whose = "all parties" if party is None else f"party {party}"
         self._note(key, data, f"{whose}, round {round}, step {step}")
 
     def use_word(self, purpose: str, seed: int, data: bytes, *, step: int) -> None:

@@ -82,6 +82,7 @@ from repro.privacy.clipping import Clipping
 from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.noise_key import digest
 from repro.privacy.per_sample import LossFunction
+from repro.privacy.private_step import StepPlan
 from repro.privacy.private_training import PrivateTraining
 from repro.privacy.ranks import ranks_of
 from repro.privacy.records import Data, Records, batch_size_of
@@ -235,10 +236,10 @@ def make_private(
         taking,
         records,
         loss_fn,
-        sampler,
+        StepPlan(sampler, Clipping(clip_norm), noise_multiplier, noise),
         ranks.seed(own),
         banded,
-        {"engine": engine, "chunk_size": chunk_size, "noise": noise},
+        {"engine": engine, "chunk_size": chunk_size},
         ranks,
     )
     return PrivateTraining(
@@ -246,7 +247,6 @@ def make_private(
         optimizer,
         source,
         steps=steps,
-        noise_multiplier=noise_multiplier,
         clip_norm=ClipNorm(
             float(clip_norm),
             noise_multiplier,

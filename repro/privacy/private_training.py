@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from repro.accounting import Bound, banded_event, checks, compose_epsilon
+from repro.accounting import Bound, checks, compose_epsilon
 from repro.accounting.composition import NO_BOUND
 from repro.checks import Number
 from repro.errors import InputError
@@ -43,7 +43,6 @@ class PrivateTraining:
         source: DrawnGradients,
         *,
         steps: int,
-        noise_multiplier: float,
         clip_norm: ClipNorm,
         delta: float,
         scheduler: LRScheduler | None,
@@ -53,8 +52,8 @@ class PrivateTraining:
         self._planned_steps, self._steps = steps, 0
         self._void: str | None = None
         self._used = ""  # engine of the last step
-        self.steps_per_epoch = source.sampler.steps_per_epoch()
-        self._noise_multiplier, self._clip_norm, self._delta = noise_multiplier, clip_norm, delta
+        self.steps_per_epoch = source.plan.sampler.steps_per_epoch()
+        self._clip_norm, self._delta = clip_norm, delta
         self._process = os.getpid()
         self._source, self._seed = source, source.seed
         self._scheduler_period = self.steps_per_epoch if scheduler_every == "epoch" else 1
@@ -80,7 +79,7 @@ class PrivateTraining:
 
     @property
     def noise_multiplier(self) -> float:
-        return self._noise_multiplier
+        return float(self._source.plan.noise_multiplier)
 
     @property
     def clip_norm(self) -> float:
@@ -93,7 +92,7 @@ class PrivateTraining:
 
     @property
     def sample_rate(self) -> float:
-        return float(self._source.sampler.sample_rate)
+        return float(self._source.plan.sampler.sample_rate)
 
     @property
     def bands(self) -> int:
@@ -176,11 +175,10 @@ class PrivateTraining:
         except RankFailed:
             self._steps += 1  # other ranks may have the sum, in their models
             raise
-        following, gradient = self._clip_norm.after(noisy, self.steps), [*noisy.gradient.values()]
+        following = self._clip_norm.after(noisy, self.steps)
         self._steps += 1  # released from here on, whatever becomes of it
         self._clip_norm.value, self._used = following, noisy.engine
-        for values in gradient:
-            values.div_(self._source.sampler.expected_batch)  # public: the drawn size would leak
+        gradient = self._source.plan.mean(noisy.gradient.values())
         self._waiting = ReleasedGradient(self.optimizer, self._parameters.values(), gradient)
 
     def train_epoch(self) -> None:
@@ -211,9 +209,10 @@ class PrivateTraining:
     def _bound(self, steps: int, delta: Number | None) -> Bound:
         if self.void is not None:
             return NO_BOUND
-        event = banded_event(self.noise_multiplier, self.sample_rate, self.bands, steps)
         at = checks.delta(self.delta if delta is None else delta)
-        return compose_epsilon({event: 1}, checks.ADD_REMOVE, checks.RECORD, at)
+        return compose_epsilon(
+            {self._source.plan.spent(steps): 1}, checks.ADD_REMOVE, checks.RECORD, at
+        )
 
     def statement(self) -> str:
         """The guarantee so far, and whose proof it is, in one line."""

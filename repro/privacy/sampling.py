@@ -1,6 +1,6 @@
 """Poisson sampling: every record takes part in a step with the same public probability.
 
-Batch t of (hospital, round) is a function of the seed and these numbers, so a resumed run
+Batch t of (party, round) is a function of the seed and these numbers, so a resumed run
 draws what the uninterrupted one would have, and there is no sampler state to lose.
 The drawn batch size is private: nothing here reports it, and nothing may divide by it.
 """
@@ -67,11 +67,9 @@ class PoissonSampler:
         # The tolerance undoes the rounding of b / n, e.g. 3 / 49 · 49 < 3.
         return math.ceil(self.bands / self.sample_rate * (1 - 1e-12))
 
-    def sample(
-        self, seed: RootSeed, *, hospital: int, round: int, step: int
-    ) -> Int[Tensor, " drawn"]:
+    def sample(self, seed: RootSeed, *, party: int, round: int, step: int) -> Int[Tensor, " drawn"]:
         """Indices of the records in this step's batch, ascending int64; possibly none."""
-        draws = seed.numpy_generator("poisson-sample", hospital, round, step)
+        draws = seed.numpy_generator("poisson-sample", party, round, step)
         first = step % self.bands
         members = len(range(first, self.records, self.bands))
         chosen = draws.random(members) < self.sample_rate

@@ -129,7 +129,7 @@ def clipped_sum(
 ) -> tuple[ClippedSum, str]:
     """Σ_i clip(g_i) **without noise**, and the engine's name; arguments as ``clipped_noisy_sum``'s.
 
-    For those who add noise themselves before anybody else sees the sum (a hospital's share in
+    For those who add noise themselves before anybody else sees the sum (a party's share in
     ``repro.federated.shared``). Nothing about it is private.
     """
     batch = Batch(model, loss_fn, inputs, targets, clipping, check_count("views", views))

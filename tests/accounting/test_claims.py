@@ -86,8 +86,8 @@ def test_record_level():
     verdict = check(claim)
     (finding,) = verdict.findings
     event = PoissonSampledGaussianEvent(1.1, 0.01)
-    assert finding.epsilon_total == PLDAccountant().compose(event, 1000).epsilon(1e-5)
-    assert finding.epsilon_round == PLDAccountant().compose(event, 100).epsilon(1e-5)
+    assert finding.epsilon_total == PLDAccountant().compose(event, 1000).epsilon(1e-5)[0]
+    assert finding.epsilon_round == PLDAccountant().compose(event, 100).epsilon(1e-5)[0]
     assert verdict.holds is False
     enough = check(
         Claim(**{**vars(claim), "noise_multiplier": None, "sigma": finding.sigma_needed})

@@ -218,7 +218,7 @@ def test_running_on_adds_to_what_was_spent():
     train(ledger, 5)
     event, count = steps_of(1)
     both = RDPAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
-    tight = PLDAccountant().compose(event, 10 * count).epsilon(DELTA)
+    tight = PLDAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
     after = ledger.record_epsilon()
     assert dict(after.bound.by_method) == {"rdp": both, "pld": tight}
     assert finished.epsilon < after.epsilon == min(both, tight)
@@ -425,14 +425,17 @@ def test_a_round_may_show_a_view_less_noise():
     """After a drop-out the coalition sees less noise in that round, the other rounds as planned."""
     ledger, event = shared(), GaussianEvent(3.0)
     ledger.spend_round((h, event, 1) for h in SIZES)
-    ledger.spend_round(((h, event, 1) for h in SIZES), multipliers={"coalition": 0.5})
+    less = {h: {"coalition": event.scaled(0.5)} for h in SIZES}
+    ledger.spend_round(((h, event, 1) for h in SIZES), seen=less)
     mu = math.hypot(1 / (3 * (2 / 3) ** 0.5), 1 / 1.5)
     assert ledger.record_epsilon().epsilon == pytest.approx(gaussian_epsilon(1 / mu, 1, 1, DELTA))
     restored = shared()
     restored.load_state_dict(json.loads(json.dumps(ledger.state_dict())))
     assert restored.as_records() == ledger.as_records()
     with pytest.raises(InputError, match="view"):
-        ledger.spend_round(((h, event, 1) for h in SIZES), multipliers={"martians": 0.5})
+        ledger.spend_round(
+            ((h, event, 1) for h in SIZES), seen={0: {"martians": event.scaled(0.5)}}
+        )
 
 
 @pytest.mark.parametrize("views", [[], [View("a", "one"), View("a", "another")]])

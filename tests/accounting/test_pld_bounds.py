@@ -35,7 +35,7 @@ WANTED = 0.01  # of the upper bound: what is promised between the two
 
 def bounds(sigma, rate, count, delta):
     accountant = PLDAccountant().compose(PoissonSampledGaussianEvent(sigma, rate), count)
-    return accountant.lower_epsilon(delta), accountant.epsilon(delta)
+    return accountant.lower_epsilon(delta), accountant.epsilon(delta)[0]
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 20.0])

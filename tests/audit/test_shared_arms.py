@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from repro.audit.canaries import SIZE
+from repro.audit.canaries import SIZE, linear_model
 from repro.audit.claim import claim_of, full_batch_mu, private_arms
 from repro.audit.coalition import Coalition, CoalitionSum
 from repro.audit.controls import Actual, actual
@@ -26,6 +26,7 @@ from repro.runs.profiles import get_profile
 # μ is 2.32; with half the noise 99.0 % of runs are told right, and 116 of 120 each way show more.
 PLAN = Plan(trials=120, canaries=100, confidence=0.99)
 SEED = RootSeed.from_user(3)
+MODEL = linear_model(SIZE, 1)
 LABELS = np.random.default_rng(0).integers(0, 8, 400)
 ARM = {"shared": "scattering-shared-eps6", "second order": "scattering-newton-eps6"}
 
@@ -122,7 +123,11 @@ def test_the_coalition_sees_the_records_and_the_honest_shares_alone():
     claimed = claim("shared")
     sharing = claimed.sharing
     trainer, watched = watched_trainer(
-        claimed, sharing, actual(claimed.noise_multiplier, None), dimension=SIZE, seed=SEED
+        claimed,
+        sharing,
+        actual(claimed.noise_multiplier, None),
+        model=linear_model(SIZE, 1),
+        seed=SEED,
     )
     coalition, plan = watched.coalition, watched.plan
     assert claimed.hospital in coalition.honest
@@ -138,7 +143,11 @@ def test_the_coalition_sees_the_records_and_the_honest_shares_alone():
 def test_half_the_noise_is_half_of_every_share():
     claimed = claim("shared")
     _, whole = watched_trainer(
-        claimed, claimed.sharing, actual(claimed.noise_multiplier, None), dimension=SIZE, seed=SEED
+        claimed,
+        claimed.sharing,
+        actual(claimed.noise_multiplier, None),
+        model=linear_model(SIZE, 1),
+        seed=SEED,
     )
     half = CoalitionSum(whole, whole.coalition, seed=SEED, secagg=None, noise_part=0.5)
     for hospital in whole.coalition.survivors:
@@ -157,8 +166,10 @@ def test_every_private_arm_states_something_to_audit(arm):
         return
     assert len(Coalition.planned(claimed, sharing).honest) == 5 - 1 - 1
     if sharing.second is None:
-        trainer, _ = watched_trainer(claimed, sharing, honest, dimension=SIZE, seed=SEED)
-        assert trainer.sample_rate == claimed.sample_rate
+        trainer, _ = watched_trainer(
+            claimed, sharing, honest, model=linear_model(SIZE, 1), seed=SEED
+        )
+        assert trainer.plan.sample_rate == claimed.sample_rate
         assert trainer.steps == claimed.steps_per_round
     else:
         whole = WatchedSecondOrder(claimed, sharing, honest, features=4, classes=3, seed=SEED)

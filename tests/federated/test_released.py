@@ -23,7 +23,7 @@ from repro.federated.division import shares
 from repro.federated.execute import execute
 from repro.federated.parallel.distributed import _difference
 from repro.federated.shared.sum import PrivateSum
-from repro.privacy import dpsgd
+from repro.privacy import private_step
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
@@ -61,7 +61,11 @@ class Tape:
 @pytest.fixture
 def tape(monkeypatch):
     made = Tape()
-    release, noisy_sum, update = PrivateSum.release, dpsgd.clipped_noisy_sum, ClipAndNoiseUpdate
+    release, noisy_sum, update = (
+        PrivateSum.add_up,
+        private_step.clipped_noisy_sum,
+        ClipAndNoiseUpdate,
+    )
 
     def releasing(self, *arguments, **names):
         own = release(self, *arguments, **names)
@@ -80,8 +84,8 @@ def tape(monkeypatch):
         own, report = call(self, *arguments, **names)
         return made.pass_on(own)[0], report
 
-    monkeypatch.setattr(PrivateSum, "release", releasing)
-    monkeypatch.setattr(dpsgd, "clipped_noisy_sum", summing)
+    monkeypatch.setattr(PrivateSum, "add_up", releasing)
+    monkeypatch.setattr(private_step, "clipped_noisy_sum", summing)
     monkeypatch.setattr(ClipAndNoiseUpdate, "__call__", updating)
     monkeypatch.setattr(whitening, "IMAGES", 8)
     known = RootSeed(bytes(range(32)), "operating system entropy")
@@ -201,7 +205,7 @@ def test_a_private_run_goes_on_with_its_own_records_only(whole, tape, tmp_path, 
     twice with one noise. Once it is finished nothing is kept that could tell."""
     settings, store = small_settings("scattering-shared-eps6", seed=None), RunStore(tmp_path)
     other = neighbour(whole, BLACK)
-    release, calls = PrivateSum.release, []
+    release, calls = PrivateSum.add_up, []
 
     def stopping(self, *arguments, **names):
         calls.append(names)
@@ -209,7 +213,7 @@ def test_a_private_run_goes_on_with_its_own_records_only(whole, tape, tmp_path, 
             raise KeyboardInterrupt
         return release(self, *arguments, **names)
 
-    monkeypatch.setattr(PrivateSum, "release", stopping)
+    monkeypatch.setattr(PrivateSum, "add_up", stopping)
     with pytest.raises(KeyboardInterrupt):
         execute(settings, whole, store, device="cpu", quiet=True)
     with pytest.raises(InputError, match="data: got 'other records'"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from repro import progress
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds, whitening
 from repro.federated import execute as execution
@@ -18,7 +19,7 @@ from repro.federated.parallel.preflight import check_synthetic
 from repro.federated.recording import run_name
 from repro.federated.shared.sum import PrivateSum
 from repro.federated.training.plain import PlainTrainer
-from repro.privacy import dpsgd
+from repro.privacy import private_step
 from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
@@ -69,8 +70,9 @@ def test_finished_run_is_not_repeated(dataset, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("arm", ["fedavg", "central", "single"])
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_stopped_run_goes_on_bit_for_bit(arm, stop_after, dataset, tmp_path, monkeypatch):
-    """Stopped right after a checkpoint, with Adam's moments kept over rounds in "central"."""
+def test_stopped_run_goes_on_bit_for_bit(arm, stop_after, dataset, tmp_path, monkeypatch, capsys):
+    """Stopped right after a checkpoint, with Adam's moments kept over rounds in "central"; its
+    progress goes on from there too."""
     settings = small_settings(arm, rounds=3)
     whole = run(settings, dataset, tmp_path / "whole")
     save, saved = checkpoint.save_checkpoint, []
@@ -85,7 +87,12 @@ def test_stopped_run_goes_on_bit_for_bit(arm, stop_after, dataset, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         run(settings, dataset, tmp_path / "cut")
     monkeypatch.setattr(rounds, "save_checkpoint", save)
-    resumed = run(settings, dataset, tmp_path / "cut")
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    capsys.readouterr()
+    resumed = execute(settings, dataset, RunStore(tmp_path / "cut"), device="cpu")
+    said = capsys.readouterr().err.splitlines()
+    assert f": {stop_after} of 3 rounds, accuracy" in said[0]
+    assert ": 3 of 3 rounds, accuracy" in said[-1]
     assert resumed.stable() == whole.stable()
     assert (whole.resumed, resumed.resumed) == (0, 1)
 
@@ -107,7 +114,7 @@ def test_damaged_checkpoint_is_named_and_the_run_starts_over(dataset, tmp_path, 
 def releases(monkeypatch):
     """Whatever private arms release, as (name, bits); stopped after as many as ``left`` says."""
     made, left = [], [10**9]
-    release, noisy_sum = PrivateSum.release, dpsgd.clipped_noisy_sum
+    release, noisy_sum = PrivateSum.add_up, private_step.clipped_noisy_sum
 
     def note(name, bits):
         made.append((name, bits))
@@ -115,8 +122,8 @@ def releases(monkeypatch):
         if not left[0]:
             raise KeyboardInterrupt
 
-    def releasing(self, sums, **names):
-        result = release(self, sums, **names)
+    def releasing(self, shares, **names):
+        result = release(self, shares, **names)
         note((self.purpose, names["round"], names.get("step")), result.total.tobytes())
         return result
 
@@ -127,8 +134,8 @@ def releases(monkeypatch):
         return result
 
     monkeypatch.setattr(whitening, "IMAGES", 8)
-    monkeypatch.setattr(PrivateSum, "release", releasing)
-    monkeypatch.setattr(dpsgd, "clipped_noisy_sum", summing)
+    monkeypatch.setattr(PrivateSum, "add_up", releasing)
+    monkeypatch.setattr(private_step, "clipped_noisy_sum", summing)
     return made, left
 
 

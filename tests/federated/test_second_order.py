@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.accounting import gaussian_epsilon
+from repro.accounting import ComposedEvent, gaussian_epsilon
 from repro.errors import InputError
 from repro.federated import whitening
-from repro.federated.assembly import compose_parts
+from repro.federated.assembly import round_protocol
 from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
@@ -24,6 +24,7 @@ from repro.federated.shared.exact import ExactSecondOrderTrainer, ExactSum
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.sum import PrivateSum
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import load_vector, to_vector
 from repro.models.whitened import WhitenedLinear
 from repro.privacy.noise_key import noise_keys
 from repro.random import RootSeed
@@ -56,15 +57,15 @@ def hospitals(*, several: bool = False) -> dict[int, HospitalData]:
 
 
 def trainer(**more) -> SecondOrderTrainer:
-    arguments = {"rounds": ROUNDS, "second": SecondOrder()} | more
+    arguments = {"rounds": ROUNDS, "second": SecondOrder()}
+    arguments |= {"model": WhitenedLinear(FEATURES, CLASSES)} | more
     return SecondOrderTrainer(
         PRIVACY,
         arguments["second"],
         SharedNoise(),
         more.get("secagg", SecAggParameters()),
         SIZES,
-        features=FEATURES,
-        classes=CLASSES,
+        arguments["model"],
         rounds=arguments["rounds"],
         seed=SEED,
     )
@@ -77,11 +78,17 @@ def exact_trainer() -> ExactSecondOrderTrainer:
         SecondOrder(),
         SharedNoise(),
         SIZES,
-        features=FEATURES,
-        classes=CLASSES,
+        WhitenedLinear(FEATURES, CLASSES),
         rounds=ROUNDS,
         seed=SEED,
     )
+
+
+def run_round(made: SecondOrderTrainer, model: WhitenedLinear, data, number: int):
+    """The round's report; ``model`` is the next global model afterwards."""
+    vector, report = made.run_round(to_vector(model), data, number)
+    load_vector(model, vector)
+    return report
 
 
 def noise(sum_, round_number: int) -> np.ndarray:
@@ -107,12 +114,12 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by, seve
     labels = torch.cat([data[one].train.labels for one in SIZES])
     count = len(records)
 
-    made.train_round(model, data, 1)
+    run_round(made, model, data, 1)
     short = [x / max(1.0, float(x.norm())) for x in records]
     expected = (sum(short).numpy() + noise(made._sums[1], 1)) / count
     np.testing.assert_allclose(model.mean.double(), expected, atol=1e-7 if exact else 1e-4)
 
-    made.train_round(model, data, 2)
+    run_round(made, model, data, 2)
     units = [(x - model.mean.double()) for x in records]
     units = [u / u.norm() for u in units]
     moments = sum(torch.outer(u, u) for u in units).numpy()
@@ -144,7 +151,7 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by, seve
         total += torch.from_numpy(noise(made._steps.sum, round_number)).view_as(total)
         with torch.no_grad():
             weight -= PRIVACY.learning_rate * total / count
-        made.train_round(model, data, round_number)
+        run_round(made, model, data, round_number)
         np.testing.assert_allclose(
             model.linear.weight.detach(), weight.detach(), atol=2e-5 if exact else 2e-3
         )
@@ -179,10 +186,10 @@ def test_one_record_adds_at_most_length_one():
 def test_all_rounds_together_cost_epsilon_and_no_less(second):
     """Against the planned coalition after the planned drop-outs, by exact composition."""
     made = trainer(second=second)
-    precision = sum(1 / one.plan.event(one.plan.shares, 1.0).noise_multiplier ** 2
+    precision = sum(1 / one.plan.event(one.plan.shares).noise_multiplier ** 2
                     for one in made._sums.values())  # fmt: skip
     steps = made._steps.plan
-    precision += (ROUNDS - 2) / steps.event(steps.shares, 1.0).noise_multiplier ** 2
+    precision += (ROUNDS - 2) / steps.event(steps.shares).noise_multiplier ** 2
     epsilon = gaussian_epsilon(1 / math.sqrt(precision), 1.0, 1, PRIVACY.delta)
     assert PRIVACY.epsilon * (1 - 1e-6) < epsilon <= PRIVACY.epsilon
 
@@ -191,36 +198,36 @@ def test_a_trainer_that_begins_anew_goes_on_with_the_same_bits():
     data = hospitals()
     whole, model = trainer(), WhitenedLinear(FEATURES, CLASSES)
     for number in range(1, ROUNDS + 1):
-        whole.train_round(model, data, number)
+        run_round(whole, model, data, number)
     first, again = trainer(), WhitenedLinear(FEATURES, CLASSES)
     for number in range(1, 4):
-        first.train_round(again, data, number)
+        run_round(first, again, data, number)
     second = trainer()
     second.load_state_dict(first.state_dict())
     for number in range(4, ROUNDS + 1):
-        second.train_round(again, data, number)
+        run_round(second, again, data, number)
     assert torch.equal(model.linear.weight, again.linear.weight)
 
 
 def test_more_lost_than_planned_is_no_release_and_changes_nothing():
     made, model = trainer(secagg=SecAggParameters(drop_rate=0.5)), WhitenedLinear(FEATURES, CLASSES)
     for number in range(1, ROUNDS + 1):
-        report = made.train_round(model, hospitals(), number)
-        assert report.facts["failed_steps"] == 1
-        assert not report.releases
+        report = run_round(made, model, hospitals(), number)
+        assert report.facts["secagg"]["failed_steps"] == 1
+        assert {event for _, event, _ in report.spent} == {ComposedEvent([])}
     assert model.mean.abs().max() == 0
     assert torch.equal(model.transform, torch.eye(FEATURES))
 
 
 def test_every_sum_is_bound_to_all_of_the_model_that_it_was_computed_at(monkeypatch):
     """A hospital that was told another mean or transform shares no mask with the others."""
-    bound, release = [], PrivateSum.release
+    bound, add_up = [], PrivateSum.add_up
 
-    def noting(self, sums, **names):
+    def noting(self, shares, **names):
         bound.append(names["model"])
-        return release(self, sums, **names)
+        return add_up(self, shares, **names)
 
-    monkeypatch.setattr(PrivateSum, "release", noting)
+    monkeypatch.setattr(PrivateSum, "add_up", noting)
     changes = {
         1: lambda model: model.mean.add_(1e-3),
         2: lambda model: model.mean.add_(1e-3),
@@ -236,7 +243,7 @@ def test_every_sum_is_bound_to_all_of_the_model_that_it_was_computed_at(monkeypa
         for number in range(1, ROUNDS + 1):
             if number == told:
                 changes[number](model)
-            made.train_round(model, hospitals(), number)
+            run_round(made, model, hospitals(), number)
         seen.append(list(bound))
     honest, *others = seen
     assert len(set(honest)) == ROUNDS
@@ -251,7 +258,7 @@ def test_too_few_rounds_or_another_model_is_refused():
     with pytest.raises(InputError, match="moments_share"):
         SecondOrder(0.5, 0.5)
     with pytest.raises(InputError, match="model"):
-        trainer().train_round(nn.Linear(FEATURES, CLASSES), hospitals(), 1)
+        trainer(model=nn.Linear(FEATURES, CLASSES))
 
 
 @pytest.mark.parametrize("arm", ["scattering-newton-eps6", "random-newton-eps6"])
@@ -276,8 +283,8 @@ def test_without_a_secure_sum_noise_is_shared_with_nobody():
     """One place alone needs none, and adds all of the noise; of five each would show its own."""
     alone = compose(ARMS["random-newton-eps6"], PROFILES["smoke"], hospitals=1, seed=0)
     assert (alone.secagg, alone.shared.colluders, alone.shared.drop_outs) == (None, 0, 0)
-    size = FEATURES * CLASSES
-    made = compose_parts(alone, {0: 200}, SEED, Ranks(), size, CLASSES).trainer
+    model = WhitenedLinear(FEATURES, CLASSES)
+    made = round_protocol(alone, {0: 200}, model, SEED, Ranks())
     multipliers = [one.plan.multiplier(1) for one in (*made._sums.values(), made._steps.sum)]
     times = [1, 1, alone.rounds - 2]
     mu = math.sqrt(sum(n / z**2 for n, z in zip(times, multipliers, strict=True)))
@@ -289,4 +296,4 @@ def test_without_a_secure_sum_noise_is_shared_with_nobody():
         ({0: 200}, SharedNoise(precision="double")),
     ):
         with pytest.raises(InputError, match="secagg"):
-            compose_parts(replace(alone, shared=shared), weights, SEED, Ranks(), size, CLASSES)
+            round_protocol(replace(alone, shared=shared), weights, model, SEED, Ranks())

@@ -20,9 +20,10 @@ from repro.federated.division import subset
 from repro.federated.execute import assemble, execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.shared.report import SharedReport
+from repro.federated.protocol import Place
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import load_vector, to_vector
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
@@ -59,7 +60,7 @@ def trainer(privacy: RecordPrivacy, epochs: float = 2.0) -> SharedNoiseTrainer:
         SharedNoise(precision="double"),
         SECAGG,
         SIZES,
-        dimension=(FEATURES + 1) * CLASSES,
+        nn.Linear(FEATURES, CLASSES),
         epochs=epochs,
         rounds=1,
         seed=SEED,
@@ -78,8 +79,8 @@ def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -
     for step in range(made.steps):
         total = torch.zeros((FEATURES + 1) * CLASSES, dtype=torch.float64)
         for one, mine in data.items():
-            sampler = PoissonSampler(SIZES[one], made.sample_rate)
-            for record in sampler.sample(SEED, hospital=one, round=1, step=step):
+            sampler = PoissonSampler(SIZES[one], made.plan.sample_rate)
+            for record in sampler.sample(SEED, party=one, round=1, step=step):
                 model.zero_grad()
                 outputs = model(mine.train.images[record].double())
                 F.cross_entropy(outputs, mine.train.labels[record]).backward()
@@ -87,7 +88,7 @@ def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -
                 total += gradient * min(1.0, privacy.clip_norm / float(gradient.norm()))
             noise = made.sum.noise(one, round=1, step=step) * made.plan.granularity
             total += torch.from_numpy(noise)
-        total /= made.sample_rate * sum(SIZES.values())
+        total /= made.plan.sample_rate * sum(SIZES.values())
         weight, bias = total.split([FEATURES * CLASSES, CLASSES])
         model.weight.grad, model.bias.grad = weight.view(CLASSES, FEATURES).clone(), bias.clone()
         optimizer.step()
@@ -110,7 +111,7 @@ def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer):
     together, central = (nn.Linear(FEATURES, CLASSES) for _ in range(2))
     central.load_state_dict(together.state_dict())
     start = together.weight.detach().clone()
-    made.train_round(together, hospitals(), 1)
+    load_vector(together, made.run_round(to_vector(together), hospitals(), 1)[0])
     pooled(made, privacy, central.double())
     weight = together.weight.detach()
     moved = float((weight - start).abs().max())
@@ -151,14 +152,14 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
     # Masked inputs had left the others, so whoever breaks the masks sees each under one share.
     lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=0.4))
     seed = RootSeed.from_user(settings.seed)
-    made = assemble(lossy, subset(dataset, lossy), seed=seed, device="cpu", ranks=Ranks()).trainer
+    made = assemble(lossy, subset(dataset, lossy), seed=seed, device="cpu", ranks=Ranks()).protocol
     sent = Counter(
         one
         for number in (1, 2)
         for step in range(made.steps)
-        for one in set(made.weights) - made.lost(number, step)
+        for one in set(made.weights) - made.lost(Place(number, step))
     )
-    event = PoissonSampledGaussianEvent(made.plan.multiplier(1), made.sample_rate)
+    event = PoissonSampledGaussianEvent(made.plan.multiplier(1), made.plan.sample_rate)
     most = max(sent.values())
     assert most < 2 * made.steps
     assert seen_alone == pytest.approx(by_hand(event, most), rel=1e-9)
@@ -169,12 +170,13 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
     gradients one by one in float64."""
     sizes = {0: 2000, 1: 4, 2: 4, 3: 4, 4: 4}
     privacy = RecordPrivacy(epsilon=6.0, delta=1e-5, clip_norm=0.7, expected_batch=2016)
+    model = nn.Linear(FEATURES, CLASSES)
     made = SharedNoiseTrainer(
         privacy,
         SharedNoise(precision="single"),
         SECAGG,
         sizes,
-        dimension=(FEATURES + 1) * CLASSES,
+        model,
         epochs=1,
         rounds=1,
         seed=SEED,
@@ -182,8 +184,7 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
     stream = np.random.default_rng(1)
     values = 3 + 0.01 * stream.normal(size=(2000, FEATURES))
     data = HospitalData(0, LabelledFeatures.of(values, np.zeros(2000, int), "cpu"))
-    model = nn.Linear(FEATURES, CLASSES)
-    total = made._clipped(model, data, 1, 0, SharedReport())
+    total = made.clipped(data, Place(1)).total.numpy()
     exact = np.zeros(made.plan.dimension)
     for one in range(2000):
         model.zero_grad()
@@ -218,7 +219,7 @@ def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):
 
 def by_hand(event: PoissonSampledGaussianEvent, steps: int) -> float:
     """The privacy loss distribution's ε of the steps, below what RDP proves of them."""
-    epsilon = PLDAccountant().compose(event, steps).epsilon(1e-5)
+    epsilon = PLDAccountant().compose(event, steps).epsilon(1e-5)[0]
     assert epsilon < RDPAccountant().compose(event, steps).epsilon(1e-5)[0] < 1.4 * epsilon
     return epsilon
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from repro.accounting import NonPrivateEvent
 from repro.errors import InputError
 from repro.federated import whitening
-from repro.federated.assembly import compose_parts
+from repro.federated.assembly import ledger, round_protocol
 from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
@@ -39,21 +39,24 @@ FEATURES, CLASSES, RIDGE = 5, 3, 1e-3
 SHARED = [arm.name for arm in ARMS.values() if arm.private and arm.trainer.startswith("shared")]
 
 
-def parts(settings: RunSettings):
+def made(settings: RunSettings):
+    """The arm's protocol, for a linear model, and its ledger."""
     weights = dict.fromkeys(range(settings.hospitals), 40)
-    return compose_parts(settings, weights, SEED, Ranks(), FEATURES * CLASSES, CLASSES)
+    model = WhitenedLinear(FEATURES, CLASSES)
+    protocol = round_protocol(settings, weights, model, SEED, Ranks())
+    return protocol, ledger(settings, weights, SEED, protocol)
 
 
 @pytest.mark.parametrize("arm", SHARED)
 def test_a_private_arm_never_gets_an_exact_sum(arm):
     settings = small_settings(arm, rounds=4)
-    made = parts(settings)
-    assert made.ledger is not None
-    if isinstance(made.trainer, SharedNoiseTrainer):
-        sums = [made.trainer.sum]
+    protocol, kept = made(settings)
+    assert kept is not None
+    if isinstance(protocol, SharedNoiseTrainer):
+        sums = [protocol.sum]
     else:
-        assert type(made.trainer) is SecondOrderTrainer
-        sums = [*made.trainer._sums.values(), made.trainer._steps.sum]
+        assert type(protocol) is SecondOrderTrainer
+        sums = [*protocol._sums.values(), protocol._steps.sum]
         assert len(sums) == 3
     assert {type(one) for one in sums} == {PrivateSum}
     with pytest.raises(InputError, match="twin_of"):
@@ -70,13 +73,14 @@ def test_settings_without_privacy_cannot_be_given_an_epsilon(arm, claim):
 
 def test_the_twin_claims_nothing():
     settings = small_settings("turned-newton", rounds=4)
-    made = parts(settings)
-    assert made.ledger is None
-    assert type(made.trainer) is ExactSecondOrderTrainer
+    protocol, kept = made(settings)
+    assert kept is None
+    assert type(protocol) is ExactSecondOrderTrainer
     assert not replace(settings, seed=None).private
-    total = ExactSum(made.trainer.plan).release({0: np.ones(FEATURES), 2: np.arange(5.0)}, round=1)
+    shares = {0: np.ones(FEATURES), 2: np.arange(5.0)}
+    total = ExactSum(protocol.sum_in(1).plan).add_up(shares, round=1)
     np.testing.assert_array_equal(total.total, np.arange(1.0, 6.0))
-    assert isinstance(total.event(1.0), NonPrivateEvent)
+    assert isinstance(total.event(), NonPrivateEvent)
 
 
 def test_the_twin_takes_the_steps_that_the_private_arm_takes():
@@ -86,7 +90,7 @@ def test_the_twin_takes_the_steps_that_the_private_arm_takes():
     assert twin.twin_of == private.record_privacy
     kept = ("second_order", "shared", "model", "partition", "local", "rounds", "test_stride")
     assert all(getattr(twin, name) == getattr(private, name) for name in kept)
-    floors = [parts(settings).trainer._sums[2].plan.share_deviation for settings in (twin, private)]
+    floors = [made(settings)[0]._sums[2].plan.share_deviation for settings in (twin, private)]
     assert floors[0] == floors[1]
 
 

@@ -105,7 +105,7 @@ def test_each_step_clips_at_its_own_norm_and_states_the_planned_epsilon():
     for step in range(3):
         model, before = copy.deepcopy(training.model), weights(training)
         noise_keys.clear()
-        drawn = sampler.sample(root, hospital=0, round=0, step=step)
+        drawn = sampler.sample(root, party=0, round=0, step=step)
         by_hand = clipped_noisy_sum(
             model,
             LOSS,

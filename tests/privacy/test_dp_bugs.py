@@ -157,12 +157,12 @@ class Spy:
 
 
 def test_double_spending(monkeypatch):
-    """No noise key and counter serve twice over hospitals, rounds, steps and a resume."""
+    """No noise key and counter serve twice over parties, rounds, steps and a resume."""
     spy = Spy(monkeypatch)
     x, y = batch("linear", 8, 1.0)
-    for hospital in (0, 1):
+    for party in (0, 1):
         for round_ in (0, 1, 2):
-            place = {"seed": RootSeed.from_user(1), "hospital": hospital, "round": round_}
+            place = {"seed": RootSeed.from_user(1), "party": party, "round": round_}
             run = DPSGDRun(SETTINGS, build("linear"), cross_entropy, x, y, **place)
             for _ in range(3):
                 run.step()
@@ -212,7 +212,7 @@ def test_the_step_divides_by_the_public_expected_batch():
     model = nn.Linear(4, 3)
     deviations = []
     run = DPSGDRun(
-        SETTINGS, model, cross_entropy, x, y, seed=RootSeed.from_user(4), hospital=0, round=0
+        SETTINGS, model, cross_entropy, x, y, seed=RootSeed.from_user(4), party=0, round=0
     )
     for _ in range(600):
         before = model.weight.detach().clone()
@@ -236,7 +236,7 @@ def test_nothing_public_depends_on_the_records():
         y = y % (1 + seed)  # other classes present
         run = DPSGDRun(
             SETTINGS, build("linear"), cross_entropy, x, y,
-            seed=RootSeed.from_user(1), hospital=0, round=0,
+            seed=RootSeed.from_user(1), party=0, round=0,
         )  # fmt: skip
         run.step()
         report = run.report()
@@ -247,7 +247,7 @@ def test_nothing_public_depends_on_the_records():
 def test_drawn_batch_sizes_are_not_in_what_is_reported_for_release():
     run = DPSGDRun(
         SETTINGS, build("linear"), cross_entropy, *batch("linear", 9, 1.0),
-        seed=RootSeed.from_user(1), hospital=0, round=0,
+        seed=RootSeed.from_user(1), party=0, round=0,
     )  # fmt: skip
     public = set(vars(run.report())) - {"diagnostics"}
     assert public == {
@@ -285,7 +285,7 @@ def test_views_of_a_record_count_as_one_record():
 
 def test_update_mechanism_sensitivity_is_measured_too():
     mechanism = ClipAndNoiseUpdate(2.0, 1.0)
-    place = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+    place = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
     torch.manual_seed(0)
     one, other = torch.randn(100) * 9, torch.randn(100) * 9
     noisy = mechanism(one, **place)[0]

@@ -40,7 +40,7 @@ def flipped(images, generator):
 
 def run_of(settings=SETTINGS, model=None, augment=None, **place):
     x, y = records()
-    place = {"seed": SEED, "hospital": 0, "round": 0, **place}
+    place = {"seed": SEED, "party": 0, "round": 0, **place}
     return DPSGDRun(settings, model or network(), cross_entropy, x, y, augment=augment, **place)
 
 
@@ -49,9 +49,9 @@ def test_one_step_written_out():
     model = nn.Linear(3, 3)
     start, before = copy.deepcopy(model), flat(model)
     x, y = records()
-    run = DPSGDRun(SETTINGS, model, cross_entropy, x, y, seed=SEED, hospital=3, round=7)
+    run = DPSGDRun(SETTINGS, model, cross_entropy, x, y, seed=SEED, party=3, round=7)
     run.step()
-    drawn = run.sampler.sample(SEED, hospital=3, round=7, step=0)
+    drawn = run.plan.sampler.sample(SEED, party=3, round=7, step=0)
     assert 0 < len(drawn) != SETTINGS.expected_batch  # so that the divisor shows
     total = clipped(looped_gradients(start, cross_entropy, x[drawn], y[drawn]), 0.8)
     key = SEED.derive("dp-noise", 3)
@@ -66,7 +66,7 @@ def test_an_empty_batch_still_makes_a_noisy_step():
     run = run_of(settings)
     empty = 0
     for step in range(40):
-        drawn = run.sampler.sample(SEED, hospital=0, round=0, step=step)
+        drawn = run.plan.sampler.sample(SEED, party=0, round=0, step=step)
         before = flat(run.model)
         run.step()
         assert not torch.equal(before, flat(run.model))
@@ -118,7 +118,7 @@ def test_state_survives_a_file(tmp_path):
     assert torch.equal(flat(run.model), flat(other.model))
 
 
-@pytest.mark.parametrize("other", [{"hospital": 1}, {"round": 1}, {"seed": RootSeed.from_user(6)}])
+@pytest.mark.parametrize("other", [{"party": 1}, {"round": 1}, {"seed": RootSeed.from_user(6)}])
 def test_a_state_of_another_run_is_refused(other):
     """Loading it would use another run's noise counter: double spending."""
     state = run_of().state_dict()
@@ -126,8 +126,8 @@ def test_a_state_of_another_run_is_refused(other):
         run_of(**other).load_state_dict(state)
 
 
-@pytest.mark.parametrize("other", [{"hospital": 1}, {"round": 1}])
-def test_noise_and_batches_differ_between_hospitals_and_rounds(other):
+@pytest.mark.parametrize("other", [{"party": 1}, {"round": 1}])
+def test_noise_and_batches_differ_between_parties_and_rounds(other):
     one, two = run_of(), run_of(**other)
     one.step(), two.step()
     assert not torch.equal(flat(one.model), flat(two.model))
@@ -147,9 +147,7 @@ def test_training_ignores_and_keeps_the_global_generator():
 def test_report_is_what_the_accountant_needs():
     x, y = records(21)
     model = network().eval()
-    report = DPSGD(SETTINGS).train(
-        model, cross_entropy, x, y, seed=SEED, hospital=0, round=0, steps=6
-    )
+    report = DPSGD(SETTINGS).train(model, cross_entropy, x, y, seed=SEED, party=0, round=0, steps=6)
     assert (report.steps, report.noise_multiplier, report.sample_rate) == (6, 0.5, 4 / 21)
     assert report.seed_source == "user seed"
     assert report.engine == "bookkeeping"
@@ -163,9 +161,7 @@ def test_a_poisoned_record_never_reaches_the_model():
     x[3] = float("nan")
     model = network()
     settings = dataclasses.replace(SETTINGS, expected_batch=20)
-    report = DPSGD(settings).train(
-        model, cross_entropy, x, y, seed=SEED, hospital=0, round=0, steps=3
-    )
+    report = DPSGD(settings).train(model, cross_entropy, x, y, seed=SEED, party=0, round=0, steps=3)
     assert torch.isfinite(flat(model)).all()
     assert report.diagnostics.non_finite == 3
 
@@ -179,7 +175,7 @@ def test_it_learns_without_much_noise():
     settings = DPSGDSettings(
         clip_norm=1.0, noise_multiplier=0.1, expected_batch=50, learning_rate=1.0, momentum=0.5
     )
-    DPSGD(settings).train(model, cross_entropy, x, y, seed=SEED, hospital=0, round=0, steps=40)
+    DPSGD(settings).train(model, cross_entropy, x, y, seed=SEED, party=0, round=0, steps=40)
     assert (model(x).argmax(1) == y).float().mean() > 0.95
 
 
@@ -212,7 +208,7 @@ def test_bad_settings_are_one_line(field, value):
         (dataclasses.replace(SETTINGS, expected_batch=21), {}, "expected_batch: got 21"),
         (dataclasses.replace(SETTINGS, views=2), {}, "views: got 2"),
         (SETTINGS, {"round": 2**32}, "round: got"),
-        (SETTINGS, {"hospital": -1}, "hospital: got -1"),
+        (SETTINGS, {"party": -1}, "party: got -1"),
     ],
 )
 def test_bad_runs_are_one_line_and_change_nothing(settings, place, message):
@@ -238,7 +234,7 @@ class Centred(nn.Module):
 def test_a_model_that_mixes_records_is_refused(engine):
     inputs, targets = torch.randn(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
     settings = dataclasses.replace(SETTINGS, engine=engine, expected_batch=4)
-    place = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+    place = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
     with pytest.raises(InputError, match="whatever records stand beside it"):
         DPSGDRun(settings, Centred(), cross_entropy, inputs, targets, **place)
 
@@ -247,7 +243,7 @@ def test_dropout_and_a_broken_record_are_not_mistaken_for_mixing():
     inputs, targets = torch.randn(8, 12), torch.zeros(8, dtype=torch.long)
     inputs[0] = math.nan
     model = nn.Sequential(nn.Linear(12, 6), nn.Dropout(0.5), nn.Linear(6, 3))
-    place = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+    place = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
     settings = dataclasses.replace(SETTINGS, expected_batch=4)
     DPSGDRun(settings, model, cross_entropy, inputs, targets, **place)
     assert all(module.training for module in model.modules())

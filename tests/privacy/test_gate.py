@@ -16,7 +16,7 @@ from tests.privacy.models import clipped, cross_entropy, looped_gradients
 from tests.privacy.zoo import ZOO, batch_of
 
 CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
-PLACE = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+PLACE = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
 SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=4, learning_rate=0.1)
 
 

@@ -119,7 +119,7 @@ def trained(model, x, y):
     settings = DPSGDSettings(
         clip_norm=1.0, noise_multiplier=1.0, expected_batch=4, learning_rate=0.1
     )
-    place = {"seed": RootSeed.from_entropy(), "hospital": 0, "round": 0}
+    place = {"seed": RootSeed.from_entropy(), "party": 0, "round": 0}
     DPSGD(settings).train(model, cross_entropy, x, y, steps=2, **place)
 
 

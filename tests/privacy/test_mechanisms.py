@@ -10,7 +10,7 @@ from repro.privacy import ClipAndNoiseUpdate, ClipUpdate, Identity, local_dp_mod
 from repro.random import RootSeed
 
 SEED = RootSeed.from_user(1)
-PLACE = {"seed": SEED, "hospital": 2, "round": 3}
+PLACE = {"seed": SEED, "party": 2, "round": 3}
 EVERY = [Identity(), ClipUpdate(7.0), ClipAndNoiseUpdate(7.0, 0.5)]
 
 
@@ -54,10 +54,10 @@ def test_the_noise_is_added():
     assert abs(deviation / 0.698873 - 1) < 5 / math.sqrt(2 * len(sent))
 
 
-def test_noise_differs_by_hospital_round_and_seed_and_repeats_for_the_same():
+def test_noise_differs_by_party_round_and_seed_and_repeats_for_the_same():
     mechanism, update = ClipAndNoiseUpdate(1.0, 1.0), torch.zeros(8)
     sent = {
-        tuple(mechanism(update, seed=seed, hospital=h, round=r)[0].tolist())
+        tuple(mechanism(update, seed=seed, party=h, round=r)[0].tolist())
         for seed in (SEED, RootSeed.from_user(2))
         for h in (0, 1)
         for r in (0, 1)

@@ -28,11 +28,11 @@ def data(last: float = 0.0):
     return inputs, torch.arange(8) % 3
 
 
-def trained(seed, inputs, targets, *, hospital=0, round=1, steps=3, settings=SETTINGS):
+def trained(seed, inputs, targets, *, party=0, round=1, steps=3, settings=SETTINGS):
     torch.manual_seed(0)
     model = nn.Linear(5, 3)
     DPSGD(settings).train(
-        model, loss, inputs, targets, seed=seed, hospital=hospital, round=round, steps=steps
+        model, loss, inputs, targets, seed=seed, party=party, round=round, steps=steps
     )
     return model.weight.detach()
 
@@ -41,12 +41,12 @@ def test_other_data_under_the_same_key_is_refused_and_named():
     """One pixel of one record differs; every record is in every batch here."""
     seed = RootSeed.from_entropy()
     trained(seed, *data())
-    with pytest.raises(InputError, match=r"noise key: got .*hospital 0, round 1, step 0"):
+    with pytest.raises(InputError, match=r"noise key: got .*party 0, round 1, step 0"):
         trained(seed, *data(last=1e-3))
 
 
-@pytest.mark.parametrize("other", [{"hospital": 1}, {"round": 2}])
-def test_another_hospital_or_round_is_another_key(other):
+@pytest.mark.parametrize("other", [{"party": 1}, {"round": 2}])
+def test_another_party_or_round_is_another_key(other):
     seed = RootSeed.from_entropy()
     trained(seed, *data())
     trained(seed, *data(last=1.0), **other)
@@ -62,7 +62,7 @@ def test_a_resumed_round_goes_on_with_its_own_keys():
     whole = trained(seed, *data())
 
     def run(model):
-        return DPSGDRun(SETTINGS, model, loss, *data(), seed=seed, hospital=0, round=1)
+        return DPSGDRun(SETTINGS, model, loss, *data(), seed=seed, party=0, round=1)
 
     torch.manual_seed(0)
     first = run(nn.Linear(5, 3))
@@ -76,11 +76,11 @@ def test_a_resumed_round_goes_on_with_its_own_keys():
 
 def test_updates_under_the_same_key_are_refused_too():
     seed, send = RootSeed.from_entropy(), ClipAndNoiseUpdate(1.0, 1.0)
-    first, _ = send(torch.ones(9), seed=seed, hospital=4, round=1)
-    again, _ = send(torch.ones(9), seed=seed, hospital=4, round=1)
+    first, _ = send(torch.ones(9), seed=seed, party=4, round=1)
+    again, _ = send(torch.ones(9), seed=seed, party=4, round=1)
     assert torch.equal(first, again)
     with pytest.raises(InputError, match="noise key"):
-        send(torch.zeros(9), seed=seed, hospital=4, round=1)
+        send(torch.zeros(9), seed=seed, party=4, round=1)
 
 
 SCALES = {"clip_norm": 1.0, "noise_multiplier": 1.0}
@@ -142,11 +142,11 @@ def test_only_a_public_seed_starts_anew():
 def test_memory_is_bounded_and_the_oldest_goes_first():
     keys, seed = NoiseKeys(most=10), RootSeed.from_user(1)
     for step in range(25):
-        keys.use("test", seed, b"a", hospital=0, round=1, step=step)
+        keys.use("test", seed, b"a", party=0, round=1, step=step)
     assert len(keys) == 10
-    keys.use("test", seed, b"b", hospital=0, round=1, step=3)  # long forgotten
+    keys.use("test", seed, b"b", party=0, round=1, step=3)  # long forgotten
     with pytest.raises(InputError):
-        keys.use("test", seed, b"b", hospital=0, round=1, step=24)
+        keys.use("test", seed, b"b", party=0, round=1, step=24)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])

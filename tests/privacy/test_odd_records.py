@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import drawn_gradients, make_private
+from repro.privacy import make_private, private_step
 
 COUNT = 40
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -113,6 +113,6 @@ def test_running_out_of_memory_is_said_as_torch_says_it(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     training = planned(with_targets(CLASSES))
-    monkeypatch.setattr(drawn_gradients, "clipped_noisy_sum", full)
+    monkeypatch.setattr(private_step, "clipped_noisy_sum", full)
     with pytest.raises(torch.OutOfMemoryError):
         training.step()

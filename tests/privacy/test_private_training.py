@@ -108,7 +108,7 @@ def test_the_noise_is_the_least_that_any_proof_allows():
     assert training.noise_multiplier < 0.95 * by_rdp
     step = PoissonSampledGaussianEvent(training.noise_multiplier, 10 / RECORDS)
     assert RDPAccountant().compose(step, 18).epsilon(1e-3)[0] > 2.0
-    assert PLDAccountant().compose(step, 18).epsilon(1e-3) <= 2.0
+    assert PLDAccountant().compose(step, 18).epsilon(1e-3)[0] <= 2.0
     whole = planned(batch_size=RECORDS)
     whole.step()
     assert whole.bound().method == "gaussian"
@@ -124,7 +124,7 @@ def test_each_step_is_the_one_private_path():
     sampler = PoissonSampler.with_expected_batch(RECORDS, 10)
     for step in range(4):
         noise_keys.clear()  # two worlds, whose parameters differ by rounding, not two uses
-        drawn = sampler.sample(root, hospital=0, round=0, step=step)
+        drawn = sampler.sample(root, party=0, round=0, step=step)
         noisy = clipped_noisy_sum(
             model,
             LOSS,
@@ -257,7 +257,7 @@ def test_an_empty_batch_still_makes_a_noisy_step():
     training = planned(records=records, batch_size=1, target_delta=1e-2, epochs=20, seed=3)
     sampler, root = PoissonSampler.with_expected_batch(3, 1), RootSeed.from_user(3)
     drawn = [
-        len(sampler.sample(root, hospital=0, round=0, step=step))
+        len(sampler.sample(root, party=0, round=0, step=step))
         for step in range(training.planned_steps)
     ]
     assert 0 in drawn, "this seed draws an empty batch"

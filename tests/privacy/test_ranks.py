@@ -71,7 +71,7 @@ def released(training):
     gradient = torch.cat([p.grad.flatten() for p in training.model.parameters()])
     training.optimizer.step()
     training.optimizer.zero_grad()
-    return gradient * float(training._source.sampler.expected_batch)
+    return gradient * float(training._source.plan.sampler.expected_batch)
 
 
 def said(call):
@@ -196,7 +196,7 @@ def reference(model, batch):
 def test_the_release_is_the_float64_sum_of_the_whole_batch_and_one_known_noise(found):
     root, model = RootSeed.from_user(7), network()
     drawn = PoissonSampler.with_expected_batch(RECORDS, BATCH)
-    drawn = drawn.sample(root, hospital=0, round=0, step=0)
+    drawn = drawn.sample(root, party=0, round=0, step=0)
     assert len(drawn) > RANKS
     total = found[0]["first sum"]
     noise = gaussian_noise(

@@ -14,7 +14,7 @@ SEED = RootSeed.from_user(3)
 def sizes_and_counts(sampler, steps):
     counts, sizes = torch.zeros(sampler.records, dtype=torch.int64), []
     for step in range(steps):
-        drawn = sampler.sample(SEED, hospital=0, round=0, step=step)
+        drawn = sampler.sample(SEED, party=0, round=0, step=step)
         counts[drawn] += 1
         sizes.append(len(drawn))
     return sizes, counts
@@ -48,7 +48,7 @@ def test_the_rate_drawn_is_the_rate_accounted_for(expected, records, steps):
     4.9, so it is missed with probability below 1e-6.
     """
     sampler = PoissonSampler.with_expected_batch(records, expected)
-    drawn = sum(len(sampler.sample(SEED, hospital=0, round=0, step=step)) for step in range(steps))
+    drawn = sum(len(sampler.sample(SEED, party=0, round=0, step=step)) for step in range(steps))
     law = stats.binom(steps * records, sampler.sample_rate)
     assert law.sf(drawn - 1) > 5e-7
     assert law.cdf(drawn) > 5e-7
@@ -56,17 +56,17 @@ def test_the_rate_drawn_is_the_rate_accounted_for(expected, records, steps):
 
 def test_a_batch_is_a_function_of_its_place_alone():
     sampler = PoissonSampler(1000, 0.1)
-    late = sampler.sample(SEED, hospital=1, round=2, step=9)
-    sampler.sample(SEED, hospital=1, round=2, step=0)
-    assert torch.equal(late, sampler.sample(SEED, hospital=1, round=2, step=9))
+    late = sampler.sample(SEED, party=1, round=2, step=9)
+    sampler.sample(SEED, party=1, round=2, step=0)
+    assert torch.equal(late, sampler.sample(SEED, party=1, round=2, step=9))
     others = [(2, 2, 9), (1, 3, 9), (1, 2, 8)]
-    for hospital, round_, step in others:
-        other = sampler.sample(SEED, hospital=hospital, round=round_, step=step)
+    for party, round_, step in others:
+        other = sampler.sample(SEED, party=party, round=round_, step=step)
         assert not torch.equal(late, other)
 
 
 def test_whole_data_and_public_numbers():
-    assert len(PoissonSampler(7, 1.0).sample(SEED, hospital=0, round=0, step=0)) == 7
+    assert len(PoissonSampler(7, 1.0).sample(SEED, party=0, round=0, step=0)) == 7
     for n in range(1, 200):
         for b in range(1, n + 1):
             sampler = PoissonSampler.with_expected_batch(n, b)

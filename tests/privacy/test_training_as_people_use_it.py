@@ -26,7 +26,7 @@ def test_a_plan_by_noise_states_the_epsilon_that_is_composed():
     assert training.noise_multiplier == 1.3
     assert training.planned_steps == 12
     step = PoissonSampledGaussianEvent(1.3, 10 / RECORDS)
-    expected = PLDAccountant().compose(step, 12).epsilon(1e-3)
+    expected = PLDAccountant().compose(step, 12).epsilon(1e-3)[0]
     assert training.planned_epsilon() == pytest.approx(expected, rel=1e-12)
     assert training.epsilon() == 0
     while not training.finished:

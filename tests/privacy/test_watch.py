@@ -219,7 +219,7 @@ def test_a_run_with_its_engine_pinned_notices_too():
     settings = DPSGDSettings(
         clip_norm=1.0, noise_multiplier=1.0, expected_batch=24, learning_rate=0.1
     )
-    place = {"seed": RootSeed.from_user(0), "hospital": 0, "round": 0}
+    place = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
     run = DPSGDRun(settings, Calls(), cross_entropy, x, y, **place)
     run.step()
     assert run.report().engine == "bookkeeping"

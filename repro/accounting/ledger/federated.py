@@ -136,7 +136,7 @@ class FederatedLedger:
         weights: Mapping[int, Number] | None = None,
         colluding: int = 0,
         exact_sum: bool = True,
-        multipliers: Mapping[str, Number] | None = None,
+        seen: Mapping[int, Mapping[str, PrivacyEvent]] | None = None,
     ) -> None:
         """Record one round of the whole federation, all of it or (on bad input) nothing.
 
@@ -146,19 +146,16 @@ class FederatedLedger:
         ``summed_multiplier``. Noised updates are seen in a secure sum with the noise of all;
         exact_sum: False if values were clipped on their way into the sum (its noise then is
         no Gaussian, and the round is stated as if every update had been seen alone).
-        multipliers: view's key → noise seen in this round ÷ noise of the event, in place of the
-        view's own (after drop-outs less noise is left).
+        seen: hospital → view's key → what that view saw in place of the event with the view's own
+        ``multiplier`` (after drop-outs less noise is left).
         """
         by_hospital = _gathered(spent, None if survivors is None else set(survivors))
-        seen = self._seen_in_sum(by_hospital, weights, colluding) if exact_sum else {}
+        in_sum = self._seen_in_sum(by_hospital, weights, colluding) if exact_sum else {}
         before = self._spends.copy()
         try:
             for hospital, parts in by_hospital.items():
-                event, count = self._one(parts)
-                views = {
-                    key: event.scaled(factor) for key, factor in dict(multipliers or {}).items()
-                }
-                self.spend(hospital, event, count, seen={**views, **seen.get(hospital, {})})
+                views = {**(seen or {}).get(hospital, {}), **in_sum.get(hospital, {})}
+                self.spend(hospital, *self._one(parts), seen=views)
         except InputError:
             self._spends = before
             raise

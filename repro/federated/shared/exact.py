@@ -11,32 +11,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from repro.accounting import NonPrivateEvent, PrivacyEvent
-from repro.checks import Number
 from repro.errors import InputError
+from repro.federated.protocol import Hospitals, Progress, RoundReport, silent
 from repro.federated.shared.noise_plan import NoisePlan
-from repro.federated.shared.report import SharedReport
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.sum import Release
-from repro.federated.training.plain import HospitalData
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.secagg.context import DIGEST_BYTES
-from repro.typing import Float
+from repro.typing import Float, Shaped
 
 
 @dataclass(frozen=True)
 class ExactRelease(Release):
     """A total with no noise in it: whatever the plan says, it protects nobody."""
 
-    def event(self, sample_rate: Number, *, colluders: int | None = None) -> PrivacyEvent:
+    def event(self, *, colluders: int | None = None) -> PrivacyEvent:
         return NonPrivateEvent()
 
 
 class ExactSum:
-    """``PrivateSum.release``'s interface over the sums themselves.
+    """A ``Summation`` of the sums themselves.
 
     plan: of the private sum that it stands for; the total has its dimension, and whoever sets a
     threshold by its noise finds the same one.
@@ -45,9 +43,17 @@ class ExactSum:
     def __init__(self, plan: NoisePlan) -> None:
         self.plan = plan
 
-    def release(
+    def share(
+        self, hospital: int, values: Float[np.ndarray, " size"], *, round: int, step: int
+    ) -> Shaped[np.ndarray, " size"]:
+        """(P,) float64, as they are."""
+        if values.shape != (self.plan.dimension,):
+            raise InputError("sums", values.shape, f"vectors of shape ({self.plan.dimension},)")
+        return values.astype(np.float64)
+
+    def add_up(
         self,
-        sums: Mapping[int, Float[np.ndarray, " size"]],
+        shares: Mapping[int, Shaped[np.ndarray, " size"]],
         *,
         round: int,
         step: int = 0,
@@ -56,11 +62,9 @@ class ExactSum:
     ) -> ExactRelease:
         """Σ over hospitals, (P,) float64, in ascending order of their ids; the rest is ignored."""
         total = np.zeros(self.plan.dimension)
-        for hospital in sorted(sums):
-            if sums[hospital].shape != total.shape:
-                raise InputError("sums", sums[hospital].shape, f"vectors of shape {total.shape}")
-            total += sums[hospital]
-        return ExactRelease(total, tuple(sorted(sums)), self.plan, protocol=False)
+        for hospital in sorted(shares):
+            total += shares[hospital]
+        return ExactRelease(total, tuple(sorted(shares)), self.plan, protocol=False)
 
 
 class ExactSecondOrderTrainer(SecondOrderTrainer):
@@ -77,33 +81,22 @@ class ExactSecondOrderTrainer(SecondOrderTrainer):
         second: SecondOrder,
         shared: SharedNoise,
         weights: Mapping[int, int],
+        model: nn.Module,
         *,
-        features: int,
-        classes: int,
         rounds: int,
         seed: RootSeed,
     ) -> None:
         # Any graph will do, as no protocol runs: the plan takes the field alone from it.
         others = max(1, len(weights) - 1)
         unused = SecAggParameters(neighbours=others, threshold=others)
-        super().__init__(
-            like,
-            second,
-            shared,
-            unused,
-            weights,
-            features=features,
-            classes=classes,
-            rounds=rounds,
-            seed=seed,
-        )
+        super().__init__(like, second, shared, unused, weights, model, rounds=rounds, seed=seed)
         self._sums = {number: ExactSum(one.plan) for number, one in self._sums.items()}
         self._steps.sum = ExactSum(self._steps.plan)
 
-    def train_round(
-        self, model: nn.Module, hospitals: Mapping[int, HospitalData], round_number: int
-    ) -> SharedReport:
-        """As the private trainer's; the report has counts and seconds, and nothing of a plan or a
-        protocol, as there was neither."""
-        report = super().train_round(model, hospitals, round_number)
-        return SharedReport(diagnostics=report.diagnostics, seconds=report.seconds)
+    def run_round(
+        self, vector: Tensor, hospitals: Hospitals, round: int, progress: Progress = silent
+    ) -> tuple[Tensor, RoundReport]:
+        """As the private trainer's; the report has counts and seconds, and nothing of a plan, a
+        protocol or an event, as there was none."""
+        vector, report = super().run_round(vector, hospitals, round, progress)
+        return vector, RoundReport(diagnostics=report.diagnostics, seconds=report.seconds)

@@ -36,6 +36,7 @@ from repro.accounting import GaussianEvent, PoissonSampledGaussianEvent, Privacy
 from repro.checks import Number, check_above_zero, check_counts, check_zero_or_above
 from repro.errors import InputError
 from repro.privacy.integer_gaussian import BASE, LOG_RATIO, TABLE_ERROR, Width
+from repro.privacy.sampling import check_sample_rate
 from repro.secagg import Field
 
 SMOOTHING = 2.0  # r, in grid steps
@@ -54,6 +55,7 @@ class NoisePlan:
     the planned coalition after the planned drop-outs. colluders: t, hospitals that may pool what
     they know (with the server or without); drop_outs: d, hospitals that may be lost in one sum.
     largest_sum: bound on any coordinate's |Σ_i s_i| (C times all records, if each may take part).
+    sample_rate: probability with which its hospital draws a record for a sum; 1: always.
     sum_error: e, bound on the L2 error of a hospital's floating-point sum.
     field_bits: 31 or 61, the field that is summed in.
     """
@@ -67,11 +69,13 @@ class NoisePlan:
     drop_outs: int = 0
     sum_error: Number = 0.0
     field_bits: int = 31
+    sample_rate: Number = 1.0
 
     def __post_init__(self) -> None:
         check_counts(self, hospitals=1, dimension=1, colluders=0, drop_outs=0)
         check_above_zero(self, "sensitivity", "noise_multiplier", "largest_sum")
         check_zero_or_above(self, "sum_error")
+        object.__setattr__(self, "sample_rate", check_sample_rate(self.sample_rate))
         for name in ("hospitals", "dimension"):
             if getattr(self, name) > 2**53:  # the bounds below are floating-point numbers
                 raise InputError(name, getattr(self, name), "at most 2^53")
@@ -162,15 +166,15 @@ class NoisePlan:
         deviation = math.sqrt(shares * self.width.variance - SMOOTHING**2) * self.granularity
         return deviation / self.grid_sensitivity * (1 - 1e-14)
 
-    def event(self, shares: int, sample_rate: Number) -> PrivacyEvent:
-        """What one release costs a record that its hospital draws with probability ``sample_rate``.
+    def event(self, shares: int) -> PrivacyEvent:
+        """What one release costs a record, against whoever does not know so many shares.
 
-        1: everybody takes part, the exact Gaussian. Unit: record; zero-out, as add/remove one.
+        At rate 1 the exact Gaussian. Unit: record; zero-out, as add/remove one.
         """
         multiplier = self.multiplier(shares)
-        if sample_rate == 1:
+        if self.sample_rate == 1:
             return GaussianEvent(multiplier)
-        return PoissonSampledGaussianEvent(multiplier, sample_rate)
+        return PoissonSampledGaussianEvent(multiplier, self.sample_rate)
 
     @property
     def log_ratio(self) -> float:

@@ -18,24 +18,26 @@ Corollary 3.3), so shares of μ² are shares of the budget, exactly.
 
 from __future__ import annotations
 
+import copy
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from repro.accounting import gaussian_epsilon, gaussian_sigma
 from repro.errors import InputError
 from repro.federated.features import LabelledFeatures
+from repro.federated.protocol import Part, Place
 from repro.federated.shared.noise_plan import NoisePlan
-from repro.federated.shared.report import SharedReport, note_failure, note_release
-from repro.federated.shared.sum import PrivateSum, Release, Summation
-from repro.federated.shared.trainer import SharedNoiseTrainer, state_digest
+from repro.federated.shared.rounds import SharedRounds
+from repro.federated.shared.sum import PrivateSum, Summation
+from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
+from repro.federated.vector import load_vector, to_vector
 from repro.models.whitened import WhitenedLinear
 from repro.privacy.clipped_statistic import (
     SLACK,
@@ -46,21 +48,21 @@ from repro.privacy.clipped_statistic import (
 )
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
-from repro.secagg import RoundFailed
 from repro.typing import Float
 
 STATISTICS = 2  # rounds before the first step: mean, second moments
 _LENGTH = 1.0  # what a record's vector, and its outer product, is clipped to
 
 
-class SecondOrderTrainer:
+class SecondOrderTrainer(SharedRounds):
     """Trains a ``WhitenedLinear`` in at least three rounds, one private sum each.
 
-    weights: hospital -> its number of training records, public. features, classes: of the model.
-    settings: ε, δ of the whole run; clip norm, learning rate and momentum of the steps, which
-    take all records (``expected_batch`` is not read). second: the budget's shares. secagg: None
-    for one hospital alone, which adds all of the noise.
+    model: of that kind, on the device to train on. settings: ε, δ of the whole run; clip norm,
+    learning rate and momentum of the steps, which take all records (``expected_batch`` is not
+    read). second: the budget's shares. secagg: as in ``SharedRounds``.
     """
+
+    mechanism = "second-order steps, shared noise"
 
     def __init__(
         self,
@@ -69,46 +71,45 @@ class SecondOrderTrainer:
         shared: SharedNoise,
         secagg: SecAggParameters | None,
         weights: Mapping[int, int],
+        model: nn.Module,
         *,
-        features: int,
-        classes: int,
         rounds: int,
         seed: RootSeed,
     ) -> None:
+        if not isinstance(model, WhitenedLinear):
+            raise InputError("model", type(model).__name__, "one with a WhitenedLinear head")
         if rounds <= STATISTICS:
             raise InputError("rounds", rounds, "at least 3: mean, second moments, and a step")
-        self.second, self.shared, self.secagg, self.seed = second, shared, secagg, seed
-        self.weights = dict(sorted(weights.items()))
-        self.features = features
-        self.sample_rate = 1.0
+        super().__init__(shared, secagg, weights, seed)
+        self.second, self.model = second, copy.deepcopy(model)
+        self.features = model.linear.in_features
         # μ of the target: one release of multiplier 1/μ is exactly (ε, δ)-DP.
         self._mu = 1 / gaussian_sigma(settings.epsilon, 1.0, 1, settings.delta) * (1 - 1e-9)
+        moments = self.features * (self.features + 1) // 2
         self._sums: dict[int, Summation] = {
-            1: self._sum("feature mean", features, second.mean_share),
-            2: self._sum("second moments", features * (features + 1) // 2, second.moments_share),
+            1: self._sum("feature mean", self.features, second.mean_share),
+            2: self._sum("second moments", moments, second.moments_share),
         }
         left = 1 - second.mean_share - second.moments_share
-        steps = rounds - STATISTICS
         self._steps = SharedNoiseTrainer(
             replace(
                 settings,
                 # The ε of the steps alone, so that their own calibration finds the multiplier.
                 epsilon=gaussian_epsilon(1 / (self._mu * math.sqrt(left)), 1.0, 1, settings.delta),
-                expected_batch=sum(self.weights.values()),
+                expected_batch=self.records(self.weights),
             ),
             shared,
             secagg,
             weights,
-            dimension=features * classes,
+            model.linear,
             epochs=1,
-            rounds=steps,
+            rounds=rounds - STATISTICS,
             seed=seed,
         )
-        self.plan: NoisePlan = self._sums[1].plan  # of the last release
-        self._data: dict[int, HospitalData] | None = None  # whitened; None: not yet
+        self._data: dict[int, HospitalData] = {}  # whitened; empty: not yet
 
     def _sum(self, purpose: str, dimension: int, share: float) -> PrivateSum:
-        records = sum(self.weights.values())
+        records = self.records(self.weights)
         plan = NoisePlan(
             hospitals=len(self.weights),
             dimension=dimension,
@@ -122,85 +123,74 @@ class SecondOrderTrainer:
         )
         return PrivateSum(plan, self.weights, seed=self.seed, purpose=purpose, secagg=self.secagg)
 
-    def train_round(
-        self, model: nn.Module, hospitals: Mapping[int, HospitalData], round_number: int
-    ) -> SharedReport:
-        """One private sum, and what follows from it written into ``model``."""
-        if not isinstance(model, WhitenedLinear):
-            raise InputError("model", type(model).__name__, "one with a WhitenedLinear head")
-        if round_number > STATISTICS:
-            self.plan = self._steps.plan
-            whitened = self._whitened(model, hospitals)
-            return self._steps.train_round(model.linear, whitened, round_number, context=model)
-        self._data = None
-        self.plan = self._sums[round_number].plan
-        report = SharedReport()
-        release = self._release(model, hospitals, round_number, report)
-        if release is not None:
-            use = _set_mean if round_number == 1 else self._set_transform
-            use(model, release, sum(self.weights[one] for one in release.survivors))
-        survivors = len(release.survivors) if release is not None else 0
-        report.facts.update(
-            steps=1, survivors=survivors, dropped_at_most=len(self.weights) - survivors
-        )
-        return report
+    def exchanges(self, round: int) -> int:
+        return 1 if round <= STATISTICS else self._steps.exchanges(round)
 
-    def _release(
-        self,
-        model: WhitenedLinear,
-        hospitals: Mapping[int, HospitalData],
-        round_number: int,
-        report: SharedReport,
-    ) -> Release | None:
-        """The noisy total of the round's statistic; None where too many hospitals were lost."""
-        statistic = _sum_of_vectors if round_number == 1 else _sum_of_products
-        lost = self._steps.lost(round_number, 0)
-        started = time.perf_counter()
-        sums = {one: statistic(model, data) for one, data in hospitals.items() if one not in lost}
-        report.seconds["training"] += time.perf_counter() - started
-        started = time.perf_counter()
-        try:
-            release = self._sums[round_number].release(
-                sums, round=round_number, model=state_digest(model)
-            )
-        except RoundFailed as failure:  # nothing was unmasked
-            note_failure(report, failure, sums, time.perf_counter() - started)
-            return None
-        note_release(report, release, time.perf_counter() - started)
-        return release
+    def sum_in(self, round: int) -> Summation:
+        return self._sums[round] if round <= STATISTICS else self._steps.sum
+
+    def part(self, vector: Tensor, data: HospitalData, at: Place) -> Part:
+        """The hospital's sum of features, of their products, or of clipped gradients."""
+        if at.round > STATISTICS:
+            return self._steps.part(self._weights(vector), self._whitened(vector, data), at)
+        self._data.clear()
+        return self.share(data.hospital, self.statistic(vector, data, at.round), {}, at)
+
+    def statistic(
+        self, vector: Tensor, data: HospitalData, round: int
+    ) -> Float[np.ndarray, " size"]:
+        """A hospital's sum in round 1 or 2; no noise in it yet."""
+        load_vector(self.model, vector)
+        return (_sum_of_vectors if round == 1 else _sum_of_products)(self.model, data)
 
     @torch.no_grad()
-    def _set_transform(self, model: WhitenedLinear, release: Release, records: int) -> None:
+    def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:
+        """Mean, transform, or a step of the linear layer."""
+        if at.round > STATISTICS:
+            weights = self._weights(vector)
+            stepped = self._steps.apply(weights, total, survivors, at)
+            return torch.cat([stepped, vector[len(weights) :]])
+        load_vector(self.model, vector)
+        if at.round == 1:
+            self.model.mean.copy_(total / self.records(survivors))
+        else:
+            self._set_transform(total, len(survivors))
+        return to_vector(self.model)
+
+    def _set_transform(self, total: Tensor, survivors: int) -> None:
         """T of the module's docstring; τ is ``floor`` times the noise matrix's spectral norm."""
         size = self.features
         upper = torch.triu_indices(size, size)
         moments = torch.zeros(size, size, dtype=torch.float64)
-        moments[upper[0], upper[1]] = torch.from_numpy(release.total) / triangle_scale(upper)
+        moments[upper[0], upper[1]] = total / triangle_scale(upper)
         moments = torch.triu(moments) + torch.triu(moments, 1).T
         # Off the diagonal the noise has deviation s/√2, so its norm is about 2·s/√2·√size
         # (Wigner's semicircle).
-        deviation = release.plan.share_deviation * math.sqrt(len(release.survivors))
+        deviation = self._sums[2].plan.share_deviation * math.sqrt(survivors)
         floor = self.second.floor * deviation * math.sqrt(2 * size)
         values, vectors = torch.linalg.eigh(moments)
         scaled = vectors * (values.clamp_min(floor) / floor).rsqrt()
-        model.transform.copy_(scaled @ vectors.T)
+        self.model.transform.copy_(scaled @ vectors.T)
 
-    def _whitened(
-        self, model: WhitenedLinear, hospitals: Mapping[int, HospitalData]
-    ) -> dict[int, HospitalData]:
+    def _weights(self, vector: Tensor) -> Tensor:
+        """The linear layer's part of a vector: parameters come first, and it has all there are."""
+        return vector[: self.model.linear.weight.numel()]
+
+    @torch.no_grad()
+    def _whitened(self, vector: Tensor, data: HospitalData) -> HospitalData:
         """What the linear layer takes, computed once: mean and transform stay as they are."""
-        if self._data is None:
-            with torch.no_grad():
-                self._data = {
-                    one: HospitalData(
-                        one,
-                        LabelledFeatures(
-                            model.whitened(data.train.inputs()).contiguous(), data.train.labels
-                        ),
-                    )
-                    for one, data in hospitals.items()
-                }
-        return self._data
+        if data.hospital not in self._data:
+            load_vector(self.model, vector)
+            features = self.model.whitened(data.train.inputs()).contiguous()
+            self._data[data.hospital] = HospitalData(
+                data.hospital, LabelledFeatures(features, data.train.labels)
+            )
+        return self._data[data.hospital]
+
+    def _facts(self, round: int, releases: Iterable[tuple[int, ...]]) -> dict[str, Any]:
+        if round > STATISTICS:
+            return self._steps._facts(round, releases)
+        return super()._facts(round, releases)
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self._steps.state_dict()}
@@ -224,8 +214,3 @@ def _sum_of_products(model: WhitenedLinear, data: HospitalData) -> Float[np.ndar
     wish; that it has no more is made sure of in the sum."""
     vectors = model.centred(data.train.inputs().double())
     return clipped_product_sum(vectors, _LENGTH).cpu().numpy()
-
-
-@torch.no_grad()
-def _set_mean(model: WhitenedLinear, release: Release, records: int) -> None:
-    model.mean.copy_(torch.from_numpy(release.total / records))

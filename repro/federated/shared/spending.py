@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from repro.accounting import ComposedEvent, PrivacyEvent, RepeatedEvent
-from repro.accounting.ledger import UNPROTECTED, FederatedLedger, View
-from repro.checks import Number
+from repro.accounting.ledger import UNPROTECTED, View
 from repro.federated.shared.noise_plan import NoisePlan
 
 Releases = Mapping[tuple[int, ...], int]  # survivors -> sums
@@ -40,19 +39,18 @@ def shared_views(colluders: int, hospitals: int) -> list[View]:
     ]
 
 
-def spend_releases(
-    ledger: FederatedLedger,
-    plan: NoisePlan,
-    sample_rate: Number,
-    releases: Releases,
-    failed: Releases | None = None,
-) -> None:
-    """Charge every hospital for the sums its records were in; a round without one costs nothing.
+def spent_on(
+    plan: NoisePlan, releases: Releases, failed: Releases
+) -> tuple[list[tuple[int, PrivacyEvent, int]], dict[int, dict[str, PrivacyEvent]]]:
+    """What a ledger's round is charged (``spend_round``): ``spent`` and ``seen``, of every hospital
+    in a sum; a round without one costs nothing.
 
     failed: senders -> sums that came to nothing. None was unmasked, so they cost nothing while
     secure aggregation holds; were it broken, each showed its senders' inputs under one share.
     """
-    everybody, failed = plan.hospitals, failed or {}
+    everybody = plan.hospitals
+    spent: list[tuple[int, PrivacyEvent, int]] = []
+    views: dict[int, dict[str, PrivacyEvent]] = {}
     for hospital in sorted({one for sums in (releases, failed) for group in sums for one in group}):
         own, tried = (_of(hospital, sums) for sums in (releases, failed))
 
@@ -62,22 +60,22 @@ def spend_releases(
             for survivors, count in (*own.items(), *(tried or {}).items()):
                 left = max(1, len(survivors) - known)  # the hospital's own is always left
                 shares[left] = shares.get(left, 0) + count
-            return composed(plan, sample_rate, shares)
+            return composed(plan, shares)
 
-        views = {}
+        spent.append((hospital, seen(0), 1))
         if everybody > 1:
-            views = {BROKEN: seen(everybody, tried=tried), COALITION: seen(plan.colluders)}
-        ledger.spend(hospital, seen(0), seen=views)
+            views[hospital] = {
+                BROKEN: seen(everybody, tried=tried),
+                COALITION: seen(plan.colluders),
+            }
+    return spent, views
 
 
 def _of(hospital: int, sums: Releases) -> Releases:
     return {group: count for group, count in sums.items() if hospital in group}
 
 
-def composed(plan: NoisePlan, sample_rate: Number, shares: Mapping[int, int]) -> PrivacyEvent:
+def composed(plan: NoisePlan, shares: Mapping[int, int]) -> PrivacyEvent:
     """shares in a sum that the adversary does not know -> how many such sums, as one event."""
-    parts = [
-        RepeatedEvent(plan.event(number, sample_rate), count)
-        for number, count in sorted(shares.items())
-    ]
+    parts = [RepeatedEvent(plan.event(number), count) for number, count in sorted(shares.items())]
     return parts[0] if len(parts) == 1 else ComposedEvent(parts)

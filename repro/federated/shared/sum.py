@@ -7,7 +7,6 @@ counts), as long as one record adds at most ``plan.sensitivity`` to it in L2.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, runtime_checkable
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 
 from repro.accounting import PrivacyEvent
-from repro.checks import Number
 from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.privacy.integer_gaussian import integer_gaussian
@@ -45,8 +43,7 @@ class Release:
 
     total: (P,) float64, Σ_i s_i + noise over ``survivors``, on the plan's grid.
     protocol: did the secure aggregation protocol run, or only its sum (``PlainIntegerSum``)?
-    up_bytes, down_bytes: by phase, of all hospitals; hospital_seconds and server_seconds: of the
-    protocol, hospitals' added up; noise_seconds: of making and adding the shares, all hospitals'.
+    up_bytes, down_bytes: by phase, of all hospitals.
     """
 
     total: Float[np.ndarray, " size"]
@@ -55,17 +52,14 @@ class Release:
     protocol: bool
     up_bytes: dict[str, int] = field(default_factory=dict)
     down_bytes: dict[str, int] = field(default_factory=dict)
-    hospital_seconds: float = 0.0
-    server_seconds: float = 0.0
-    noise_seconds: float = 0.0
 
-    def event(self, sample_rate: Number, *, colluders: int | None = None) -> PrivacyEvent:
+    def event(self, *, colluders: int | None = None) -> PrivacyEvent:
         """What this release cost a record of an honest survivor's.
 
         colluders: hospitals whose shares the adversary knows; None: as many as were planned.
         """
         known = self.plan.colluders if colluders is None else colluders
-        return self.plan.event(len(self.survivors) - known, sample_rate)
+        return self.plan.event(len(self.survivors) - known)
 
 
 @runtime_checkable
@@ -74,16 +68,22 @@ class Summation(Protocol):
 
     plan: NoisePlan
 
-    def release(
+    def share(
+        self, hospital: int, values: Float[np.ndarray, " size"], *, round: int, step: int
+    ) -> Shaped[np.ndarray, " size"]:
+        """A hospital's (P,) floats as it hands them to the sum."""
+        ...
+
+    def add_up(
         self,
-        sums: Mapping[int, Float[np.ndarray, " size"]],
+        shares: Mapping[int, Shaped[np.ndarray, " size"]],
         *,
         round: int,
         step: int = 0,
         protocol: bool = True,
         model: bytes = bytes(DIGEST_BYTES),
     ) -> Release:
-        """hospital -> (P,) floats; their total. See ``PrivateSum.release``."""
+        """hospital -> what ``share`` gave; their total. See ``PrivateSum.add_up``."""
         ...
 
 
@@ -236,6 +236,36 @@ class PrivateSum:
 
         sums: hospital -> (P,) float32 or float64, Σ over its records of contributions of L2 norm
             at most the plan's sensitivity; zeros for a hospital without records in this sum.
+        Everything else as in ``add_up``, which this calls with every hospital's ``share``.
+        """
+        shares = {one: self.share(one, sums[one], round=round, step=step) for one in sorted(sums)}
+        return self.add_up(shares, round=round, step=step, protocol=protocol, model=model)
+
+    def share(
+        self, hospital: int, values: Float[np.ndarray, " size"], *, round: int, step: int
+    ) -> Shaped[np.ndarray, " size"]:
+        """What a hospital hands to the secure sum: its sum, rounded and noised; (P,) int64."""
+        plan = self.plan
+        if values.shape != (plan.dimension,):
+            raise InputError("sums", values.shape, f"vectors of shape ({plan.dimension},)")
+        largest = float(np.max(np.abs(values), initial=0.0))
+        if not largest <= plan.largest_sum:  # NaN too
+            raise InputError("sums", largest, f"finite, and at most {plan.largest_sum:g}")
+        steps = np.rint(values.astype(np.float64) / plan.granularity).astype(np.int64)
+        result: Shaped[np.ndarray, " size"] = steps + self.noise(hospital, round=round, step=step)
+        return result
+
+    def add_up(
+        self,
+        shares: Mapping[int, Shaped[np.ndarray, " size"]],
+        *,
+        round: int,
+        step: int = 0,
+        protocol: bool = True,
+        model: bytes = bytes(DIGEST_BYTES),
+    ) -> Release:
+        """The total of shares that were made for this round and step.
+
         round, step: 0 … 2³² − 1, later than those before: noise is never used twice. Nor by another
             ``PrivateSum`` of this seed and purpose in this process, unless on the very same sums.
         protocol: False leaves the protocol out and gives the same bits.
@@ -244,16 +274,14 @@ class PrivateSum:
         """
         if not self._last < (round, step) < (_WORD, _WORD) or not 0 <= step < _WORD:
             raise InputError("round, step", (round, step), f"later than {self._last}, below 2^32")
-        strangers = sorted(set(sums) - set(self.hospitals))
+        strangers = sorted(set(shares) - set(self.hospitals))
         if strangers:
             raise InputError("sums", strangers, "ids of the plan's hospitals")
         self._last = (round, step)
-        started = time.perf_counter()
-        vectors = {one: self.share(one, sums[one], round=round, step=step) for one in sorted(sums)}
+        vectors = {one: shares[one] for one in sorted(shares)}
         # All that the sum is of: with one hospital less the noise that is left is another.
         covered = digest(*map(torch.from_numpy, vectors.values()), note=f"{list(vectors)}")
         noise_keys.use(f"sum of {self.purpose}", self.seed, covered, round=round, step=step)
-        noise_seconds = time.perf_counter() - started
         run = protocol and self._protocol is not None
         traffic = Traffic()
         adder: IntegerSum = self._protocol if run and self._protocol is not None else self._plain
@@ -266,24 +294,7 @@ class PrivateSum:
             protocol=run,
             up_bytes=dict(traffic.up_bytes),
             down_bytes=dict(traffic.down_bytes),
-            hospital_seconds=sum(traffic.hospital_seconds.values()),
-            server_seconds=sum(traffic.server_seconds.values()),
-            noise_seconds=noise_seconds,
         )
-
-    def share(
-        self, hospital: int, values: Float[np.ndarray, " size"], *, round: int, step: int
-    ) -> Shaped[np.ndarray, " size"]:
-        """What a hospital hands to the secure sum: rounded, noised; (P,) int64."""
-        plan = self.plan
-        if values.shape != (plan.dimension,):
-            raise InputError("sums", values.shape, f"vectors of shape ({plan.dimension},)")
-        largest = float(np.max(np.abs(values), initial=0.0))
-        if not largest <= plan.largest_sum:  # NaN too
-            raise InputError("sums", largest, f"finite, and at most {plan.largest_sum:g}")
-        steps = np.rint(values.astype(np.float64) / plan.granularity).astype(np.int64)
-        result: Shaped[np.ndarray, " size"] = steps + self.noise(hospital, round=round, step=step)
-        return result
 
     def noise(self, hospital: int, *, round: int, step: int) -> Shaped[np.ndarray, " size"]:
         """A hospital's share of the noise, in grid steps, (P,) int64."""

@@ -6,8 +6,6 @@ arms, whose few noisy steps head for the same minimum.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 
 from repro.checks import Number, check_positive
 from repro.errors import InputError
-from repro.federated.training.plain import HospitalData, LocalReport
+from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
 from repro.models.whitened import WhitenedLinear
 from repro.random import RootSeed
 from repro.typing import Float, Int
@@ -26,7 +24,7 @@ _ITERATIONS = 10_000
 _MEMORY = 30  # pairs of L-BFGS (Nocedal & Wright 2006, section 7.2)
 
 
-class LogisticTrainer:
+class LogisticTrainer(LocalTrainer):
     """Fills a ``WhitenedLinear``: its mean with the records' own, its weights with the minimum of
 
         mean_i cross-entropy(W u(x_i − m), y_i) + (λ/2)‖W‖²;
@@ -53,12 +51,6 @@ class LogisticTrainer:
             model.linear.weight.copy_(weight)
             loss = F.cross_entropy(vectors @ weight.T, data.train.labels)
         return LocalReport(loss=float(loss))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """There is nothing to go on with."""
 
 
 def solved(

@@ -7,13 +7,15 @@ the authors' local training; ``repro.federated.training.private`` holds DP-SGD's
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.accounting import PrivacyEvent
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
 from repro.random import RootSeed
@@ -34,21 +36,32 @@ class LocalReport:
     """What a trainer says of one hospital's round."""
 
     loss: float | None  # mean training loss over the round's batches, nats; None: not released
-    spent: list[tuple[Any, int]] = field(default_factory=list)  # (privacy event, count)
     diagnostics: dict[str, int] = field(default_factory=dict)  # for this machine only
 
 
-@runtime_checkable
-class LocalTrainer(Protocol):
-    """Trains ``model`` in place on one hospital's data."""
+class LocalTrainer(ABC):
+    """Trains ``model`` in place on one hospital's data. Keeps nothing between rounds, and nothing
+    about it is private, unless a subclass says so.
 
+    mechanism: what a ledger calls it; None: not private.
+    """
+
+    mechanism: str | None = None
+
+    @abstractmethod
     def train(
         self, model: nn.Module, data: HospitalData, *, seed: RootSeed, round_number: int
     ) -> LocalReport: ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def spends(self, hospital: int) -> list[tuple[PrivacyEvent, int]]:
+        """What a round costs one of the hospital's records: (event, how often); public."""
+        return []
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        del state  # there is nothing to go on with
 
 
 def images_per_pass(epochs: int | float, images: int) -> list[int]:
@@ -63,7 +76,7 @@ def images_per_pass(epochs: int | float, images: int) -> list[int]:
     return [images] * whole + rest
 
 
-class PlainTrainer:
+class PlainTrainer(LocalTrainer):
     """Cross-entropy and Adam over shuffled batches, the last one possibly smaller [code].
 
     keep_optimizer: False re-creates Adam every round, as the authors do; True keeps its moments

@@ -8,26 +8,25 @@ batch are what the guarantee takes as public; see the ledger.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.accounting import PoissonSampledGaussianEvent, calibrate_noise_multiplier
-from repro.federated.training.plain import HospitalData, LocalReport
-from repro.privacy.dpsgd import DPSGD, DPSGDReport, DPSGDSettings
+from repro.accounting import PrivacyEvent, calibrate_noise_multiplier
+from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
+from repro.privacy.clipping import Clipping
+from repro.privacy.dpsgd import DPSGD, DPSGDSettings
+from repro.privacy.private_step import StepPlan
 from repro.privacy.sampling import PoissonSampler
 from repro.random import RootSeed
 from repro.runs.settings import RecordPrivacy
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(StepPlan):
     """One hospital's DP-SGD, fixed before training from public numbers alone."""
 
-    sampler: PoissonSampler
     steps_per_round: int
-    noise_multiplier: float
 
 
 def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> Plan:
@@ -40,11 +39,14 @@ def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int)
     noise, _ = calibrate_noise_multiplier(
         settings.epsilon, settings.delta, sampler.sample_rate, steps * rounds
     )
-    return Plan(sampler, steps, noise)
+    clipping = Clipping(settings.clip_norm, settings.clipping)
+    return Plan(sampler=sampler, clipping=clipping, noise_multiplier=noise, steps_per_round=steps)
 
 
-class PrivateTrainer:
-    """A ``LocalTrainer``. Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
+class PrivateTrainer(LocalTrainer):
+    """Keeps no state between rounds: the optimizer is fresh, as in FedAvg."""
+
+    mechanism = "dp-sgd"
 
     def __init__(
         self,
@@ -70,26 +72,24 @@ class PrivateTrainer:
             data.train.inputs(),
             data.train.labels,
             seed=seed,
-            hospital=data.hospital,
+            party=data.hospital,
             round=round_number,
             steps=mine.steps_per_round,
             more_rounds=round_number < self.rounds,
         )
-        return self._reported(report)
-
-    @staticmethod
-    def _reported(report: DPSGDReport) -> LocalReport:
-        event = PoissonSampledGaussianEvent(report.noise_multiplier, report.sample_rate)
         noted = report.diagnostics
         return LocalReport(
             loss=None,
-            spent=[(event, report.steps)],
             diagnostics={
                 "gradients": noted.drawn,
                 "gradients_clipped": noted.clipped,
                 "gradients_non_finite": noted.non_finite,
             },
         )
+
+    def spends(self, hospital: int) -> list[tuple[PrivacyEvent, int]]:
+        mine = self.plans[hospital]
+        return [(mine.event, mine.steps_per_round)]
 
     def _dpsgd(self, mine: Plan) -> DPSGDSettings:
         settings = self.settings
@@ -103,12 +103,6 @@ class PrivateTrainer:
             clipping=settings.clipping,
             engine=settings.engine,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
