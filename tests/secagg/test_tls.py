@@ -12,6 +12,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg.deploy.certificates import self_signed
+from repro.secagg.deploy.keystore import write_private
 from repro.secagg.transport.tcp_hospital import connect
 from repro.secagg.transport.tls import hospital_context, server_context
 from repro.secagg.transport.wire import Deadline, send_frame
@@ -27,7 +28,7 @@ class Files:
         for name in ("server", "hospital", "stranger"):
             certificate, key = self_signed(["127.0.0.1", "localhost"])
             (folder / f"{name}.pem").write_bytes(certificate)
-            (folder / f"{name}.key").write_bytes(key)
+            write_private(folder / f"{name}.key", key)
 
     def pair(self, name):
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"

@@ -12,11 +12,13 @@ from repro.secagg import Identity
 from repro.secagg.deploy.audit import audit
 from repro.secagg.deploy.transcript import Log, Transcript, open_transcript, read_log
 
+SESSION = "5e" * 32
+
 
 def written(path, identity, count=5):
-    with open_transcript(path, identity) as log:
+    with open_transcript(path, identity, "hospital") as log:
         for number in range(count):
-            log.append("begun", session="00", round=number + 1)
+            log.append("begun", session=SESSION, round=number + 1, serial=1)
     return path.read_bytes().splitlines(keepends=True)
 
 
@@ -62,8 +64,8 @@ def read_log_of(path, lines):
 def test_another_key_cannot_go_on_with_a_log(tmp_path):
     path = tmp_path / "a.log"
     written(path, Identity())
-    with pytest.raises(InputError, match="this identity"):
-        Transcript(path, Identity())
+    with pytest.raises(InputError, match="rotate"):
+        Transcript(path, Identity(), "hospital")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100])
@@ -73,8 +75,8 @@ def test_a_torn_last_line_is_dropped_and_noted(tmp_path, cut):
     lines = written(path, identity)
     path.write_bytes(b"".join(lines)[:-cut])
     assert read_log(path).torn_bytes == len(lines[-1]) - cut
-    with open_transcript(path, identity) as log:
-        log.append("begun", session="00", round=9)
+    with open_transcript(path, identity, "hospital") as log:
+        log.append("begun", session=SESSION, round=9, serial=1)
     entries = read_log(path, identity.public).entries
     assert [entry["event"] for entry in entries][-2:] == ["opened", "begun"]
     assert entries[-2]["torn_bytes"] == len(lines[-1]) - cut
@@ -85,8 +87,8 @@ def test_a_torn_last_line_is_dropped_and_noted(tmp_path, cut):
 def test_a_log_torn_in_its_first_line(tmp_path, kept):
     path, identity = tmp_path / "a.log", Identity()
     path.write_bytes(written(path, identity)[0][:kept])
-    with open_transcript(path, identity) as log:
-        log.append("begun", session="00", round=1)
+    with open_transcript(path, identity, "hospital") as log:
+        log.append("begun", session=SESSION, round=1, serial=1)
     assert len(read_log(path).entries) == 2
 
 
