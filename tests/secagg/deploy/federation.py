@@ -12,8 +12,10 @@ import numpy as np
 from repro.errors import InputError
 from repro.secagg import Contribution, Identity
 from repro.secagg.deploy.directory import FederationDirectory, Settings
+from repro.secagg.deploy.holding import open_holder
 from repro.secagg.deploy.joining import Server, join
 from repro.secagg.deploy.keystore import create_identity
+from repro.secagg.deploy.member import open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.deploy.serving import Listener, Service, serve
 from repro.secagg.deploy.transcript import read_log
@@ -65,21 +67,32 @@ class Deployment:
         return Contribution(self.vector(one, announced.number), one + 1)
 
     def serve(self, rounds, **more):
+        self.listening.clear()
+        self._start(self.serve_here, rounds, **more)
+        assert self.listening.wait(20), self.errors
+
+    def serve_here(self, rounds, place=None, **more):
+        """In this thread."""
+
         def listening(address):
             self.address = address
             self.listening.set()
 
         service = Service(self.folder / "results", **({"pause": 0.02} | more))
-        self._start(
-            serve,
-            self.place("server"),
+        serve(
+            place or self.place("server"),
             Listener("127.0.0.1", 0, limits=self.limits),
             service,
             rounds=rounds,
             report=self.lines.append,
             listening=listening,
         )
-        assert self.listening.wait(20)
+
+    def open(self, name, place):
+        """What is opened before anything else, and closed again."""
+        opened = open_holder(place) if name == "server" else open_member(place, lambda _: None)
+        with opened:
+            pass
 
     def join(self, one, rounds, contribution=None, **more):
         place = more.pop("place", None) or self.place(str(one))
