@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -75,14 +76,7 @@ def fails(message):
 
 
 def gives(make, weight=1):
-    def step(deployment, announced):
-        contribution = Contribution(np.zeros(DIMENSION))
-        # Past the type checks that the tests run under and a hospital does not.
-        object.__setattr__(contribution, "vector", make())
-        object.__setattr__(contribution, "weight", weight)
-        return contribution
-
-    return step
+    return lambda deployment, announced: Contribution(make(), weight)
 
 
 def with_one(value):
@@ -105,6 +99,16 @@ BAD = {
 }
 
 
+@pytest.fixture
+def _as_users_call_it():
+    """Without the tests' run-time type checks, which hospitals do not have."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.usefixtures("_as_users_call_it")
 def test_what_cannot_be_summed_is_refused_by_the_directory(deployment):
     for name, (make, says) in BAD.items():
         if name != "a failed step":
