@@ -157,3 +157,19 @@ def test_missing_and_mixed_up_files_are_one_line(files, tmp_path):
         with pytest.raises(InputError, match=r"PEM|a certificate and its key") as caught:
             make()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(-9.0, -2.0), (2.0, 9.0)], ids=["expired", "early"])
+def test_a_certificate_that_is_not_valid_now_is_refused_at_both_ends(tmp_path, begins, ends):
+    """Before anything is opened, not at every handshake. Of several authorities one will do."""
+    certificate, key = self_signed(["localhost"], days=ends, begins=begins)
+    (tmp_path / "a.pem").write_bytes(certificate)
+    write_private(tmp_path / "a.key", key)
+    for make in (
+        lambda: server_context(tmp_path / "a.pem", tmp_path / "a.key"),
+        lambda: hospital_context(tmp_path / "a.pem"),
+    ):
+        with pytest.raises(InputError, match="valid now"):
+            make()
+    (tmp_path / "b.pem").write_bytes(certificate + self_signed(["localhost"])[0])
+    hospital_context(tmp_path / "b.pem")

@@ -198,12 +198,14 @@ class TcpServer:
 
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that listens, of IPv4 or IPv6 as the host is; ``::`` takes both."""
+    if not 0 <= port < 2**16:
+        raise InputError("port", port, "0 to 65535 (0: any free one)")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family = found[0][0]
         both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server((host, port), family=family, backlog=512, dualstack_ipv6=both)
-    except (OSError, OverflowError, UnicodeError) as problem:
+    except (OSError, UnicodeError) as problem:
         why = getattr(problem, "strerror", None) or problem
         expected = f"an address and a port of this machine that are free ({why})"
         raise InputError("address", f"{host}, port {port}", expected) from None
