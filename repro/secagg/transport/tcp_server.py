@@ -18,7 +18,7 @@ from repro.errors import InputError
 from repro.secagg.driver import counted
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
-from repro.secagg.messages import ADVERTISE_BYTES, Buffer
+from repro.secagg.messages import ADVERTISE_BYTES, Buffer, sender_of
 from repro.secagg.rounds import Round
 from repro.secagg.server import Answers, Server
 from repro.secagg.simulation import Completed, Traffic
@@ -136,6 +136,9 @@ class TcpServer:
                 if phase == "advertise" and door is not None and peer.known is None:
                     self._let_in(door, server, peer, message)
                     continue
+                if peer.known is not None and not _is_from(peer.known, message):
+                    self._peers.close(peer, "its message does not bear its own name")
+                    continue
                 awaited = set(server.awaited)
                 yield message
                 accepted = awaited - server.awaited
@@ -194,6 +197,14 @@ class TcpServer:
                 self._peers.send(peer, message)
             elif server.phase != "open" or peer.hospital is None:  # only the accused are asked
                 self._peers.close(peer)
+
+
+def _is_from(hospital: int, message: Buffer) -> bool:
+    """Whether the message says so."""
+    try:
+        return sender_of(message) == hospital
+    except Refused:  # too short to say anything
+        return False
 
 
 def _listener(host: str, port: int) -> socket.socket:

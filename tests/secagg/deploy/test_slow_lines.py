@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from repro.secagg import Contribution, Identity
+from repro.secagg import Contribution, Hospital, Identity
 from repro.secagg.deploy import announcement
 from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, Hello
 from repro.secagg.deploy.keystore import load_identity
@@ -203,6 +203,28 @@ def test_no_stranger_is_sent_the_application(tmp_path, model):
             if message:
                 send_frame(connection, message)
             assert connection.recv(1 << 16) == b"", name
+    for one in range(4):
+        deployment.join(one, 1)
+    deployment.finish()
+    deployment.check(1, range(4))
+
+
+def test_no_hospital_advertises_for_another(tmp_path):
+    """An insider on the path that replays hospital 0's first message as its own does not take its
+    place."""
+    deployment = Deployment(tmp_path, opening=20.0)
+    deployment.serve(1)
+    places = [deployment.place(str(one)) for one in (0, 3)]
+    round_ = deployment.directory.round(1)
+    copied = Hospital(0, load_identity(places[0].key), round_).advertise_keys()
+    for message in (copied, b"x"):
+        connection, greeting, challenge = greeted(deployment)
+        with connection:
+            send_frame(connection, hello_of(deployment, 3, greeting, challenge))
+            assert receive_frame(connection, 1000, Deadline(20.0)) == b"+"
+            send_frame(connection, message)
+            with pytest.raises(Refused, match="its own name"):
+                listen(connection, 1000, Deadline(20.0))
     for one in range(4):
         deployment.join(one, 1)
     deployment.finish()
