@@ -98,12 +98,11 @@ def test_a_lying_hospital_is_the_only_one_lost(name):
     started = time.monotonic()
     loopback.join(*OTHERS)
     connection, hospital, message = loopback.reach(LIAR, phase)
-    with connection:
-        with contextlib.suppress(OSError):  # cut off before all is sent
-            for frame in lie(loopback, hospital, message):
-                send_frame(connection, frame)
-            connection.settimeout(60)
-            connection.recv(1 << 16)  # the server's answer or its end; then this one leaves
+    with connection, contextlib.suppress(OSError):  # cut off before all is sent
+        for frame in lie(loopback, hospital, message):
+            send_frame(connection, frame)
+        connection.settimeout(60)
+        connection.recv(1 << 16)  # the server's answer or its end; then this one leaves
     loopback.check(survivors)
     assert time.monotonic() - started < 60
 

@@ -37,6 +37,7 @@ APPLICATION_ROOM = 1 << 20  # beside a model of 8 bytes a value
 class Announcement:
     """Round ``number`` of ``session`` under the directory of ``digest`` is open.
 
+    Number 0: no round is open and none will be; the application is what it has come to.
     application_digest, length: of the bytes for the hospitals, such as the global model;
     application: these bytes, once they are there (``filled``). seconds: how long the server may
     take from one message to the next.

@@ -62,7 +62,7 @@ class RoundDoor:
     def enter(self, hello: Buffer, challenge: bytes) -> tuple[int, Buffer]:
         """The hospital, and its welcome: with the application if it wants it."""
         said = Hello.from_bytes(hello, self._hospitals, self.greeting, challenge)
-        if said.last > self._number:
+        if said.last > self._number > 0:
             self._report(
                 f"hospital {said.hospital} has been in round {said.last}, and round {self._number} "
                 "is open: this server has lost its state or goes by an older one "

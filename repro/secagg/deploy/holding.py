@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -47,6 +47,13 @@ class Hold(Protocol):
         door: Door | None = None,
         observe: Observe = ...,
     ) -> Completed: ...
+
+
+@runtime_checkable
+class Tell(Protocol):
+    """Tells whoever comes, see ``TcpServer.tell``."""
+
+    def __call__(self, door: Door, hospitals: Collection[int], seconds: float) -> set[int]: ...
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,18 @@ class Holder:
         who = " ".join(map(str, survivors))
         self._report(f"round {number}: the sum of {len(survivors)} hospitals ({who})")
         return Sum(directory.session, number, decoded, completed)
+
+    def close(self, network: Tell, application: bytes = b"", *, seconds: float = 60.0) -> set[int]:
+        """No more rounds: hand each hospital the bytes that it has come to, such as the last
+        model. Returns those that have got them within ``seconds``, see ``TcpServer.tell``."""
+        directory = self.directory()
+        announcement = Announcement.of(0, directory.session, directory.digest, application)
+        door = RoundDoor(
+            announcement, self._identity, directory.hospitals, self._states, lambda line: None
+        )
+        told = network(door, directory.hospitals, seconds)
+        self._report(f"closed: {len(told)} of {len(directory.hospitals)} hospitals were told")
+        return told
 
     def _observer(self, round_: Round) -> Observe:
         def observe(way: str, phase: str, hospital: int, message: Buffer) -> None:

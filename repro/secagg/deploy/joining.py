@@ -6,6 +6,7 @@ import random
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from repro.checks import check_above_zero
@@ -51,9 +52,14 @@ def join(
     rounds: int | None = None,
     patience: float | None = None,
     report: Report = lambda line: None,
+    closed: Callable[[Announcement], None] = lambda announcement: None,
 ) -> int:
-    """Take part until ``rounds`` have been completed (None: for ever); how many were.
+    """Take part until ``rounds`` have been completed (None: until the server closes the
+    session); how many were.
 
+    prepare: called once for each round, with what is announced and its application's bytes (the
+    model that the last sum has led to). What it raises costs this hospital the round. closed:
+    called at the end with the last announcement, if the server closes the session.
     patience: seconds without a completed round after which TimeoutError is raised (None: none).
     Raises InputError for files that are not right.
     """
@@ -63,6 +69,10 @@ def join(
         while rounds is None or completed < rounds:
             try:
                 ended: bool | None = _attempt(member, server)
+            except _Closed as last:
+                report("the server has closed the session")
+                closed(last.announcement)
+                return completed
             except (OSError, Refused) as reason:
                 ended = False
                 again(f"trying again soon: {reason}")
@@ -77,6 +87,14 @@ def join(
     return completed
 
 
+class _Closed(Exception):
+    """No more rounds."""
+
+    def __init__(self, announcement: Announcement) -> None:
+        super().__init__()
+        self.announcement = announcement
+
+
 def _attempt(member: Member, server: Server) -> bool | None:
     """One connection; whether a round was completed on it. None: the vector is made, but the
     connection is too old for it."""
@@ -86,6 +104,8 @@ def _attempt(member: Member, server: Server) -> bool | None:
     )
     with connection:
         announcement = _enter(connection, member, server, directory)
+        if announcement.number == 0:
+            raise _Closed(announcement)
         arrived = time.monotonic()
         member.prepare(announcement, directory)
         if time.monotonic() > arrived + _STALE:
@@ -110,7 +130,7 @@ def _enter(
     greeting = listen(connection, ANNOUNCEMENT_BYTES + CHALLENGE_BYTES, Deadline(server.wait))
     announced, challenge = greeting[:ANNOUNCEMENT_BYTES], bytes(greeting[ANNOUNCEMENT_BYTES:])
     announcement = member.heard(announced, directory)
-    stale = member.stale(announcement)
+    stale = member.stale(announcement) if announcement.number else ""
     # Said in any case: what this hospital knows may tell the server that its state is lost.
     hello, wants = member.hello(announcement, announced, challenge, wanted=not stale)
     send_frame(connection, hello, Deadline(server.wait))

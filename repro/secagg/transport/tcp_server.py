@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, runtime_checkable
 
 from repro.errors import InputError
@@ -134,7 +134,7 @@ class TcpServer:
                 break
             for peer, message in self._peers.poll(min(_TURN, last - now)):
                 if phase == "advertise" and door is not None and peer.known is None:
-                    self._let_in(door, server, peer, message)
+                    self._let_in(door, server.awaited, peer, message)
                     continue
                 if peer.known is not None and not _is_from(peer.known, message):
                     self._peers.close(peer, "its message does not bear its own name")
@@ -159,7 +159,32 @@ class TcpServer:
         for peer in self._peers:
             peer.reader.limit = limit if first or peer.hospital in server.awaited else 0
 
-    def _let_in(self, door: Door, server: Server, peer: Peer, hello: Buffer) -> None:
+    def tell(self, door: Door, hospitals: Collection[int], seconds: float) -> set[int]:
+        """No round: what the door has, for each of these hospitals that comes within ``seconds``
+        (and what transfers take beyond). Returns those that have fetched it and left."""
+        peers, waiting = self._peers, set(hospitals)
+        peers.limits, peers.greeting, peers.accepting = self.limits, door.greeting, True
+        peers.capacity = self.limits.connections(len(waiting))
+        ends, told = time.monotonic() + seconds, set[int]()
+        last, sent = ends + self.limits.overtime(door.largest), list[Peer]()
+        try:
+            while waiting - told:
+                now = time.monotonic()
+                if now >= last or (now >= ends and not any(peer.busy for peer in sent)):
+                    break
+                for peer, message in peers.poll(min(_TURN, last - now)):
+                    self._let_in(door, waiting - told, peer, message)
+                    peer.reader.limit = 0
+                    sent.append(peer)
+                for peer in sent:
+                    if peer.known is not None and peer not in peers and not peer.outgoing:
+                        told.add(peer.known)
+        finally:
+            peers.accepting = False
+            peers.close_all()
+        return told & waiting
+
+    def _let_in(self, door: Door, awaited: Collection[int], peer: Peer, hello: Buffer) -> None:
         """The peer is a hospital's, and is sent what the door has for it; or it is closed."""
         try:
             hospital, welcome = door.enter(hello, peer.challenge)
@@ -171,7 +196,7 @@ class TcpServer:
             if other.known == hospital and other.hospital is None:
                 self._peers.close(other, "this hospital has connected anew")
         peer.known = hospital
-        if hospital not in server.awaited:
+        if hospital not in awaited:
             self._peers.close(peer, "this hospital is in the round already, or was refused")
             return
         self._peers.send(peer, welcome)
