@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -61,9 +62,15 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="N", help="stop after N sums (default: never)")
     add("--opening", type=float, default=60.0, metavar="S", help="s to join in (%(default)s)")
     add("--phase", type=float, default=60.0, metavar="S", help="s to answer in (%(default)s)")
-    add("--introduction", type=float, metavar="S", help="s to say who one is, and to advertise (5)")
-    add("--rate", type=float, metavar="B", help="bytes a second a transfer has to reach (65536)")
-    add("--grace", type=float, metavar="S", help="s a transfer may be behind that (5)")
+    add(
+        "--introduction",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="s to say who one is, and to advertise (%(default)s)",
+    )
+    add("--grace", type=float, default=5.0, metavar="S", help="s a transfer may lag (%(default)s)")
+    _add_rate(add)
     add("--pause", type=float, default=1.0, metavar="S", help="s between rounds (%(default)s)")
     parser.epilog = SERVE_EXAMPLE
 
@@ -86,8 +93,13 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="N", help="stop after N rounds (default: never)")
     add("--patience", type=float, metavar="S", help="give up after S s without a round")
     add("--wait", type=float, default=120.0, metavar="S", help="s for one message (%(default)s)")
-    add("--rate", type=float, metavar="B", help="bytes a second the server has to reach (65536)")
+    _add_rate(add)
     parser.epilog = JOIN_EXAMPLE
+
+
+def _add_rate(add: Callable[..., object]) -> None:
+    said = "bytes a second the other end has to reach (%(default)s)"
+    add("--rate", type=float, default=65536.0, metavar="B", help=said)
 
 
 def _configure_place(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +123,9 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
     limits = Limits(
         phase=arguments.phase,
         opening=arguments.opening,
-        **_given(arguments, "introduction", "rate", "grace"),
+        introduction=arguments.introduction,
+        grace=arguments.grace,
+        rate=arguments.rate,
     )
     listener = Listener(arguments.host, arguments.port, tls, limits)
     service = Service(arguments.results, arguments.application, arguments.pause)
@@ -173,8 +187,7 @@ def _server(arguments: argparse.Namespace) -> Server:
         tls = hospital_context(
             arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
         )
-    given = _given(arguments, "rate")
-    return Server(host, int(port), tls, arguments.tls_name, arguments.wait, **given)
+    return Server(host, int(port), tls, arguments.tls_name, arguments.wait, arguments.rate)
 
 
 def _place(arguments: argparse.Namespace) -> Place:
@@ -247,12 +260,6 @@ def _check_first(arguments: argparse.Namespace, place: Place) -> None:
     elif not shlex.split(arguments.train):
         raise InputError("command", arguments.train, "a command")
     directory.encoding.check(np.zeros(1), arguments.weight)
-
-
-def _given(arguments: argparse.Namespace, *names: str) -> dict[str, float]:
-    """Those options that were given; the others have their defaults elsewhere."""
-    values = {name: getattr(arguments, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _shown(host: str, port: int) -> str:

@@ -64,7 +64,7 @@ class Limits:
 
     def overtime(self, frame: int) -> float:
         """How long a phase goes on at most for transfers of ``frame`` bytes that have begun."""
-        return float(self.introduction + self.grace + frame / self.rate)
+        return float(self.introduction + frame / self.rate)
 
     def longest_wait(self, round_: Round, greeting: int) -> float:
         """The most seconds from one message of the server's to its next; greeting: bytes that a
