@@ -112,10 +112,10 @@ def test_one_download_serves_every_connection_and_round(tmp_path, model, slow_li
 
 
 def test_an_opening_goes_on_for_a_hospital_that_is_being_sent_the_model(tmp_path, model, slow_line):
-    """At 1.5 MB/s it takes four times the opening of 1 s."""
-    deployment = Deployment(tmp_path, opening=1.0, phase=30.0)
+    """At 1 MB/s it takes three times the opening, and three times an introduction."""
+    deployment = Deployment(tmp_path, opening=2.0, introduction=2.0, phase=30.0)
     deployment.serve(1, application=model)
-    line = slow_line(deployment.address, down=1.5e6)
+    line = slow_line(deployment.address, down=1e6)
     for one in range(4):
         deployment.join(one, 1, address=line.address if one == 3 else deployment.address)
     deployment.finish()
