@@ -43,6 +43,14 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
         "repro.cli.secagg_parties", "configure_join", "execute_join",
         "be a hospital, round after round",
     ),
+    "rotate": (
+        "repro.cli.secagg_renewal", "configure_rotate", "execute_rotate",
+        "take a party's new key into use, with the state it has",
+    ),
+    "recover": (
+        "repro.cli.secagg_renewal", "configure_recover", "execute_recover",
+        "begin anew with a new key where a party's state is lost",
+    ),
     "audit-log": (
         "repro.cli.secagg_files", "configure_audit", "execute_audit",
         "verify transcripts, alone and against each other",

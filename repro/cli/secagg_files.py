@@ -21,6 +21,7 @@ _SETTINGS = (
     "clip_range",
     "max_weight",
     "minimum_survivors",
+    "quorum",
 )
 KEYGEN_EXAMPLE = """
 Every party makes its own key on its own machine: the operator, the server, each hospital. FILE
@@ -35,8 +36,9 @@ examples:
 DIRECTORY_EXAMPLE = """
 The operator says who takes part, under which settings, and signs it. On a FILE that exists:
 --hospital adds one or gives it a new key (rotation), --remove takes one out, --server-key
-replaces the server's; keys that go out of use are revoked for good. Hand the new file to
-everybody: a running server and running hospitals read it before their next round.
+replaces the server's; keys that go out of use are revoked for good, and with a new key a new
+session begins: rounds are numbered from 1 again. Hand the new file to everybody: a running
+server and running hospitals read it before their next round.
 
 examples:
   repro secagg directory directory.json --operator-key operator.key --server-key server.key.pub \\
@@ -76,6 +78,7 @@ def configure_directory(parser: argparse.ArgumentParser) -> None:
     add("--clip-range", type=float, metavar="R", help="values clip at ±R (8)")
     add("--max-weight", type=int, metavar="W", help="weights' bound (10000)")
     add("--minimum-survivors", type=int, metavar="M", help="no sum of fewer (2)")
+    add("--quorum", type=int, metavar="Q", help="signatures that confirm who survived (usual)")
     add("--field-bits", type=int, choices=(31, 61), help="field (31)")
     parser.epilog = DIRECTORY_EXAMPLE
 

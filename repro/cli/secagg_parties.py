@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 SERVE_EXAMPLE = """
 The server of a federation: it announces rounds, one after another, and writes each sum down as
-DIR/round-NNNNNN.npy (the mean, float64) and .json (who is in it, its error bound). Started again
-after a crash it goes on with the next round.
+DIR/SESSION/round-NNNNNN.npy (the mean, float64) and .json (who is in it, its error bound).
+Started again after a crash it goes on with the next round. A hospital is sent the application's
+bytes once, when it has said who it is.
 
 example:
   repro secagg serve --key server.key --directory directory.json --operator operator.key.pub \\
@@ -34,7 +36,8 @@ example:
 """
 JOIN_EXAMPLE = """
 A hospital of a federation: it waits for open rounds and takes part in each once. VECTOR is read
-anew for each round; with --command, the command is run first and has to write it. The command
+anew for each round; with --command, the command is run first and has to write it. A round for which
+that fails is left out, and said so. The command
 finds the round's number in REPRO_ROUND and what the server announced (such as the global model)
 in the file that REPRO_APPLICATION names. With --agent it answers on a Unix socket instead, for
 a Flower SuperNode beside it to carry the messages (docs/deployment.md).
@@ -58,7 +61,16 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     add("--application", type=Path, metavar="FILE", help="bytes for the hospitals, each round")
     add("--rounds", type=int, metavar="N", help="stop after N sums (default: never)")
     add("--opening", type=float, default=60.0, metavar="S", help="s to join in (%(default)s)")
-    add("--phase", type=float, default=60.0, metavar="S", help="s a phase may take (%(default)s)")
+    add("--phase", type=float, default=60.0, metavar="S", help="s to answer in (%(default)s)")
+    add(
+        "--introduction",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="s to say who one is, and to advertise (%(default)s)",
+    )
+    add("--grace", type=float, default=5.0, metavar="S", help="s a transfer may lag (%(default)s)")
+    _add_rate(add)
     add("--pause", type=float, default=1.0, metavar="S", help="s between rounds (%(default)s)")
     parser.epilog = SERVE_EXAMPLE
 
@@ -81,7 +93,13 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="N", help="stop after N rounds (default: never)")
     add("--patience", type=float, metavar="S", help="give up after S s without a round")
     add("--wait", type=float, default=120.0, metavar="S", help="s for one message (%(default)s)")
+    _add_rate(add)
     parser.epilog = JOIN_EXAMPLE
+
+
+def _add_rate(add: Callable[..., object]) -> None:
+    said = "bytes a second the other end has to reach (%(default)s)"
+    add("--rate", type=float, default=65536.0, metavar="B", help=said)
 
 
 def _configure_place(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +120,13 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
     tls = None
     if _tls_wanted(arguments, "tls_certificate", "tls_key"):
         tls = server_context(arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals)
-    limits = Limits(phase=arguments.phase, opening=arguments.opening)
+    limits = Limits(
+        phase=arguments.phase,
+        opening=arguments.opening,
+        introduction=arguments.introduction,
+        grace=arguments.grace,
+        rate=arguments.rate,
+    )
     listener = Listener(arguments.host, arguments.port, tls, limits)
     service = Service(arguments.results, arguments.application, arguments.pause)
     signal.signal(signal.SIGTERM, _stop)
@@ -112,7 +136,7 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
         service,
         rounds=arguments.rounds,
         report=_report,
-        listening=lambda address: _report(f"listening on {address[0]}:{address[1]}"),
+        listening=lambda address: _report(f"listening on {_shown(*address)}"),
     )
     data = {"rounds": sums, "results": str(arguments.results)}
     return Outcome(data, f"{sums} sums in {arguments.results}")
@@ -121,6 +145,8 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
 def execute_join(arguments: argparse.Namespace) -> Outcome:
     from repro.secagg.deploy.joining import join
 
+    place = _place(arguments)
+    _check_first(arguments, place)
     signal.signal(signal.SIGTERM, _stop)
 
     def prepare(announcement: Announcement) -> Contribution:
@@ -130,13 +156,13 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
         from repro.secagg.deploy.agent import run_agent
 
         completed = run_agent(
-            _place(arguments), arguments.agent, prepare, rounds=arguments.rounds, report=_report
+            place, arguments.agent, prepare, rounds=arguments.rounds, report=_report
         )
         return Outcome({"rounds": completed}, f"took part in {completed} rounds")
     server = _server(arguments)
     try:
         completed = join(
-            _place(arguments),
+            place,
             server,
             prepare,
             rounds=arguments.rounds,
@@ -153,14 +179,15 @@ def _server(arguments: argparse.Namespace) -> Server:
     from repro.secagg.transport.tls import hospital_context
 
     host, _, port = arguments.server.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError("server", arguments.server, "HOST:PORT")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
+        raise InputError("server", arguments.server, "HOST:PORT, or [ADDRESS]:PORT for IPv6")
     tls = None
     if _tls_wanted(arguments, "tls_authorities"):
         tls = hospital_context(
             arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
         )
-    return Server(host, int(port), tls, arguments.tls_name, arguments.wait)
+    return Server(host, int(port), tls, arguments.tls_name, arguments.wait, arguments.rate)
 
 
 def _place(arguments: argparse.Namespace) -> Place:
@@ -208,11 +235,35 @@ def _contribution(arguments: argparse.Namespace, announcement: Announcement) -> 
         ).returncode
         if status:
             raise InputError("command", f"exit status {status}", "0")
+    return Contribution(_vector(arguments.vector), arguments.weight)
+
+
+def _vector(path: Path) -> np.ndarray:
     try:
-        vector = np.load(arguments.vector, allow_pickle=False)
-    except (OSError, ValueError) as problem:
-        raise InputError("vector", str(arguments.vector), f"an .npy file ({problem})") from None
-    return Contribution(vector, arguments.weight)
+        vector = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as problem:
+        raise InputError("vector", str(path), f"an .npy file ({problem})") from None
+    if not isinstance(vector, np.ndarray):
+        vector.close()
+        raise InputError("vector", str(path), "an .npy file of one array, not an .npz")
+    return vector
+
+
+def _check_first(arguments: argparse.Namespace, place: Place) -> None:
+    """What can be wrong with a contribution and is there already, found before anything is
+    opened: the vector, if no command has yet to make it, and the weight."""
+    from repro.secagg import Contribution
+
+    directory = place.pinned().current()
+    if arguments.train is None:
+        directory.check(Contribution(_vector(arguments.vector), arguments.weight))
+    elif not shlex.split(arguments.train):
+        raise InputError("command", arguments.train, "a command")
+    directory.encoding.check(np.zeros(1), arguments.weight)
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _report(line: str) -> None:

@@ -39,9 +39,11 @@ class RoundFailed(Exception):
 class ImpossibleSum(RoundFailed):
     """The unmasked sum is none that honest hospitals can have: it is thrown away.
 
-    Some hospital has spoiled it. Which one the masks do not tell, so ``culprits`` is empty;
-    ``needed`` says which public bound is broken.
+    Some hospital has spoiled it. Which one nobody can know, so ``culprits`` is empty: a vector
+    moved from one survivor's input to another's, and the masks between them by as much, leave
+    every message as it is. ``needed`` says which public bound is broken.
     """
 
     def _line(self) -> str:
-        return f"{self.phase}: {self.needed}; a hospital has spoiled the sum, which is thrown away"
+        spoiled = "a hospital has spoiled the sum (the masks hide which), which is thrown away"
+        return f"{self.phase}: {self.needed}; {spoiled}"

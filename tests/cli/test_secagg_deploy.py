@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -12,6 +13,10 @@ import pytest
 
 from repro.cli import main
 from repro.cli.secagg import COMMANDS
+from repro.errors import InputError
+from repro.secagg.deploy.directory import load_directory
+from repro.secagg.deploy.keystore import read_public
+from repro.secagg.transport.tcp_server import TcpServer
 
 
 def run(capsys, *words):
@@ -109,7 +114,8 @@ def test_a_federation_of_processes(files):
             process.kill()
             process.wait()
     assert [process.returncode for process in processes] == [0, 0, 0, 0], ended
-    mean = np.load(files / "results" / "round-000001.npy")
+    (path,) = files.glob("results/*/round-000001.npy")
+    mean = np.load(path)
     np.testing.assert_allclose(mean, (0 * 1 + 1 * 2 + 2 * 3) / 6 / 8, atol=1e-4)
     assert "taking part as hospital 0" in ended[1][1]
     assert "the sum of 3 hospitals (0 1 2)" in ended[0][1]
@@ -135,12 +141,131 @@ def test_mistakes_are_one_line_and_exit_2(capsys, files, monkeypatch, name):
     if command == "serve":
         words += ["--results", "r", "--port", "0"]
     else:
+        np.save("v.npy", np.zeros(10))
         words += ["--vector", "v.npy", "--weight", "1", "--server", "127.0.0.1:9"]
     status, data, err = run(capsys, command, *words, *more)
     assert status == 2
     assert data is None
     assert expected in err
     assert err.count("\n") <= 2  # "listening on" may come first
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def archive(path):
+    with open(path, "wb") as file:
+        np.savez(file, vector=np.zeros(10))
+
+
+def holding(values):
+    return lambda path: np.save(path, values)
+
+
+VECTORS = {
+    "an empty file": (empty, "an .npy file"),
+    "an archive": (archive, "not an .npz"),
+    "a short vector": (holding(np.zeros(9)), "(10,)"),
+    "a matrix": (holding(np.zeros((10, 1))), "(10,)"),
+    "integers": (holding(np.zeros(10, int)), "float32"),
+    "not a number": (holding(np.full(10, np.nan)), "not finite"),
+    "a pickle": (lambda path: path.write_bytes(b"\x80\x04N."), "an .npy file"),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_bad_vector_is_found_before_anything_is_opened(capsys, files, monkeypatch, name):
+    """One line and no state folder beside the directory's copy: no log, no counter, no round."""
+    monkeypatch.chdir(files)
+    write, expected = VECTORS[name]
+    write(files / "v.npy")
+    words = ["--key", "a.key", "--directory", "directory.json", "--operator", "operator.key.pub"]
+    words += ["--vector", "v.npy", "--weight", 1, "--server", "127.0.0.1:9", "--no-tls"]
+    status, _, err = run(capsys, "join", *words, "--state", "s")
+    assert (status, err.count("\n")) == (2, 1)
+    assert expected in err
+    assert not (files / "s" / "transcript.log").exists()
+
+
+def expire(files):
+    """The server's certificate, of a week that is over."""
+    from repro.secagg.deploy.certificates import self_signed
+
+    certificate, key = self_signed(["127.0.0.1"], days=-7.0, begins=-14.0)
+    (files / "server.key.tls.pem").write_bytes(certificate)
+    (files / "server.key.tls.key").write_bytes(key)
+
+
+OPENED = {
+    "a TLS key that others may read": (
+        lambda files: (files / "server.key.tls.key").chmod(0o644),
+        [],
+        "chmod 600",
+    ),
+    "an expired certificate": (expire, [], "valid now"),
+    "results under a plain file": (
+        lambda files: (files / "r").write_text(""),
+        ["--results", "r/sums"],
+        "results",
+    ),
+    "results that are a plain file": (
+        lambda files: (files / "r").write_text(""),
+        ["--results", "r"],
+        "results",
+    ),
+    "state under a plain file": (
+        lambda files: (files / "r").write_text(""),
+        ["--state", "r/state"],
+        "state",
+    ),
+    "no application": (lambda files: None, ["--application", "none"], "application"),
+    "an application that is a folder": (lambda files: None, ["--application", "."], "application"),
+    "an address that is not ours": (lambda files: None, ["--host", "192.0.2.1"], "address"),
+    "a port beyond all": (lambda files: None, ["--port", "99999"], "port"),
+    "no time for a phase": (lambda files: None, ["--phase", "nan"], "phase"),
+    "no end of an opening": (lambda files: None, ["--opening", "inf"], "opening"),
+    "a negative pause": (lambda files: None, ["--pause", "-1"], "pause"),
+    "no rate": (lambda files: None, ["--rate", "0"], "rate"),
+}
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_what_a_server_needs_is_tried_before_it_listens(capsys, files, monkeypatch, name):
+    monkeypatch.chdir(files)
+    spoil, more, expected = OPENED[name]
+    spoil(files)
+    words = ["--key", "server.key", "--directory", "directory.json"]
+    words += ["--operator", "operator.key.pub", "--state", "s", "--results", "results"]
+    words += ["--port", "0", "--tls-certificate", "server.key.tls.pem"]
+    status, _, err = run(capsys, "serve", *words, "--tls-key", "server.key.tls.key", *more)
+    assert (status, err.count("\n")) == (2, 1)
+    assert expected in err
+
+
+def test_a_quorum_is_set_in_the_directory(capsys, files):
+    """As the manual recommends for a committee; a number that cannot be is one line."""
+    words = [files / "directory.json", "--operator-key", files / "operator.key", "--new-session"]
+    assert run(capsys, "directory", *words, "--quorum", 3)[0] == 0
+    operator = read_public(files / "operator.key.pub")
+    round_ = load_directory(files / "directory.json", operator).round(1)
+    assert round_.quorum == 3
+    status, _, err = run(capsys, "directory", *words, "--quorum", 4)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "quorum" in err
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 in this Python")
+def test_a_server_listens_on_ipv6():
+    """On ``::`` it is reached by both."""
+    try:
+        server = TcpServer("::", 0)
+    except InputError as problem:
+        pytest.skip(f"no IPv6 on this machine: {problem}")
+    with server:
+        port = server.address[1]
+        for host in ("::1", "127.0.0.1"):
+            socket.create_connection((host, port), timeout=10).close()
 
 
 def test_an_audit_of_a_changed_log_is_one_line(capsys, files, monkeypatch):

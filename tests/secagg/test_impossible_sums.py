@@ -18,6 +18,7 @@ from repro.secagg import (
     Hospital,
     ImpossibleSum,
     IntegerEncoding,
+    MemoryCounter,
     Party,
     RoundFailed,
     messages,
@@ -25,7 +26,7 @@ from repro.secagg import (
 from repro.secagg.keys import AgreementKey
 from repro.secagg.masks import mask
 from repro.secagg.messages import Kind
-from tests.secagg.parties import Stage, weighted_mean
+from tests.secagg.parties import Stage, counted_entropy, weighted_mean
 
 P = 50
 
@@ -189,3 +190,36 @@ def test_integers_beyond_their_public_bound_are_refused():
     assert (encoding.decode(total, 10).mean == 1000).all()
     with pytest.raises(ImpossibleSum):
         encoding.decode(total, 9)
+
+
+def test_the_spoiler_of_a_sum_cannot_be_told(monkeypatch):
+    """Hospital 1 spoils the sum by a vector e; or hospital 4 does, and the mask between the two is
+    another by e. Every message of either world, to and from the server, is the same to the last
+    byte: whatever names one of them in the first world names an innocent one in the second."""
+    field, party, sent = Field(31), Party(range(6)), {}
+    noise = mask(field, bytes(range(32)), P)
+    honest = Hospital._add_masks
+
+    def add_masks(self, vector, neighbours):
+        honest(self, vector, neighbours)
+        if self.id == 1:
+            field.add_into(vector, noise)
+        if self.id == 4:
+            field.add_into(vector, field.modulus - noise)
+
+    for spoiler in (1, 4):
+        for identity in party.hospitals.values():
+            identity._counter = MemoryCounter()
+        monkeypatch.setattr(Hospital, "_add_masks", honest if spoiler == 1 else add_masks)
+        entropy = counted_entropy("worlds")
+        stage = Stage(6, 4, party=party, entropy=entropy, dimension=P)
+        assert 4 in stage.round.graph[1]
+        field.add_into(stage.vectors[spoiler], noise)
+        total = stage.play()
+        answers = {one: bytes(message) for one, message in stage.answers.items()}
+        replies = {
+            phase: {one: bytes(message) for one, message in messages_.items()}
+            for phase, messages_ in stage.sent.items()
+        }
+        sent[spoiler] = (replies, answers, total.tobytes())
+    assert sent[1] == sent[4]

@@ -12,6 +12,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg.deploy.certificates import self_signed
+from repro.secagg.deploy.keystore import write_private
 from repro.secagg.transport.tcp_hospital import connect
 from repro.secagg.transport.tls import hospital_context, server_context
 from repro.secagg.transport.wire import Deadline, send_frame
@@ -27,7 +28,7 @@ class Files:
         for name in ("server", "hospital", "stranger"):
             certificate, key = self_signed(["127.0.0.1", "localhost"])
             (folder / f"{name}.pem").write_bytes(certificate)
-            (folder / f"{name}.key").write_bytes(key)
+            write_private(folder / f"{name}.key", key)
 
     def pair(self, name):
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
@@ -156,3 +157,19 @@ def test_missing_and_mixed_up_files_are_one_line(files, tmp_path):
         with pytest.raises(InputError, match=r"PEM|a certificate and its key") as caught:
             make()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(-9.0, -2.0), (2.0, 9.0)], ids=["expired", "early"])
+def test_a_certificate_that_is_not_valid_now_is_refused_at_both_ends(tmp_path, begins, ends):
+    """Before anything is opened, not at every handshake. Of several authorities one will do."""
+    certificate, key = self_signed(["localhost"], days=ends, begins=begins)
+    (tmp_path / "a.pem").write_bytes(certificate)
+    write_private(tmp_path / "a.key", key)
+    for make in (
+        lambda: server_context(tmp_path / "a.pem", tmp_path / "a.key"),
+        lambda: hospital_context(tmp_path / "a.pem"),
+    ):
+        with pytest.raises(InputError, match="valid now"):
+            make()
+    (tmp_path / "b.pem").write_bytes(certificate + self_signed(["localhost"])[0])
+    hospital_context(tmp_path / "b.pem")

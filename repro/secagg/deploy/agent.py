@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from repro.secagg.deploy.announcement import is_announcement, max_announcement_bytes
+from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, is_announcement
 from repro.secagg.deploy.member import Member, Prepare, Report, Taking, open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.errors import Refused
@@ -81,7 +81,7 @@ class _Agent:
         """One request; 1 if it was a round's last."""
         directory = self._member.directory()
         round_ = directory.round(1)
-        limit = max(max_announcement_bytes(directory.settings.dimension), max_message_bytes(round_))
+        limit = max(ANNOUNCEMENT_BYTES, max_message_bytes(round_))
         request = receive_frame(connection, limit, Deadline(_LOCAL))
         last = 0
         try:
@@ -102,7 +102,12 @@ class _Agent:
     def _begin(self, raw: Buffer) -> bytes:
         directory = self._member.directory()
         announcement = self._member.heard(raw, directory)
-        self._member.prepare(announcement)
+        stale = self._member.stale(announcement)
+        if stale:
+            raise Refused(stale)
+        if announcement.length:
+            raise Refused("a round about an application, which only `join --server` can be sent")
+        self._member.prepare(announcement, directory)
         self._taking = self._member.begin(directory, announcement)
         message = self._taking.hospital.advertise_keys()
         self._taking.witness("sent", "advertise", message)

@@ -18,10 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 _CURVE = ec.SECP256R1()
 
 
-def self_signed(hosts: Sequence[str], days: int = 365) -> tuple[bytes, bytes]:
+def self_signed(
+    hosts: Sequence[str], days: float = 365.0, begins: float = -1 / 24
+) -> tuple[bytes, bytes]:
     """(certificate, private key), both PEM, for these host names or IP addresses.
 
-    Valid from an hour ago, for clocks that differ, and for ``days`` from now.
+    days: from now to when it expires; begins: from now to when it is first valid, an hour ago
+    unless said, for clocks that differ.
     """
     key = ec.generate_private_key(_CURVE)
     # A verifier finds an issuer by its name, so two that trust each other's must differ in it.
@@ -35,7 +38,7 @@ def self_signed(hosts: Sequence[str], days: int = 365) -> tuple[bytes, bytes]:
         .issuer_name(name)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now + datetime.timedelta(days=begins))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([_alternative(one) for one in hosts]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)

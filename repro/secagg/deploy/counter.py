@@ -17,6 +17,7 @@ from repro.files import write_whole
 from repro.secagg.counter import check_next
 
 MISSED = 16
+_LOST = "lost: `repro secagg recover --state DIR --key NEW.key`"
 
 
 class FileCounter:
@@ -37,6 +38,25 @@ class FileCounter:
         """The last round begun; 0 if there was none (rounds are numbered from 1)."""
         return self._last.get(session.hex(), 0)
 
+    def obstacle(self, session: bytes, number: int) -> str:
+        """Why a round cannot be begun (it is not after the last one, or too far after it), and
+        what helps; empty if it can."""
+        last = self.last(session)
+        if number < last:
+            return (
+                f"round {number} is open, but this hospital has been in round {last}: the server "
+                "has lost its state or goes by an older one (`repro secagg recover` at the server)"
+            )
+        if number == last:
+            return f"round {number} is open, and was begun before; waiting"
+        if number > last + 1 + self._missed:
+            return (
+                f"round {number} is open, and this hospital's last was {last}: at most "
+                f"{self._missed} may be missed (--missed). The operator has to begin a new session "
+                "(`repro secagg directory FILE --new-session`)"
+            )
+        return ""
+
     def advance(self, session: bytes, number: int) -> None:
         """Begin round ``number``: it is durable when this returns.
 
@@ -50,17 +70,32 @@ class FileCounter:
 
 @contextlib.contextmanager
 def open_counter(path: Path, missed: int = MISSED) -> Iterator[FileCounter]:
-    """The counter, locked against a second process; InputError if one has it.
+    """The counter, locked against a second process; InputError if one has it, or if the log
+    beside it says that the counter is lost."""
+    with locked(path.parent):
+        if not path.exists() and _has_begun(path.with_name("transcript.log")):
+            raise InputError(
+                "round counter", str(path), f"the counter that the log goes with; {_LOST}"
+            )
+        yield FileCounter(path, missed)
 
-    The system frees the lock when the process ends, however it ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "a", encoding="utf-8") as lock:
+
+@contextlib.contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """A state folder, made if it is not there, kept from a second process; InputError if one has
+    it. The system frees the lock when the process ends, however it ends."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = open(state / "rounds.json.lock", "a", encoding="utf-8")  # noqa: SIM115
+    except OSError as problem:
+        expected = f"a folder that can be created and written to ({problem.strerror})"
+        raise InputError("state", str(state), expected) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError("state", str(path.parent), "no other process using it") from None
-        yield FileCounter(path, missed)
+            raise InputError("state", str(state), "no other process using it") from None
+        yield
 
 
 def _read(path: Path) -> dict[str, int]:
@@ -69,9 +104,19 @@ def _read(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as problem:
-        raise InputError("round counter", str(path), f"a readable counter ({problem})") from None
+        expected = f"a readable counter ({problem}); {_LOST}"
+        raise InputError("round counter", str(path), expected) from None
     if not isinstance(content, dict) or not all(
         isinstance(number, int) and number >= 0 for number in content.values()
     ):
-        raise InputError("round counter", str(path), "session -> number")
+        raise InputError("round counter", str(path), f"session -> number; {_LOST}")
     return {str(session): int(number) for session, number in content.items()}
+
+
+def _has_begun(log: Path) -> bool:
+    """Whether a log says that a round was begun."""
+    try:
+        with open(log, "rb") as lines:
+            return any(b'"event": "begun"' in line for line in lines)
+    except OSError:
+        return False

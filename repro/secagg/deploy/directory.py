@@ -16,16 +16,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from repro.errors import InputError
 from repro.files import write_whole
 from repro.secagg.context import settings_digest
 from repro.secagg.deploy.keystore import parse_public
 from repro.secagg.encoding import Encoding
 from repro.secagg.field import Field
+from repro.secagg.hospital import Contribution
 from repro.secagg.keys import Identity, verify
 from repro.secagg.rounds import SESSION_BYTES, Directory, Round
+from repro.secagg.transport.quiet import Once, Report
 
-FORMAT = "repro secagg directory v1"
+FORMAT = "repro secagg directory v2"
 _PURPOSE = "directory"
 
 
@@ -34,6 +38,7 @@ class Settings:
     """What every round of the federation is held under; see ``Round`` and ``Encoding``.
 
     dimension: values in a hospital's vector. minimum_survivors: no sum of fewer is unmasked.
+    quorum: signatures that confirm who survived; 0 for the usual number.
     """
 
     threshold: int
@@ -43,6 +48,7 @@ class Settings:
     clip_range: float = 8.0
     max_weight: int = 10_000
     minimum_survivors: int = 2
+    quorum: int = 0
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
@@ -88,7 +94,19 @@ class FederationDirectory:
             training=settings_digest(asdict(settings)),
             application=self.digest,
             minimum_survivors=settings.minimum_survivors,
+            quorum=settings.quorum,
         )
+
+    def check(self, contribution: Contribution) -> None:
+        """Raise InputError for what no round of this federation takes: a vector of another
+        length or type, a value that is not finite, a weight beyond its bound."""
+        vector, length = contribution.vector, self.settings.dimension
+        if not isinstance(vector, np.ndarray) or vector.shape != (length,):
+            shape = getattr(vector, "shape", type(vector).__name__)
+            raise InputError("vector", f"{shape}", f"({length},)")
+        self.encoding.check(vector, contribution.weight)
+        if not np.isfinite(vector).all():
+            raise InputError("vector", "a value that is not finite", "finite numbers")
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -135,8 +153,9 @@ class FederationDirectory:
     ) -> FederationDirectory:
         """The next directory: hospitals added or given a new key, removed, a new server's key.
 
-        Every key that goes out of use is revoked. settings, new_session: for a new series of
-        rounds, numbered from 1.
+        Every key that goes out of use is revoked. Where a key comes in, or new_session or
+        settings say so, a new series of rounds begins, numbered from 1: who is new has no part in
+        the old one, and whose counter is lost does not repeat a round of it.
         """
         strangers = sorted(set(remove) - set(self.hospitals))
         if strangers:
@@ -145,6 +164,8 @@ class FederationDirectory:
         after = {one: key for one, key in after.items() if one not in remove}
         keys = {self.server, *self.hospitals.values()}
         new_server = server or self.server
+        fresh = {new_server, *after.values()} - keys
+        new_session = new_session or settings is not None or bool(fresh)
         return replace(
             self,
             serial=self.serial + 1,
@@ -173,10 +194,22 @@ class FederationDirectory:
 
 def load_directory(path: Path, operator: bytes) -> FederationDirectory:
     """Read and verify. operator: the public key that must have signed it."""
+    return _verified(path, _read(path), operator)
+
+
+def _read(path: Path) -> bytes:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise InputError("directory", str(path), f"a readable directory file ({problem})") from None
+        return path.read_bytes()
+    except OSError as problem:
+        expected = f"a readable directory file ({problem.strerror})"
+        raise InputError("directory", str(path), expected) from None
+
+
+def _verified(path: Path, content: bytes, operator: bytes) -> FederationDirectory:
+    try:
+        raw = json.loads(content)
+    except ValueError as problem:
+        raise InputError("directory", str(path), f"a whole directory file ({problem})") from None
     try:
         if raw.pop("format") != FORMAT:
             raise ValueError("another format")
@@ -208,22 +241,36 @@ class PinnedDirectory:
     """The directory a party goes by: the file's, as long as it only ever moves forward.
 
     The last one accepted is kept in ``seen`` (whole and signed), so that after a restart an
-    older file is refused as well.
+    older file is not taken either. A file that cannot be taken (half-copied, unreadable, older)
+    is said to ``report``; until it can be, the last one accepted stands.
     """
 
-    def __init__(self, path: Path, operator: bytes, seen: Path) -> None:
+    def __init__(
+        self, path: Path, operator: bytes, seen: Path, report: Report = lambda line: None
+    ) -> None:
         self._path, self._operator, self._seen = path, operator, seen
+        self._warn = Once(report)
         self._last: FederationDirectory | None = None
         if seen.exists():
             self._last = load_directory(seen, operator)
 
     def current(self) -> FederationDirectory:
-        """Read again. Raises InputError for a file that is not the operator's or is older."""
-        content = self._path.read_bytes() if self._path.exists() else b""
-        directory = load_directory(self._path, self._operator)
-        if self._last is None or directory.digest != self._last.digest:
-            if self._last is not None:
-                directory.succeeds(self._last)
+        """Read again. Raises InputError for a file that cannot be taken where no earlier one has
+        been."""
+        last = self._last
+        try:
+            content = _read(self._path)
+            directory = _verified(self._path, content, self._operator)
+            if last is not None:
+                directory.succeeds(last)
+        except InputError as problem:
+            if last is None:
+                raise
+            self._warn(
+                f"going by the directory of serial {last.serial}, the last good one: {problem}"
+            )
+            return last
+        if last is None or directory.digest != last.digest:
             write_whole(self._seen, content)
             self._last = directory
         return directory

@@ -35,7 +35,7 @@ from repro.secagg.rounds import Round
 from repro.secagg.server import Server
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import frame_limit
-from repro.secagg.transport.tcp_server import Observe, finish, note_answers
+from repro.secagg.transport.tcp_server import Door, Observe, finish, note_answers
 
 ACTION = "secagg"
 _RECORD, _FIELD, _REASON = "secagg", "message", "refused"
@@ -102,13 +102,17 @@ class FlowerNetwork:
         round_: Round,
         traffic: Traffic | None = None,
         *,
-        greeting: bytes = b"",
+        door: Door | None = None,
         observe: Observe = lambda way, phase, hospital, message: None,
     ) -> Completed:
-        """One round with the nodes that are there. Raises RoundFailed when too few are left."""
+        """One round with the nodes that are there. Raises RoundFailed when too few are left.
+
+        Flower says who its nodes are, so they are told the door's greeting and need no more.
+        """
         traffic = Traffic() if traffic is None else traffic
         server, nodes = Server(identity, round_), dict[int, int]()
         everybody = self._gather(len(round_.roster))
+        greeting = b"" if door is None else door.greeting
         outgoing: dict[int, Buffer] = dict.fromkeys(everybody, greeting)
         while server.phase != "done":
             phase = server.phase

@@ -8,15 +8,16 @@ the next round; nothing is sent twice under one round's number.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from repro.errors import InputError
-from repro.secagg.deploy.announcement import Announcement
+from repro.secagg.deploy.announcement import Announcement, Hello, max_application_bytes
 from repro.secagg.deploy.counter import FileCounter, open_counter
 from repro.secagg.deploy.directory import FederationDirectory
 from repro.secagg.deploy.keystore import load_identity
-from repro.secagg.deploy.place import Place
+from repro.secagg.deploy.place import Place, state_id
 from repro.secagg.deploy.transcript import Transcript, open_transcript
 from repro.secagg.errors import Refused
 from repro.secagg.hospital import Contribution, Hospital
@@ -49,10 +50,12 @@ class Member:
         log: Transcript,
         report: Report,
     ) -> None:
-        self._identity = load_identity(place.key, counter)
-        self._pinned, self._counter, self._log = place.pinned(), counter, log
+        self._identity, self._state = load_identity(place.key, counter), state_id(place.state)
+        self._pinned, self._counter, self._log = place.pinned(report), counter, log
         self._prepare, self.report = prepare, report
-        self._prepared: tuple[Announcement, Contribution] | None = None
+        self._prepared: tuple[Announcement, Contribution, float] | None = None  # last: seconds
+        self._left_out: Announcement | None = None
+        self._application: tuple[bytes, bytes] = (b"", b"")  # digest, content: the last one sent
 
     def directory(self) -> FederationDirectory:
         """The operator's, as it is now. InputError if this hospital is not in it."""
@@ -61,23 +64,69 @@ class Member:
         return directory
 
     def heard(self, raw: Buffer, directory: FederationDirectory) -> Announcement:
-        """The announcement in ``raw``. Refused if it is not the server's, or for a round that
-        was begun before, or under another directory."""
+        """The announcement in ``raw``. Refused if it is not the server's, or under another
+        directory, or about more bytes than a hospital takes."""
         announcement = Announcement.from_bytes(raw, directory.server)
         if announcement.digest != directory.digest or announcement.session != directory.session:
             raise Refused(
                 f"the server goes by another directory than this one of serial {directory.serial}"
             )
-        last = self._counter.last(announcement.session)
-        if announcement.number <= last:
-            raise Refused(f"round {announcement.number} is open, and was begun before; waiting")
+        most = max_application_bytes(directory.settings.dimension)
+        if announcement.length > most:
+            raise Refused(
+                f"an application of {announcement.length} bytes; at most {most} are taken"
+            )
         return announcement
 
-    def prepare(self, announcement: Announcement) -> None:
-        """Make the contribution to the round announced, once."""
-        if self._prepared is None or self._prepared[0] != announcement:
-            self.report(f"round {announcement.number}: making the vector")
-            self._prepared = announcement, self._prepare(announcement)
+    def stale(self, announcement: Announcement) -> str:
+        """Why this hospital cannot take part in the round: it was begun before or left out, or
+        is too far after the last one. Empty if it can."""
+        if announcement == self._left_out:
+            return f"round {announcement.number} is open, and was left out; waiting"
+        return self._counter.obstacle(announcement.session, announcement.number)
+
+    def hello(
+        self, announcement: Announcement, announced: Buffer, challenge: bytes, *, wanted: bool
+    ) -> tuple[bytes, bool]:
+        """Who this is, for one connection; and whether the application is to be sent, which is
+        where it is wanted and not there yet."""
+        wanted &= announcement.length > 0
+        wants = wanted and announcement.application_digest != self._application[0]
+        last = self._counter.last(announcement.session)
+        hello = Hello(self._own_id(self.directory()), self._state, last, wants)
+        return hello.to_bytes(self._identity, announced, challenge), wants
+
+    def informed(self, announcement: Announcement, application: bytes | None) -> Announcement:
+        """The announcement with its application: as sent, or (None) as kept."""
+        if application is None:
+            digest, kept = self._application
+            return announcement.filled(kept if digest == announcement.application_digest else b"")
+        announcement = announcement.filled(application)
+        self._application = announcement.application_digest, application
+        return announcement
+
+    def prepare(self, announcement: Announcement, directory: FederationDirectory) -> None:
+        """Make the contribution to the round announced, once. Refused if that fails, for whatever
+        reason, or if it is none that the round takes: this hospital leaves the round out."""
+        if self._prepared is not None:
+            earlier, _, seconds = self._prepared
+            if earlier == announcement:
+                return
+            self._prepared = None
+            self.report(
+                f"round {earlier.number} went on without this hospital, whose vector took "
+                f"{seconds:.0f} s to make (`serve --opening` is how long a round stays open)"
+            )
+        self.report(f"round {announcement.number}: making the vector")
+        began = time.monotonic()
+        try:
+            contribution = self._prepare(announcement)
+            directory.check(contribution)
+        except Exception as problem:  # one bad step of training is no reason to stay away for good
+            self._left_out = announcement
+            what = str(problem) if isinstance(problem, InputError) else repr(problem)
+            raise Refused(f"round {announcement.number} is left out: {what}") from problem
+        self._prepared = announcement, contribution, time.monotonic() - began
 
     def begin(self, directory: FederationDirectory, announcement: Announcement) -> Taking:
         """Join the round that was prepared for. Its number is durable when this returns."""
@@ -86,18 +135,23 @@ class Member:
         contribution = self._prepared[1]
         me = self._own_id(directory)
         round_ = directory.round(announcement.number, announcement.application)
-        round_.encoding.check(contribution.vector, contribution.weight)
         # The counter is on the disk when this returns: whatever happens from here on, the
         # number is not used again.
         hospital = Hospital(me, self._identity, round_)
-        self._log.append("begun", session=round_.session.hex(), round=round_.number)
+        self._prepared = None
+        self._log.append(
+            "begun",
+            session=round_.session.hex(),
+            round=round_.number,
+            serial=directory.serial,
+        )
         self.report(f"round {round_.number}: taking part as hospital {me}")
         return Taking(hospital, contribution, Witness(self._log, round_, me))
 
     def finished(self, taking: Taking) -> None:
         """Note that the last message of the round is sent."""
-        number, self._prepared = taking.hospital.round.number, None
-        self._log.append("done", round=number)
+        number = taking.hospital.round.number
+        self._log.append("done", session=taking.hospital.round.session.hex(), round=number)
         self._log.sync()
         self.report(f"round {number}: done")
 
@@ -118,7 +172,7 @@ def open_member(
     identity = load_identity(place.key)
     with (
         open_counter(place.state / "rounds.json", place.missed) as counter,
-        open_transcript(place.state / "transcript.log", identity) as log,
+        open_transcript(place.state / "transcript.log", identity, "hospital") as log,
     ):
         yield Member(place, prepare, counter, log, report)
 

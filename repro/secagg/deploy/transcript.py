@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
+from repro.secagg.deploy.entries import wrong_field
 from repro.secagg.deploy.keystore import parse_public
 from repro.secagg.keys import Identity, verify
 from repro.secagg.messages import Buffer
 from repro.secagg.rounds import Round
 
-FORMAT = "repro secagg transcript v1"
+FORMAT = "repro secagg transcript v2"
 _PURPOSE = "transcript"
 _START = "0" * 64
 _RESERVED = {"entry", "time", "event", "previous", "signature"}
@@ -32,9 +33,12 @@ _RESERVED = {"entry", "time", "event", "previous", "signature"}
 
 class Transcript:
     """An open log. Entries are with the operating system when ``append`` returns (kill -9 loses
-    none), on the disk when ``sync`` returns."""
+    none), on the disk when ``sync`` returns. party: "server" or "hospital"; continues: the head
+    of the log before it, if it was another key's (``rotate``)."""
 
-    def __init__(self, path: Path, identity: Identity) -> None:
+    def __init__(
+        self, path: Path, identity: Identity, party: str, continues: str | None = None
+    ) -> None:
         self._identity = identity
         path.parent.mkdir(parents=True, exist_ok=True)
         self._count, self._head, whole = _end_of(path, identity.public)
@@ -42,10 +46,18 @@ class Transcript:
         torn = self._file.tell() - whole
         if torn:  # the process was killed within a line: that line was never complete
             self._file.truncate(whole)
-        self.append("opened", format=FORMAT, public=identity.public.hex(), torn_bytes=torn)
+        more = {} if continues is None else {"continues": continues}
+        self.append(
+            "opened",
+            format=FORMAT,
+            public=identity.public.hex(),
+            torn_bytes=torn,
+            party=party,
+            **more,
+        )
 
     def append(self, event: str, **fields: Any) -> None:
-        """One entry. fields: values that JSON can hold."""
+        """One entry. fields: those of the event, see ``entries``."""
         if _RESERVED & set(fields):
             raise InputError("fields", sorted(_RESERVED & set(fields)), "other names")
         entry = {"entry": self._count, "time": round(time.time(), 3), "event": event}
@@ -81,8 +93,10 @@ class Transcript:
 
 
 @contextlib.contextmanager
-def open_transcript(path: Path, identity: Identity) -> Iterator[Transcript]:
-    transcript = Transcript(path, identity)
+def open_transcript(
+    path: Path, identity: Identity, party: str, continues: str | None = None
+) -> Iterator[Transcript]:
+    transcript = Transcript(path, identity, party, continues)
     try:
         yield transcript
     finally:
@@ -101,7 +115,7 @@ class Log:
 
 
 def read_log(path: Path, public: bytes | None = None) -> Log:
-    """Verify every line. public: whose log it has to be, if that is known.
+    """Verify every line and every field. public: whose log it has to be, if that is known.
 
     Raises InputError that names the first line that is wrong.
     """
@@ -122,6 +136,11 @@ def read_log(path: Path, public: bytes | None = None) -> Log:
         signature = entry.pop("signature", "")
         if not verify(owner, _PURPOSE, _canonical(entry), _bytes(signature)):
             raise _wrong(path, number, "its owner's signature under what it says")
+        field = wrong_field(entry)
+        if field:
+            shown = json.dumps(entry.get(field))[:80]
+            expected = f"a {FORMAT}'s {field}, not {shown}"
+            raise _wrong(path, number, expected)
         entries.append(entry)
         head = hashlib.sha256(line).hexdigest()
     if public is not None and owner != public:
@@ -151,7 +170,11 @@ def _end_of(path: Path, public: bytes) -> tuple[int, str, int]:
     entry = _parsed(path, -1, last)
     signature = entry.pop("signature", "")
     if not verify(public, _PURPOSE, _canonical(entry), _bytes(signature)):
-        raise InputError("log", str(path), "a log of this identity, unchanged at its end")
+        expected = (
+            "a log of this key, unchanged at its end; a new key is taken into use by "
+            f"`repro secagg rotate --state {path.parent} --old OLD.key --new NEW.key`"
+        )
+        raise InputError("log", str(path), expected)
     return int(entry["entry"]) + 1, hashlib.sha256(last).hexdigest(), size - len(lines[-1])
 
 

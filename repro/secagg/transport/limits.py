@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from repro.checks import check_above_zero, check_counts
 from repro.errors import InputError
 from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES
 from repro.secagg.messages import (
@@ -16,6 +17,7 @@ from repro.secagg.messages import (
 )
 from repro.secagg.rounds import Round
 from repro.secagg.shamir import SHARE_BYTES
+from repro.secagg.transport.wire import RATE
 
 SPARE_DESCRIPTORS = 16  # left for files, logs and the selector
 _FRAMES_AT_ONCE = 4
@@ -26,9 +28,11 @@ _BUFFER_BYTES = 8 << 20
 class Limits:
     """Seconds, bytes and counts, each against one way of holding a round up.
 
-    phase: seconds a phase may take in all; opening: the same for the first, in which hospitals
-    find their way here (None: as the others). introduction: seconds from a peer's connection to its
-    valid ADVERTISE, the TLS handshake included. grace, rate: a frame that has begun (or an
+    phase: seconds a phase waits for silent hospitals; opening: the same for the first, in which
+    hospitals find their way here (None: as the others). After them a phase goes on only while a
+    hospital is in the middle of a transfer, see ``overtime``. introduction: seconds from a peer's
+    connection to its valid ADVERTISE, the TLS handshake included, and what it takes at ``rate`` in
+    between not counted. grace, rate: a frame that has begun (or an
     answer that is being sent) may be ``grace`` seconds behind a steady ``rate`` of bytes a
     second, so one of n bytes is there after grace + n/rate seconds or never. turn: seconds a
     frame may take while others wait for its place in the buffer; None for a quarter of a phase.
@@ -39,16 +43,14 @@ class Limits:
     opening: float | None = None
     introduction: float = 5.0
     grace: float = 5.0
-    rate: float = 65536.0
+    rate: float = RATE
     turn: float | None = None
     peers: int = 4096
 
     def __post_init__(self) -> None:
-        for name in ("phase", "introduction", "grace", "rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(name, getattr(self, name), "a number above 0")
-        if self.peers < 1:
-            raise InputError("peers", self.peers, "at least 1")
+        given = [name for name in ("opening", "turn") if getattr(self, name) is not None]
+        check_above_zero(self, "phase", "introduction", "grace", "rate", *given)
+        check_counts(self, peers=1)
 
     def seconds(self, phase: str) -> float:
         """How long the phase may take."""
@@ -59,6 +61,20 @@ class Limits:
     @property
     def longest_turn(self) -> float:
         return self.phase / 4 if self.turn is None else self.turn
+
+    def overtime(self, frame: int) -> float:
+        """How long a phase goes on at most for transfers of ``frame`` bytes that have begun."""
+        return float(self.introduction + frame / self.rate)
+
+    def longest_wait(self, round_: Round, greeting: int) -> float:
+        """The most seconds from one message of the server's to its next; greeting: bytes that a
+        hospital is sent before it advertises."""
+        phases = ("advertise", "masked")
+        frames = (max(greeting, frame_limit("advertise", round_)), frame_limit("masked", round_))
+        return max(
+            self.seconds(phase) + self.overtime(frame)
+            for phase, frame in zip(phases, frames, strict=True)
+        )
 
     def behind(self, received: int, seconds: float) -> bool:
         """Whether a transfer that began ``seconds`` ago is below the minimum rate."""

@@ -6,51 +6,71 @@ thousand connections) costs that peer its connection and nobody else theirs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import secrets
 import selectors
 import socket
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from repro.secagg.errors import Refused
 from repro.secagg.messages import ADVERTISE_BYTES, Buffer
 from repro.secagg.transport.channel import Channel
 from repro.secagg.transport.limits import Limits
+from repro.secagg.transport.notice import notice
+from repro.secagg.transport.quiet import Quiet, Report
 from repro.secagg.transport.wire import LENGTH_BYTES, FrameReader, frame_header
 
-Report = Callable[[str], None]
+CHALLENGE_BYTES = 32
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _READS_IN_A_ROW = 64
+_SYSTEM_BUFFER = 4 << 20  # Linux lets a socket's send buffer grow to this (tcp_wmem)
 _REST = 0.25  # seconds without accepting when descriptors have run out
 
 
 @dataclass(eq=False)
 class Peer:
-    """One connection. hospital: whose it is, once an ADVERTISE of it has been accepted."""
+    """One connection. known: whose it is, once that is proven to the door (see ``tcp_server``);
+    hospital: the same, once an ADVERTISE of it has been accepted. challenge: bytes that nobody
+    else was sent, for such a proof."""
 
     channel: Channel
     reader: FrameReader = field(default_factory=lambda: FrameReader(ADVERTISE_BYTES))
+    known: int | None = None
     hospital: int | None = None
+    challenge: bytes = field(default_factory=lambda: secrets.token_bytes(CHALLENGE_BYTES))
     arrived: float = field(default_factory=time.monotonic)
     began: float = 0.0  # when the frame being read was begun, or let into the buffer
     admitted: int = 0  # bytes of the buffer that are kept for its frame
     outgoing: deque[memoryview] = field(default_factory=deque)
     sent: int = 0  # of the answers it has yet to take
     sending: float = 0.0  # since when
+    taken: int = 0  # of all answers so far
+    idle: float = 0.0  # since when it has taken them all
+
+    @property
+    def who(self) -> int | None:
+        return self.known if self.hospital is None else self.hospital
 
     @property
     def name(self) -> str:
-        return f"hospital {self.hospital}" if self.hospital is not None else self.channel.address
+        return f"hospital {self.who}" if self.who is not None else self.channel.address
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is in the middle of a transfer, either way."""
+        return bool(self.outgoing) or self.reader.begun
 
 
 class Peers:
     """Accepts, reads, writes and cuts off; ``poll`` does one turn of all of it.
 
-    capacity: connections at once; greeting: sent to everybody who connects; room: bytes of
-    messages in the making. All may be changed between polls.
+    capacity: connections at once; greeting: sent to everybody who connects, each peer's own
+    challenge behind it; room: bytes of messages in the making. All may be changed between polls.
     """
 
     def __init__(
@@ -63,6 +83,7 @@ class Peers:
         self.limits, self.capacity, self.greeting, self.room = limits, limits.peers, b"", 0
         self.accepting = False
         self._listener, self._tls, self._report = listener, tls, report
+        self._said_of_strangers = Quiet(report)
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -109,9 +130,12 @@ class Peers:
         self._ready.discard(peer)
         if peer.channel.fileno() in self._selector.get_map():
             self._selector.unregister(peer.channel)
+        if reason and peer.known is not None and not peer.outgoing:
+            tell(peer, reason)
         peer.channel.close()
         if reason:
-            self._report(f"closed the connection of {peer.name}: {reason}")
+            said = self._report if peer.who is not None else self._said_of_strangers
+            said(f"closed the connection of {peer.name}: {reason}")
         self._let_in(peer)
 
     def close_all(self) -> None:
@@ -148,7 +172,7 @@ class Peers:
 
     def _evict(self) -> bool:
         """Make room: the oldest stranger goes, from the host that most strangers come from."""
-        strangers = [peer for peer in self._all if peer.hospital is None]
+        strangers = [peer for peer in self._all if peer.who is None]
         if not strangers:
             return False
         crowded = Counter(peer.channel.address for peer in strangers)
@@ -160,7 +184,7 @@ class Peers:
 
     def _greet(self, peer: Peer) -> None:
         if self.greeting:
-            self.send(peer, self.greeting)
+            self.send(peer, self.greeting + peer.challenge)
 
     def _read(self, peer: Peer) -> Iterator[tuple[Peer, bytearray]]:
         for _ in range(_READS_IN_A_ROW):
@@ -226,6 +250,8 @@ class Peers:
             while peer.outgoing:
                 count = peer.channel.send(peer.outgoing[0])
                 peer.sent += count
+                peer.taken += count
+                peer.idle = time.monotonic()
                 rest = peer.outgoing.popleft()[count:]
                 if len(rest):
                     peer.outgoing.appendleft(rest)
@@ -271,8 +297,14 @@ class Peers:
 
     def _overdue(self, peer: Peer, now: float) -> str:
         limits = self.limits
-        if peer.hospital is None and now > peer.arrived + limits.introduction:
-            return f"it has not introduced itself in {limits.introduction:g} s"
+        if peer.hospital is None and not (peer.outgoing and peer.known is not None):
+            # A hospital is given its time once it has what it was sent, of which some may still
+            # be on its way: the system says "sent" when it has put it into its own buffer.
+            started = peer.arrived
+            if peer.known is not None:
+                started = peer.idle + min(peer.taken, _SYSTEM_BUFFER) / limits.rate
+            if now > started + limits.introduction:
+                return f"it has not introduced itself in {limits.introduction:g} s"
         if peer.outgoing and limits.behind(peer.sent, now - peer.sending):
             return f"it takes less than {limits.rate:g} bytes a second"
         if not peer.reader.begun or peer in self._waiting:
@@ -282,3 +314,10 @@ class Peers:
         if self._waiting and now > peer.began + limits.longest_turn:
             return f"its message takes more than {limits.longest_turn:g} s, and others wait"
         return ""
+
+
+def tell(peer: Peer, reason: str) -> None:
+    """Say why it is cut off, if its socket takes that at once."""
+    words = notice(reason)
+    with contextlib.suppress(OSError):
+        peer.channel.send(frame_header(words) + words)

@@ -11,7 +11,8 @@ import numpy as np
 from repro.secagg.errors import Refused
 from repro.secagg.hospital import Contribution, Hospital
 from repro.secagg.messages import Buffer, max_message_bytes, phase_of
-from repro.secagg.transport.wire import Deadline, receive_frame, send_frame
+from repro.secagg.transport.notice import said
+from repro.secagg.transport.wire import RATE, Deadline, receive_frame, send_frame
 
 Watch = Callable[[str, str], None]
 Observe = Callable[[str, str, Buffer], None]  # way, phase, message
@@ -29,8 +30,8 @@ def take_part(
     """Take ``hospital`` through its round with the server at ``address``.
 
     contribution: makes it when it is needed. timeout: seconds the hospital waits for any one
-    message, however slowly its bytes come. watch: called as (phase, "before" | "after") around
-    every message it sends. tls: a hospital's context.
+    message, what its bytes take at ``RATE`` not counted. watch: called as (phase, "before" |
+    "after") around every message it sends. tls: a hospital's context.
     Raises Refused when the server cheats or ends the round, OSError when it is gone.
     """
     with connect(address, timeout=timeout, tls=tls) as connection:
@@ -66,33 +67,38 @@ def converse(
     contribution: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
+    rate: float = RATE,
     watch: Watch = lambda phase, moment: None,
     observe: Observe = lambda way, phase, message: None,
 ) -> None:
     """``take_part`` on a connection that is there already.
 
-    observe: called with every message, before it is sent and after it was received.
+    rate: bytes a second that the server has to reach, beside ``timeout``. observe: called with
+    every message, before it is sent and after it was received.
     """
     limit = max_message_bytes(hospital.round)
 
     def speak(phase: str, message: Buffer) -> None:
         observe("sent", phase, message)
-        _speak(connection, phase, message, watch, timeout)
+        watch(phase, "before")
+        try:
+            send_frame(connection, message, Deadline(timeout, rate))
+        except (BrokenPipeError, ConnectionResetError):
+            raise Refused("the server has ended the connection") from None
+        watch(phase, "after")
 
     speak("advertise", hospital.advertise_keys())
     while hospital.phase != "done":
-        message = receive_frame(connection, limit, Deadline(timeout))
+        message = listen(connection, limit, Deadline(timeout, rate))
         phase = phase_of(message)
         observe("received", phase, message)
         speak(phase, hospital.answer(message, contribution))
 
 
-def _speak(
-    connection: socket.socket, phase: str, message: Buffer, watch: Watch, timeout: float
-) -> None:
-    watch(phase, "before")
-    try:
-        send_frame(connection, message, Deadline(timeout))
-    except (BrokenPipeError, ConnectionResetError):
-        raise Refused("the server has ended the connection") from None
-    watch(phase, "after")
+def listen(connection: socket.socket, limit: int, deadline: Deadline) -> bytearray:
+    """``receive_frame``, or Refused with the reason where the server says why it ends."""
+    message = receive_frame(connection, limit, deadline)
+    reason = said(message)
+    if reason:
+        raise Refused(f"the server says: {reason}")
+    return message

@@ -6,14 +6,19 @@ hospitals show certificates too. The protocol's own signatures do not rest on it
 
 from __future__ import annotations
 
+import datetime
 import ssl
 from pathlib import Path
 
+from cryptography import x509
+
 from repro.errors import InputError
+from repro.secagg.deploy.keystore import read_private
 
 
 def server_context(certificate: Path, key: Path, hospitals: Path | None = None) -> ssl.SSLContext:
-    """The server's. certificate, key: PEM files, the chain and its private key.
+    """The server's. certificate, key: PEM files, the chain and its private key. InputError for a
+    key that others may read, and for a certificate that is not valid now.
 
     hospitals: PEM file of the authorities (or single certificates) that hospitals' certificates
     come from; with it nobody else gets past the handshake (mutual TLS).
@@ -50,6 +55,24 @@ def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     except (OSError, ValueError) as problem:  # ssl.SSLError is an OSError
         expected = f"PEM files of a certificate and its unencrypted key ({problem})"
         raise InputError("certificate", f"{certificate}, {key}", expected) from None
+    read_private(key)
+    _check_dates(certificate, _certificates(certificate)[:1])
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as problem:
+        raise InputError("certificate", str(path), f"a PEM file ({problem})") from None
+
+
+def _check_dates(path: Path, certificates: list[x509.Certificate]) -> None:
+    """InputError if none of them is valid now: the other end would say so, at every try."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if not any(one.not_valid_before_utc <= now <= one.not_valid_after_utc for one in certificates):
+        first = certificates[0]
+        dates = f"{first.not_valid_before_utc:%Y-%m-%d} to {first.not_valid_after_utc:%Y-%m-%d}"
+        raise InputError("certificate", str(path), f"one that is valid now, not from {dates}")
 
 
 def _load_authorities(context: ssl.SSLContext, authorities: Path) -> None:
@@ -59,6 +82,7 @@ def _load_authorities(context: ssl.SSLContext, authorities: Path) -> None:
         raise InputError(
             "authorities", str(authorities), f"a PEM file of certificates ({problem})"
         ) from None
+    _check_dates(authorities, _certificates(authorities))
 
 
 def _no_password() -> str:

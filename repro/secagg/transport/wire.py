@@ -1,8 +1,8 @@
 """Frames on a stream: the length of a message, 8 bytes little-endian, then the message.
 
 A length beyond what the receiver allows at that moment is refused before anything of the
-message is read or room is made for it. Every wait has one deadline for the whole frame, however
-its bytes trickle in.
+message is read or room is made for it. Every wait has a deadline that only bytes move on, each
+by what it takes at the smallest rate allowed: a slow line is waited for, a dripping peer is not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from repro.secagg.errors import Refused
 from repro.secagg.messages import Buffer
 
+RATE = 65536.0  # bytes a second that a peer has to reach, unless said otherwise
 _LENGTH = struct.Struct("<Q")
 LENGTH_BYTES = _LENGTH.size
 _CHUNK = 1 << 16
@@ -28,17 +29,32 @@ class Source(Protocol):
 
 
 class Deadline:
-    """A moment by which a whole wait is over, whatever happens meanwhile."""
+    """A moment by which a wait is over: ``seconds`` from now, and 1/rate s later for each byte
+    that has gone through. n bytes are through after seconds + n/rate or never."""
 
-    def __init__(self, seconds: float) -> None:
-        self._at = time.monotonic() + seconds
+    def __init__(self, seconds: float, rate: float = RATE) -> None:
+        self._begun = time.monotonic()
+        self._at, self._rate, self._bytes = self._begun + seconds, rate, 0
 
     def left(self) -> float:
         """Seconds left, above 0; raises TimeoutError when there are none."""
         left = self._at - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the other end has not answered in time")
+            raise TimeoutError(f"the other end has not answered in time{self.progress}")
         return left
+
+    def moved(self, count: int) -> None:
+        """``count`` more bytes have gone through."""
+        self._at += count / self._rate
+        self._bytes += count
+
+    @property
+    def progress(self) -> str:
+        """How far the transfer has come, in words; empty if it has not begun."""
+        if not self._bytes:
+            return ""
+        seconds = time.monotonic() - self._begun
+        return f" ({self._bytes / 1e6:.3g} MB came through in {seconds:.3g} s)"
 
 
 def frame_header(message: Buffer) -> bytes:
@@ -58,8 +74,8 @@ def send_frame(
 ) -> None:
     """Send one message on a blocking socket.
 
-    Raises OSError if the other end is gone, TimeoutError (one) if it has not taken the whole
-    message by the deadline; without a deadline the socket's own time-out holds.
+    Raises OSError if the other end is gone, TimeoutError (one) if it falls behind the
+    deadline; without a deadline the socket's own time-out holds.
     """
     for part in (frame_header(message), message):
         if deadline is None:
@@ -69,7 +85,9 @@ def send_frame(
             sent = 0
             while sent < len(view):
                 connection.settimeout(deadline.left())
-                sent += connection.send(view[sent : sent + _CHUNK])
+                count = connection.send(view[sent : sent + _CHUNK])
+                deadline.moved(count)
+                sent += count
 
 
 def receive_frame(
@@ -77,7 +95,7 @@ def receive_frame(
 ) -> bytearray:
     """Receive one message from a blocking socket.
 
-    deadline: for the whole message; without one the socket's own time-out holds for each read.
+    deadline: see ``Deadline``; without one the socket's own time-out holds for each read.
     Raises Refused for an oversized frame or an end in mid-frame, OSError (TimeoutError among
     them) for what the socket itself runs into.
     """
@@ -94,10 +112,21 @@ def _receive_exactly(connection: socket.socket, room: bytearray, deadline: Deadl
         while filled < len(room):
             if deadline is not None:
                 connection.settimeout(deadline.left())
-            count = connection.recv_into(view[filled:])
+            try:
+                count = connection.recv_into(view[filled:])
+            except TimeoutError:
+                if deadline is not None:
+                    deadline.left()  # says how far it had come
+                raise
             if count == 0:
-                where = "in the middle of a message" if filled or len(room) > LENGTH_BYTES else ""
-                raise Refused(f"the other end has closed the connection {where}".rstrip())
+                where = ""
+                if filled or len(room) > LENGTH_BYTES:
+                    of = f" of {len(room) / 1e6:.3g} MB" if len(room) > LENGTH_BYTES else ""
+                    where = f" in the middle of a message{of}"
+                    where += deadline.progress if deadline is not None else ""
+                raise Refused(f"the other end has closed the connection{where}")
+            if deadline is not None:
+                deadline.moved(count)
             filled += count
 
 

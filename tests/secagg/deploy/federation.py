@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from functools import partial
 
 import numpy as np
 
+from repro.errors import InputError
 from repro.secagg import Contribution, Identity
 from repro.secagg.deploy.directory import FederationDirectory, Settings
+from repro.secagg.deploy.holding import open_holder
 from repro.secagg.deploy.joining import Server, join
 from repro.secagg.deploy.keystore import create_identity
+from repro.secagg.deploy.member import open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.deploy.serving import Listener, Service, serve
 from repro.secagg.deploy.transcript import read_log
@@ -63,31 +67,45 @@ class Deployment:
         return Contribution(self.vector(one, announced.number), one + 1)
 
     def serve(self, rounds, **more):
+        self.listening.clear()
+        self._start(self.serve_here, rounds, **more)
+        assert self.listening.wait(20), self.errors
+
+    def serve_here(self, rounds, place=None, **more):
+        """In this thread."""
+
         def listening(address):
             self.address = address
             self.listening.set()
 
         service = Service(self.folder / "results", **({"pause": 0.02} | more))
-        self._start(
-            serve,
-            self.place("server"),
+        serve(
+            place or self.place("server"),
             Listener("127.0.0.1", 0, limits=self.limits),
             service,
             rounds=rounds,
             report=self.lines.append,
             listening=listening,
         )
-        assert self.listening.wait(20)
+
+    def open(self, name, place):
+        """What is opened before anything else, and closed again."""
+        opened = open_holder(place) if name == "server" else open_member(place, lambda _: None)
+        with opened:
+            pass
 
     def join(self, one, rounds, contribution=None, **more):
+        place = more.pop("place", None) or self.place(str(one))
+        options = {"patience": 30.0} | more
+        address = options.pop("address", self.address)
         self._start(
             join,
-            self.place(str(one), **more),
-            Server(*self.address, wait=20.0),
+            place,
+            Server(*address, wait=20.0),
             contribution or partial(self.contribution, one),
             rounds=rounds,
-            patience=30.0,
             report=self.lines.append,
+            **options,
         )
 
     def _start(self, work, *arguments, **options):
@@ -97,24 +115,35 @@ class Deployment:
             except Exception as error:  # the test looks at it
                 self.errors.append(error)
 
-        self.threads.append(threading.Thread(target=run))
+        self.threads.append(threading.Thread(target=run, daemon=True))
         self.threads[-1].start()
 
     def finish(self, seconds=60):
-        for thread in self.threads:
-            thread.join(seconds)
-            assert not thread.is_alive(), self.lines[-20:]
+        ends = time.monotonic() + seconds
+        while any(thread.is_alive() for thread in self.threads):
+            defects = [one for one in self.errors if not isinstance(one, (InputError, OSError))]
+            assert not defects, defects[0]
+            assert time.monotonic() < ends, (self.errors, self.lines[-20:])
+            time.sleep(0.02)
         self.threads.clear()
         self.listening.clear()
 
+    def until(self, holds, seconds=60):
+        """Wait until ``holds()``."""
+        ends = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < ends, (self.errors, self.lines[-20:])
+            time.sleep(0.02)
+
     def results(self):
         """Round -> (summary, mean)."""
+        folder = self.folder / "results" / self.directory.session.hex()[:8]
         return {
             int(path.stem.removeprefix("round-")): (
                 json.loads(path.read_text()),
                 np.load(path.with_suffix(".npy")),
             )
-            for path in sorted((self.folder / "results").glob("*.json"))
+            for path in sorted(folder.glob("*.json"))
         }
 
     def check(self, number, survivors):

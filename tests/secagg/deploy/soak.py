@@ -235,7 +235,7 @@ def _run(federation: Federation, outcome: Outcome, report: Callable[[str], None]
         if now > next_kill:
             next_kill = now + (now - begun) / done * dice.expovariate(plan.kills)
             _kill_one(federation, outcome, due, dice)
-        ready = len(list(federation.results.glob("*.json")))
+        ready = len(list(federation.results.glob("*/*.json")))
         if ready > done:
             if done == 0 and plan.kills > 0:
                 next_kill = now + dice.uniform(0.0, now - begun)
@@ -270,7 +270,7 @@ def _kill_one(
 def _check_sums(federation: Federation, outcome: Outcome) -> None:
     """Each mean against its survivors' own, in float64; an oracle without the protocol."""
     attendance: Counter[int] = Counter()
-    for path in sorted(federation.results.glob("*.json")):
+    for path in sorted(federation.results.glob("*/*.json")):
         summary = json.loads(path.read_text(encoding="utf-8"))
         survivors = summary["survivors"]
         weights = np.array([federation.weight(one) for one in survivors], dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,14 +10,18 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg import Identity
+from repro.secagg.deploy import transcript
 from repro.secagg.deploy.audit import audit
 from repro.secagg.deploy.transcript import Log, Transcript, open_transcript, read_log
+from tests.secagg.deploy.federation import Deployment
+
+SESSION = "5e" * 32
 
 
 def written(path, identity, count=5):
-    with open_transcript(path, identity) as log:
+    with open_transcript(path, identity, "hospital") as log:
         for number in range(count):
-            log.append("begun", session="00", round=number + 1)
+            log.append("begun", session=SESSION, round=number + 1, serial=1)
     return path.read_bytes().splitlines(keepends=True)
 
 
@@ -62,8 +67,8 @@ def read_log_of(path, lines):
 def test_another_key_cannot_go_on_with_a_log(tmp_path):
     path = tmp_path / "a.log"
     written(path, Identity())
-    with pytest.raises(InputError, match="this identity"):
-        Transcript(path, Identity())
+    with pytest.raises(InputError, match="rotate"):
+        Transcript(path, Identity(), "hospital")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 100])
@@ -73,8 +78,8 @@ def test_a_torn_last_line_is_dropped_and_noted(tmp_path, cut):
     lines = written(path, identity)
     path.write_bytes(b"".join(lines)[:-cut])
     assert read_log(path).torn_bytes == len(lines[-1]) - cut
-    with open_transcript(path, identity) as log:
-        log.append("begun", session="00", round=9)
+    with open_transcript(path, identity, "hospital") as log:
+        log.append("begun", session=SESSION, round=9, serial=1)
     entries = read_log(path, identity.public).entries
     assert [entry["event"] for entry in entries][-2:] == ["opened", "begun"]
     assert entries[-2]["torn_bytes"] == len(lines[-1]) - cut
@@ -85,8 +90,8 @@ def test_a_torn_last_line_is_dropped_and_noted(tmp_path, cut):
 def test_a_log_torn_in_its_first_line(tmp_path, kept):
     path, identity = tmp_path / "a.log", Identity()
     path.write_bytes(written(path, identity)[0][:kept])
-    with open_transcript(path, identity) as log:
-        log.append("begun", session="00", round=1)
+    with open_transcript(path, identity, "hospital") as log:
+        log.append("begun", session=SESSION, round=1, serial=1)
     assert len(read_log(path).entries) == 2
 
 
@@ -179,3 +184,95 @@ def test_an_audit_of_honest_logs_finds_nothing():
 def test_entries_are_json_that_anyone_can_read(tmp_path):
     lines = written(tmp_path / "a.log", Identity())
     assert [json.loads(line)["entry"] for line in lines] == list(range(6))
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """Three rounds of a server and four hospitals; name -> the lines of its log."""
+    deployment = Deployment(tmp_path_factory.mktemp("held"), opening=20.0)
+    deployment.serve(3)
+    for one in range(4):
+        deployment.join(one, 3)
+    deployment.finish()
+    names = ("server", *"0123")
+    paths = {name: deployment.folder / name / "transcript.log" for name in names}
+    return {name: path.read_bytes().splitlines(keepends=True) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("name", ["server", "2"])
+def test_a_log_whose_end_is_gone_is_named(tmp_path, held, name):
+    """Cut anywhere before the last message that another party received: the audit says whose log
+    it is and which rounds are not whole in it. Behind it nothing is missing."""
+    path = tmp_path / "cut.log"
+
+    def findings(length):
+        path.write_bytes(b"".join(held[name][:length]))
+        logs = [read_log_of(tmp_path / "whole.log", held[one]) for one in held if one != name]
+        return audit([read_log(path), *logs]).findings
+
+    entries = [json.loads(line) for line in held[name]]
+    sent = [at for at, entry in enumerate(entries) if entry.get("way") == "sent"]
+    assert findings(len(entries)) == findings(sent[-1] + 1) == ()
+    for length in (sent[0] + 1, len(entries) // 2, sent[-1]):
+        (finding,) = findings(length)
+        whose = "the server's log" if name == "server" else "hospital 2's log"
+        assert finding.startswith(f"{whose} lacks ")
+        assert str(entries[sent[-1]]["round"]) in finding
+    (finding,) = findings(sent[-1])
+    assert finding == f"{whose} lacks 1 message that others received from it, in round 3"
+
+
+def resigned(entries, identity):
+    """A log of these entries: whole, chained and signed."""
+    lines, head = [], "0" * 64
+    for number, entry in enumerate(entries):
+        entry = {**entry, "entry": number, "previous": head}
+        entry.pop("signature", None)
+        signature = identity.sign(transcript._PURPOSE, transcript._canonical(entry))
+        lines.append(json.dumps(entry | {"signature": signature.hex()}).encode() + b"\n")
+        head = hashlib.sha256(lines[-1][:-1]).hexdigest()
+    return b"".join(lines)
+
+
+WRONG = ["x", -1, 1.5, None, True, [], {}, "00" * 31, [-1], ["x"]]
+
+
+def test_every_field_of_every_event_is_validated(tmp_path, held):
+    """Signed and chained as it should be, one field replaced or gone: one line that names it,
+    never a traceback; a value is let through only where it is one that the field may have."""
+    identity, path, seen = Identity(), tmp_path / "a.log", set()
+    for line in [*held["server"], *held["1"]]:
+        entry = json.loads(line)
+        if entry["event"] in seen:
+            continue
+        seen.add(entry["event"])
+        first = json.loads(held["server"][0]) | {"public": identity.public.hex()}
+        before = [] if entry["event"] == "opened" else [first]
+        if not before:
+            entry["public"] = identity.public.hex()
+        path.write_bytes(resigned([*before, entry], identity))
+        assert audit([read_log(path)]).rounds >= 0
+        for name in set(entry) - {"entry", "previous", "signature"}:
+            changes = [{**entry, name: value} for value in WRONG if value != entry[name]]
+            changes.append({key: value for key, value in entry.items() if key != name})
+            refused = 0
+            for changed in changes:
+                path.write_bytes(resigned([*before, changed], identity))
+                try:
+                    audit([read_log(path)])
+                except InputError as caught:
+                    refused += "\n" not in str(caught)
+            assert refused >= len(changes) - 3, (entry["event"], name)
+        path.write_bytes(resigned([*before, entry | {"more": 1}], identity))
+        with pytest.raises(InputError, match="more"):
+            read_log(path)
+    assert {"opened", "begun", "message", "sum", "done", "opened secrets"} <= seen
+
+
+def test_a_round_that_is_no_number_is_one_line(tmp_path):
+    identity, path = Identity(), tmp_path / "a.log"
+    first = written(path, identity, 1)
+    entries = [json.loads(line) for line in first]
+    path.write_bytes(resigned([entries[0], entries[1] | {"round": "x"}], identity))
+    with pytest.raises(InputError, match=r'line 2.*round, not "x"'):
+        read_log(path)
