@@ -54,18 +54,27 @@ def levels(evidence: Evidence, arm: str) -> str:
     return " / ".join(percent(final) for final in finals) + " %"
 
 
-def best_honest(evidence: Evidence) -> str:
-    """The third line to repeat: what the best honest arm has, and what its twin has."""
+def _run(evidence: Evidence) -> list[Arm]:
+    """The honest arms that were run with every number of hospitals."""
     counts = evidence.hospital_counts
-    run = [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
-    if not run:
-        return f"What honest privacy costs: {NOT_RUN}."
+    return [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
+
+
+def recommended(evidence: Evidence) -> Arm | None:
+    """The honest arm that reaches most, by the number of hospitals that it does worst with."""
 
     def worst(arm: Arm) -> float:
-        finals = [evidence.final(arm.name, k) for k in counts]
+        finals = [evidence.final(arm.name, k) for k in evidence.hospital_counts]
         return min(final.mean for final in finals if final is not None)
 
-    best = max(run, key=worst)
+    return max(_run(evidence), key=worst, default=None)
+
+
+def best_honest(evidence: Evidence) -> str:
+    """The third line to repeat: what the best honest arm has, and what its twin has."""
+    counts, run, best = evidence.hospital_counts, _run(evidence), recommended(evidence)
+    if best is None:
+        return f"What honest privacy costs: {NOT_RUN}."
     where = " inside the secure sum" if best.trainer.startswith("shared") else ""
     twin = best.presentation.twin
     beside = (

@@ -47,7 +47,7 @@ def _dpsgd(epsilon: float, *, secure: bool) -> Arm:
     )
     if epsilon == STATED and secure:
         names |= {"answer": OWN, "confusion": f"honest {promised(epsilon, 'record')}"}
-    if epsilon in (1.0, STATED) and not secure:
+    if epsilon == STATED and not secure:
         names["recall"] = promised(epsilon, "record")
     configuration = PRIVATE if secure else PRIVATE_CLEAR
     return Arm(
@@ -228,6 +228,9 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         names["front"] = of.front
     elif epsilon == 1.0 and every:
         names["front"] = "the same"
+    if epsilon == STATED and every:
+        names["confusion"] = f"{of.short}, ε = {epsilon:g}"
+        names["recall"] = f"{of.short}, {promised(epsilon, 'record')}"
     return Arm(
         name=f"{features}-newton-eps{epsilon:g}" + ("-all" if every else ""),
         description=f"{of.description} and a linear layer for DPResNet: private second-order "

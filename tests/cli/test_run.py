@@ -8,6 +8,8 @@ import pytest
 
 from repro.cli import main
 from repro.cli.run import describe
+from repro.report.sources import Sources
+from repro.runs import RunStore
 from tests.report import fake
 
 KEYS = {
@@ -33,6 +35,8 @@ def test_run_keeps_the_contract(tmp_path, capsys):
     assert [set(entry) >= {"round", "loss", "accuracy"} for entry in record["history"]] == [
         True
     ] * 2
+    (kept,) = RunStore(tmp_path).all()
+    assert Sources.of(tmp_path).scores(kept) is not None  # and they give the confusion matrix
 
 
 @pytest.mark.parametrize(
