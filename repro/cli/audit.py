@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from repro.audit.controls import CONTROLS
 from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
+from repro.progress import Progress, progress
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import get_profile
@@ -113,14 +111,16 @@ def _audit(
     from repro.federated.division import subset
 
     claim = procedure.claim_for(task.settings, subset(dataset, task.settings)["train"].labels)
-    quiet = arguments.quiet or not sys.stderr.isatty()
-    with tqdm(total=procedure.work(claim, plan), desc=f"audit {task.name}", disable=quiet) as bar:
+    bar: Progress[None] = progress(
+        total=procedure.work(claim, plan), desc=f"audit {task.name}", quiet=arguments.quiet
+    )
+    with bar:
         found = procedure.audit(
             claim,
             plan,
             control=task.control,
             seed=arguments.seed,
-            progress=lambda done: _advance(bar, done),
+            progress=lambda done: bar.update(done),
         )
     record = procedure.as_record(found, task.settings, plan, arguments.seed, dataset.facts())
     procedure.write(record, Path(arguments.out))
@@ -160,7 +160,3 @@ def _adversary(noise: dict[str, Any]) -> str:
         f"the server and {noise['colluders']} colluding, {noise['drop_outs']} lost "
         f"hospital{'s' * (noise['drop_outs'] != 1)}"
     )
-
-
-def _advance(bar: Any, done: int) -> None:
-    bar.update(done)

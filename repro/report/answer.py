@@ -27,7 +27,7 @@ from repro.report.verdicts import (
     REPRODUCED,
     Verdict,
     departures,
-    documented_epsilon,
+    epsilon_of_a_hospital,
     undecidable,
 )
 from repro.runs.arm import PLAIN, PRIVATE
@@ -148,9 +148,7 @@ def _claims(sources: Sources) -> str:
 
 def _privacy(sources: Sources) -> Finding:
     claim = sources.claims.get("epsilon")
-    clip_norm = UpdatePrivacy().clip_norm
-    alone = (r for r in claim.readings if "hospitals" not in r and r["sensitivity"] == clip_norm)
-    documented = documented_epsilon(claim, next(alone))
+    documented = epsilon_of_a_hospital(claim, UpdatePrivacy().clip_norm)
     return Finding(
         f"ε = {claim.value:g} does not hold, with or without the noise.",
         f"Without noise, as most likely run, ε = {epsilon(math.inf)} [flwr, infer]. With the noise "

@@ -6,6 +6,7 @@ neither the loop that runs them (``repro.federated.rounds``) nor the report know
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, NamedTuple
 
 from repro.errors import InputError
@@ -439,5 +440,7 @@ POOLED = _scattering(STATED, scope="pooled", delta=POOLED_DELTA).name
 
 def get_arm(name: str) -> Arm:
     if name not in ARMS:
-        raise InputError("arm", name, "one of " + ", ".join(ARMS))
+        near = difflib.get_close_matches(name, ARMS, n=3)
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise InputError("arm", name, f"one that `repro arms` lists{meant}")
     return ARMS[name]

@@ -76,6 +76,21 @@ def test_mistakes_cost_one_line_and_leave_nothing(words, field, tmp_path, capsys
     assert not out.exists()
 
 
+def test_what_is_promised_comes_first():
+    lines = describe(fake.record("dpsgd-eps6", 10, 0), Path("out")).splitlines()
+    assert lines[1].startswith("  promised    ε = 6 for a record; by this run's ledger ε = 6 for")
+    documented = describe(fake.record("documented-secagg", 10, 0), Path("out")).splitlines()
+    assert documented[1] == "  privacy     ε = 2759 for a hospital that contributes or not"
+    assert "no privacy" in describe(fake.record("fedavg", 10, 0), Path("out")).splitlines()[1]
+
+
+def test_an_arm_misspelt_is_guessed(capsys):
+    assert main(["run", "turned-newton-eps6al"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean turned-newton-eps6-all or " in said
+    assert len(said) < 200
+
+
 def test_what_a_private_run_does_not_promise_is_said_with_its_epsilon():
     """The ledger's warnings once, not once a row, and that the record holds noiseless counts."""
     made = fake.record("dpsgd-eps6-secagg", 10, 0)

@@ -36,15 +36,14 @@ PRIVACY = RecordPrivacy(
 )
 
 
-def hospitals(*, several: bool = False) -> dict[int, HospitalData]:
-    """Features of very unequal scale and a mean, some longer than 1. several: labels a record."""
+def hospitals() -> dict[int, HospitalData]:
+    """Features of very unequal scale and a mean, some longer than 1."""
     stream = np.random.default_rng(0)
     scale = np.geomspace(0.4, 0.05, FEATURES)
     made = {}
     for one, size in SIZES.items():
         values = 0.3 + stream.normal(size=(size, FEATURES)) * scale
-        labels = stream.integers(0, 2, (size, CLASSES)) if several else None
-        labels = stream.integers(0, CLASSES, size) if labels is None else labels
+        labels = stream.integers(0, CLASSES, size)
         made[one] = HospitalData(one, LabelledFeatures.of(values, labels, "cpu"))
     return made
 
@@ -86,17 +85,15 @@ def noise(sum_, round_number: int) -> np.ndarray:
     return np.sum(shares, axis=0) * sum_.plan.granularity
 
 
-@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("made_by", [trainer, exact_trainer])
-def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by, several):
+def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by):
     """Records one at a time in float64, autograd for the gradients; only the noise is shared.
 
-    The twin has none, and the floor τ of the private arm. several: labels a record, each against
-    the rest, by the gradient's formula; what is clipped is the record's, of all labels together.
+    The twin has none, and the floor τ of the private arm.
     """
     made, model = made_by(), WhitenedLinear(FEATURES, CLASSES)
     exact = made_by is exact_trainer
-    data = hospitals(several=several)
+    data = hospitals()
     records = torch.cat([data[one].train.images for one in SIZES]).double()
     labels = torch.cat([data[one].train.labels for one in SIZES])
     count = len(records)
@@ -129,11 +126,9 @@ def test_every_round_is_the_pooled_computation_with_the_same_noise(made_by, seve
     for round_number in range(3, ROUNDS + 1):
         total = torch.zeros_like(weight)
         for v, label in zip(inputs, labels, strict=True):
-            if several:
-                gradient = torch.outer((weight @ v).sigmoid() - label, v).detach()
-            else:
-                loss = F.cross_entropy((weight @ v)[None], label[None])
-                (gradient,) = torch.autograd.grad(loss, weight)
+            (gradient,) = torch.autograd.grad(
+                F.cross_entropy((weight @ v)[None], label[None]), weight
+            )
             total += gradient * min(1.0, PRIVACY.clip_norm / float(gradient.norm()))
         total += torch.from_numpy(noise(made._steps.sum, round_number)).view_as(total)
         with torch.no_grad():
@@ -264,19 +259,3 @@ def test_a_run_is_private_and_learns(arm, tmp_path, monkeypatch):
     assert 4.5 < stated["coalition"] < 6
     assert stated["server"] < stated["coalition"]
     assert stated["server"] == stated["public"]
-
-
-def test_one_trusted_place_adds_all_of_the_noise_and_several_without_a_secure_sum_none():
-    """One hospital: its own noise alone carries the whole ε, for whoever sees the model. Of more
-    than one, a sum without secure aggregation is refused: nobody would hide the shares."""
-    data = small_dataset()
-    settings = small_settings("random-newton-eps6", hospitals=1, rounds=4)
-    assert settings.secagg is None
-    rows = [row for row in parts_of(settings, 1) if row["unit"] == "record"]
-    assert {row["view"] for row in rows} == {"public model"}
-    more = replace(settings, hospitals=5)
-    with pytest.raises(InputError, match="secagg"):
-        parts_of(more, 5)
-    assert len(data.train) > 5
-
-
