@@ -106,6 +106,7 @@ def _write_models(out: Path) -> None:
 
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
+    from repro.report.answer import answer
     from repro.report.assemble import write_report
     from repro.report.expected import check_expected
     from repro.report.sources import Sources
@@ -120,6 +121,8 @@ def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
         [
             *verdict_lines(verdicts),
             *(f"LEFT ITS BAND: {violation}" for violation in violations),
+            "",
+            *(f"{i}. {line}" for i, line in enumerate(answer(sources, verdicts).short, start=1)),
             f"report: {paths[0]}",
         ]
     )

@@ -75,6 +75,8 @@ def best_honest(evidence: Evidence) -> str:
     counts, run, best = evidence.hospital_counts, _run(evidence), recommended(evidence)
     if best is None:
         return f"What honest privacy costs: {NOT_RUN}."
+    if silent := _cannot_say(evidence, best):
+        return f"What honest privacy costs these runs cannot say: {silent}."
     where = " inside the secure sum" if best.trainer.startswith("shared") else ""
     twin = best.presentation.twin
     beside = (
@@ -91,6 +93,14 @@ def best_honest(evidence: Evidence) -> str:
         f"seeds, the test set's own binomial error {error_of_test_set(evidence, best.name)})"
         f"{f', trained on {images}' if images else ''}.{_untuned(evidence, run)}"
     )
+
+
+def _cannot_say(evidence: Evidence, arm: Arm) -> str:
+    """Why what these runs reach is no finding on privacy; "" where it is one."""
+    if evidence.kind == "synthetic":
+        return "a program drew their images"
+    seeds = min(len(evidence.runs(arm.name, k)) for k in evidence.hospital_counts)
+    return "there is one seed only" if seeds == 1 else ""
 
 
 def _untuned(evidence: Evidence, run: list[Arm]) -> str:
