@@ -120,7 +120,7 @@ def _audit(
             plan,
             control=task.control,
             seed=arguments.seed,
-            progress=lambda done: bar.update(done),
+            progress=lambda done: _advance(bar, done),
         )
     record = procedure.as_record(found, task.settings, plan, arguments.seed, dataset.facts())
     procedure.write(record, Path(arguments.out))
@@ -153,6 +153,10 @@ def describe(record: dict[str, Any]) -> str:
             "  a control was NOT caught" if record["control"] else "  an honest arm was REFUTED"
         )
     return "\n".join(lines)
+
+
+def _advance(bar: Progress[None], done: int) -> None:
+    bar.update(done)
 
 
 def _adversary(noise: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from repro.report.answer_table import answer_table, counts_in_words
 from repro.report.comparison import NOT_RESOLVED, compare, compared, local_epochs
 from repro.report.evidence import Evidence
 from repro.report.honest import best_honest, honest_findings
+from repro.report.items.table9_clinical import clinical_finding
 from repro.report.paper_setting import paper_setting
 from repro.report.privacy import epsilon
 from repro.report.shown import shown
@@ -77,6 +78,7 @@ def answer(sources: Sources, verdicts: list[Verdict]) -> Answer:
             _secagg(sources),
             _costs(sources.evidence),
             *(Finding(lead, text) for lead, text in honest_findings(sources)),
+            *(Finding(lead, text) for lead, text in clinical_finding(sources)),
         ),
         table=answer_table(sources),
         sure=_sure(sources, verdicts),

@@ -20,7 +20,6 @@ from repro.report.items.table2_drawn import privacy_summary
 from repro.report.items.table6_audit import audit_summary
 from repro.report.items.table7_overnight import build as overnight_tables
 from repro.report.items.table8_forensics import forensics_summary
-from repro.report.items.table9_clinical import clinical_summary
 from repro.report.methods import measured_table
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
@@ -74,7 +73,6 @@ def collect(sources: Sources) -> Content:
         verdicts=verdict_table(sources, verdicts),
         tables=[
             privacy_summary(sources),
-            clinical_summary(sources),
             *overnight_tables(sources),
             audit_summary(sources),
             forensics_summary(sources),

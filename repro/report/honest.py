@@ -134,7 +134,8 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
         (
             "What honest privacy reaches with a model that suits few images",
             "at ε = 6 for a record, zero-out (in brackets: exchanged for another), with secure "
-            f"aggregation and {counts_in_words(evidence)}: "
+            f"aggregation and {counts_in_words(evidence)} (after a comma: points against itself "
+            "without privacy): "
             f"{'; '.join(parts)}. Scattering with all images in one trusted place, "
             f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. No ε "
             f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
@@ -151,8 +152,7 @@ def _reached(evidence: Evidence, arm: Arm) -> str:
     reached = f"{arm.family.sentence}, {_noise(arm)}{exchanged}: {levels(evidence, arm.name)}"
     if twin is None:
         return reached
-    points = compared(evidence, arm.name, twin)
-    return f"{reached}, {points} points against itself without privacy"
+    return f"{reached}, {compared(evidence, arm.name, twin)}"
 
 
 def charged(evidence: Evidence) -> str:

@@ -78,7 +78,8 @@ figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   .card { border: 0; padding: 0; }
   /* A page's height at most, caption included: what is taller would be cut. */
   .card img { min-width: 0; width: auto; max-width: 100%; max-height: 235mm; margin: 0 auto; }
-  #figure-answer img { max-height: 128mm; }  /* on the first page, below the three lines */
+  #figure-frontier img { max-height: 145mm; }  /* fits below a table's end */
+  .narrow { display: block; }  /* the first page's, since the chart needs the next */
   figure { margin-bottom: 1.2rem; }
   nav { display: none; }
   table { font-size: 7.5pt; min-width: 0; width: 100%; }

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,14 +73,34 @@ def judged(sources: Sources) -> list[Judged]:
     return found
 
 
-def clinical_summary(sources: Sources) -> Table:
-    """Table 9 for the report: the recommended arm and its twin without privacy."""
-    rows = judged(sources)
-    first = rows[0].arm if rows else None
-    few = [r for r in rows if first and r.arm.name in (first.name, first.presentation.twin)]
-    caption = sources.evidence.caption([run for row in few for run in row.runs])
-    full = _measures(sources.evidence, few, caption)
-    return replace(full, caption=f"{caption} Every arm, class and test: tables/table9*.md.")
+def clinical_finding(sources: Sources) -> list[tuple[str, str]]:
+    """(lead, text) for the answer: the recommended arm in one sentence; nothing where none ran."""
+    first = recommended(sources.evidence)
+    rows = [row for row in judged(sources) if row.arm == first]
+    if not rows:
+        return []
+
+    def each(measure: Callable[[Judged], Summary | None]) -> str:
+        found = [measure(row) for row in rows]
+        return " / ".join(NOT_KEPT if one is None else f"{100 * one.mean:.1f}" for one in found)
+
+    names = sources.evidence.class_names
+    worst = [clinical.worst_class([run.confusion for run in row.runs]) for row in rows]
+    least = " / ".join(f"{100 * recall:.1f} ({names[index]})" for index, recall in worst)
+    return [
+        (
+            "For a clinician",
+            f"(in %, {' / '.join(str(row.hospitals) for row in rows)} hospitals, of "
+            f"{rows[0].arm.name}; Table 9): AUC {each(lambda row: row.over_scores(_auc))}, "
+            f"balanced accuracy {each(lambda row: row.over_matrices(clinical.balanced_accuracy))}, "
+            f"the class found least {least}, calibration error "
+            f"{each(lambda row: row.over_scores(clinical.calibration_error))}.",
+        )
+    ]
+
+
+def _auc(shares: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.nanmean(clinical.auc(shares, labels)))
 
 
 def _cell(value: Summary | None, seeds: int) -> str:
@@ -94,9 +113,6 @@ def _cell(value: Summary | None, seeds: int) -> str:
 def _measures(evidence: Evidence, rows: list[Judged], caption: str) -> Table:
     names = evidence.class_names
 
-    def auc(shares: np.ndarray, labels: np.ndarray) -> float:
-        return float(np.nanmean(clinical.auc(shares, labels)))
-
     numbers: list[dict[str, Any]] = []
     cells = []
     for row in rows:
@@ -104,7 +120,7 @@ def _measures(evidence: Evidence, rows: list[Judged], caption: str) -> Table:
             "accuracy": Summary.of([run.final_accuracy for run in row.runs]),
             "balanced": row.over_matrices(clinical.balanced_accuracy),
             "f1": row.over_matrices(clinical.macro_f1),
-            "auc": row.over_scores(auc),
+            "auc": row.over_scores(_auc),
             "ece": row.over_scores(clinical.calibration_error),
         }
         lowest, recall = clinical.worst_class([run.confusion for run in row.runs])
@@ -215,7 +231,7 @@ def _tests(rows: list[Judged], caption: str) -> Table:
     name = rows[0].arm.name if rows else "the recommended arm"
     return Table(
         name="table9-tests",
-        title=f"Table 9c. Accuracy of {name} over other arms, on the same images (points)",
+        title=f"Table 9c. Points of accuracy of {name} over other arms",
         columns=[
             Column("against", "against"),
             Column("hospitals", "hospitals", number=True),
