@@ -3,6 +3,7 @@ VENV    ?= .venv
 PYTHON  ?= python3
 PROFILE ?=
 DATA    ?= auto
+DATASET ?= bloodmnist
 OUT     ?= reproduction
 LOCKED  ?=
 
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
-	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|overnight|paper  DATA=auto|synthetic|FILE.npz  OUT=$(OUT)"
+	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|overnight|paper  DATA=auto|synthetic|FILE.npz  DATASET=$(DATASET)  OUT=$(OUT)"
 	@echo "             LOCKED=1: the very versions of requirements.lock"
 
 CONSTRAINTS := $(if $(LOCKED),-c requirements.lock)
@@ -28,10 +29,10 @@ $(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
 install: $(STAMP) ## make the virtual environment (done by the others when needed)
 
 reproduce: $(STAMP) ## train every run of the profile, then draw every table, figure and the report
-	$(BIN)/python -m repro reproduce --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
+	$(BIN)/python -m repro reproduce --data '$(DATA)' --dataset '$(DATASET)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 
 ablations: $(STAMP) ## run and draw every ablation of the profile beside it, then the report again
-	$(BIN)/python -m repro ablate all --data '$(DATA)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
+	$(BIN)/python -m repro ablate all --data '$(DATA)' --dataset '$(DATASET)' --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 	$(BIN)/python -m repro report --out '$(OUT)' $(if $(PROFILE),--profile $(PROFILE))
 
 check: $(STAMP) ## before a commit: lint, types, a minute of the tests that the changes reach
@@ -72,6 +73,7 @@ docs: $(STAMP) ## build the documentation into site/ (every warning is an error)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/python tools/api_pages.py
 	$(BIN)/mkdocs build --strict --quiet
+	@! grep -rl '=====' site/api || { echo 'a table was not rendered' >&2; exit 1; }
 
 notebook: $(STAMP) ## execute notebooks/tour.ipynb again, outputs included
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebook]'

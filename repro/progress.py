@@ -2,7 +2,8 @@
 
 A log keeps every character it is sent: a bar that redraws itself would leave thousands of
 half lines and carriage returns there. Off a terminal, one whole line at most every
-``SECONDS_BETWEEN_LINES`` says how far things are, and one more what came of them.
+``SECONDS_BETWEEN_LINES`` says how far things are and how long they will take, and one more what
+came of them.
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ class Lines(Generic[Item]):
         unit: str = "",
         file: io.TextIOBase | TextIO | None = None,
         seconds: Number | None = None,
+        brief: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """seconds: least time between two lines, ``SECONDS_BETWEEN_LINES`` unless said."""
+        """seconds: least time between two lines, ``SECONDS_BETWEEN_LINES`` unless said.
+        brief: nothing at all is said where the whole takes less."""
         self.n: Number = initial
         self.total = total
         self._items, self._desc, self._unit, self._postfix = items, desc, unit, ""
@@ -62,7 +65,8 @@ class Lines(Generic[Item]):
         self._seconds = SECONDS_BETWEEN_LINES if seconds is None else seconds
         self._clock, self._begun = clock, clock()
         self._spoke, self._shown = self._begun, ""
-        self._closed = False
+        self._first: tuple[float, Number] | None = None  # (time, count) of the first step
+        self._brief, self._closed = brief, False
 
     def __iter__(self) -> Iterator[Item]:
         with self:
@@ -72,6 +76,8 @@ class Lines(Generic[Item]):
 
     def update(self, n: Number = 1) -> None:
         self.n += n
+        if self._first is None:
+            self._first = (self._clock(), self.n)
         self._speak_if_due()
 
     def set_postfix_str(self, s: str = "") -> None:
@@ -82,7 +88,8 @@ class Lines(Generic[Item]):
         """The last line, unless it would say what the one before said."""
         if not self._closed:
             self._closed = True
-            self._speak()
+            if not (self._brief and self._spoke == self._begun):
+                self._speak()
 
     def __enter__(self) -> Lines[Item]:
         return self
@@ -108,8 +115,23 @@ class Lines(Generic[Item]):
         said = ", ".join(part for part in (done, self._postfix) if part)
         if said != self._shown:
             self._shown = said
-            minutes, seconds = divmod(int(self._spoke - self._begun), 60)
-            print(f"{self._desc}: {said} ({minutes}:{seconds:02d})", file=self._file, flush=True)
+            times = _clock_face(self._spoke - self._begun) + self._left()
+            print(f"{self._desc}: {said} ({times})", file=self._file, flush=True)
+
+    def _left(self) -> str:
+        """``, about 3:20 left``, at the rate since the first step, which a resumption jumps at."""
+        if self._first is None or self.total is None or not self.n < self.total:
+            return ""
+        then, count = self._first
+        if self.n <= count or self._spoke <= then:
+            return ""
+        left = (float(self.total) - self.n) * (self._spoke - then) / (self.n - count)
+        return f", about {_clock_face(left)} left"
+
+
+def _clock_face(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 class Silence(Lines[Item]):
@@ -127,19 +149,20 @@ def progress(
     desc: str = "",
     unit: str = "",
     quiet: bool = False,
+    brief: bool = False,
 ) -> Progress[Item]:
     """Progress over ``items``, or by hand with ``update`` in a ``with`` block.
 
     total: of the count, where it is known (else the length of ``items`` if it has one).
     unit: one of what is counted, e.g. ``run``; ``B`` is scaled (1.5M) where a bar is drawn.
-    quiet: nothing is shown at all.
+    quiet: nothing is shown at all. brief: and nothing is left of it once it is done.
     """
     if total is None and isinstance(items, Sized) and len(items):
         total = len(items)
     if quiet:
         return Silence(items, total=total, initial=initial)
     if not sys.stderr.isatty():
-        return Lines(items, total=total, initial=initial, desc=desc, unit=unit)
+        return Lines(items, total=total, initial=initial, desc=desc, unit=unit, brief=brief)
     from tqdm import tqdm
 
     bar = tqdm(
@@ -150,5 +173,6 @@ def progress(
         unit=unit,
         unit_scale=unit == "B",
         dynamic_ncols=True,
+        leave=not brief,
     )
     return cast("Progress[Item]", bar)

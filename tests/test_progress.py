@@ -34,6 +34,28 @@ def test_lines_come_no_oftener_than_said():
     assert text.endswith("\n")
 
 
+def test_time_left_is_told_at_the_rate_since_the_first_step():
+    """A step each minute, 10 of 40 done before: a resumption's jump says nothing of the pace."""
+    file, clock = io.StringIO(), Clock()
+    bar = Lines(total=40, desc="runs", file=file, seconds=60.0, clock=clock)
+    for done in (11, 1, 1):
+        clock.now += 60.0
+        bar.update(done)
+    first, second, third = file.getvalue().splitlines()
+    assert first == "runs: 11 of 40 (1:00)"
+    assert second == "runs: 12 of 40 (2:00, about 28:00 left)"
+    assert third == "runs: 13 of 40 (3:00, about 27:00 left)"
+
+
+def test_what_is_brief_leaves_nothing():
+    file, clock = io.StringIO(), Clock()
+    for seconds in (29.0, 31.0):
+        with Lines(total=1, desc="x", file=file, brief=True, clock=clock) as bar:
+            clock.now += seconds
+            bar.update()
+    assert file.getvalue() == "x: 1 of 1 (0:31)\n"
+
+
 def test_lines_hold_no_control_characters():
     assert not {c for c in written(300, 1.0) if ord(c) < 32} - {"\n"}
 

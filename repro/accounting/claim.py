@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from repro.accounting import checks
@@ -20,6 +21,12 @@ from repro.errors import InputError
 
 UPDATE, PER_RECORD = "update", "record"
 LEVELS = (UPDATE, PER_RECORD)
+#: What says something of one level only. An update's noise is added after the training, whose steps
+#: and sampling then amplify nothing; a record's is inside it, whoever sees the sum.
+OF_LEVEL = {
+    UPDATE: ("clients", "client_rate", "secure_aggregation", "honest"),
+    PER_RECORD: ("steps", "sample_rate", "sampling"),
+}
 
 POISSON, FIXED, SHUFFLED = "poisson", "fixed", "shuffled"
 #: How records come into a step → the relation it is proved for.
@@ -41,7 +48,7 @@ class Claim:
     probability sample_rate), "fixed" (batches of a fixed size, drawn afresh without replacement)
     or "shuffled" (each record once in a pass of 1/sample_rate steps, at a random one of them: data
     loaders and random allocation). noise_added: False where the program is known to discard its
-    noise.
+    noise. What belongs to the other level is refused where it is not the default.
     """
 
     clip_norm: Number
@@ -84,6 +91,8 @@ class Claim:
         checks.sample_rate(self.sample_rate)
         checks.one_of("level", self.level, LEVELS)
         checks.one_of("sampling", self.sampling, tuple(SAMPLINGS))
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        refuse_other_level(self.level, {name: getattr(self, name) for name in changed})
         for field in ("client_rate", "honest"):
             checks.real(field, getattr(self, field), lambda x: 0 < x <= 1, "above 0, at most 1")
 
@@ -131,3 +140,13 @@ class Claim:
 
     def passes(self, rounds: int) -> Passes:
         return Passes.of(int(self.steps), float(self.sample_rate), rounds)
+
+
+def refuse_other_level(level: str, given: Mapping[str, object]) -> None:
+    """``InputError`` for the first of ``given`` (field → value) that belongs to the other level."""
+    other = PER_RECORD if level == UPDATE else UPDATE
+    for name in OF_LEVEL[other]:
+        if name in given:
+            raise InputError(
+                name, given[name], f"nothing at level {level}: it belongs to level {other}"
+            )

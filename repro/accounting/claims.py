@@ -20,7 +20,7 @@ from repro.accounting.checks import (
     ZERO_OUT,
     Relation,
 )
-from repro.accounting.claim import PER_RECORD, SAMPLINGS, SHUFFLED, UPDATE, Claim
+from repro.accounting.claim import PER_RECORD, POISSON, SAMPLINGS, SHUFFLED, UPDATE, Claim
 from repro.accounting.composition import BEST, compose_epsilon, lower_epsilon
 from repro.accounting.gaussian import basic_composition, gaussian_sigma
 from repro.accounting.shuffled import shuffled_lower_epsilon
@@ -41,7 +41,8 @@ class Finding:
     """What holds for one view and relation.
 
     epsilon_round and epsilon_total are proved; no proof can go below epsilon_lower in total.
-    sigma_needed: per contribution, for the claimed ε.
+    holds: the claim, for this view and relation; None where no ε was claimed, or it is neither
+    proved nor refuted. sigma_needed: per contribution, for the claimed ε.
     """
 
     view: str
@@ -53,6 +54,7 @@ class Finding:
     epsilon_lower: float
     method: str
     sigma_needed: float | None
+    holds: bool | None
 
     def as_dict(self) -> dict[str, Any]:
         return {**vars(self), "relation": self.relation.value}
@@ -67,7 +69,7 @@ class Verdict:
     nominal_round: float  # were the claimed sensitivity true
     nominal_total: float
     basic: tuple[float, float] | None  # the claimed budget added up over the rounds: (ε, δ)
-    holds: bool | None  # None: no ε was claimed, or it is neither proved nor refuted here
+    holds: bool | None  # of the first finding; None as there
     words: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,16 +107,16 @@ def check(claim: Claim) -> Verdict:
     basic = None
     if claim.epsilon is not None:
         basic = basic_composition(claim.epsilon, claim.delta, claim.rounds)
-    first = findings[0]
-    holds = None if claim.epsilon is None else _holds(first, float(claim.epsilon))
-    words = _words(claim, findings, nominal, holds)
-    return Verdict(claim, findings, *nominal, basic, holds, words)
+    words = _words(claim, findings, nominal)
+    return Verdict(claim, findings, *nominal, basic, findings[0].holds, words)
 
 
-def _holds(finding: Finding, epsilon: float) -> bool | None:
-    if finding.epsilon_total <= epsilon:
+def _holds(claimed: float | None, proved: float, lower: float) -> bool | None:
+    if claimed is None:
+        return None
+    if proved <= claimed:
         return True
-    return False if finding.epsilon_lower > epsilon else None
+    return False if lower > claimed else None
 
 
 def _views(claim: Claim) -> list[str]:
@@ -126,7 +128,10 @@ def _views(claim: Claim) -> list[str]:
 def _stated(claim: Claim) -> list[tuple[str, Relation]]:
     """(unit, relation); a record is covered by replacing the update it is part of."""
     if claim.level == PER_RECORD:
-        return [(RECORD, SAMPLINGS[claim.sampling])]
+        stated = [(RECORD, SAMPLINGS[claim.sampling])]
+        if claim.sampling == POISSON and claim.sample_rate == 1:  # nothing sampled: both are proved
+            stated.append((RECORD, REPLACE_ONE))
+        return stated
     return [(HOSPITAL, ADD_REMOVE), (HOSPITAL, REPLACE_ONE), (RECORD, REPLACE_ONE)]
 
 
@@ -142,6 +147,8 @@ def _finding(claim: Claim, view: str, unit: str, relation: Relation) -> Finding:
         lower = shuffled_lower_epsilon(sigma / float(claim.clip_norm), passes, delta)
     else:
         lower = lower_epsilon(all_rounds, relation, event_unit, delta)
+    lower = min(lower, total.epsilon)
+    claimed = None if claim.epsilon is None else float(claim.epsilon)
     return Finding(
         view=view,
         unit=unit,
@@ -149,9 +156,10 @@ def _finding(claim: Claim, view: str, unit: str, relation: Relation) -> Finding:
         sensitivity=factor * float(claim.clip_norm),
         epsilon_round=compose_epsilon(claim.spent(sigma, 1), relation, event_unit, delta).epsilon,
         epsilon_total=total.epsilon,
-        epsilon_lower=min(lower, total.epsilon),
+        epsilon_lower=lower,
         method=total.method,
-        sigma_needed=_sigma_needed(claim, factor, share),
+        sigma_needed=_sigma_needed(claim, relation, factor, share),
+        holds=_holds(claimed, total.epsilon, lower),
     )
 
 
@@ -163,7 +171,7 @@ def _nominal(claim: Claim, rounds: int) -> float:
     return compose_epsilon(counts, relation, unit, float(claim.delta)).epsilon
 
 
-def _sigma_needed(claim: Claim, factor: float, share: float) -> float | None:
+def _sigma_needed(claim: Claim, relation: Relation, factor: float, share: float) -> float | None:
     """σ per contribution for which the claimed ε is true in total."""
     if claim.epsilon is None:
         return None
@@ -178,16 +186,15 @@ def _sigma_needed(claim: Claim, factor: float, share: float) -> float | None:
         claim.delta,
         claim.sample_rate,
         int(claim.rounds) * int(claim.steps),
-        relation=SAMPLINGS[claim.sampling],
+        relation=relation,
         accountant=BEST,
     )
     return multiplier * clip
 
 
-def _words(
-    claim: Claim, findings: tuple[Finding, ...], nominal: tuple[float, float], holds: bool | None
-) -> str:
+def _words(claim: Claim, findings: tuple[Finding, ...], nominal: tuple[float, float]) -> str:
     """The verdict, for a reviewer to quote."""
+    holds = findings[0].holds
     first, unit = findings[0], "record" if claim.level == PER_RECORD else "client's whole update"
     over = f"{claim.rounds} rounds" if claim.rounds != 1 else "one round"
     if not claim.noise_added:
@@ -202,6 +209,12 @@ def _words(
             f"The claim of ε = {claim.epsilon:g} at δ = {claim.delta:g} {_SAID[holds]} for "
             f"{_MOVES[first.relation]} one {unit} over {over} ({first.view})."
         )
+        parts += [
+            f"It {_SAID[finding.holds]} for {_MOVES[finding.relation]} one: ε is then "
+            f"{shown(finding.epsilon_total)} in total."
+            for finding in findings[1:]
+            if (finding.view, finding.unit) == (first.view, first.unit) and finding.holds != holds
+        ]
     once, total = shown(first.epsilon_round), shown(first.epsilon_total)
     if tight := first.epsilon_lower >= _TIGHT * first.epsilon_total:
         found = f"{once} in one round and {total} in total"

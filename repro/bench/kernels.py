@@ -8,13 +8,11 @@ only the PyTorch backend is measured, and the report says so.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from repro import kernels
 from repro.bench import Row, interleave
@@ -42,7 +40,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     copy = _copy_bandwidth(device, arguments.repeats)
     rows = [copy]
     shapes = [(b, p) for b in arguments.records for p in arguments.params]
-    for records, params in tqdm(shapes, desc="shapes", file=sys.stderr):
+    for records, params in progress(shapes, desc="shapes", unit="shape"):
         if not _fits(records, params, device):
             note = "not run: does not fit in memory"
             rows.append(

@@ -123,4 +123,5 @@ def _explain(profile: Profile) -> Outcome:
             f"  expected  {said['Expected']}",
             "",
         ]
-    return Outcome({"ablations": rows}, "\n".join(lines).rstrip())
+    text = "\n".join(lines).rstrip()
+    return Outcome({"ablations": rows}, text.replace("`", ""))  # a terminal shows no code

@@ -46,8 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command = parser.get_default("command")
     for name in _OPTIONS[command]:
         parser.add_argument(f"--{name}", **_ARGUMENTS[name])
-    # Noise of record was calibrated by RDP, and a target keeps meaning the same noise.
-    parser.set_defaults(accountant="rdp" if command == "noise" else "best")
+    # Of both, so that `noise` and `epsilon` undo each other.
+    parser.set_defaults(accountant="best")
     words = {"gaussian": "", "search-cost": _SEARCH}.get(command, _DEFINITIONS)
     parser.epilog = f"{words}\nexample:\n  {_EXAMPLES[command]}"
 
@@ -197,7 +197,8 @@ def _noise(arguments: argparse.Namespace) -> Outcome:
     }
     text = (
         f"noise multiplier = {multiplier!r} gives ε = {epsilon:.9g} ≤ {arguments.epsilon:g} "
-        f"at δ = {arguments.delta:g}, {arguments.relation} (accountant: {arguments.accountant})"
+        f"at δ = {arguments.delta:g}, {arguments.relation} (accountant: {arguments.accountant}; "
+        "the arms of local DP-SGD were planned by rdp)"
     )
     return Outcome(data, text)
 

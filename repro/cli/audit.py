@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from repro.audit.controls import CONTROLS
 from repro.cli.output import Outcome
@@ -17,6 +14,7 @@ from repro.data import Dataset, load_dataset
 from repro.errors import InputError
 from repro.files import write_whole
 from repro.formatting import to_json
+from repro.progress import Progress, progress
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import get_profile
@@ -157,8 +155,10 @@ def _audit(
     from repro.federated.division import subset
 
     claim = procedure.claim_for(task.settings, subset(dataset, task.settings)["train"].labels)
-    quiet = arguments.quiet or not sys.stderr.isatty()
-    with tqdm(total=procedure.work(claim, plan), desc=f"audit {task.name}", disable=quiet) as bar:
+    bar: Progress[None] = progress(
+        total=procedure.work(claim, plan), desc=f"audit {task.name}", quiet=arguments.quiet
+    )
+    with bar:
         found = procedure.audit(
             claim,
             plan,
@@ -199,12 +199,12 @@ def describe(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _advance(bar: Progress[None], done: int) -> None:
+    bar.update(done)
+
+
 def _adversary(noise: dict[str, Any]) -> str:
     return (
         f"the server and {noise['colluders']} colluding, {noise['drop_outs']} lost "
         f"hospital{'s' * (noise['drop_outs'] != 1)}"
     )
-
-
-def _advance(bar: Any, done: int) -> None:
-    bar.update(done)

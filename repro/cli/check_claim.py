@@ -1,7 +1,8 @@
 """``repro check-claim``: what a published (ε, δ) claim really guarantees, in words to quote.
 
-Needs no torch. Exit 0 whether or not the claim holds; ``--json`` says which in ``holds``: true,
-false, or null where ε is proved neither to be within the claim nor to be above it.
+Needs no torch. Exit 0 where the claim is proved to hold (or none was made), 1 where it does not
+hold or is not proved; ``--json`` says which in ``holds``: true, false, or null where ε is proved
+neither to be within the claim nor to be above it. ``--exit-zero`` keeps 0.
 """
 
 from __future__ import annotations
@@ -10,11 +11,27 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from repro.cli import EXIT_BAD_INPUT
 from repro.cli.output import Outcome
 from repro.errors import InputError
 
+EXIT_NOT_HELD = 1
+
 if TYPE_CHECKING:
     from repro.accounting.claims import Claim, Verdict
+
+_EXAMPLES = """
+  repro check-claim --case paper
+  repro check-claim --case flower-localdpmod --clip 1 --epsilon 0.5 --rounds 100
+  repro check-claim --clip 1 --noise-multiplier 1.1 --level record --sample-rate 0.01 \\
+      --steps 100 --rounds 10 --epsilon 2 --delta 1e-5
+"""
+
+_START = f"""\
+Start with a claim that ships with this program, or with four numbers of your own: what an update
+is clipped at, the claimed epsilon and delta, and how many rounds spend it.
+{_EXAMPLES}
+`repro check-claim --help` says what to look for in a paper, option by option."""
 
 _HELP = """
 What to look for in a paper or in its code, and the option for it:
@@ -34,17 +51,14 @@ What to look for in a paper or in its code, and the option for it:
   who sees what  --clients, --client-rate, --secure-aggregation; --honest is the share of the
                  clients in a sum whose noise really is in it and unknown to the server
 
-The answer: the true epsilon per unit and view, of one round and in total, the sigma that the
-claim would need, and a verdict. A claim holds where a proof reaches it, does not hold where the
-true epsilon is proved to be above it, and is else "not proved here": between two bounds.
+An option of the other level is refused. The answer: the true epsilon per unit, view and
+neighbouring relation, of one round and in total, the sigma that the claim would need, and a
+verdict. A claim holds where a proof reaches it, does not hold where the true epsilon is proved to
+be above it, and is else "not proved here": between two bounds. It is judged for the first line of
+the table; where another relation says otherwise, the verdict says so.
+Exit status: 0 holds (or no epsilon was claimed), 1 does not hold or is not proved, 2 bad input.
 Client sampling earns no amplification here, since the server knows who took part; the worst client
 takes part in every round.
-
-examples:
-  repro check-claim --case paper
-  repro check-claim --case flower-localdpmod --clip 1 --epsilon 0.5 --rounds 100
-  repro check-claim --clip 1 --noise-multiplier 1.1 --level record --sample-rate 0.01 \\
-      --steps 100 --rounds 10 --epsilon 2 --delta 1e-5
 """
 
 
@@ -70,7 +84,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--noise-discarded", action="store_true", help="the program adds no noise in the end"
     )
-    parser.epilog = _HELP + "\ncases:\n" + "\n".join(f"  {k:<18} {v[0]}" for k, v in CASES.items())
+    parser.add_argument(
+        "--exit-zero", action="store_true", help="exit 0 whatever the verdict (bad input: 2)"
+    )
+    cases = "\n".join(f"  {name:<18} {case[0]}" for name, case in CASES.items())
+    parser.epilog = f"{_HELP}\nexamples:{_EXAMPLES}\ncases:\n{cases}"
 
 
 def _whole(text: str) -> int | float:
@@ -100,15 +118,17 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
 def execute(arguments: argparse.Namespace) -> Outcome:
     from repro.accounting.claims import check
 
-    verdict = check(_claim(arguments))
+    given = _given(arguments)
+    if arguments.case is None and not given and not arguments.json:
+        return Outcome({}, _START, status=EXIT_BAD_INPUT)
+    verdict = check(_claim(arguments.case, given))
     data = {"case": arguments.case, **verdict.as_dict()}
-    return Outcome(data, _text(verdict, arguments.case))
+    passed = verdict.holds or verdict.claim.epsilon is None or arguments.exit_zero
+    return Outcome(data, _text(verdict, arguments.case), status=0 if passed else EXIT_NOT_HELD)
 
 
-def _claim(arguments: argparse.Namespace) -> Claim:
-    from repro.accounting.claims import Claim
-    from repro.accounting.claims_cases import CASES
-
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The claim's fields that were given as options, defaults not filled in."""
     fields = {name: name.replace("-", "_") for name in _OPTIONS} | {"clip": "clip_norm"}
     given = {
         field: value
@@ -120,15 +140,25 @@ def _claim(arguments: argparse.Namespace) -> Claim:
             given[name] = getattr(arguments, name)
     if arguments.noise_discarded:
         given["noise_added"] = False
-    if arguments.case is None:
+    return given
+
+
+def _claim(case: str | None, given: dict[str, Any]) -> Claim:
+    from repro.accounting.claim import UPDATE, refuse_other_level
+    from repro.accounting.claims import Claim
+    from repro.accounting.claims_cases import CASES
+
+    # Here already, and not by the claim alone, so that a default given in words is refused too.
+    refuse_other_level(given.get("level", CASES[case][1].level if case else UPDATE), given)
+    if case is None:
         for needed in ("clip_norm", "delta"):
             if needed not in given:
                 raise InputError(needed.removesuffix("_norm"), None, "a number (or give --case)")
         return Claim(**given)
-    base = CASES[arguments.case][1]
+    base = CASES[case][1]
     if "sigma" in given or "noise_multiplier" in given:  # a noise given replaces the case's
         base = replace(base, sigma=None, noise_multiplier=None, epsilon=base.epsilon or 1.0)
-        if CASES[arguments.case][1].epsilon is None and "epsilon" not in given:
+        if CASES[case][1].epsilon is None and "epsilon" not in given:
             given["epsilon"] = None
     return replace(base, **given)
 

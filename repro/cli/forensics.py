@@ -64,5 +64,4 @@ def _text(record: dict[str, Any]) -> str:
 
 
 def _say(line: str) -> None:
-    if sys.stderr.isatty():
-        print(line, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)

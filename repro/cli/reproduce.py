@@ -54,6 +54,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     dataset = load_dataset(arguments.data, arguments.dataset)
     check_synthetic(dataset, profile, arguments.data)
     _say(f"profile {profile.name}: {profile.summary}", dataset.caption())
+    if not (arguments.arms or profile.arms):  # said when nothing can be refused any more
+        missing = {arm.missing for arm in ARMS.values() if arm.missing}
+        _say(*(f"not run: {one}" for one in sorted(missing)))
     _write_partitions(arguments, profile, out)
     _write_models(out)
     run_all(runs, dataset, store, device=device)
@@ -61,11 +64,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
 
 def _arms(text: str | None, profile: Profile) -> list[Arm]:
-    """Those asked for, the profile's, or all that can run here; what cannot is said."""
+    """Those asked for, the profile's, or all that can run here."""
     if text or profile.arms:
         return [get_arm(name) for name in (text.split(",") if text else profile.arms)]
-    for missing in sorted({arm.missing for arm in ARMS.values() if arm.missing}):
-        _say(f"not run: {missing}")
     return [arm for arm in ARMS.values() if not arm.missing]
 
 
@@ -77,7 +78,8 @@ def integers(field: str, text: str | None) -> tuple[int, ...]:
 
 
 def _say(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _write_partitions(arguments: argparse.Namespace, profile: Profile, out: Path) -> None:
@@ -104,6 +106,7 @@ def _write_models(out: Path) -> None:
 
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
+    from repro.report.answer import answer
     from repro.report.assemble import write_report
     from repro.report.expected import check_expected
     from repro.report.sources import Sources
@@ -118,6 +121,8 @@ def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
         [
             *verdict_lines(verdicts),
             *(f"LEFT ITS BAND: {violation}" for violation in violations),
+            "",
+            *(f"{i}. {line}" for i, line in enumerate(answer(sources, verdicts).short, start=1)),
             f"report: {paths[0]}",
         ]
     )

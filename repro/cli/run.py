@@ -14,7 +14,13 @@ from repro.errors import InputError
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS, get_arm
 from repro.runs.composition import compose, precision_of
-from repro.runs.guarantees import warnings_of
+from repro.runs.guarantees import (
+    promise,
+    protected_unit,
+    target_epsilon,
+    total_epsilon,
+    warnings_of,
+)
 from repro.runs.profiles import PROFILES, Profile, get_profile
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord
@@ -202,10 +208,23 @@ def _facts(settings: RunSettings, dataset: Dataset, extend: int) -> dict[str, An
     }
 
 
+def _privacy_first(record: RunRecord) -> list[str]:
+    """What the arm promises and what this run's ledger makes of it; the views stand below."""
+    unit, target = protected_unit(record.arm), target_epsilon(record.arm)
+    if unit is None:
+        return ["  no privacy: nothing is promised (ε = ∞)"]
+    total = total_epsilon(record, unit)
+    found = f"ε = {total:.4g} for a {unit} that contributes or not"
+    if target is None:
+        return [f"  privacy     {found}"]
+    return [f"  promised    {promise(record.arm)}; by this run's ledger {found}"]
+
+
 def describe(record: RunRecord, out: Path) -> str:
     """A finished run in a few lines."""
     lines = [
         f"{record.arm}, {record.hospitals} hospitals, seed {record.seed}, {record.profile}:",
+        *_privacy_first(record),
         f"  last round  {100 * record.final_accuracy:6.2f} %  (round {record.rounds})",
         f"  best round  {100 * record.best_accuracy:6.2f} %  (round {record.best_round})",
     ]

@@ -123,6 +123,16 @@ def flat_sets() -> tuple[str, ...]:
     return tuple(sorted(usable, key=lambda name: name != BLOODMNIST.name))
 
 
+def set_of(file: Path, md5: str | None = None) -> str | None:
+    """The MedMNIST set that a file is, by its md5 or else by its name; None where neither says."""
+    try:
+        table = _medmnist_table(file.stem)
+    except MissingDependency:
+        return None
+    by_md5 = next((name for name, row in table.items() if md5 and md5 in row.values()), None)
+    return by_md5 or next((name for name in table if file.stem.startswith(name)), None)
+
+
 def _refusal(name: str, row: dict[str, Any]) -> str | None:
     """Why a set of MedMNIST's table cannot be used, or None."""
     if name.endswith("3d"):

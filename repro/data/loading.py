@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from repro.data.catalog import BLOODMNIST, CatalogEntry, catalog_entry
+from repro.data.catalog import BLOODMNIST, CatalogEntry, catalog_entry, set_of
 from repro.data.dataset import Dataset, Origin
 from repro.data.download import DownloadFailed, download
 from repro.data.npz import read_npz
@@ -61,7 +61,17 @@ def _named_file(entry: CatalogEntry, path: str | os.PathLike[str], field: str) -
 
 
 def _from_file(entry: CatalogEntry, file: Path, field: str) -> Dataset:
-    md5, entry, splits = read_npz(file, entry, field)
+    try:
+        md5, found, splits = read_npz(file, entry, field)
+    except InputError as problem:
+        other = set_of(file)
+        if other in (None, entry.name):
+            raise
+        expected = f"{problem.expected}; a file of another set: --dataset {other}"
+        raise InputError(field, problem.value, expected) from problem
+    if md5 != entry.md5 and (other := set_of(Path(md5), md5)) not in (None, entry.name):
+        raise InputError(field, str(file), f"--dataset {other}, whose official file it is")
+    entry = found
     origin: Origin = "file"
     if md5 == entry.md5:
         origin = "official"

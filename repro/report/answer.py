@@ -14,6 +14,7 @@ from repro.report.answer_table import answer_table, counts_in_words
 from repro.report.comparison import NOT_RESOLVED, compare, compared, local_epochs
 from repro.report.evidence import Evidence
 from repro.report.honest import best_honest, honest_findings
+from repro.report.items.table9_clinical import clinical_finding
 from repro.report.paper_setting import paper_setting
 from repro.report.privacy import epsilon
 from repro.report.shown import shown
@@ -27,7 +28,7 @@ from repro.report.verdicts import (
     REPRODUCED,
     Verdict,
     departures,
-    documented_epsilon,
+    epsilon_of_a_hospital,
     undecidable,
 )
 from repro.runs.arm import PLAIN, PRIVATE
@@ -77,6 +78,7 @@ def answer(sources: Sources, verdicts: list[Verdict]) -> Answer:
             _secagg(sources),
             _costs(sources.evidence),
             *(Finding(lead, text) for lead, text in honest_findings(sources)),
+            *(Finding(lead, text) for lead, text in clinical_finding(sources)),
         ),
         table=answer_table(sources),
         sure=_sure(sources, verdicts),
@@ -148,9 +150,7 @@ def _claims(sources: Sources) -> str:
 
 def _privacy(sources: Sources) -> Finding:
     claim = sources.claims.get("epsilon")
-    clip_norm = UpdatePrivacy().clip_norm
-    alone = (r for r in claim.readings if "hospitals" not in r and r["sensitivity"] == clip_norm)
-    documented = documented_epsilon(claim, next(alone))
+    documented = epsilon_of_a_hospital(claim, UpdatePrivacy().clip_norm)
     return Finding(
         f"ε = {claim.value:g} does not hold, with or without the noise.",
         f"Without noise, as most likely run, ε = {epsilon(math.inf)} [flwr, infer]. With the noise "

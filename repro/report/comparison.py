@@ -39,8 +39,10 @@ class Paired:
 
     def __str__(self) -> str:
         """``−20.3 (−31.9, −19.1, −9.9)``: mean and seeds; and whether seeds can tell."""
+        if len(self.points) == 1:
+            return f"{signed(self.points[0])} (one seed: no interval)"
         if not any(self.points):
-            return "0.0 in every seed"
+            return "0.0 (each seed)"
         unresolved = "" if self.resolved else f"; {NOT_RESOLVED}"
         return f"{signed(self.summary.mean)} ({', '.join(map(signed, self.points))}{unresolved})"
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro.ablations import NAMES
 from repro.report.answer import Answer, answer
-from repro.report.items import FIGURES, ITEMS, Item, find
+from repro.report.honest import recommended
+from repro.report.items import ITEMS, Item, find
 from repro.report.items.table2_drawn import privacy_summary
 from repro.report.items.table6_audit import audit_summary
 from repro.report.items.table7_overnight import build as overnight_tables
@@ -24,6 +25,8 @@ from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import Column, Table
 from repro.report.verdicts import judge, verdict_table
+from repro.runs.arm import PRIVATE
+from repro.runs.guarantees import promise
 
 TITLE = "Does “DP+ / SecAgg+” hold? arXiv 2412.00687, reproduced"
 SUBTITLE = (
@@ -36,12 +39,22 @@ SHOWN_FIGURES = ("frontier", "accuracy", "recall")
 SHOWN_TABLES = ("table2", "table7", "table8")  # the first table of each, in short
 
 
+class Bar(NamedTuple):
+    """One number of the headline: accuracy in per cent."""
+
+    hospitals: int
+    label: str
+    percent: float
+    claimed: bool
+
+
 @dataclass(frozen=True)
 class Content:
     """What both forms show."""
 
     answer: Answer
     chart: tuple[Item, Path]
+    headline: list[Bar]  # what a screen too narrow for the chart shows of it
     verdicts: Table
     tables: list[Table]
     figures: list[tuple[Item, Path]]
@@ -56,6 +69,7 @@ def collect(sources: Sources) -> Content:
     return Content(
         answer=answer(sources, verdicts),
         chart=_figure(sources, find("figure", CHART)),
+        headline=_headline(sources),
         verdicts=verdict_table(sources, verdicts),
         tables=[
             privacy_summary(sources),
@@ -63,12 +77,26 @@ def collect(sources: Sources) -> Content:
             audit_summary(sources),
             forensics_summary(sources),
         ],
-        figures=[_figure(sources, item) for item in FIGURES if item.name in SHOWN_FIGURES],
+        figures=[_figure(sources, find("figure", name)) for name in SHOWN_FIGURES],
         elsewhere=_elsewhere(sources),
         ablations=ablation_summary(sources),
         methods=measured_table(sources),
         caption=sources.evidence.caption(),
     )
+
+
+def _headline(sources: Sources) -> list[Bar]:
+    """The paper's claim and the recommended arm, for every number of hospitals."""
+    evidence, best, bars = sources.evidence, recommended(sources.evidence), []
+    for hospitals in evidence.hospital_counts:
+        claim = sources.claims.accuracy(PRIVATE, hospitals)
+        if claim is not None:
+            label = f"the paper's claim [{claim.source}]"
+            bars.append(Bar(hospitals, label, float(claim.value), True))
+        if best is not None and (final := evidence.final(best.name, hospitals)):
+            label = f"honest, {promise(best.name)}"
+            bars.append(Bar(hospitals, label, 100 * final.mean, False))
+    return bars
 
 
 def _figure(sources: Sources, item: Item) -> tuple[Item, Path]:

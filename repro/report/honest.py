@@ -55,18 +55,29 @@ def levels(evidence: Evidence, arm: str) -> str:
     return " / ".join(percent(final) for final in finals) + " %"
 
 
-def best_honest(evidence: Evidence) -> str:
-    """The third line to repeat: what the best honest arm has."""
+def _run(evidence: Evidence) -> list[Arm]:
+    """The honest arms that were run with every number of hospitals."""
     counts = evidence.hospital_counts
-    run = [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
-    if not run:
-        return f"What honest privacy costs: {NOT_RUN}."
+    return [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
+
+
+def recommended(evidence: Evidence) -> Arm | None:
+    """The honest arm that reaches most, by the number of hospitals that it does worst with."""
 
     def worst(arm: Arm) -> float:
-        finals = [evidence.final(arm.name, k) for k in counts]
+        finals = [evidence.final(arm.name, k) for k in evidence.hospital_counts]
         return min(final.mean for final in finals if final is not None)
 
-    best = max(run, key=worst)
+    return max(_run(evidence), key=worst, default=None)
+
+
+def best_honest(evidence: Evidence) -> str:
+    """The third line to repeat: what the best honest arm has."""
+    run, best = _run(evidence), recommended(evidence)
+    if best is None:
+        return f"What honest privacy costs: {NOT_RUN}."
+    if silent := _cannot_say(evidence, best):
+        return f"What honest privacy costs these runs cannot say: {silent}."
     where = " inside the secure sum" if best.trainer.startswith("shared") else ""
     exchanged = exchange(evidence, best.name, "; ", " if it is exchanged for another")
     return (
@@ -80,6 +91,14 @@ def _means(evidence: Evidence, arm: Arm) -> str:
     """``95.7 / 95.7 %``: for lines to repeat; how sure they are stands in the tables."""
     finals = (evidence.final(arm.name, hospitals) for hospitals in evidence.hospital_counts)
     return " / ".join(f"{100 * final.mean:.1f}" for final in finals if final is not None) + " %"
+
+
+def _cannot_say(evidence: Evidence, arm: Arm) -> str:
+    """Why what these runs reach is no finding on privacy; "" where it is one."""
+    if evidence.kind == "synthetic":
+        return "a program drew their images"
+    seeds = min(len(evidence.runs(arm.name, k)) for k in evidence.hospital_counts)
+    return "there is one seed only" if seeds == 1 else ""
 
 
 def _untuned(evidence: Evidence, run: list[Arm]) -> str:
@@ -113,7 +132,8 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
         (
             "What honest privacy reaches with a model that suits few images",
             "at ε = 6 for a record, zero-out (in brackets: exchanged for another), with secure "
-            f"aggregation and {counts_in_words(evidence)}: "
+            f"aggregation and {counts_in_words(evidence)} (after a comma: points against itself "
+            "without privacy): "
             f"{'; '.join(parts)}. Scattering with all images in one trusted place, "
             f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. No ε "
             f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
@@ -130,8 +150,7 @@ def _reached(evidence: Evidence, arm: Arm) -> str:
     reached = f"{arm.family.sentence}, {_noise(arm)}{exchanged}: {levels(evidence, arm.name)}"
     if twin is None:
         return reached
-    points = compared(evidence, arm.name, twin)
-    return f"{reached}, {points} points against itself without privacy"
+    return f"{reached}, {compared(evidence, arm.name, twin)}"
 
 
 def charged(evidence: Evidence) -> str:

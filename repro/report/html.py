@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from repro.report.answer import Finding
-from repro.report.content import PAPER, SUBTITLE, TITLE, Content
+from repro.report.content import PAPER, SUBTITLE, TITLE, Bar, Content
 from repro.report.items import Item
 from repro.report.methods import LIMITS
 from repro.report.page import STYLE
-from repro.report.table import html_fragment
+from repro.report.table import html_fragment, html_text
 
 
 def as_html(content: Content) -> str:
@@ -29,7 +29,7 @@ def as_html(content: Content) -> str:
         *([_section("ablations", "Ablations", [html_fragment(content.ablations)])]
           if content.ablations else []),
         _section("methods", "How it was measured", [html_fragment(content.methods)]),
-        _section("limits", "Limits", [_list(html.escape(limit) for limit in LIMITS)]),
+        _section("limits", "Limits", [_list(map(_prose, LIMITS))]),
     ]  # fmt: skip
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -55,7 +55,7 @@ def _first_screen(content: Content) -> str:
         f'<p class="scope">{_prose(given.scope)}</p>\n'
         f'<p class="data"><a href="{PAPER}">{html.escape(SUBTITLE)}</a></p>\n</header>\n'
         f'<section id="answer">\n<h2>In three lines</h2>\n<ol>{short}</ol>\n'
-        f"{_figure(*content.chart)}"
+        f"{_narrow(content.headline)}{_figure(*content.chart)}"
         f"{paper}"
         f"<h2>What the paper claims</h2>\n<p>{_prose(given.claims)}</p>\n"
         f"<h2>What was found</h2>\n{_list(map(_finding, given.found))}\n"
@@ -67,6 +67,18 @@ def _first_screen(content: Content) -> str:
     )
 
 
+def _narrow(bars: list[Bar]) -> str:
+    """The headline as bars of the page itself, shown where the chart does not fit."""
+    rows = ""
+    for bar in bars:
+        kind = ' class="claimed"' if bar.claimed else ""
+        rows += (
+            f"<li{kind}><span>{bar.hospitals} hospitals, {html.escape(bar.label)}: "
+            f'<b>{bar.percent:.1f} %</b></span><i style="width:{bar.percent:.1f}%"></i></li>'
+        )
+    return f'<ul class="narrow">{rows}</ul>\n' if bars else ""
+
+
 def _finding(finding: Finding) -> str:
     return f"<b>{_prose(finding.lead)}</b> {_prose(finding.text)}"
 
@@ -75,7 +87,7 @@ def _prose(text: str) -> str:
     """Escaped, and kept from breaking a line inside ``ε = 6``, ``1 ± 2`` or ``3 / 4``."""
     for sign in "=±/":
         text = text.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
-    return html.escape(text)
+    return html_text(text)
 
 
 def _list(items: Iterable[str]) -> str:

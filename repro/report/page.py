@@ -48,11 +48,15 @@ td { max-width: 26rem; }
 td.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th.n { text-align: right; }
 .missing { color: var(--missing); font-style: italic; }
+.narrow { display: none; list-style: none; padding: 0; }
+.narrow i { display: block; height: .7rem; background: var(--accent); border-radius: .2rem; }
+.narrow .claimed i { background: none; border: 2px dashed var(--muted); }
 .notes { font-size: .875rem; color: var(--muted); }
 figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   overflow-wrap: anywhere; max-width: 60rem; }
 @media screen and (max-width: 40rem) {
   main { padding: 1rem .75rem 3rem; }
+  .narrow { display: block; }
   #answer { padding: .1rem .8rem .7rem; }
   table, tbody, tr, td { display: block; min-width: 0 !important; }
   thead { position: absolute; left: -10000px; }
@@ -64,10 +68,19 @@ figcaption { font-size: .8125rem; color: var(--muted); margin-top: .5rem;
   td:first-child { font-weight: 600; }
   td:first-child::before { content: none; }
 }
+@page { margin: 14mm; }
 @media print {
+  :root { --ink: #1a1a1a; --muted: #585858; --ground: #ffffff; --raised: #f4f5f7;
+    --line: #d5d8dd; --accent: #00568a; --missing: #8a4b00; }
   body { font-size: 10pt; }
+  main { padding: 0; max-width: none; }
   .scroll { overflow: visible; }
-  .card img { min-width: 0; }
+  .card { border: 0; padding: 0; }
+  /* A page's height at most, caption included: what is taller would be cut. */
+  .card img { min-width: 0; width: auto; max-width: 100%; max-height: 235mm; margin: 0 auto; }
+  #figure-frontier img { max-height: 145mm; }  /* fits below a table's end */
+  .narrow { display: block; }  /* the first page's, since the chart needs the next */
+  figure { margin-bottom: 1.2rem; }
   nav { display: none; }
   table { font-size: 7.5pt; min-width: 0; width: 100%; }
   th, td { padding: .15rem .3rem; }

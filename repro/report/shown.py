@@ -26,6 +26,12 @@ def shown(place: Place) -> list[tuple[Arm, str]]:
     return [(arm, arm.presentation.names[place]) for arm in sorted(arms, key=order)]
 
 
+def class_order(record: RunRecord) -> list[int]:
+    """Classes by their test images, most first: one order for all that is drawn by class."""
+    sizes = [sum(row) for row in record.confusion]
+    return sorted(range(len(sizes)), key=lambda i: (-sizes[i], -i))
+
+
 def runs_shown(evidence: Evidence, place: Place) -> list[RunRecord]:
     """The runs of every arm shown in ``place``, of every number of hospitals."""
     return [

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from repro.errors import InputError
 from repro.report.cache import digest_of
 from repro.report.claims import Claims, load_claims
@@ -105,6 +107,28 @@ class Sources:
             raise InputError(path.name, str(path), f"JSON ({problem}); delete it") from problem
         return dict(content)
 
+    def scores(self, record: RunRecord) -> tuple[np.ndarray, np.ndarray] | None:
+        """The run's (images, classes) logits and the (images,) labels of the same test images.
+
+        None where either was not kept. InputError where they do not give the record's matrix.
+        """
+        fingerprint = fingerprint_of(record)
+        stores = [RunStore(place, written=False) for place in self.places]
+        logits = next((s for one in stores if (s := one.scores(record.run_id)) is not None), None)
+        labels = next((s for one in stores if (s := one.labels(fingerprint)) is not None), None)
+        if logits is None or labels is None:
+            return None
+        labels = labels[:: int(record.settings.get("test_stride", 1))]
+        classes = len(record.confusion)
+        if len(labels) == len(logits):
+            cells = labels * classes + logits.argmax(axis=1)
+            found = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+            # Float16 may have made a draw of what was closer than 6e-8.
+            if np.abs(found - record.confusion).sum() <= 2e-3 * len(labels):
+                return logits, labels
+        expected = "scores and test labels that give the record's confusion matrix"
+        raise InputError("scores", record.run_id, expected)
+
     @cached_property
     def digest(self) -> str:
         """Changes whenever anything does that may be drawn: runs, claims, side files.
@@ -122,4 +146,9 @@ class Sources:
             for pattern in SIDE
             for path in sorted(place.glob(pattern))
         }
-        return digest_of([evidence.profile, evidence.kind, runs, repr(self.claims), side])
+        kept = sorted(
+            path.relative_to(place).as_posix()
+            for place in self.places
+            for path in place.glob("runs/*/*.npy.gz")
+        )  # that they are there: what they hold, the records are checked for
+        return digest_of([evidence.profile, evidence.kind, runs, repr(self.claims), side, kept])

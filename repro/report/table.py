@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,13 +99,18 @@ def as_json(table: Table) -> str:
     )
 
 
+def html_text(text: str) -> str:
+    """Escaped, and what stands in backquotes as code."""
+    return re.sub(r"`+([^`]+)`+", r"<code>\1</code>", html.escape(text))
+
+
 def html_fragment(table: Table) -> str:
     """A ``<figure>`` holding the table in a box that scrolls sideways on a small screen."""
 
     def cell(tag: str, column: Column, text: str) -> str:
         kind = ' class="n"' if column.number else ""
         scope = ' scope="col"' if tag == "th" else ""
-        inner = "<br>".join(html.escape(line) for line in text.split("\n"))
+        inner = "<br>".join(html_text(line) for line in text.split("\n"))
         if text == NOT_RUN:
             inner = f'<span class="missing">{inner}</span>'
         # A narrow screen shows a row as a card, and each cell with its column's name.
@@ -121,12 +127,12 @@ def html_fragment(table: Table) -> str:
         + "</tr>"
         for row in table.rows
     )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    notes = "".join(f"<li>{html_text(note)}</li>" for note in table.notes)
     return (
         f'<figure class="table" id="{html.escape(table.name)}-table">\n'
         f"<h3>{html.escape(table.title)}</h3>\n"
         f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
         + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
-        + f"<figcaption>{html.escape(table.caption)}</figcaption>\n</figure>\n"
+        + f"<figcaption>{html_text(table.caption)}</figcaption>\n</figure>\n"
     )

@@ -288,6 +288,12 @@ def documented_epsilon(claim: Claim, reading: dict[str, Any]) -> float:
     return gaussian_epsilon(sigma, reading["sensitivity"], claim["rounds"], claim["delta"])
 
 
+def epsilon_of_a_hospital(claim: Claim, clip_norm: float) -> float:
+    """The same over the paper's rounds for one hospital's update that is seen, clipped so."""
+    alone = (r for r in claim.readings if "hospitals" not in r and r["sensitivity"] == clip_norm)
+    return documented_epsilon(claim, next(alone))
+
+
 def _parameters(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
     from repro.report.items.figure_dpresnet import parameters
 

@@ -78,7 +78,7 @@ class Arm:
         """Why the arm cannot run on this machine; None where it can."""
         if self.package is None or importlib.util.find_spec(self.package) is not None:
             return None
-        return f'{self.name} needs {self.package}: pip install "dpresnet-repro[public]"'
+        return f"{self.name} needs {self.package}: pip install -e '.[public]' where this was cloned"
 
     @property
     def family(self) -> Family:

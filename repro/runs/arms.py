@@ -6,6 +6,7 @@ neither the loop that runs them (``repro.federated.rounds``) nor the report know
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, NamedTuple
 
 from repro.errors import InputError
@@ -47,7 +48,7 @@ def _dpsgd(epsilon: float, *, secure: bool) -> Arm:
     )
     if epsilon == STATED and secure:
         names |= {"answer": OWN, "confusion": f"honest {promised(epsilon, 'record')}"}
-    if epsilon in (1.0, STATED) and not secure:
+    if epsilon == STATED and not secure:
         names["recall"] = promised(epsilon, "record")
     configuration = PRIVATE if secure else PRIVATE_CLEAR
     return Arm(
@@ -228,6 +229,9 @@ def _newton(epsilon: float, features: str, *, every: bool = False) -> Arm:
         names["front"] = of.front
     elif epsilon == 1.0 and every:
         names["front"] = "the same"
+    if epsilon == STATED and every:
+        names["confusion"] = f"{of.short}, ε = {epsilon:g}"
+        names["recall"] = f"{of.short}, {promised(epsilon, 'record')}"
     return Arm(
         name=f"{features}-newton-eps{epsilon:g}" + ("-all" if every else ""),
         description=f"{of.description} and a linear layer for DPResNet: private second-order "
@@ -437,5 +441,7 @@ POOLED = _scattering(STATED, scope="pooled", delta=POOLED_DELTA).name
 
 def get_arm(name: str) -> Arm:
     if name not in ARMS:
-        raise InputError("arm", name, "one of " + ", ".join(ARMS))
+        near = difflib.get_close_matches(name, ARMS, n=3)
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise InputError("arm", name, f"one that `repro arms` lists{meant}")
     return ARMS[name]

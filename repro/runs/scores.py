@@ -41,3 +41,22 @@ def unpack(content: bytes) -> np.ndarray:
         raise InputError("scores", f"{found.dtype} {found.shape}", "float16, (images, classes)")
     result: np.ndarray = found.astype(np.float32)
     return result
+
+
+def pack_labels(labels: np.ndarray) -> bytes:
+    """(N,) whole labels of the test split, in its order: what scores are judged by."""
+    buffer = io.BytesIO()
+    np.save(buffer, labels.astype(np.int32))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def unpack_labels(content: bytes) -> np.ndarray:
+    """(N,) int64. Raises InputError for other bytes."""
+    try:
+        found = np.load(io.BytesIO(gzip.decompress(content)), allow_pickle=False)
+    except (OSError, EOFError, ValueError) as problem:
+        raise InputError("test labels", str(problem), "what pack_labels wrote") from problem
+    if found.ndim != 1 or found.dtype != np.int32:
+        raise InputError("test labels", f"{found.dtype} {found.shape}", "int32, (images,)")
+    result: np.ndarray = found.astype(np.int64)
+    return result

@@ -2,6 +2,7 @@
 
     OUT/runs/ARM-kK-sSEED-PROFILE-DIGEST/record.json
 
+and beside it the scores of every test image, which are judged by ``OUT/runs/labels``.
 Finished runs may be gathered to be kept (``repro.runs.gathered``): both are read, and of a run
 that is in both, its folder's record counts. Records are replaced whole and each run is locked while
 it is worked on, so any number of processes may share a store. A record that cannot be read
@@ -73,6 +74,20 @@ class RunStore:
         """The run's (test images, classes) logits, up to a constant a row; None if not kept."""
         path = self.folder(run_id) / scores.NAME
         return scores.unpack(path.read_bytes()) if path.exists() else None
+
+    def save_labels(self, fingerprint: str, labels: np.ndarray) -> None:
+        """Labels of a data set's whole test split, once for all its runs."""
+        path = self._labels(fingerprint)
+        if not path.exists():
+            write_whole(path, scores.pack_labels(labels))
+
+    def labels(self, fingerprint: str) -> np.ndarray | None:
+        """The test split's (images,) labels; None where they were not kept."""
+        path = self._labels(fingerprint)
+        return scores.unpack_labels(path.read_bytes()) if path.exists() else None
+
+    def _labels(self, fingerprint: str) -> Path:
+        return self.runs / "labels" / f"{fingerprint}.npy.gz"
 
     def all(self) -> list[RunRecord]:
         """Every finished run, ordered by its id; one line on stderr for each unreadable one."""

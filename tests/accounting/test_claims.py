@@ -81,7 +81,6 @@ def test_record_level():
         rounds=10,
         epsilon=1.0,
         delta=1e-5,
-        secure_aggregation=True,
     )
     verdict = check(claim)
     (finding,) = verdict.findings
@@ -162,8 +161,22 @@ def test_dishonest_clients_and_sampling_leave_less_noise():
     assert Claim(**{**vars(claim), "honest": 1e-3}).in_sum == 1  # the one protected is honest
 
 
+def test_relations_that_differ_are_both_said():
+    """σ between what adding one update needs and what replacing one does: twice as much."""
+    claim = CASES["paper"][1]
+    verdict = check(Claim(**{**vars(claim), "sigma": 40.0}))
+    assert [f.holds for f in verdict.findings[:2]] == [True, False]
+    exact = gaussian_epsilon(40.0, 14.0, 50, 1.9e-4)
+    assert f"It does not hold for replacing one: ε is then {exact:.3g} in total." in verdict.words
+    assert "replacing one" not in check(claim).words  # both fail: nothing to tell apart
+    full_batch = record_level(sample_rate=1.0, steps=1, epsilon=6.0)
+    assert [f.holds for f in full_batch.findings] == [True, False]
+    assert full_batch.findings[1].epsilon_total == gaussian_epsilon(1.0, 2.0, 1, 1e-6)
+    assert "It does not hold for replacing one" in full_batch.words
+
+
 def test_a_claim_that_holds():
-    verdict = check(Claim(clip_norm=1.0, sigma=5.0, epsilon=1.0, delta=1e-5))
+    verdict = check(Claim(clip_norm=1.0, sigma=10.0, epsilon=1.0, delta=1e-5))
     assert verdict.holds is True
     assert "holds" in verdict.words
     assert "does not" not in verdict.words
@@ -183,6 +196,11 @@ def test_a_claim_that_holds():
         ({"level": "patient"}, "level"),
         ({"sampling": "cyclic"}, "sampling"),
         ({"sample_rate": 2}, "sample_rate"),
+        ({"steps": 100}, "steps"),
+        ({"sample_rate": 0.01}, "sample_rate"),
+        ({"sampling": "shuffled"}, "sampling"),
+        ({"level": "record", "clients": 10}, "clients"),
+        ({"level": "record", "secure_aggregation": True}, "secure_aggregation"),
     ],
 )
 def test_impossible_claims_are_refused(change, field):

@@ -103,15 +103,25 @@ def test_rdp(capsys):
 
 def test_noise(capsys):
     """The smallest multiplier whose ε does not exceed the target."""
-    got = ask(capsys, "noise", NOISE)
+    got = ask(capsys, "noise", NOISE, accountant="rdp")
     assert got["noise_multiplier"] == pytest.approx(1.76, abs=0.01)
     assert 6 - 1e-6 < got["epsilon"] <= 6
 
 
+def test_noise_and_epsilon_undo_each_other(capsys):
+    """As they are called, and not only with the same accountant named twice."""
+    got = ask(capsys, "noise", NOISE)
+    back = {key: value for key, value in NOISE.items() if key != "epsilon"}
+    again = ask(capsys, "epsilon", back, noise_multiplier=got["noise_multiplier"])
+    assert again["epsilon"] == pytest.approx(got["epsilon"], rel=1e-9)
+    assert 6 * (1 - 2e-3) < again["epsilon"] <= 6
+
+
 def test_noise_by_the_tight_accountant(capsys):
-    """Less noise for the same ε, and that ε holds; without asking, RDP's noise as ever."""
+    """Less noise for the same ε, and that ε holds; it is what is given without asking."""
     loose, tight = (ask(capsys, "noise", NOISE, accountant=a) for a in ("rdp", "pld"))
-    assert loose == ask(capsys, "noise", NOISE)
+    unasked = ask(capsys, "noise", NOISE)["noise_multiplier"]
+    assert unasked == pytest.approx(tight["noise_multiplier"], rel=1e-3)
     assert 0.9 * loose["noise_multiplier"] < tight["noise_multiplier"]
     assert tight["noise_multiplier"] < 0.96 * loose["noise_multiplier"]
     assert 6 * (1 - 2e-3) < tight["epsilon"] <= 6

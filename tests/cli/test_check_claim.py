@@ -26,8 +26,11 @@ KEYS = {
 
 
 def ask(capsys, *words):
-    assert main(["check-claim", *words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    """The answer; the exit status is 1 for a claim that was made and is not proved to hold."""
+    status = main(["check-claim", *words, "--json"])
+    got = json.loads(capsys.readouterr().out)
+    assert status == int(got["epsilon_claimed"] is not None and got["holds"] is not True)
+    return got
 
 
 @pytest.mark.parametrize("case", ["paper", "flower-localdpmod", "flip"])
@@ -35,7 +38,7 @@ def test_cases_have_the_same_keys_and_a_text(capsys, case):
     got = ask(capsys, "--case", case)
     assert set(got) == KEYS
     assert got["case"] == case
-    assert main(["check-claim", "--case", case]) == 0
+    assert main(["check-claim", "--case", case, "--exit-zero"]) == 0
     text = capsys.readouterr().out
     assert got["verdict"] in text
     assert "ε, total" in text
@@ -72,7 +75,7 @@ def test_neither_proved_nor_refuted(capsys):
     assert got["holds"] is None
     assert got["sampling"] == "shuffled"
     assert got["findings"][0]["epsilon_lower"] < 15 < got["findings"][0]["epsilon_total"]
-    assert main(["check-claim", *words]) == 0
+    assert main(["check-claim", *words]) == 1
     text = capsys.readouterr().out
     assert "is not proved here" in text
     assert "between" in text
@@ -82,6 +85,9 @@ def test_neither_proved_nor_refuted(capsys):
     ("words", "named"),
     [
         ("", "clip"),
+        ("--case=paper --steps=100", "steps"),
+        ("--clip=1 --delta=1e-5 --epsilon=1 --sampling=poisson", "sampling"),
+        ("--clip=1 --delta=1e-5 --epsilon=1 --level=record --clients=1", "clients"),
         ("--clip=1", "delta"),
         ("--clip=1 --delta=1e-5", "sigma"),
         ("--clip=-1 --delta=1e-5 --epsilon=1", "clip_norm"),
@@ -95,6 +101,13 @@ def test_a_mistake_is_one_line(capsys, words, named):
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert named in printed.err
+
+
+def test_nothing_given_says_how_to_start(capsys):
+    assert main(["check-claim"]) == 2
+    text = capsys.readouterr().out
+    assert "repro check-claim --case paper" in text
+    assert len(text.splitlines()) < 15
 
 
 def test_help_teaches(capsys):

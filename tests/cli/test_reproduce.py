@@ -6,6 +6,14 @@ from repro.cli import main
 from repro.report.items import FIGURES, TABLES
 
 
+def test_a_refusal_is_all_that_is_said(tmp_path, capsys):
+    """Arms that cannot run here are named when nothing can be refused any more."""
+    words = ["reproduce", "--profile", "smoke", "--data", "nowhere.npz", "--out", str(tmp_path)]
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere.npz" in line
+
+
 def test_reproduce_leaves_everything_and_repeats_nothing(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["reproduce", "--profile", "smoke", "--data", "synthetic", "--out", str(out)]

@@ -8,6 +8,8 @@ import pytest
 
 from repro.cli import main
 from repro.cli.run import describe
+from repro.report.sources import Sources
+from repro.runs import RunStore
 from tests.report import fake
 
 KEYS = {
@@ -33,6 +35,8 @@ def test_run_keeps_the_contract(tmp_path, capsys):
     assert [set(entry) >= {"round", "loss", "accuracy"} for entry in record["history"]] == [
         True
     ] * 2
+    (kept,) = RunStore(tmp_path).all()
+    assert Sources.of(tmp_path).scores(kept) is not None  # and they give the confusion matrix
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,21 @@ def test_mistakes_cost_one_line_and_leave_nothing(words, field, tmp_path, capsys
     assert said.count("\n") == 1
     assert field in said
     assert not out.exists()
+
+
+def test_what_is_promised_comes_first():
+    lines = describe(fake.record("dpsgd-eps6", 10, 0), Path("out")).splitlines()
+    assert lines[1].startswith("  promised    ε = 6 for a record; by this run's ledger ε = 6 for")
+    documented = describe(fake.record("documented-secagg", 10, 0), Path("out")).splitlines()
+    assert documented[1] == "  privacy     ε = 2759 for a hospital that contributes or not"
+    assert "no privacy" in describe(fake.record("fedavg", 10, 0), Path("out")).splitlines()[1]
+
+
+def test_an_arm_misspelt_is_guessed(capsys):
+    assert main(["run", "turned-newton-eps6al"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean turned-newton-eps6-all or " in said
+    assert len(said) < 200
 
 
 def test_what_a_private_run_does_not_promise_is_said_with_its_epsilon():

@@ -10,7 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from repro.data import BLOODMNIST, label_counts, load_dataset, loading, partition
+from repro.data import (
+    BLOODMNIST,
+    catalog_entry,
+    label_counts,
+    load_dataset,
+    loading,
+    partition,
+)
+from repro.data.catalog import set_of
 from repro.data.download import DownloadFailed
 from repro.errors import InputError
 from tests.data.files import save, small_arrays
@@ -168,6 +176,28 @@ def test_other_sets_have_no_stand_in(data, monkeypatch, tmp_path):
     monkeypatch.setenv("BLOODMNIST_NPZ", str(save(tmp_path / "b.npz", small_arrays())))
     with pytest.raises(InputError, match="DermaMNIST"):
         load_dataset(data, "dermamnist")
+
+
+def test_another_medmnist_file_names_its_option(tmp_path, monkeypatch):
+    """By its name where its arrays do not fit, by its md5 where they happen to."""
+    grey = {key: value[..., 0] if "images" in key else value
+            for key, value in small_arrays().items()}  # fmt: skip
+    with pytest.raises(InputError, match="--dataset breastmnist"):
+        load_dataset(save(tmp_path / "breastmnist.npz", grey))
+    path = save(tmp_path / "mine.npz", small_arrays())
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(
+        loading, "set_of", lambda file, known=None: "dermamnist" if known == md5 else None
+    )
+    with pytest.raises(InputError, match="--dataset dermamnist, whose official file it is"):
+        load_dataset(path)
+
+
+def test_sets_are_known_by_their_official_md5(tmp_path):
+    entry = catalog_entry("dermamnist")
+    assert set_of(tmp_path / "any.npz", entry.md5) == "dermamnist"
+    assert set_of(tmp_path / "any.npz", "0" * 32) is None
+    assert set_of(tmp_path / "pathmnist_64.npz") == "pathmnist"
 
 
 def test_grey_set_gets_a_channel_axis(tmp_path):

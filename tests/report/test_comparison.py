@@ -30,14 +30,16 @@ def test_points_are_paired_by_seed(tmp_path):
     [
         ((-1.0, -1.1, -0.9), True),  # mean −1, interval ±0.25
         ((-0.9, -0.2, -0.4), False),  # mean −0.5, interval ±0.9
-        ((-5.0,), False),  # one seed tells nothing about seeds
+        ((-5.0,), False),  # one seed tells nothing about seeds, and is said to
         ((0.0, 0.0, 0.0), False),
     ],
 )
 def test_a_difference_is_resolved_when_its_interval_leaves_zero_out(points, resolved):
     paired = Paired(tuple(range(len(points))), points)
     assert paired.resolved == resolved
-    assert ("not resolved" in str(paired)) == (not resolved and any(points))
+    one = len(points) == 1
+    assert ("one seed: no interval" in str(paired)) == one
+    assert ("not resolved" in str(paired)) == (not resolved and any(points) and not one)
     if any(points):
         assert all(signed(point) in str(paired) for point in points)
 

@@ -7,7 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from repro.report import style
-from repro.report.items import FIGURES, ITEMS, draw, figure_confusion, figure_recall, find
+from repro.report.clinical import recalls
+from repro.report.items import FIGURES, ITEMS, draw, figure_confusion, find
 from repro.report.sources import Sources
 from tests.report import fake
 
@@ -79,6 +80,6 @@ def test_losses_beyond_all_bounds_do_not_break_the_curves(tmp_path):
 def test_recall_and_confusion_are_of_the_true_class():
     """Ten of class 0, all found, and ninety others of which 30 are taken for class 0."""
     run = dataclasses.replace(fake.record("fedavg", 10, 0), confusion=[[10, 0], [30, 60]])
-    assert figure_recall.recalls(run) == [1.0, 60 / 90]  # the precisions are 1/4 and 1
-    shares = figure_confusion.percentages([run, run])
-    assert shares == [[100.0, 0.0], [100 * 60 / 180, 100 * 120 / 180]]
+    assert recalls(run.confusion) == [1.0, 60 / 90]  # the precisions are 1/4 and 1
+    # The larger class first.
+    assert figure_confusion.percentages(run) == [[100 * 60 / 90, 100 * 30 / 90], [0.0, 100.0]]

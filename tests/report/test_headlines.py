@@ -65,17 +65,30 @@ def test_a_headline_says_which_relation_which_images_and_how_sure(tmp_path):
 
 def test_beside_it_stands_what_needed_no_private_image_to_be_chosen(tmp_path):
     store, free = RunStore(tmp_path), "drawn-newton-eps6"
-    for hospitals in (10, 20):
-        store.save(run(hospitals, 0))
+    cells = [(hospitals, seed) for hospitals in (10, 20) for seed in (0, 1, 2)]
+    for cell in cells:
+        store.save(run(*cell))
     assert "no setting" not in answer(Sources.of(tmp_path, profile="quick"), []).short[2]
-    for hospitals in (10, 20):
-        store.save(run(hospitals, 0, free))
+    for cell in cells:
+        store.save(run(*cell, free))
     given = answer(Sources.of(tmp_path, profile="quick"), [])
-    reached = " / ".join(f"{100 * run(k, 0, free).final_accuracy:.1f}" for k in (10, 20))
+    reached = " / ".join(f"{100 * run(k, 1, free).final_accuracy:.1f}" for k in (10, 20))  # means
     assert given.short[2].endswith(
         f" With no setting chosen on private images, a choice no ε covers: {reached} %."
     )
     assert given.found[3].text.endswith(f"There was none for {ARMS[free].family.sentence}.")
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "rebuilt"])
+def test_drawn_images_or_one_seed_find_nothing_possible(tmp_path, kind):
+    seeds = (0, 1) if kind == "synthetic" else (0,)
+    store = fake.store(tmp_path, [])
+    for hospitals in (10, 20):
+        for seed in seeds:
+            store.save(fake.record(ARM, hospitals, seed, kind=kind))
+    line = answer(Sources.of(tmp_path, profile="quick"), []).short[2]
+    because = {"synthetic": "a program drew their images", "rebuilt": "there is one seed only"}
+    assert line == f"What honest privacy costs these runs cannot say: {because[kind]}."
 
 
 def test_the_headlines_own_numbers():

@@ -65,6 +65,7 @@ TABLES = _numbered(
     ("table6", "Audit: lower bounds on ε", "table6_audit"),
     ("table7", "The paper's network, trained for a night", "table7_overnight"),
     ("table8", "Flower's releases, executed beside our code", "table8_forensics"),
+    ("table9", "Measures for a clinician", "table9_clinical"),
 )
 FIGURES = _numbered(
     "figure",

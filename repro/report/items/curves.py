@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REFERENCE = Mark("#9a9a9a", "-", "")
+HIGH, HIGH_FROM = 70, 60  # per cent
 End = tuple[int | float, int | float, str, str]  # x, y, name, colour
 
 
@@ -54,6 +55,14 @@ def build_curves(
     counts = evidence.hospital_counts
     used, groups = runs_shown(evidence, "curves"), panels_of_arms()
     caption = "Thick lines: mean over seeds; thin: each seed; not smoothed. Grey: FedAvg. "
+    if any(run.settings.get("second_order") for run in used):
+        caption += (
+            "Second-order arms stand still in rounds 1 and 2, which sum the images' mean and "
+            "second moments for whitening; steps begin in round 3. "
+        )
+    high = _high(evidence, groups) if limits else set()
+    if high:
+        caption += f"Rows whose curves all end above {HIGH} % begin at {HIGH_FROM} %. "
     figure = new_figure(
         5.1 * len(counts), 2.9 * len(groups), title, caption + evidence.caption(used)
     )
@@ -69,14 +78,41 @@ def build_curves(
             if row == len(groups) - 1:
                 axes.set_xlabel("round")
             if limits:
-                axes.set_ylim(*limits)
+                axes.set_ylim(HIGH_FROM if group in high else limits[0], limits[1])
             if log and ends[axes]:
                 axes.set_yscale("log")
-                axes.yaxis.set_major_formatter("{x:g}")
-                axes.yaxis.set_minor_formatter("{x:g}")
     for axes, lines in ends.items():  # only now are the shared limits known
+        if log and lines:
+            _ticks(axes)
         _label_ends(axes, lines)
     return figure
+
+
+def _high(evidence: Evidence, groups: dict[str, list[tuple[Arm, str]]]) -> set[str]:
+    """The rows whose every run ends with an accuracy above ``HIGH``."""
+    finals = {
+        group: [
+            100 * run.final_accuracy
+            for arm, _ in arms
+            for hospitals in evidence.hospital_counts
+            for run in evidence.runs(arm.name, hospitals)
+        ]
+        for group, arms in groups.items()
+    }
+    return {group for group, found in finals.items() if found and min(found) > HIGH}
+
+
+def _ticks(axes: Axes) -> None:
+    """Numbers on a logarithmic axis as close as they can be read: 1.2, 1.4 …, 1, 2, 5 or 1, 10."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    close, some = (1.2, 1.4, 1.6, 1.8, 2, 3, 4, 6, 8), (2, 5)
+    between = close if high / low < 3 else some if high / low < 100 else ()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=between or (2, 5)))
+    axes.yaxis.set_minor_formatter("{x:g}" if between else NullFormatter())
 
 
 def _panel(
@@ -152,5 +188,8 @@ def _label_ends(axes: Axes, ends: list[End]) -> None:
             size=8,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                **{"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 3},
+                "relpos": (0.0, 0.5),  # to the name's beginning: through no other name
+            },
         )

@@ -51,13 +51,14 @@ def build(sources: Sources) -> Figure:
             axes.axhspan(place - 0.45, place + 0.45, color="#eef1f4", zorder=0)
     first = panels[0]
     labels = {PRIVATE: f"{PRIVATE}, as claimed"} | {arm.name: what for arm, what in shown("answer")}
-    ticks = [(place, labels[arm]) for arm, place in places.items()]
-    ticks += [(place, heading) for heading, place in headings.items()]
-    first.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
-    for tick, (_, text) in zip(first.get_yticklabels(), ticks, strict=True):
-        tick.set_color(INK)
-        tick.set_fontweight("bold" if text in headings else "normal")
-    first.set_ylim(max(places.values()) + 0.7, -0.7)
+    first.set_yticks(list(places.values()), [labels[arm] for arm in places], color=INK)
+    # Over their bands and on into the next panel, so that the panels keep their width.
+    first.set_zorder(2)
+    first.patch.set_visible(False)
+    for heading, place in headings.items():
+        text = first.text(1, place, heading, va="center", size=8.5, weight="bold", color=INK)
+        text.set_in_layout(False)
+    first.set_ylim(max(places.values()) + 0.7, -1.4)
     return figure
 
 
@@ -142,4 +143,4 @@ def _majority(axes: Axes, evidence: Evidence) -> None:
     images = max(([sum(row) for row in run.confusion] for run in evidence.records), key=sum)
     level = 100 * max(images) / sum(images)
     axes.axvline(level, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
-    axes.text(level + 1, 0, "commonest class", size=8, color=MUTED, va="center", zorder=3)
+    axes.text(level + 1, -0.95, "always the commonest class", size=8, color=MUTED, va="center")

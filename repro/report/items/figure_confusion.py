@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from repro.report.shown import runs_shown, shown
+from repro.report.shown import class_order, runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import new_figure, say_not_run
 from repro.runs.record import RunRecord
@@ -23,30 +23,36 @@ def build(sources: Sources) -> Figure:
     counts = evidence.hospital_counts
     arms, used = shown("confusion"), runs_shown(evidence, "confusion")
     caption = (
-        "Cells: per cent of the true class (row), summed over seeds, last round; shares under "
-        "0.5 % are left blank. "
+        "Cells: per cent of the true class (row), last round; shares under 0.5 % are left blank. "
+        "Each panel is one model, that of the lowest seed; Figure 7 has all seeds. Classes in "
+        "Figure 7's order, most frequent first. "
     )
     title = "Figure 6. Confusion matrices on the test images"
-    figure = new_figure(13.6, 4.05 * len(counts), title, caption + evidence.caption(used))
+    width = 3.1 * len(arms) + 1.0
+    figure = new_figure(width, 3.7 * len(counts) + 0.6, title, caption + evidence.caption(used))
     panels = figure.subplots(len(counts), len(arms), squeeze=False)
     for row, hospitals in enumerate(counts):
         for column, (arm, name) in enumerate(arms):
             axes = panels[row][column]
-            axes.set_title(f"{name}, {hospitals} hospitals", fontsize=9)
             runs = evidence.runs(arm.name, hospitals)
+            which = f", seed {runs[0].seed}" if runs else ""
+            axes.set_title(f"{name}\n{hospitals} hospitals{which}", fontsize=9)
             if runs:
-                _matrix(axes, percentages(runs))
+                _matrix(axes, percentages(runs[0]))
             else:
                 say_not_run(axes)
-            _names(axes, evidence.class_names, left=column == 0, below=row == len(counts) - 1)
+            names = evidence.class_names
+            if used:
+                names = [names[i] for i in class_order(used[0])]
+            _names(axes, names, left=column == 0, below=row == len(counts) - 1)
     return figure
 
 
-def percentages(runs: list[RunRecord]) -> list[list[float]]:
-    """The runs' matrices added, each row (true class) then scaled to 100."""
-    size = len(runs[0].confusion)
-    total = [[sum(r.confusion[i][j] for r in runs) for j in range(size)] for i in range(size)]
-    return [[100 * count / max(1, sum(row)) for count in row] for row in total]
+def percentages(run: RunRecord) -> list[list[float]]:
+    """The run's matrix, classes in order, each row (true class) scaled to 100."""
+    order = class_order(run)
+    rows = [[run.confusion[i][j] for j in order] for i in order]
+    return [[100 * count / max(1, sum(row)) for count in row] for row in rows]
 
 
 def _matrix(axes: Axes, rows: list[list[float]]) -> Any:

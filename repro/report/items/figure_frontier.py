@@ -9,15 +9,19 @@ in the thousands (documented noise), where accuracy is that of chance.
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, legend_below, new_figure
+from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
 from repro.runs.arm import PRIVATE, Arm, Family
 from repro.runs.guarantees import protected_unit, total_epsilon
 from repro.runs.record import RunRecord
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEFT, RIGHT, INFINITY = 0.5, 2e4, 1e5  # of the axis; where ∞ is drawn, beyond its break
+LEFT, RIGHT, INFINITY, END = 0.5, 2e4, 1.7e5, 1e6  # of the axis; where ∞ is drawn
+# Where honest guarantees lie has most of the room: beyond ε = 10 a decade is a fifth as wide.
+DENSE, SHARE = 10.0, 0.2
 
 
 # Colour, marker, and is it filled? By an arm's trainer or scope where it promises a record an ε,
@@ -35,7 +41,7 @@ HIGH = 80  # per cent: a row of panels that lies above begins here
 LOOKS = {
     "dpsgd": (OKABE_ITO["orange"], "^", True),
     "shared-dpsgd": (OKABE_ITO["blue"], "o", True),
-    "pooled": (OKABE_ITO["green"], "X", True),
+    "pooled": (OKABE_ITO["green"], "o", False),  # a ring, round what it equals
     "plain": (OKABE_ITO["black"], "D", True),
     "bound": (OKABE_ITO["black"], "X", True),
     "as most likely run": (OKABE_ITO["black"], "v", False),
@@ -98,30 +104,46 @@ def build(sources: Sources) -> Figure:
         "Small points: one run each, last round; large: their mean. ε: total, from each run's "
         f"ledger, at δ = {' or '.join(_deltas(used))}, for one record unless a label says "
         "hospital; the two are different promises. Rows differ in network and training length: "
-        "compare within a row. "
+        f"compare within a row. Beyond ε = {DENSE:g} the axis is compressed; runs at ∞ stand side "
+        "by side. "
     )
     lowest = {heading: _lowest(evidence, curves) for heading, curves in rows.items()}
     if any(lowest.values()):
         caption += f"Accuracies that are all above {HIGH} % have an axis that begins there. "
     title = "Figure 5. Test accuracy against ε"
-    figure = new_figure(10.6, 3.5 * len(rows) + 1.6, title, caption + evidence.caption(used))
-    panels = figure.subplots(len(rows), len(counts), squeeze=False, sharey="row")
+    figure = new_figure(12.6, 3.4 * len(rows) + 0.9, title, caption + evidence.caption(used))
+    ratios = [*[1.0] * len(counts), 0.62]  # the last column names the curves of its row
+    panels = figure.subplots(
+        len(rows), len(counts) + 1, squeeze=False, gridspec_kw={"width_ratios": ratios}
+    )
     for row, (heading, curves) in enumerate(rows.items()):
         for column, hospitals in enumerate(counts):
             axes = panels[row][column]
             axes.set_title(f"{heading}{_length(evidence, curves)}, {hospitals} hospitals")
             _axis(axes, lowest[heading])
+            if column:
+                axes.tick_params(labelleft=False)
+            unlimited = [c for c in curves if protected_unit(c.arms[0].name) is None]
+            middle = (len(unlimited) - 1) / 2
             for curve in curves:
-                _draw(axes, evidence, curve, hospitals)
+                aside = unlimited.index(curve) - middle if curve in unlimited else 0.0
+                _draw(axes, evidence, curve, hospitals, 10 ** (0.42 * aside))
             if row == 0:
                 _claim(axes, sources, hospitals)
         panels[row][0].set_ylabel("test accuracy (%)")
-    handles: dict[str, Any] = {}
-    for axes in panels.flat:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    legend_below(figure, list(handles.values()), list(handles), 3)
+        _names(panels[row][-1], panels[row][:-1])
     return figure
+
+
+def _names(place: Axes, panels: Sequence[Axes]) -> None:
+    """The curves of one row of panels, each once."""
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(textwrap.fill(label, 34), handle)
+    place.axis("off")
+    place.legend(list(handles.values()), list(handles), loc="center left", borderpad=0,
+                 borderaxespad=0, labelspacing=0.9)  # fmt: skip
 
 
 def _deltas(used: list[RunRecord]) -> list[str]:
@@ -154,16 +176,28 @@ def _lowest(evidence: Evidence, curves: list[Curve]) -> int:
 
 
 def _axis(axes: Axes, lowest: int) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(LEFT, 3.2 * INFINITY)
+    axes.set_xscale("function", functions=(_squeezed, _unsqueezed))
+    axes.set_xlim(LEFT, END)
     axes.set_ylim(lowest, 100 + 0.04 * (100 - lowest))
-    ticks = [1, 3, 6, 10, 100, 1000, 10000]
+    ticks = [1, 2, 3, 6, 10, 100, 10000]
     axes.set_xticks([*ticks, INFINITY], [*(f"{tick:,}" for tick in ticks), "∞"])
-    axes.minorticks_off()
     axes.set_xlabel("true ε (total; smaller is more private)")
-    axes.axvspan(RIGHT * 1.5, 3.2 * INFINITY, color="#f0f0f0", zorder=0)
+    axes.axvspan(RIGHT * 1.5, END, color="#f0f0f0", zorder=0)
+    axes.axvline(DENSE, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     words = axes.get_xaxis_transform()  # x in ε, y as a part of the axis
-    axes.text(INFINITY, 0.02, "no guarantee", ha="center", size=8, color=MUTED, transform=words)
+    middle = math.sqrt(RIGHT * 1.5 * END)
+    axes.text(middle, 0.02, "no\nguarantee", ha="center", size=8, color=MUTED, transform=words)
+
+
+def _squeezed(epsilon: Any) -> Any:
+    """log₁₀ ε up to ``DENSE``, and beyond it a ``SHARE`` of that."""
+    decades = np.log10(np.maximum(epsilon, 1e-9))
+    return np.minimum(decades, np.log10(DENSE) + SHARE * (decades - np.log10(DENSE)))
+
+
+def _unsqueezed(place: Any) -> Any:
+    place, bend = np.asarray(place, dtype=float), np.log10(DENSE)
+    return 10 ** np.maximum(place, bend + (place - bend) / SHARE)
 
 
 def _place(run: RunRecord) -> float:
@@ -172,24 +206,29 @@ def _place(run: RunRecord) -> float:
     return min(spent, RIGHT) if math.isfinite(spent) else INFINITY
 
 
-def _draw(axes: Axes, evidence: Evidence, curve: Curve, hospitals: int) -> None:
+def _draw(axes: Axes, evidence: Evidence, curve: Curve, hospitals: int, aside: float) -> None:
+    """aside: factor of the place at ∞, where several curves' points would hide each other."""
     means = []
     for arm in curve.arms:
         runs = evidence.runs(arm.name, hospitals)
         if not runs:
             continue
         x = max(map(_place, runs))
+        x *= aside if x == INFINITY else 1.0
         values = [100 * run.final_accuracy for run in runs]
         axes.plot([x] * len(values), values, color=curve.color, marker=".", markersize=4,
                   linestyle="none", alpha=0.7)  # fmt: skip
         means.append((x, sum(values) / len(values)))
+    ring = curve.marker == "o" and not curve.filled
     if means:
         axes.plot(
             [x for x, _ in means],
             [y for _, y in means],
             color=curve.color,
             marker=curve.marker,
-            markersize=7,
+            markersize=11 if ring else 7,
+            markeredgewidth=1.8 if ring else 1.0,
+            zorder=1.9 if ring else 2,
             markerfacecolor=curve.color if curve.filled else "white",
             linewidth=1,
             label=curve.label,
@@ -215,15 +254,15 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     )
     axes.annotate(
         "",
-        xy=(INFINITY / 2.2, claim.value),
+        xy=(RIGHT * 2, claim.value),
         xytext=(stated * 1.4, claim.value),
         arrowprops={"arrowstyle": "->", "color": INK, "lw": 1, "linestyle": (0, (4, 3))},
     )
     axes.text(
-        math.sqrt(stated * RIGHT),
+        stated * 1.45,
         claim.value - 2.2,
-        "as most likely run: no noise, so ε = ∞",
-        ha="center",
+        "as most likely run:\nno noise, so ε = ∞",
+        ha="left",
         va="top",
         size=8,
         color=INK,

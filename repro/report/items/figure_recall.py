@@ -9,7 +9,8 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING
 
-from repro.report.shown import runs_shown, shown
+from repro.report.clinical import recalls
+from repro.report.shown import class_order, runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import MARKS, MUTED, legend_below, new_figure, say_not_run
 from repro.runs.record import RunRecord
@@ -24,7 +25,7 @@ def build(sources: Sources) -> Figure:
     counts = evidence.hospital_counts
     arms, used = shown("recall"), runs_shown(evidence, "recall")
     caption = (
-        "Markers: mean over seeds, last round; ticks: each seed. The two networks trained for "
+        "Markers: mean over seeds, last round; ticks: each seed. The models trained for "
         "different lengths: compare within one. Classes by their share of "
         "the test images, in brackets. "
     )
@@ -45,19 +46,14 @@ def build(sources: Sources) -> Figure:
     return figure
 
 
-def recalls(run: RunRecord) -> list[float]:
-    """Per class: right over all of that class; NaN where the test split has none."""
-    return [row[i] / sum(row) if sum(row) else float("nan") for i, row in enumerate(run.confusion)]
-
-
 def _dots(axes: Axes, runs: dict[str, list[RunRecord]], names: list[str]) -> None:
     some = next(run for its in runs.values() for run in its)
     sizes = [sum(row) for row in some.confusion]
-    order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))  # rare classes at the bottom
+    order = class_order(some)[::-1]  # upwards: rare classes at the bottom
     for index, (label, its) in enumerate(runs.items()):
         color, _, marker = MARKS[index]
         offset = 0.75 * (0.5 - (index + 0.5) / len(runs))
-        columns = [recalls(run) for run in its]
+        columns = [recalls(run.confusion) for run in its]
         if not columns:
             label += " (not run)"
         means = [sum(c[i] for c in columns) / len(columns) if columns else nan for i in order]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from repro.report.clinical import balanced_accuracy, worst_class
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon_cell
 from repro.report.shown import shown
@@ -20,6 +21,7 @@ from repro.report.table import NOT_RUN, Column, Table
 from repro.runs.arm import CONFIGURATIONS, Arm
 from repro.runs.arms import ARMS, HOSPITAL, RECORD
 from repro.runs.guarantees import promise, protected_unit
+from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
 
 COLUMNS = ("run", "documented", "hospital", "record")
@@ -124,6 +126,7 @@ def _arms(sources: Sources) -> Table:
                     "reading": arm.reading,
                     "hospitals": str(hospitals),
                     "last": percent(final),
+                    "balanced": _balanced(evidence, runs),
                     "interval": percent_interval(final.interval() if final else None) or "–",
                     "best": percent(evidence.best(arm.name, hospitals)),
                     "n": str(len(runs)),
@@ -141,6 +144,7 @@ def _arms(sources: Sources) -> Table:
             Column("hospitals", "hospitals", number=True),
             Column("last", "last round", number=True),
             Column("interval", "95 % interval", number=True),
+            Column("balanced", "balanced accuracy / worst class's recall", number=True),
             Column("best", "best round", number=True),
             Column("n", "seeds", number=True),
             Column("record", "ε of a record, a round / total", number=True),
@@ -151,6 +155,8 @@ def _arms(sources: Sources) -> Table:
         caption=evidence.caption(),
         notes=[
             "Accuracy: mean ± standard deviation over seeds; interval: Student's t for the mean.",
+            "Balanced accuracy: the mean of the classes' recalls; worst class: the one with the "
+            "lowest mean recall over seeds (more measures: Table 9).",
             "ε: from the run's own privacy ledger, the worst seed; ∞ means no guarantee. The "
             "smaller ε of a sum is owed to secure aggregation and to nobody else leaking.",
             "ε found by attack: a lower bound at the confidence in brackets, of the audited steps "
@@ -160,6 +166,14 @@ def _arms(sources: Sources) -> Table:
         ],
         data=_numbers(evidence),
     )
+
+
+def _balanced(evidence: Evidence, runs: list[RunRecord]) -> str:
+    if not runs:
+        return NOT_RUN
+    mean = Summary.of([balanced_accuracy(run.confusion) for run in runs])
+    worst, recall = worst_class([run.confusion for run in runs])
+    return f"{percent(mean, digits=1)} / {100 * recall:.1f}\n({evidence.class_names[worst]})"
 
 
 def audited(sources: Sources, arm: Arm) -> str:
