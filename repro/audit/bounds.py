@@ -98,9 +98,9 @@ def epsilon_and_mu(
 
     pilot: scores that choose the thresholds, and are not counted.
     """
-    each = 1 - (1 - confidence) / 2
-    extreme = rates(*counted, best_threshold(*pilot, delta), each)
-    middle = rates(*counted, middle_threshold(*pilot), each)
+    half = (1 + confidence) / 2  # of the error each
+    extreme = rates(*counted, best_threshold(*pilot, delta), half)
+    middle = rates(*counted, middle_threshold(*pilot), half)
     return epsilon_from_rates(extreme, delta), mu_from_rates(middle)
 
 
