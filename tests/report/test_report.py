@@ -127,7 +127,7 @@ def test_the_first_screen_says_what_the_runs_can_decide(tmp_path, profile, kind)
     assert "−0.65 / −0.76 [calc]" in secagg
     assert "an honest ε = 6 for a hospital −78.9 (−78.9, −78.9, −78.9)" in costs
     assert "clipping without noise not run;" in costs
-    assert "not run, not run points against itself" in honest
+    assert ": not run, not run;" in honest
     assert given.short[2] == "What honest privacy costs: not run."
 
 
