@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.data import discs
 from repro.data.synthetic import synthetic_split
 from repro.federated.images import normalise
 from repro.typing import Float
@@ -46,6 +47,8 @@ class Whitened(nn.Module):
 
     Every feature vector has length 1. (B, C, N, N) in [−1, 1] -> (B, ``whitened_features``).
     channels: of the images the model takes. The synthetic images are drawn at the first call.
+    A model whose ``filters`` say so is whitened by discs, or by nothing: then its features are
+    the raw ones, of length 1.
     """
 
     def __init__(self, model: RawFeatures, channels: int) -> None:
@@ -59,7 +62,7 @@ class Whitened(nn.Module):
     def sources(self) -> tuple[Any, ...]:
         """Whatever else the features depend on: for the cache's key."""
         model = self._raw[0]
-        return (model, ring_sources(), *getattr(model, "sources", tuple)())
+        return (model, ring_sources(), discs, *getattr(model, "sources", tuple)())
 
     def prepare(self) -> None:
         """Draw the images and fit, on all cores; otherwise the first batch does it."""
@@ -78,7 +81,15 @@ class Whitened(nn.Module):
         return self._fitted
 
     def _fit(self) -> tuple[Tensor, Tensor, Tensor]:
-        drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
+        varied = getattr(self._raw[0], "filters", None)
+        whitened_by = "cells" if varied is None else varied.whitened_by
+        if whitened_by == "nothing":
+            raw_features = self._raw[0].raw_features
+            return torch.zeros(raw_features), torch.ones(raw_features), torch.eye(raw_features)
+        if whitened_by == "discs":
+            drawn = discs.disc_images(IMAGES * 8)
+        else:
+            drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
         if self._channels == 1:
             drawn = drawn.mean(axis=-1, keepdims=True).astype(np.uint8)
 

@@ -83,11 +83,13 @@ class SecondOrderTrainer:
         # μ of the target: one release of multiplier 1/μ is exactly (ε, δ)-DP.
         self._mu = 1 / gaussian_sigma(settings.epsilon, 1.0, 1, settings.delta) * (1 - 1e-9)
         self._sums: dict[int, Summation] = {
-            1: self._sum("feature mean", features, second.mean_share),
-            2: self._sum("second moments", features * (features + 1) // 2, second.moments_share),
+            1: self._sum("feature mean", features, second.mean_share)
         }
+        if second.moments_share > 0:  # without, the transform stays the identity
+            size = features * (features + 1) // 2
+            self._sums[2] = self._sum("second moments", size, second.moments_share)
         left = 1 - second.mean_share - second.moments_share
-        steps = rounds - STATISTICS
+        steps = rounds - len(self._sums)
         self._steps = SharedNoiseTrainer(
             replace(
                 settings,
@@ -127,7 +129,7 @@ class SecondOrderTrainer:
         """One private sum, and what follows from it written into ``model``."""
         if not isinstance(model, WhitenedLinear):
             raise InputError("model", type(model).__name__, "one with a WhitenedLinear head")
-        if round_number > STATISTICS:
+        if round_number > len(self._sums):
             self.plan = self._steps.plan
             whitened = self._whitened(model, hospitals)
             return self._steps.train_round(model.linear, whitened, round_number, context=model)
