@@ -31,6 +31,7 @@ NAMES = (
     "engine",
     "precision",
     "dpsgd-tuning",
+    "features",
 )
 
 

@@ -62,11 +62,12 @@ def events_of(record: RunRecord) -> dict[PrivacyEvent, int]:
 def _planned(record: RunRecord, number: int, facts: dict[str, Any]) -> float:
     """Noise over sensitivity that round ``number`` was planned to leave against the coalition."""
     second = record.settings.get("second_order")
-    if second and number <= len(_STATISTICS):
+    shares = [second[name] for name in _STATISTICS if second[name] > 0] if second else []
+    if number <= len(shares):
         privacy = record.settings["record_privacy"]
         # One release of multiplier 1/μ is (ε, δ)-DP, and shares of the budget are shares of μ².
         mu = 1 / gaussian_sigma(privacy["epsilon"], 1.0, 1, privacy["delta"])
-        return 1 / (mu * math.sqrt(second[_STATISTICS[number - 1]]))
+        return 1 / (mu * math.sqrt(shares[number - 1]))
     return float(facts["plan"]["noise_multiplier"])
 
 

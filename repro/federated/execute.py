@@ -96,7 +96,7 @@ def execute(
             ranks=ranks,
             features=store.root / "features",
             num_classes=dataset.num_classes,
-            drawn="cells" if dataset.name == BLOODMNIST.name else "leaves",
+            drawn="cells" if dataset.name == BLOODMNIST.name else "discs",
         )
         federation.data = dataset.fingerprint if settings.private else None
         new_run(federation.seed)

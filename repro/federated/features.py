@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from repro.federated.images import LabelledImages, normalise
 from repro.files import exclusive, writable_folder
+from repro.progress import progress
 from repro.typing import Float, Int, Shaped
 
 SIDE = 28  # pixels: larger images are averaged down to it
@@ -90,11 +91,13 @@ def _digest(model: FixedFeatures, images: np.ndarray) -> str:
     others: tuple[Any, ...] = getattr(model, "sources", tuple)()  # of a model that wraps others
     modules = [inspect.getmodule(type(model)), inspect.getmodule(normalise), sys.modules[__name__]]
     modules += [one if inspect.ismodule(one) else inspect.getmodule(type(one)) for one in others]
-    state = hashlib.sha256(repr((images.shape, torch.__version__)).encode())
+    computing = others[0] if others else model
+    varied = getattr(computing, "filters", None)
+    state = hashlib.sha256(repr((images.shape, torch.__version__, varied)).encode())
     for module in modules:
         state.update(inspect.getsource(module or type(model)).encode())
     state.update(np.ascontiguousarray(images).tobytes())
-    name = type(others[0] if others else model).__name__.lower()
+    name = type(computing).__name__.lower()
     return f"{name}-{state.hexdigest()[:10]}"
 
 

@@ -5,7 +5,7 @@ method then spends its noise budget on the few directions that vary most. Dividi
 among *drawn* images evens out most of it, before any private image is touched; what is left, the
 private second moments of ``repro.federated.shared.second_order`` do. For BloodMNIST blood cells are
 drawn (``repro.data.synthetic``); for every other data set images of nothing in particular
-(``repro.data.leaves``), so that nothing is assumed of its classes or of what it shows.
+(``repro.data.discs``), so that nothing is assumed of its classes or of what it shows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.data import leaves
+from repro.data import discs
 from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
 from repro.federated.images import normalise
@@ -28,7 +28,7 @@ from repro.typing import Float
 
 STREAM = 77  # of the synthetic images: another one than any data set's
 IMAGES = 500  # of each of the drawn cells' eight classes; eight times as many of the others
-DRAWN = ("cells", "leaves")
+DRAWN = ("cells", "discs")
 CLIP = 12.0  # deviations a raw feature may lie from its synthetic mean
 RIDGE = 0.01  # added to every variance, in squared deviations: directions nothing varies in
 _BATCH = 64
@@ -50,14 +50,16 @@ class Whitened(nn.Module):
 
     Every feature vector has length 1. (B, C, N, N) in [−1, 1] -> (B, ``whitened_features``).
     channels: of the images the model takes, 1 or 3. drawn: one of ``DRAWN``; the images are drawn
-    at the first call.
+    at the first call. A model that has ``filters`` is whitened by what they say instead; by
+    nothing, its features are the raw ones, of length 1.
     """
 
     def __init__(self, model: RawFeatures, channels: int, drawn: str = "cells") -> None:
         if drawn not in DRAWN:
             raise InputError("drawn", drawn, "one of " + ", ".join(DRAWN))
         super().__init__()
-        self._drawn = drawn
+        varied = getattr(model, "filters", None)
+        self._drawn = drawn if varied is None else varied.whitened_by
         self._raw = [model]  # in a list, so that it is no submodule
         self.head = model.head
         self._channels = channels
@@ -68,7 +70,7 @@ class Whitened(nn.Module):
         """Whatever else the features depend on: for the cache's key."""
         model = self._raw[0]
         others: tuple[Any, ...] = getattr(model, "sources", tuple)()
-        return (model, ring_sources(), *others, *([leaves] if self._drawn == "leaves" else []))
+        return (model, ring_sources(), *others, *([discs] if self._drawn == "discs" else []))
 
     def prepare(self) -> None:
         """Draw the images and fit, on all cores; otherwise the first batch does it."""
@@ -87,10 +89,13 @@ class Whitened(nn.Module):
         return self._fitted
 
     def _fit(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self._drawn == "nothing":
+            size = self._raw[0].raw_features
+            return torch.zeros(size), torch.ones(size), torch.eye(size)
         if self._drawn == "cells":
             drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
         else:
-            drawn = leaves.drawn_leaves(IMAGES * 8, stream=STREAM)
+            drawn = discs.disc_images(IMAGES * 8, channels=self._channels)
         if self._channels == 1:
             drawn = drawn.mean(axis=-1, keepdims=True).astype(np.uint8)
 

@@ -52,26 +52,40 @@ class RandomFilterRings(nn.Module):
 
 
 def rectified_statistics(
-    x: Float[Tensor, "b c h w"], weight: Float[Tensor, "k c s s"], threshold: Float[Tensor, " k"]
+    x: Float[Tensor, "b c h w"],
+    weight: Float[Tensor, "k c s s"],
+    threshold: Float[Tensor, " k"],
+    *,
+    modulus: bool = False,
 ) -> Float[Tensor, "b features"]:
-    """``ring_statistics`` of the K rectified maps, the image mirrored at its border: (B, 6·K)."""
+    """``ring_statistics`` of the K rectified maps, the image mirrored at its border: (B, 6·K).
+
+    modulus: of |response| instead, without thresholds, as wavelets have it.
+    """
     border = weight.shape[-1] // 2
     padded = F.pad(x, [border] * 4, mode="reflect") if border else x
-    return ring_statistics(F.conv2d(padded, weight.to(x.device), threshold.to(x.device)).relu_())
+    weight = weight.to(x.device)
+    if modulus:
+        return ring_statistics(F.conv2d(padded, weight).abs_())
+    return ring_statistics(F.conv2d(padded, weight, threshold.to(x.device)).relu_())
 
 
 @lru_cache(maxsize=8)
 def filters(
-    channels: int, banks: Banks = FILTERS
+    channels: int, banks: Banks = FILTERS, *, one_colour: bool = False
 ) -> tuple[tuple[Float[Tensor, "k c s s"], Float[Tensor, " k"]], ...]:
     """Weights, Gaussian and then scaled to length 1, and thresholds, for each of ``banks``.
 
     Of length 1, so that all filters answer alike to noise, and responses lie within a few units.
+    one_colour: the k-th of a bank sees channel k mod C alone.
     """
     drawn = []
     for side, count in banks:
         stream = RootSeed.from_user(_SEED).torch_generator("random filters", channels, side)
         weight = torch.randn(count, channels * side * side, generator=stream)
+        if one_colour:
+            seen = F.one_hot(torch.arange(count) % channels, channels).to(weight.dtype)
+            weight = weight * seen.repeat_interleave(side * side, dim=1)
         weight = F.normalize(weight, dim=1).view(count, channels, side, side)
         drawn.append((weight, (torch.rand(count, generator=stream) * 2 - 1) * THRESHOLD))
     return tuple(drawn)

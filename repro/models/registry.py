@@ -51,6 +51,8 @@ def build_model(
             "downsampling": settings.downsampling,
             "skips": settings.skips,
         }
+    if settings.filters is not None:
+        options = options | {"filters": settings.filters}
     factory = getattr(importlib.import_module(module), attribute)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

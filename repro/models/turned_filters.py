@@ -21,23 +21,37 @@ from torch.nn import functional as F
 from repro.models import random_filters
 from repro.models.random_filters import Banks, filters, rectified_statistics
 from repro.models.whitened import WhitenedLinear
+from repro.runs.filter_settings import FilterSettings
 from repro.typing import Float
 
 
 class TurnedFilterRings(nn.Module):
     """``features``: as of ``RandomFilterRings``, averaged over views of the image; ``head``.
 
-    in_channels, num_classes: as of DPResNet; width: ignored, there for the registry's sake.
+    in_channels, num_classes: as of DPResNet; width: ignored, there for the registry's sake;
+    filters: other ones than the class', for the ablation of features.
     The features have no parameters. ``repro.federated.whitening`` turns them onto the
     ``whitened_features`` principal axes of images that a program drew.
     """
 
+    filters: FilterSettings | None = None
     banks: Banks = ((1, 32), (3, 64), (5, 96))  # (side in pixels, how many)
     turns: tuple[float, ...] = (0.0, 30.0, 60.0)  # degrees, each with quarter turns and mirrors
     axes: int = 576  # more of them cost noise, and second moments grow as their square
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 8, width: int = 64) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 8,
+        width: int = 64,
+        *,
+        filters: FilterSettings | None = None,
+    ) -> None:
         super().__init__()
+        if filters is not None:
+            self.filters = filters
+            self.banks, self.axes = filters.banks, filters.axes
+            self.turns = self.turns if filters.views == 24 else (0.0,)
         self.raw_features = 6 * sum(count for _, count in self.banks)
         self.whitened_features = self.axes
         self.head = WhitenedLinear(self.whitened_features, num_classes)
@@ -50,8 +64,22 @@ class TurnedFilterRings(nn.Module):
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b features"]:
         """(B, C, N, N) in [−1, 1], N at least 3 -> (B, ``raw_features``) float32."""
         x = images.float()
-        views = [_over_mirrors(turned(x, degrees), self.banks) for degrees in self.turns]
+        views = [self._over_mirrors(turned(x, degrees)) for degrees in self.turns]
         return torch.stack(views).mean(0)
+
+    def _over_mirrors(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b features"]:
+        """Each filter's statistics, averaged over its quarter turns and their mirror images."""
+        varied = self.filters or FilterSettings()
+        modulus = varied.response == "modulus"
+        banks = filters(x.shape[1], self.banks, one_colour=varied.colours == "one")
+        pooled = []
+        for weight, threshold in banks:
+            # A pixel looks the same however it is turned.
+            alone = weight.shape[-1] == 1 or varied.views == 1
+            orbit = [weight] if alone else quarter_turns(weight)
+            parts = [rectified_statistics(x, one, threshold, modulus=modulus) for one in orbit]
+            pooled.append(torch.stack(parts).mean(0))
+        return torch.cat(pooled, dim=1)
 
 
 class DrawnChoiceRings(TurnedFilterRings):
@@ -60,17 +88,6 @@ class DrawnChoiceRings(TurnedFilterRings):
     banks = ((1, 32), (3, 128), (5, 96))
     turns = (0.0,)
     axes = 384
-
-
-def _over_mirrors(x: Float[Tensor, "b c h w"], banks: Banks) -> Float[Tensor, "b features"]:
-    """Each filter's statistics, averaged over its quarter turns and their mirror images."""
-    pooled = []
-    for weight, threshold in filters(x.shape[1], banks):
-        # A pixel looks the same however it is turned.
-        orbit = [weight] if weight.shape[-1] == 1 else quarter_turns(weight)
-        parts = [rectified_statistics(x, one, threshold) for one in orbit]
-        pooled.append(torch.stack(parts).mean(0))
-    return torch.cat(pooled, dim=1)
 
 
 def quarter_turns(x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b c h w"]]:

@@ -17,6 +17,7 @@ from repro.checks import check_counts as _check_counts
 from repro.checks import check_fractions as _check_fraction
 from repro.checks import check_word64, plain
 from repro.errors import InputError
+from repro.runs.filter_settings import FilterSettings
 
 # What a choice may be; each is checked when settings are made, so that a misspelt one never
 # silently means another.
@@ -54,8 +55,11 @@ class ModelSettings:
     normalisation: str = "group"
     downsampling: str = "stride"  # "pool": max-pooling, as in ResNet-9
     skips: str = "first"  # "first" block's only [code], "all" three or "none"
+    filters: FilterSettings | None = None  # of "turned-filters" only; None: what it stands for
 
     def __post_init__(self) -> None:
+        if self.filters is not None and self.name != "turned-filters":
+            raise InputError("filters", self.filters, f"None for the model {self.name}")
         _check_choices(
             self,
             {
@@ -153,13 +157,15 @@ class SecondOrder:
     """
 
     mean_share: float = 0.05  # of the mean of the features, the first round [ours]
-    moments_share: float = 0.15  # of their second moments, the second round [ours]
+    # Of their second moments, the second round; 0: there is no such round [ours]
+    moments_share: float = 0.15
     floor: float = (
         0.5  # smallest eigenvalue that is evened out, in norms of the noise matrix [ours]
     )
 
     def __post_init__(self) -> None:
-        _check_fraction(self, "mean_share", "moments_share", zero=False)
+        _check_fraction(self, "mean_share", zero=False)
+        _check_fraction(self, "moments_share", zero=True)
         _check_above_zero(self, "floor")
         most = 1 - self.mean_share  # the steps need a part of it
         if self.moments_share >= most:
@@ -296,6 +302,8 @@ class RunSettings:
         for name in ("second_order", "twin_of", "logistic_ridge"):
             if known[name] is None:
                 del known[name]
+        if self.model.filters is None:
+            del known["model"]["filters"]
         if self.secagg is not None and self.secagg.field_bits == 31:
             del known["secagg"]["field_bits"]
         text = json.dumps([known, data_fingerprint], sort_keys=True)

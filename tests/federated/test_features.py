@@ -1,13 +1,10 @@
 """Fixed features: computed once, kept whole, the same bits however many threads compute them."""
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
 
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
-from repro.data.leaves import drawn_leaves
 from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
 from repro.federated import features as module
@@ -83,7 +80,7 @@ def test_large_images_have_the_features_of_their_averages(monkeypatch):
     assert torch.equal(module.reduced(flat), torch.full((1, 1, 28, 28), 0.25))
     assert module.reduced(small := torch.rand(1, 1, 28, 28)) is small
     monkeypatch.setattr(whitening, "IMAGES", 8)
-    made = Whitened(RandomFilterRings(1), 1, "leaves")
+    made = Whitened(RandomFilterRings(1), 1, "discs")
     even = np.full((3, 112, 112, 1), 90, np.uint8)
     assert np.allclose(
         fixed_features(made, even), fixed_features(made, even[:, :28, :28]), atol=1e-5
@@ -94,15 +91,10 @@ def test_other_data_are_whitened_by_images_without_cells_or_classes(monkeypatch)
     """Other axes, of drawn discs; kept features of the one are never taken for the other."""
     monkeypatch.setattr(whitening, "IMAGES", 8)
     image = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    cells, leaves = (Whitened(RandomFilterRings(), 3, drawn) for drawn in whitening.DRAWN)
-    assert not torch.allclose(cells.features(image), leaves.features(image))
+    cells, discs = (Whitened(RandomFilterRings(), 3, drawn) for drawn in whitening.DRAWN)
+    assert not torch.allclose(cells.features(image), discs.features(image))
     pixels = np.zeros((1, 28, 28, 3), np.uint8)
-    assert module._digest(cells, pixels) != module._digest(leaves, pixels)
-    drawn = drawn_leaves(600, stream=5)
-    assert drawn.shape == (600, 28, 28, 3)
-    # Word by word the same on any machine; a chunk more changes nothing before it.
-    assert hashlib.md5(drawn[:2].tobytes()).hexdigest() == "42439761e870250e96d2bad638c3f780"
-    assert np.array_equal(drawn_leaves(1024, stream=5)[:512], drawn[:512])
+    assert module._digest(cells, pixels) != module._digest(discs, pixels)
     with pytest.raises(InputError, match="drawn"):
         Whitened(RandomFilterRings(), 3, "flowers")
 

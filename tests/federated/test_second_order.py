@@ -194,6 +194,24 @@ def test_all_rounds_together_cost_epsilon_and_no_less(second):
     assert PRIVACY.epsilon * (1 - 1e-6) < epsilon <= PRIVACY.epsilon
 
 
+def test_without_second_moments_the_steps_get_their_round_and_share():
+    """The transform stays the identity, the second round is a step, and ε is met as exactly."""
+    made, model = trainer(second=SecondOrder(moments_share=0.0)), WhitenedLinear(FEATURES, CLASSES)
+    data = hospitals()
+    run_round(made, model, data, 1)
+    assert model.mean.abs().max() > 0
+    run_round(made, model, data, 2)
+    assert torch.equal(model.transform, torch.eye(FEATURES))
+    assert model.linear.weight.abs().max() > 0
+    (mean,) = made._sums.values()
+    counted = [(mean.plan, 1), (made._steps.plan, ROUNDS - 1)]
+    precision = sum(
+        count / plan.event(plan.shares).noise_multiplier ** 2 for plan, count in counted
+    )
+    epsilon = gaussian_epsilon(1 / math.sqrt(precision), 1.0, 1, PRIVACY.delta)
+    assert PRIVACY.epsilon * (1 - 1e-6) < epsilon <= PRIVACY.epsilon
+
+
 def test_a_trainer_that_begins_anew_goes_on_with_the_same_bits():
     data = hospitals()
     whole, model = trainer(), WhitenedLinear(FEATURES, CLASSES)

@@ -12,6 +12,7 @@ from repro.report.claims import PAPER_RESULTS
 from repro.runs import settings as module
 from repro.runs.arms import ARMS, get_arm
 from repro.runs.composition import compose, precision_of
+from repro.runs.filter_settings import FilterSettings
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import (
     LocalSettings,
@@ -149,6 +150,9 @@ def from_record(given):
         "second_order": SecondOrder,
         "shared": SharedNoise,
     }
+    filters = given["model"].get("filters")
+    if filters is not None:
+        given = given | {"model": given["model"] | {"filters": FilterSettings(**filters)}}
     own = {one.name for one in dataclasses.fields(RunSettings)}
     kept = {
         name: parts[name](**without_retired(value)) if name in parts and value else value

@@ -85,11 +85,12 @@ class SecondOrderTrainer(SharedRounds):
         self.features = model.linear.in_features
         # μ of the target: one release of multiplier 1/μ is exactly (ε, δ)-DP.
         self._mu = 1 / gaussian_sigma(settings.epsilon, 1.0, 1, settings.delta) * (1 - 1e-9)
-        moments = self.features * (self.features + 1) // 2
         self._sums: dict[int, Summation] = {
-            1: self._sum("feature mean", self.features, second.mean_share),
-            2: self._sum("second moments", moments, second.moments_share),
+            1: self._sum("feature mean", self.features, second.mean_share)
         }
+        if second.moments_share > 0:  # without, the transform stays the identity
+            moments = self.features * (self.features + 1) // 2
+            self._sums[2] = self._sum("second moments", moments, second.moments_share)
         left = 1 - second.mean_share - second.moments_share
         self._steps = SharedNoiseTrainer(
             replace(
@@ -103,7 +104,7 @@ class SecondOrderTrainer(SharedRounds):
             weights,
             model.linear,
             epochs=1,
-            rounds=rounds - STATISTICS,
+            rounds=rounds - len(self._sums),
             seed=seed,
         )
         self._data: dict[int, HospitalData] = {}  # whitened; empty: not yet
@@ -124,14 +125,14 @@ class SecondOrderTrainer(SharedRounds):
         return PrivateSum(plan, self.weights, seed=self.seed, purpose=purpose, secagg=self.secagg)
 
     def exchanges(self, round: int) -> int:
-        return 1 if round <= STATISTICS else self._steps.exchanges(round)
+        return 1 if round in self._sums else self._steps.exchanges(round)
 
     def sum_in(self, round: int) -> Summation:
-        return self._sums[round] if round <= STATISTICS else self._steps.sum
+        return self._sums.get(round, self._steps.sum)
 
     def part(self, vector: Tensor, data: HospitalData, at: Place) -> Part:
         """The hospital's sum of features, of their products, or of clipped gradients."""
-        if at.round > STATISTICS:
+        if at.round not in self._sums:
             return self._steps.part(self._weights(vector), self._whitened(vector, data), at)
         self._data.clear()
         return self.share(data.hospital, self.statistic(vector, data, at.round), {}, at)
@@ -146,7 +147,7 @@ class SecondOrderTrainer(SharedRounds):
     @torch.no_grad()
     def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:
         """Mean, transform, or a step of the linear layer."""
-        if at.round > STATISTICS:
+        if at.round not in self._sums:
             weights = self._weights(vector)
             stepped = self._steps.apply(weights, total, survivors, at)
             return torch.cat([stepped, vector[len(weights) :]])
@@ -188,7 +189,7 @@ class SecondOrderTrainer(SharedRounds):
         return self._data[data.hospital]
 
     def _facts(self, round: int, releases: Iterable[tuple[int, ...]]) -> dict[str, Any]:
-        if round > STATISTICS:
+        if round not in self._sums:
             return self._steps._facts(round, releases)
         return super()._facts(round, releases)
 
