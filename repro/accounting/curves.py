@@ -112,6 +112,18 @@ def _none(
     return np.full_like(orders, np.inf)
 
 
+def _best_of_trials(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    from repro.accounting.accountant import RDPAccountant  # which comes here for its leaves
+    from repro.accounting.search_cost import random_stopping_rdp
+
+    assert isinstance(event, events.BestOfTrialsEvent)
+    assert event.eta is not None  # check_proved
+    trial = RDPAccountant(relation, event.unit).compose(event.trial)
+    return random_stopping_rdp(trial, orders, event.trials, event.eta)
+
+
 _CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.ndarray]] = {
     events.NonPrivateEvent: _none,
     events.GaussianEvent: _gaussian,
@@ -119,6 +131,7 @@ _CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.n
     events.LaplaceEvent: _laplace,
     events.PoissonSampledGaussianEvent: _poisson,
     events.FixedBatchGaussianEvent: _fixed_batch,
+    events.BestOfTrialsEvent: _best_of_trials,
 }
 
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
 from repro.accounting import checks, conversion
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import ADD_REMOVE, RECORD, Number
-from repro.accounting.events import PrivacyEvent
+from repro.accounting.events import GaussianEvent, PrivacyEvent
 from repro.accounting.orders import minimise
 from repro.errors import InputError
 from repro.typing import Float
@@ -31,6 +32,7 @@ from repro.typing import Float
 _UP = 1 + 1e-9  # more than γ's bisection and a dozen rounded operations are off by
 _SMALLEST = 1e-300  # of γ
 _LARGEST_ETA = 1e3
+_LARGEST_MULTIPLIER = 1e6
 
 
 def mean_trials(eta: float, gamma: float) -> float:
@@ -44,6 +46,7 @@ def mean_trials(eta: float, gamma: float) -> float:
     return scaled * (1 / gamma - 1)
 
 
+@lru_cache(maxsize=64)
 def gamma_of(eta: float, mean: float) -> float:
     """γ at which D(η, γ) has at least the mean ``mean`` > 1; by bisection in log γ.
 
@@ -56,6 +59,42 @@ def gamma_of(eta: float, mean: float) -> float:
     if mean_trials(eta, math.exp(low)) < mean * (1 - 1e-9):
         raise InputError("eta", eta, f"larger: no γ above 1e-300 gives {mean:g} trials on average")
     return math.exp(low)
+
+
+def number_of_trials(eta: Number, mean: Number, uniform: float) -> int:
+    """N ~ D(η, γ) with E[N] = ``mean``, by inversion of ``uniform`` in [0, 1) (Definition 1).
+
+    P(N = 1) = (1 − γ)·η/(γ^−η − 1), for η = 0 (1 − γ)/log(1/γ); P(k + 1)/P(k) is
+    (1 − γ)(k + η)/(k + 1). A uniform number of 53 bits leaves out tails below 1e-16.
+    """
+    gamma = gamma_of(eta, mean)
+    scale = -math.log(gamma) if eta == 0 else math.expm1(-eta * math.log(gamma)) / eta
+    chance, count = (1 - gamma) / scale, 1
+    reached = chance
+    while reached <= uniform and chance > 1e-18:
+        chance *= (1 - gamma) * (count + eta) / (count + 1)
+        count += 1
+        reached += chance
+    return count
+
+
+def trial_multiplier(epsilon: Number, delta: Number, trials: Number, eta: Number = 0.0) -> float:
+    """The least noise multiplier of one Gaussian release a trial at which the best of N trials,
+    E[N] = ``trials``, is (ε, δ)-DP for one record; by bisection of ``search_epsilon``, rounded up.
+
+    Several releases of multipliers z_j are one of multiplier 1/√(Σ 1/z_j²).
+    """
+    epsilon = checks.positive("epsilon", epsilon)
+    low, high = 0.0, 1.0
+    while search_epsilon({GaussianEvent(high): 1}, delta, trials, eta) > epsilon:
+        low, high = high, 2 * high
+        if high > _LARGEST_MULTIPLIER:
+            raise InputError("epsilon", epsilon, f"more: none is reached with {trials:g} trials")
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        reached = search_epsilon({GaussianEvent(middle): 1}, delta, trials, eta) <= epsilon
+        low, high = (low, middle) if reached else (middle, high)
+    return high
 
 
 def random_stopping_rdp(

@@ -18,6 +18,7 @@ from repro.errors import InputError
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.shared.exact import ExactSecondOrderTrainer
+from repro.federated.shared.search import SearchTrainer
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import shared_views
 from repro.federated.shared.trainer import SharedNoiseTrainer
@@ -39,7 +40,7 @@ from repro.runs.settings import RunSettings, UpdatePrivacy
 class Parts:
     """What an arm is made of."""
 
-    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
+    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer | SearchTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
     update_event: PrivacyEvent | None  # what each round costs a hospital whose update is clipped
@@ -53,10 +54,12 @@ def compose_parts(
     ranks: Ranks,
     size: int,
     classes: int,
+    held_out: dict[int, int] | None = None,
 ) -> Parts:
-    """size: the model's number of parameters; classes: of its outputs."""
+    """size: the model's number of parameters; classes: of its outputs; held_out: hospital -> its
+    images that a private search scores trials on."""
     mechanism = update_mechanism(settings.update_privacy, settings.rounds)
-    shared = _shared_trainer(settings, weights, seed, ranks, size, classes)
+    shared = _shared_trainer(settings, weights, seed, ranks, size, classes, held_out or {})
     return Parts(
         trainer=shared or _trainer(settings, weights),
         mechanism=mechanism,
@@ -88,7 +91,9 @@ def _ledger(
     noiseless = not by_record and settings.mechanism == "clip"
     return FederatedLedger(
         unit="record" if by_record else "hospital",
-        mechanism="second-order steps, shared noise"
+        mechanism="best of a random number of trainings, shared noise"
+        if settings.search
+        else "second-order steps, shared noise"
         if settings.second_order
         else "dp-sgd, shared noise"
         if settings.shared
@@ -113,7 +118,8 @@ def _shared_trainer(
     ranks: Ranks,
     size: int,
     classes: int,
-) -> SharedNoiseTrainer | SecondOrderTrainer | None:
+    held_out: dict[int, int],
+) -> SharedNoiseTrainer | SecondOrderTrainer | SearchTrainer | None:
     if settings.shared is None:
         return None
     if ranks.size > 1:
@@ -132,6 +138,20 @@ def _shared_trainer(
             seed=seed,
         )
     assert settings.secagg is not None
+    if settings.search is not None:
+        assert settings.second_order is not None
+        return SearchTrainer(
+            settings.record_privacy,
+            settings.search,
+            settings.second_order,
+            settings.shared,
+            settings.secagg,
+            weights,
+            held_out,
+            features=size // classes,
+            classes=classes,
+            seed=seed,
+        )
     if settings.second_order is not None:
         return SecondOrderTrainer(
             settings.record_privacy,

@@ -24,6 +24,7 @@ from repro.federated.checkpoint import check_same_machines, load_checkpoint, sav
 from repro.federated.evaluation import check_finite, evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
+from repro.federated.shared.search import SearchTrainer
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import spend_releases
 from repro.federated.shared.trainer import SharedNoiseTrainer
@@ -43,7 +44,7 @@ class Federation:
     test: LabelledImages
     num_classes: int
     # Those of ``SHARED`` need no mechanism and no aggregator.
-    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer
+    trainer: LocalTrainer | SharedNoiseTrainer | SecondOrderTrainer | SearchTrainer
     mechanism: UpdateMechanism
     aggregator: Aggregator
     seed: RootSeed
@@ -75,7 +76,11 @@ class RunState:
     scores: Tensor | None = None  # (test images, classes) logits of the last round
 
 
-SHARED = (SharedNoiseTrainer, SecondOrderTrainer)  # all hospitals take a round's steps together
+SHARED = (
+    SharedNoiseTrainer,
+    SecondOrderTrainer,
+    SearchTrainer,
+)  # all hospitals take a round's steps together
 Spent = tuple[int, PrivacyEvent, int]  # hospital, event, how often
 Progress = Callable[[int, int | None, float | None], None]  # round, hospital, accuracy
 
@@ -198,6 +203,8 @@ def _shared(
         spend_releases(
             federation.ledger, trainer.plan, trainer.sample_rate, report.releases, report.failed
         )
+        for hospital, event, seen in report.spent:
+            federation.ledger.spend(hospital, event, seen=seen)
     vector = to_vector(federation.model)
     facts = {"secagg": report.facts} if report.facts else {}  # exact sums have none
     return _Made(vector, facts, None, report.diagnostics)

@@ -43,7 +43,11 @@ def honest_arms() -> list[Arm]:
 
 
 def _noise(arm: Arm) -> str:
-    return "noise shared" if arm.trainer.startswith("shared") else "each hospital's own noise"
+    return (
+        "noise shared"
+        if arm.trainer.startswith(("shared", "searched"))
+        else "each hospital's own noise"
+    )
 
 
 def levels(evidence: Evidence, arm: str) -> str:
@@ -57,7 +61,12 @@ def levels(evidence: Evidence, arm: str) -> str:
 def best_honest(evidence: Evidence) -> str:
     """The third line to repeat: what the best honest arm has, and what its twin has."""
     counts = evidence.hospital_counts
-    run = [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
+    run = [
+        arm
+        for arm in honest_arms()
+        if arm.search is None  # whose ε does not hold against the server
+        and all(evidence.final(arm.name, k) for k in counts)
+    ]
     if not run:
         return f"What honest privacy costs: {NOT_RUN}."
 
@@ -110,7 +119,7 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     evidence = sources.evidence
     parts = [_reached(evidence, arm) for arm in honest_arms() if arm.family != DPRESNET]
     pooled = evidence.final(POOLED, evidence.hospital_counts[0])
-    free = [arm.family.sentence for arm in honest_arms() if not arm.tuned]
+    free = [a.family.sentence for a in honest_arms() if not a.tuned and a.search is None]
     found = [
         (
             "What honest privacy reaches with a model that suits few images",

@@ -64,8 +64,11 @@ def compose(
     shared = None
     if arm.trainer == "shared-dpsgd":
         shared = SharedNoise(protocol_every=profile.protocol_every)
-    elif arm.trainer in ("shared-newton", "newton"):
+    elif arm.trainer in ("shared-newton", "newton", "searched-newton"):
         shared = SharedNoise(precision="double")
+    search = arm.search
+    if search is not None and profile.name == "smoke":
+        search = replace(search, rounds=4)
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,
@@ -85,6 +88,7 @@ def compose(
         secagg=secagg,
         shared=shared,
         second_order=arm.second_order,
+        search=search,
         twin_of=twin_of,
         logistic_ridge=LOGISTIC_RIDGE if arm.trainer == "logistic" else None,
         train_stride=profile.train_stride,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from repro.accounting import PrivacyEvent
 from repro.federated.shared.sum import Release
 from repro.secagg import RoundFailed
 
@@ -18,10 +19,12 @@ class SharedReport:
     """What a round of steps did: who was in how many sums, facts, counts, seconds.
 
     failed: of sums that came to nothing, those whose masked input had left them.
+    spent: what releases do not say: hospital, event, and what each view saw instead of it.
     """
 
     releases: Counter[tuple[int, ...]] = field(default_factory=Counter)  # survivors -> steps
     failed: Counter[tuple[int, ...]] = field(default_factory=Counter)  # senders -> steps
+    spent: list[tuple[int, PrivacyEvent, dict[str, PrivacyEvent]]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     diagnostics: Counter[str] = field(default_factory=Counter)  # for this machine only
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))

@@ -123,6 +123,16 @@ class SecondOrderTrainer:
         )
         return PrivateSum(plan, self.weights, seed=self.seed, purpose=purpose, secagg=self.secagg)
 
+    @property
+    def statistics_plans(self) -> tuple[NoisePlan, ...]:
+        """Of the releases before the first step, a round each."""
+        return tuple(one.plan for one in self._sums.values())
+
+    @property
+    def steps_plan(self) -> NoisePlan:
+        """Of every step's release; all further rounds are one step each."""
+        return self._steps.plan
+
     def train_round(
         self, model: nn.Module, hospitals: Mapping[int, HospitalData], round_number: int
     ) -> SharedReport:
