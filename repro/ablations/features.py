@@ -16,7 +16,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
 from repro.runs.filter_settings import FilterSettings
@@ -69,7 +69,7 @@ def _with(settings: RunSettings, filters: FilterSettings) -> RunSettings:
 def conclude(cells: Sequence[Cell], dataset: Dataset) -> Conclusion:
     """What each step changes, from runs of the same seed: the partition is then the same too."""
     last = [cell.label for cell in cells].index(END)
-    steps = []
+    steps: list[dict[str, Any]] = []
     for position, cell in enumerate(cells[1:], start=1):
         before = cells[min(position - 1, last)]
         pairs = zip(cell.records, before.records, strict=True)
