@@ -12,6 +12,7 @@ from repro.accounting.checks import Relation
 from repro.accounting.composition import Bound, compose_epsilon
 from repro.accounting.curves import rdp
 from repro.accounting.events import (
+    BestOfTrialsEvent,
     ComposedEvent,
     DataDependentRateEvent,
     DiscreteGaussianEvent,
@@ -33,10 +34,16 @@ from repro.accounting.gaussian import (
     gaussian_sigma,
 )
 from repro.accounting.pld import PLDAccountant
-from repro.accounting.search_cost import random_stopping_rdp, search_epsilon
+from repro.accounting.random_stopping import number_of_trials
+from repro.accounting.search_cost import (
+    random_stopping_rdp,
+    search_epsilon,
+    trial_multiplier,
+)
 
 __all__ = [
     "Accountant",
+    "BestOfTrialsEvent",
     "Bound",
     "ComposedEvent",
     "DataDependentRateEvent",
@@ -60,7 +67,9 @@ __all__ = [
     "event_from_dict",
     "gaussian_epsilon",
     "gaussian_sigma",
+    "number_of_trials",
     "random_stopping_rdp",
     "rdp",
     "search_epsilon",
+    "trial_multiplier",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from repro.accounting import checks, events
 from repro.accounting.events import PrivacyEvent
+from repro.accounting.random_stopping import choosing, divergence
 from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.errors import InputError
@@ -112,6 +113,24 @@ def _none(
     return np.full_like(orders, np.inf)
 
 
+def _best_of_trials(
+    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
+) -> Float[np.ndarray, " orders"]:
+    assert isinstance(event, events.BestOfTrialsEvent)
+    assert event.eta is not None  # check_proved
+    leaves = [(leaf, count) for leaf, count in event.trial.leaves() if count]
+
+    def trial(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
+        total = np.zeros_like(orders)
+        for leaf, count in leaves:
+            once = rdp_of(leaf, relation, orders)
+            with np.errstate(over="ignore"):
+                total = total + np.where(once == 0, 0.0, once * checks.as_float(count))
+        return total * _UP
+
+    return divergence(trial, orders, *choosing(trial, event.trials, event.eta))
+
+
 _CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.ndarray]] = {
     events.NonPrivateEvent: _none,
     events.GaussianEvent: _gaussian,
@@ -119,6 +138,7 @@ _CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.n
     events.LaplaceEvent: _laplace,
     events.PoissonSampledGaussianEvent: _poisson,
     events.FixedBatchGaussianEvent: _fixed_batch,
+    events.BestOfTrialsEvent: _best_of_trials,
 }
 
 

@@ -246,6 +246,53 @@ class RepeatedEvent(PrivacyEvent):
         }
 
 
+@dataclass(frozen=True)
+class BestOfTrialsEvent(PrivacyEvent):
+    """The best of N trials, each of which spends ``trial``; all else of them stays secret, N too.
+
+    N ~ D(``eta``, γ) with mean ``trials`` > 1, drawn before any trial (Papernot & Steinke 2022,
+    arXiv 2110.03620, Theorem 2: ``repro.accounting.search_cost``). eta: None where the number was
+    fixed beforehand or stopped when somebody was content. That is never accounted for.
+    """
+
+    trial: PrivacyEvent
+    trials: Number
+    eta: Number | None
+
+    reason: ClassVar[str] = (
+        "the best of several trials is accounted for where their number was drawn at random "
+        "from D(eta, γ); of a fixed number compose all of them"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not checks.positive("trials", self.trials) > 1:
+            raise InputError("trials", self.trials, "a mean number of trials above 1")
+        if self.eta is not None:
+            checks.real("eta", self.eta, lambda x: x > -1, "a number above −1, or None")
+        for leaf, _ in self.trial.leaves():
+            if leaf.unit != self.unit:
+                raise InputError("trial", leaf, f"an event of unit {self.unit}")
+
+    def proved_for(self) -> tuple[str, ...]:
+        if self.eta is None:
+            return ()
+        leaves = [leaf.proved_for() for leaf, _ in self.trial.leaves()]
+        return tuple(r for r in RELATIONS if all(r in proved for proved in leaves))
+
+    def scaled(self, factor: Number) -> PrivacyEvent:
+        return replace(self, trial=self.trial.scaled(factor))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "type": "BestOfTrialsEvent",
+            "unit": self.unit,
+            "trial": self.trial.as_dict(),
+            "trials": self.trials,
+            "eta": self.eta,
+        }
+
+
 def banded_event(
     noise_multiplier: Number, sample_rate: Number, bands: int, steps: int, *, unit: str = RECORD
 ) -> RepeatedEvent:
@@ -277,6 +324,7 @@ _TYPES: dict[str, type[PrivacyEvent]] = {
         DataDependentRateEvent,
         ComposedEvent,
         RepeatedEvent,
+        BestOfTrialsEvent,
     )
 }
 
@@ -289,6 +337,7 @@ def event_from_dict(data: dict[str, Any]) -> PrivacyEvent:
         raise InputError("event", data, f"a type of {sorted(_TYPES)} with exactly its fields")
     if kind is ComposedEvent:
         values["events"] = tuple(event_from_dict(inner) for inner in values["events"])
-    if kind is RepeatedEvent:
-        values["event"] = event_from_dict(values["event"])
+    for inside in ("event", "trial"):
+        if inside in values:
+            values[inside] = event_from_dict(values[inside])
     return kind(**values)

@@ -15,7 +15,6 @@ often draws a single trial.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,39 +22,32 @@ import numpy as np
 from repro.accounting import checks, conversion
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import ADD_REMOVE, RECORD, Number
-from repro.accounting.events import PrivacyEvent
+from repro.accounting.events import GaussianEvent, PrivacyEvent
 from repro.accounting.orders import minimise
+from repro.accounting.random_stopping import choosing, divergence
 from repro.errors import InputError
 from repro.typing import Float
 
-_UP = 1 + 1e-9  # more than γ's bisection and a dozen rounded operations are off by
-_SMALLEST = 1e-300  # of γ
-_LARGEST_ETA = 1e3
+_LARGEST_MULTIPLIER = 1e6
 
 
-def mean_trials(eta: float, gamma: float) -> float:
-    """E[N] of D(η, γ), for η > −1 and 0 < γ < 1 (Papernot and Steinke 2022, Definition 1).
+def trial_multiplier(epsilon: Number, delta: Number, trials: Number, eta: Number = 0.0) -> float:
+    """The least noise multiplier of one Gaussian release a trial at which the best of N trials,
+    E[N] = ``trials``, is (ε, δ)-DP for one record; by bisection of ``search_epsilon``, rounded up.
 
-    η = 0: (1/γ − 1) / log(1/γ); otherwise η(1 − γ) / (γ(1 − γ^η)).
+    Several releases of multipliers z_j are one of multiplier 1/√(Σ 1/z_j²).
     """
-    log = math.log(gamma)
-    # η/(1 − γ^η) → −1/log γ as η → 0, which expm1 keeps exact down to η = 0.
-    scaled = -1 / log if eta == 0 else -eta / math.expm1(eta * log)
-    return scaled * (1 / gamma - 1)
-
-
-def gamma_of(eta: float, mean: float) -> float:
-    """γ at which D(η, γ) has at least the mean ``mean`` > 1; by bisection in log γ.
-
-    Raises InputError where none in double precision does (η near −1).
-    """
-    low, high = math.log(_SMALLEST), math.log1p(-1e-12)  # means: huge, 1
-    for _ in range(200):
+    epsilon = checks.positive("epsilon", epsilon)
+    low, high = 0.0, 1.0
+    while search_epsilon({GaussianEvent(high): 1}, delta, trials, eta) > epsilon:
+        low, high = high, 2 * high
+        if high > _LARGEST_MULTIPLIER:
+            raise InputError("epsilon", epsilon, f"more: none is reached with {trials:g} trials")
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if mean_trials(eta, math.exp(middle)) >= mean else (low, middle)
-    if mean_trials(eta, math.exp(low)) < mean * (1 - 1e-9):
-        raise InputError("eta", eta, f"larger: no γ above 1e-300 gives {mean:g} trials on average")
-    return math.exp(low)
+        reached = search_epsilon({GaussianEvent(middle): 1}, delta, trials, eta) <= epsilon
+        low, high = (low, middle) if reached else (middle, high)
+    return high
 
 
 def random_stopping_rdp(
@@ -70,8 +62,8 @@ def random_stopping_rdp(
     Theorem 2: ρ'(λ) = ρ(λ) + (1 + η)(1 − 1/λ̂) ρ(λ̂) + (1 + η) log(1/γ)/λ̂ + log E[N]/(λ − 1),
     for every λ̂ > 1; the smallest that a search over λ̂ finds is taken.
     """
-    extra, drawn = _choosing(accountant, trials, eta)
-    return _divergence(accountant, orders, extra, drawn)
+    extra, drawn = choosing(accountant.rdp, trials, eta)
+    return divergence(accountant.rdp, orders, extra, drawn)
 
 
 def search_epsilon(
@@ -92,39 +84,11 @@ def search_epsilon(
     accountant = RDPAccountant(relation, unit)
     for event, times in counts.items():
         accountant.compose(event, times)
-    extra, drawn = _choosing(accountant, trials, eta)
+    extra, drawn = choosing(accountant.rdp, trials, eta)
 
     def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
-        rdp = _divergence(accountant, orders, extra, drawn)
+        rdp = divergence(accountant.rdp, orders, extra, drawn)
         return conversion.epsilon_from_rdp(orders, rdp, delta)
 
     with np.errstate(over="ignore", invalid="ignore"):
         return minimise(objective)[0]
-
-
-def _choosing(accountant: RDPAccountant, trials: Number, eta: Number) -> tuple[float, float]:
-    """The theorem's terms in λ̂, at the best λ̂ found; and E[N], not below ``trials``."""
-    mean = checks.positive("trials", trials)
-    if not mean > 1:
-        raise InputError("trials", trials, "a mean number of trials above 1")
-    expected = "a number above −1 (0: logarithmic, 1: geometric)"
-    eta = checks.real("eta", eta, lambda x: -1 < x <= _LARGEST_ETA, expected)
-    gamma = gamma_of(eta, mean)
-
-    def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
-        cost: Float[np.ndarray, " orders"] = (1 - 1 / orders) * accountant.rdp(orders) - math.log(
-            gamma
-        ) / orders
-        return cost
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (1 + eta) * minimise(objective)[0], mean_trials(eta, gamma)
-
-
-def _divergence(
-    accountant: RDPAccountant, orders: Float[np.ndarray, " orders"], extra: float, drawn: float
-) -> Float[np.ndarray, " orders"]:
-    result: Float[np.ndarray, " orders"] = (
-        accountant.rdp(orders) + extra + math.log(drawn) / (orders - 1)
-    ) * _UP
-    return result

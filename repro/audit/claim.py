@@ -74,8 +74,9 @@ class Claim:
 
 
 def private_arms() -> list[Arm]:
-    """The arms that can be audited: all that add noise."""
-    return [arm for arm in ARMS.values() if arm.private]
+    """The arms that can be audited: all that add noise, but for searches: no attack here sees the
+    best of several trials alone."""
+    return [arm for arm in ARMS.values() if arm.private and arm.search is None]
 
 
 def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
@@ -87,6 +88,8 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
     sizes = {hospital: len(held) for hospital, held in shares(settings, labels).items()}
     smallest = min(sizes, key=lambda hospital: (sizes[hospital], hospital))
     record = settings.record_privacy
+    if settings.search is not None:
+        raise InputError("arm", settings.arm, _auditable())
     if record is not None and settings.shared is not None:
         return _shared_claim(settings, record, sizes, smallest)
     if record is not None:

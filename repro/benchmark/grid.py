@@ -32,11 +32,12 @@ def place_name(hospitals: int) -> str:
 def methods() -> dict[str, dict[float, Arm]]:
     """Method -> ε -> arm: an arm's name without its ε, of arms that protect a record at ``DELTA``.
 
-    ``turned-newton-eps6-all`` is the method ``turned-newton-all`` at ε = 6.
+    ``turned-newton-eps6-all`` is the method ``turned-newton-all`` at ε = 6. Searches are left out:
+    their ε does not hold against the server.
     """
     found: dict[str, dict[float, Arm]] = {}
     for arm in ARMS.values():
-        if arm.epsilon is not None and arm.delta == DELTA:
+        if arm.epsilon is not None and arm.delta == DELTA and arm.search is None:
             found.setdefault(_method(arm), {})[arm.epsilon] = arm
     return found
 

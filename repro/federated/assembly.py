@@ -16,6 +16,7 @@ from repro.federated.averaging import Averaging
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import RoundProtocol
 from repro.federated.shared.exact import ExactSecondOrderTrainer
+from repro.federated.shared.search import SearchTrainer
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.logistic import LogisticTrainer
@@ -38,11 +39,13 @@ def round_protocol(
     model: nn.Module,
     seed: RootSeed,
     ranks: Ranks,
+    held_out: dict[int, int] | None = None,
 ) -> RoundProtocol:
     """What the arm does in a round, on the device that ``model`` is on.
 
-    weights: hospital -> its training images, of all hospitals. Raises InputError where settings do
-    not go together, so that nothing is trained in vain.
+    weights: hospital -> its training images, of all hospitals; held_out: its images that a private
+    search scores trials on. Raises InputError where settings do not go together, so that nothing is
+    trained in vain.
     """
     if settings.shared is None:
         return Averaging(
@@ -68,6 +71,10 @@ def round_protocol(
             "secagg", None, "secure aggregation, in which hospitals share noise, or one place alone"
         )
     parts = shared, settings.secagg, weights, model
+    if settings.search is not None and second is not None:
+        return SearchTrainer(
+            settings.record_privacy, settings.search, second, *parts, held_out or {}, seed=seed
+        )
     if second is not None:
         return SecondOrderTrainer(settings.record_privacy, second, *parts, rounds=rounds, seed=seed)
     return SharedNoiseTrainer(

@@ -47,6 +47,15 @@ def shares(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
     return training
 
 
+def held_out(settings: RunSettings, labels: np.ndarray) -> dict[int, np.ndarray]:
+    """hospital → positions in the train split of the images it holds out, where trials of a
+    private search are scored on them; else nothing."""
+    if settings.search is None:
+        return {}
+    records = hospital_records(settings, labels)
+    return {hospital: record.validation for hospital, record in enumerate(records)}
+
+
 def judged_on(settings: RunSettings, data: dict[str, Split]) -> Split:
     """The images a run is evaluated on: the test split, or every hospital's validation images."""
     if settings.evaluate_on == "test":

@@ -19,7 +19,7 @@ from repro.errors import InputError
 from repro.federated.assembly import ledger, round_protocol
 from repro.federated.checkpoint import NAME as CHECKPOINT
 from repro.federated.checkpoint import Begun, begun, check_same_data, forget_seed
-from repro.federated.division import class_count, judged_on, shares, subset
+from repro.federated.division import class_count, held_out, judged_on, shares, subset
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import LabelledImages
 from repro.federated.memory import keep_freed_memory
@@ -107,8 +107,11 @@ def execute(
         with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
             federation.made_on = machines(federation.model, ranks)
             state = run_rounds(federation, folder, bar)
+        # How long a private search took tells how many trials there were, which nobody may know.
+        secret = settings.private and settings.search is not None
+        finished_at = started if secret else _now()
         record = make_record(
-            name, settings, dataset, federation, state, started=started, finished=_now()
+            name, settings, dataset, federation, state, started=started, finished=finished_at
         )
         if ranks.first:
             kept = state.scores if settings.evaluate_on == "test" else None
@@ -236,12 +239,15 @@ def assemble(
     # Kept features are records too, and their file's name is a function of them.
     images = labelled(train, None if settings.private else features)
     mine = set(ranks.share(weights))
+    apart = held_out(settings, train.labels)
+    scoring = {hospital: images.take(positions) for hospital, positions in apart.items()}
     hospitals = {
-        hospital: HospitalData(hospital, images.take(positions))
+        hospital: HospitalData(hospital, images.take(positions), scoring.get(hospital))
         for hospital, positions in share.items()
         if hospital in mine
     }
-    protocol = round_protocol(settings, weights, model, seed, ranks)
+    scored = {hospital: len(positions) for hospital, positions in apart.items()}
+    protocol = round_protocol(settings, weights, model, seed, ranks, scored)
     return Federation(
         model=model,
         hospitals=hospitals,

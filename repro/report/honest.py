@@ -44,7 +44,11 @@ def honest_arms() -> list[Arm]:
 
 
 def _noise(arm: Arm) -> str:
-    return "noise shared" if arm.trainer.startswith("shared") else "each hospital's own noise"
+    return (
+        "noise shared"
+        if arm.trainer.startswith(("shared", "searched"))
+        else "each hospital's own noise"
+    )
 
 
 def levels(evidence: Evidence, arm: str) -> str:
@@ -58,7 +62,12 @@ def levels(evidence: Evidence, arm: str) -> str:
 def _run(evidence: Evidence) -> list[Arm]:
     """The honest arms that were run with every number of hospitals."""
     counts = evidence.hospital_counts
-    return [arm for arm in honest_arms() if all(evidence.final(arm.name, k) for k in counts)]
+    return [
+        arm
+        for arm in honest_arms()
+        if arm.search is None  # whose ε does not hold against the server
+        and all(evidence.final(arm.name, k) for k in counts)
+    ]
 
 
 def recommended(evidence: Evidence) -> Arm | None:
@@ -127,7 +136,7 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     evidence = sources.evidence
     parts = [_reached(evidence, arm) for arm in honest_arms() if arm.family != DPRESNET]
     pooled = evidence.final(POOLED, evidence.hospital_counts[0])
-    free = [arm.family.sentence for arm in honest_arms() if not arm.tuned]
+    free = [a.family.sentence for a in honest_arms() if not a.tuned and a.search is None]
     found = [
         (
             "What honest privacy reaches with a model that suits few images",

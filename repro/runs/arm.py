@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from repro.runs.search_settings import SearchSettings
 from repro.runs.settings import PartitionSettings, RecordPrivacy, SecondOrder
 
 # The paper's configurations, in its own words and its table's order.
@@ -70,6 +71,7 @@ class Arm:
     model: str = "dpresnet"  # a name in repro.models.registry
     package: str | None = None  # an optional package without which it cannot run
     second_order: SecondOrder | None = None  # of the trainers "shared-newton" and "newton"
+    search: SearchSettings | None = None  # of "searched-newton"
     held_out: float = PartitionSettings.validation_fraction  # of each hospital's images
     tuned: bool = True  # were its settings chosen on private images? No ε covers that
 

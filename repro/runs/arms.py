@@ -21,6 +21,7 @@ from repro.runs.arm import (
     Presentation,
     promised,
 )
+from repro.runs.search_settings import SearchSettings
 from repro.runs.settings import PartitionSettings, SecondOrder, UpdatePrivacy
 
 EPSILONS = (1.0, 3.0, 6.0, 8.0)
@@ -259,6 +260,33 @@ def _twin_of(features: str, every: bool) -> str:
     return f"{features}-newton" + ("-all" if every else "")
 
 
+def _searched(epsilon: float) -> Arm:
+    """Steps' settings by a search that is inside the ε, on the features that drawn images chose."""
+    of = _FEATURES["drawn"]
+    family = Family(
+        "random filters, searched inside the ε",
+        sentence="random filters and steps searched inside the ε of the released model",
+        chart="second-order, noise shared",
+    )
+    return Arm(
+        name=f"searched-newton-eps{epsilon:g}",
+        description=f"{of.description} and a linear layer for DPResNet: clip norm, rate and floor "
+        "of private second-order steps by the best of a random number of trainings, each scored "
+        f"privately, true total ε = {epsilon:g} for a record against whoever gets the released "
+        f"model (server and hospitals see every training), δ = {POOLED_DELTA:g}",
+        reading="honest",
+        presentation=Presentation(family, {"answer": f"ε = {epsilon:g} for the released model"}),
+        trainer="searched-newton",
+        aggregator="secure",
+        epsilon=epsilon,
+        delta=POOLED_DELTA,
+        model=of.model,
+        second_order=of.shares,
+        search=SearchSettings(),
+        tuned=False,
+    )
+
+
 def _newton_twin(features: str, every: bool) -> Arm:
     """``_newton`` at the paper's ε with exact sums: what its noise costs."""
     of = _FEATURES[features]
@@ -429,6 +457,7 @@ ARMS: dict[str, Arm] = {
         _logistic("turned"),
         *(_newton(epsilon, "turned", every=True) for epsilon in EPSILONS),
         *(_newton(epsilon, "drawn") for epsilon in EPSILONS),
+        _searched(STATED),
         *(_newton(epsilon, "public") for epsilon in EPSILONS),
     )
 }

@@ -68,10 +68,13 @@ def compose(
     shared = None
     if arm.trainer == "shared-dpsgd":
         shared = SharedNoise(protocol_every=profile.protocol_every)
-    elif arm.trainer in ("shared-newton", "newton"):
+    elif arm.trainer in ("shared-newton", "newton", "searched-newton"):
         shared = SharedNoise(precision="double")
     if shared is not None and one_place:
         shared = replace(shared, colluders=0, drop_outs=0)
+    search = arm.search
+    if search is not None and profile.name == "smoke":
+        search = replace(search, rounds=4)
     return RunSettings(
         arm=arm.name,
         hospitals=hospitals,
@@ -91,6 +94,7 @@ def compose(
         secagg=secagg,
         shared=shared,
         second_order=arm.second_order,
+        search=search,
         twin_of=twin_of,
         logistic_ridge=LOGISTIC_RIDGE if arm.trainer == "logistic" else None,
         train_stride=profile.train_stride,

@@ -197,6 +197,7 @@ _DRAWN_CLIP_NORM = 0.125
 LOGISTIC_RIDGE = 3e-6
 _LOGISTIC: dict[str, Any] = {"rounds": 1, "local_epochs": 1, "test_stride": 1}
 _NEWTON_SMOKE: dict[str, Any] = {"rounds": 4, "test_stride": 16}
+_SEARCH_SMOKE: dict[str, Any] = {"test_stride": 16}
 _NEWTON_IGNORES = ("width", "batch_size", "dpsgd_expected_batch", "protocol_every")
 
 
@@ -211,6 +212,10 @@ def for_model(
     if trainer == "logistic":
         stride = 16 if profile.name == "smoke" else 1
         return replace(profile, **_LOGISTIC | {"test_stride": stride})
+    if trainer == "searched-newton":  # clip norm and rate are each trial's own
+        return replace(
+            profile, **_NEWTON | {"rounds": 1} | (_SEARCH_SMOKE if profile.name == "smoke" else {})
+        )
     if trainer in ("shared-newton", "newton"):  # the twin without privacy: at the rates of ε = 6
         rates = _RATES_OF.get(model, _NEWTON_RATES)
         rate = rates.get(epsilon or 0.0, rates[6.0])

@@ -18,6 +18,7 @@ from repro.checks import check_fractions as _check_fraction
 from repro.checks import check_word64, plain
 from repro.errors import InputError
 from repro.runs.filter_settings import FilterSettings
+from repro.runs.search_settings import SearchSettings
 
 # What a choice may be; each is checked when settings are made, so that a misspelt one never
 # silently means another.
@@ -230,6 +231,7 @@ class RunSettings:
     secagg: SecAggParameters | None = None
     shared: SharedNoise | None = None
     second_order: SecondOrder | None = None
+    search: SearchSettings | None = None  # over such steps' settings; each trial a whole training
     # Of "newton": the private steps that it takes without their noise; no ε is claimed.
     twin_of: RecordPrivacy | None = None
     logistic_ridge: float | None = None  # of "logistic": λ of (λ/2)‖W‖², see profiles [ours]
@@ -253,6 +255,8 @@ class RunSettings:
                     raise InputError(name, getattr(self, name), "None in a run that claims an ε")
         if self.twin_of is not None and not (self.shared and self.second_order):
             raise InputError("twin_of", self.twin_of, "None without second-order steps")
+        if self.search is not None and not (self.second_order and self.record_privacy):
+            raise InputError("search", self.search, "None without private second-order steps")
         if self.logistic_ridge is not None:
             _check_above_zero(self, "logistic_ridge")
 
@@ -268,6 +272,8 @@ class RunSettings:
             return "logistic"
         if self.twin_of is not None:
             return "newton"
+        if self.search is not None:
+            return "searched-newton"
         if self.shared is not None:
             return "shared-dpsgd" if self.second_order is None else "shared-newton"
         return "adam" if self.record_privacy is None else "dpsgd"
@@ -299,7 +305,7 @@ class RunSettings:
             del known["precision"]
         if self.shared is None:
             del known["shared"]
-        for name in ("second_order", "twin_of", "logistic_ridge"):
+        for name in ("second_order", "search", "twin_of", "logistic_ridge"):
             if known[name] is None:
                 del known[name]
         if self.model.filters is None:

@@ -94,7 +94,7 @@ def _row(terms: Terms, spends: Spends, unit: str, relation: Relation, view: View
 
 def _sensitivity(terms: Terms, leaf: PrivacyEvent | None, relation: Relation) -> float | None:
     """L2 sensitivity of the worst hospital's event; None where there is no one noised event."""
-    if leaf is None or isinstance(leaf, NonPrivateEvent):
+    if getattr(leaf, "noise_multiplier", None) is None or leaf is None:
         return None
     return leaf.sensitivity(relation) * (1.0 if terms.clip_norm is None else terms.clip_norm)
 

@@ -127,6 +127,16 @@ class SecondOrderTrainer(SharedRounds):
     def exchanges(self, round: int) -> int:
         return 1 if round in self._sums else self._steps.exchanges(round)
 
+    @property
+    def statistics_plans(self) -> tuple[NoisePlan, ...]:
+        """Of the releases before the first step, a round each."""
+        return tuple(one.plan for one in self._sums.values())
+
+    @property
+    def steps_plan(self) -> NoisePlan:
+        """Of every step's release; all further rounds are one step each."""
+        return self._steps.plan
+
     def sum_in(self, round: int) -> Summation:
         return self._sums.get(round, self._steps.sum)
 

@@ -29,6 +29,7 @@ class HospitalData:
 
     hospital: int
     train: LabelledImages
+    held_out: LabelledImages | None = None  # where a private search scores its trials on them
 
 
 @dataclass(frozen=True)

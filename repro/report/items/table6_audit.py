@@ -66,6 +66,7 @@ KINDS = {
     "dpsgd": "DP-SGD, noise of each alone",
     "shared-dpsgd": "DP-SGD, noise shared in the secure sum",
     "shared-newton": "second-order steps, noise shared",
+    "searched-newton": "best of a random number of trainings, noise shared",
 }
 
 

@@ -199,7 +199,8 @@ def _search(record: RunRecord, arm: Arm, stated: Row | None) -> dict[str, Any] |
     if stated is None:
         return None
     if not arm.tuned:
-        return {"covered": True, "trials": 0, "epsilon_charged": None}
+        inside = arm.search.trials if arm.search else 0  # the mean of their random number
+        return {"covered": True, "trials": inside, "epsilon_charged": None}
     trials = searched(arm)
     charge = search_charge(arm, [record]) if trials else None
     return {"covered": False, "trials": trials, "epsilon_charged": charge}

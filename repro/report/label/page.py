@@ -222,6 +222,10 @@ def _account(account: dict[str, Any] | None) -> str:
 def _search(search: dict[str, Any] | None) -> str:
     if search is None:
         return ""
+    if search["covered"] and search["trials"]:
+        return (
+            f"inside ε: a private search of {search['trials']:g} trials on average chose settings"
+        )
     if search["covered"]:
         return "inside ε: no setting was chosen on a private image"
     if not search["trials"]:

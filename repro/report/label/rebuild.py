@@ -93,13 +93,14 @@ def _second_order(record: RunRecord, row: dict[str, Any]) -> Counts | None:
     if settings["trainer"] != "shared-newton" or settings["secagg"]["drop_rate"] > 0:
         return None
     second, private = settings["second_order"], settings["record_privacy"]
-    shared, steps = settings["shared"], settings["rounds"] - 2  # two statistics come first
+    shared = settings["shared"]
     planned = record.hospitals - shared["colluders"] - shared["drop_outs"]
     # A single release of multiplier 1/μ is exactly (ε, δ)-DP; shares of μ² add up (Dong, Roth, Su
     # 2022, Corollary 3.3).
     mu = 1 / gaussian_sigma(private["epsilon"], 1.0, 1, private["delta"])
-    statistics = [second["mean_share"], second["moments_share"]]
-    step = (1 - sum(statistics)) / steps
+    # These come first, a round each; no second moments, no round.
+    statistics = [share for share in (second["mean_share"], second["moments_share"]) if share > 0]
+    step = (1 - sum(statistics)) / (settings["rounds"] - len(statistics))
     counts: Counts = {}
     for entry in record.history:
         number, facts = entry["round"], entry.get("secagg")

@@ -84,6 +84,7 @@ def implementation(record: RunRecord, arm: Arm, stated: Row | None) -> dict[str,
         else None,
     }
     tuned = "settings were chosen on private images" if arm.tuned else "no setting was tuned"
+    tuned = "a private search chose settings" if arm.search else tuned
     return {
         "preprocessing_and_hyperparameter_tuning": f"{tuned}; see search" if arm.private else tuned,
         "mechanisms": stated["mechanism"] if stated else "none",
