@@ -383,7 +383,7 @@ def local(x, y):
     settings = DPSGDSettings(
         clip_norm=1.0, noise_multiplier=1.0, expected_batch=20, learning_rate=0.1
     )
-    place = {"seed": RootSeed.from_user(5), "hospital": 0, "round": 1}
+    place = {"seed": RootSeed.from_user(5), "party": 0, "round": 1}
     return DPSGDRun(settings, Hidden(), cross_entropy, x, y, **place)
 
 
@@ -434,7 +434,7 @@ def test_the_last_round_ends_with_a_look(hidden, monkeypatch, more_rounds):
             x,
             y,
             seed=RootSeed.from_user(6),
-            hospital=0,
+            party=0,
             round=2,
             steps=1,
             more_rounds=more_rounds,
