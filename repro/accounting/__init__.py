@@ -33,8 +33,8 @@ from repro.accounting.gaussian import (
     gaussian_sigma,
 )
 from repro.accounting.pld import PLDAccountant
+from repro.accounting.random_stopping import number_of_trials
 from repro.accounting.search_cost import (
-    number_of_trials,
     random_stopping_rdp,
     search_epsilon,
     trial_multiplier,

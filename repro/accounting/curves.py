@@ -12,6 +12,7 @@ import numpy as np
 
 from repro.accounting import checks, events
 from repro.accounting.events import PrivacyEvent
+from repro.accounting.random_stopping import best_of_trials_rdp
 from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.errors import InputError
@@ -115,13 +116,16 @@ def _none(
 def _best_of_trials(
     event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
 ) -> Float[np.ndarray, " orders"]:
-    from repro.accounting.accountant import RDPAccountant  # which comes here for its leaves
-    from repro.accounting.search_cost import random_stopping_rdp
-
     assert isinstance(event, events.BestOfTrialsEvent)
     assert event.eta is not None  # check_proved
-    trial = RDPAccountant(relation, event.unit).compose(event.trial)
-    return random_stopping_rdp(trial, orders, event.trials, event.eta)
+    leaves = list(event.trial.leaves())
+
+    def trial(at: np.ndarray) -> np.ndarray:
+        parts = [rdp_of(leaf, relation, at) * count for leaf, count in leaves if count]
+        return np.sum(parts, axis=0) if parts else np.zeros_like(at)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return best_of_trials_rdp(trial, orders, event.trials, event.eta)
 
 
 _CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.ndarray]] = {

@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 
 from repro.accounting import GaussianEvent, NonPrivateEvent, gaussian_epsilon, gaussian_sigma
 from repro.accounting.accountant import RDPAccountant
-from repro.accounting.search_cost import (
-    gamma_of,
-    mean_trials,
-    random_stopping_rdp,
-    search_epsilon,
-)
+from repro.accounting.random_stopping import gamma_of, mean_trials
+from repro.accounting.search_cost import random_stopping_rdp, search_epsilon
 from repro.errors import InputError
 
 MEANS = st.floats(1.01, 5000.0)

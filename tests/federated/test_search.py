@@ -23,7 +23,7 @@ from repro.accounting import (
     trial_multiplier,
 )
 from repro.accounting.ledger import FederatedLedger
-from repro.accounting.search_cost import gamma_of
+from repro.accounting.random_stopping import gamma_of
 from repro.errors import InputError
 from repro.federated import whitening
 from repro.federated.execute import execute
