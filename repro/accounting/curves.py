@@ -12,7 +12,7 @@ import numpy as np
 
 from repro.accounting import checks, events
 from repro.accounting.events import PrivacyEvent
-from repro.accounting.random_stopping import choosing, divergence
+from repro.accounting.random_stopping import best_of_trials_rdp
 from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.errors import InputError
@@ -118,17 +118,14 @@ def _best_of_trials(
 ) -> Float[np.ndarray, " orders"]:
     assert isinstance(event, events.BestOfTrialsEvent)
     assert event.eta is not None  # check_proved
-    leaves = [(leaf, count) for leaf, count in event.trial.leaves() if count]
+    leaves = list(event.trial.leaves())
 
-    def trial(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
-        total = np.zeros_like(orders)
-        for leaf, count in leaves:
-            once = rdp_of(leaf, relation, orders)
-            with np.errstate(over="ignore"):
-                total = total + np.where(once == 0, 0.0, once * checks.as_float(count))
-        return total * _UP
+    def trial(at: np.ndarray) -> np.ndarray:
+        parts = [rdp_of(leaf, relation, at) * count for leaf, count in leaves if count]
+        return np.sum(parts, axis=0) if parts else np.zeros_like(at)
 
-    return divergence(trial, orders, *choosing(trial, event.trials, event.eta))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return best_of_trials_rdp(trial, orders, event.trials, event.eta)
 
 
 _CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.ndarray]] = {

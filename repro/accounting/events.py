@@ -250,9 +250,9 @@ class RepeatedEvent(PrivacyEvent):
 class BestOfTrialsEvent(PrivacyEvent):
     """The best of N trials, each of which spends ``trial``; all else of them stays secret, N too.
 
-    N ~ D(``eta``, γ) with mean ``trials`` > 1, drawn before any trial (Papernot & Steinke 2022,
-    arXiv 2110.03620, Theorem 2: ``repro.accounting.search_cost``). eta: None where the number was
-    fixed beforehand or stopped when somebody was content. That is never accounted for.
+    N ~ D(``eta``, γ) with mean ``trials`` > 1, drawn before any trial: Papernot & Steinke 2022,
+    Theorem 2 (``repro.accounting.random_stopping``). eta: None where the number was fixed
+    beforehand or stopped when somebody was content. That is never accounted for.
     """
 
     trial: PrivacyEvent

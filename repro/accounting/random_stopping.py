@@ -1,6 +1,16 @@
-"""The best of a random number of trials, as curves: from one trial's Rényi divergence to theirs.
+"""Random stopping: the best of a number of private trials that was drawn at random.
 
-What it is about, and what not: ``repro.accounting.search_cost``, which asks accountants.
+Formal guarantee. Let one trial be private with the Rényi divergence ρ(λ) (add/remove or whatever
+relation its events are proved for), trials independent given the data. Draw the number of trials
+N ≥ 1 from the truncated negative binomial distribution D(η, γ) before looking at any of them, run
+N trials, release only the best by any rule that looks at their outputs (Papernot and Steinke
+2022, arXiv 2110.03620, Theorem 2; Liu and Talwar 2019 for the case η = 1). That release has the
+divergence ``best_of_trials_rdp`` states. It says nothing of a search whose number of trials was
+fixed beforehand or was stopped when somebody was content; for those only the composition of all
+trials is proved, which costs far more when trials are many (of two or three it may cost less).
+
+η = 0 is the logarithmic distribution, η = 1 the geometric one. A smaller η costs less, and more
+often draws a single trial.
 """
 
 from __future__ import annotations
@@ -20,7 +30,8 @@ from repro.typing import Float
 _UP = 1 + 1e-9  # more than γ's bisection and a dozen rounded operations are off by
 _SMALLEST = 1e-300  # of γ
 _LARGEST_ETA = 1e3
-Curve = Callable[[Float[np.ndarray, " orders"]], Float[np.ndarray, " orders"]]  # order → nats
+
+Curve = Callable[[np.ndarray], np.ndarray]  # orders λ (m,) in (1, ∞) → divergences (m,), nats
 
 
 def mean_trials(eta: float, gamma: float) -> float:
@@ -66,6 +77,18 @@ def number_of_trials(eta: Number, mean: Number, uniform: float) -> int:
     return count
 
 
+def best_of_trials_rdp(
+    trial: Curve, orders: Float[np.ndarray, " orders"], trials: Number, eta: Number
+) -> Float[np.ndarray, " orders"]:
+    """Rényi divergence of the best of N trials, N ~ D(η, γ) with E[N] = ``trials``.
+
+    trial: ρ of one. orders λ (m,) in (1, ∞) → (m,) nats, rounded up. Theorem 2:
+    ρ'(λ) = ρ(λ) + (1 + η)(1 − 1/λ̂) ρ(λ̂) + (1 + η) log(1/γ)/λ̂ + log E[N]/(λ − 1),
+    for every λ̂ > 1; the smallest that a search over λ̂ finds is taken.
+    """
+    return divergence(trial, orders, *choosing(trial, trials, eta))
+
+
 def choosing(trial: Curve, trials: Number, eta: Number) -> tuple[float, float]:
     """The theorem's terms in λ̂, at the best λ̂ found; and E[N], not below ``trials``."""
     mean = checks.positive("trials", trials)
@@ -76,9 +99,8 @@ def choosing(trial: Curve, trials: Number, eta: Number) -> tuple[float, float]:
     gamma = gamma_of(eta, mean)
 
     def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
-        cost: Float[np.ndarray, " orders"] = (1 - 1 / orders) * trial(orders) - math.log(
-            gamma
-        ) / orders
+        cost: Float[np.ndarray, " orders"]
+        cost = (1 - 1 / orders) * trial(orders) - math.log(gamma) / orders
         return cost
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -88,7 +110,7 @@ def choosing(trial: Curve, trials: Number, eta: Number) -> tuple[float, float]:
 def divergence(
     trial: Curve, orders: Float[np.ndarray, " orders"], extra: float, drawn: float
 ) -> Float[np.ndarray, " orders"]:
-    """Of the best trial, rounded up; extra, drawn: what ``choosing`` gave."""
+    """ρ' of Theorem 2 from what ``choosing`` found."""
     result: Float[np.ndarray, " orders"] = (
         trial(orders) + extra + math.log(drawn) / (orders - 1)
     ) * _UP

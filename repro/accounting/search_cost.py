@@ -1,16 +1,7 @@
-"""What choosing the best of several private trials costs: random stopping.
+"""What choosing the best of several private trials costs, in ε: ``random_stopping`` has the proof.
 
-Formal guarantee. Let one trial be private with the Rényi divergence ρ(λ) (add/remove or whatever
-relation its events are proved for), trials independent given the data. Draw the number of trials
-N ≥ 1 from the truncated negative binomial distribution D(η, γ) before looking at any of them, run
-N trials, release only the best by any rule that looks at their outputs (Papernot and Steinke
-2022, arXiv 2110.03620, Theorem 2; Liu and Talwar 2019 for the case η = 1). That release has the
-divergence ``random_stopping_rdp`` states. It says nothing of a search whose number of trials was
-fixed beforehand or was stopped when somebody was content; for those only the composition of all
-trials is proved, which costs far more when trials are many (of two or three it may cost less).
-
-η = 0 is the logarithmic distribution, η = 1 the geometric one. A smaller η costs less, and more
-often draws a single trial.
+Of a search whose number of trials was fixed beforehand, or stopped when somebody was content, this
+says what it would cost had the number been drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +15,7 @@ from repro.accounting.accountant import RDPAccountant
 from repro.accounting.checks import ADD_REMOVE, RECORD, Number
 from repro.accounting.events import GaussianEvent, PrivacyEvent
 from repro.accounting.orders import minimise
-from repro.accounting.random_stopping import choosing, divergence
+from repro.accounting.random_stopping import best_of_trials_rdp, choosing, divergence
 from repro.errors import InputError
 from repro.typing import Float
 
@@ -58,12 +49,9 @@ def random_stopping_rdp(
 ) -> Float[np.ndarray, " orders"]:
     """Rényi divergence of the best of N trials, N ~ D(η, γ) with E[N] = ``trials``.
 
-    accountant: what one trial spends. orders λ (m,) in (1, ∞) → (m,) nats, rounded up.
-    Theorem 2: ρ'(λ) = ρ(λ) + (1 + η)(1 − 1/λ̂) ρ(λ̂) + (1 + η) log(1/γ)/λ̂ + log E[N]/(λ − 1),
-    for every λ̂ > 1; the smallest that a search over λ̂ finds is taken.
+    accountant: what one trial spends; otherwise as ``best_of_trials_rdp``.
     """
-    extra, drawn = choosing(accountant.rdp, trials, eta)
-    return divergence(accountant.rdp, orders, extra, drawn)
+    return best_of_trials_rdp(accountant.rdp, orders, trials, eta)
 
 
 def search_epsilon(

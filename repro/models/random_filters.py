@@ -56,17 +56,18 @@ def rectified_statistics(
     weight: Float[Tensor, "k c s s"],
     threshold: Float[Tensor, " k"],
     *,
-    modulus: bool = False,
+    response: str = "rectified",
 ) -> Float[Tensor, "b features"]:
     """``ring_statistics`` of the K rectified maps, the image mirrored at its border: (B, 6·K).
 
-    modulus: of |response| instead, without thresholds, as wavelets have it.
+    response: as of ``FilterSettings``; the modulus is taken without thresholds.
     """
     border = weight.shape[-1] // 2
     padded = F.pad(x, [border] * 4, mode="reflect") if border else x
     weight = weight.to(x.device)
-    if modulus:
-        return ring_statistics(F.conv2d(padded, weight).abs_())
+    if response != "rectified":
+        maps = F.conv2d(padded, weight).abs_()
+        return ring_statistics(F.avg_pool2d(maps, 4) if response == "averaged modulus" else maps)
     return ring_statistics(F.conv2d(padded, weight, threshold.to(x.device)).relu_())
 
 

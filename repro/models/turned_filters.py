@@ -70,14 +70,15 @@ class TurnedFilterRings(nn.Module):
     def _over_mirrors(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b features"]:
         """Each filter's statistics, averaged over its quarter turns and their mirror images."""
         varied = self.filters or FilterSettings()
-        modulus = varied.response == "modulus"
         banks = filters(x.shape[1], self.banks, one_colour=varied.colours == "one")
         pooled = []
         for weight, threshold in banks:
             # A pixel looks the same however it is turned.
             alone = weight.shape[-1] == 1 or varied.views == 1
             orbit = [weight] if alone else quarter_turns(weight)
-            parts = [rectified_statistics(x, one, threshold, modulus=modulus) for one in orbit]
+            parts = [
+                rectified_statistics(x, one, threshold, response=varied.response) for one in orbit
+            ]
             pooled.append(torch.stack(parts).mean(0))
         return torch.cat(pooled, dim=1)
 

@@ -8,7 +8,9 @@ from repro.checks import check_choices, check_count, check_counts
 from repro.errors import InputError
 
 COLOURS = ("together", "one")  # what a filter sees: all of them, or one alone
-RESPONSES = ("rectified", "modulus")
+# Of a filter: rectified at a random threshold; |response|; that averaged over 4 × 4 px, as
+# scattering has it.
+RESPONSES = ("rectified", "modulus", "averaged modulus")
 # What whitening is learnt from: drawn cells, drawn discs that are no cells, or nothing at all.
 WHITENED_BY = ("cells", "discs", "nothing")
 VIEWS = (1, 8, 24)  # of an image: itself; its quarter turns and mirrors; also turned by 30 and 60°
@@ -22,7 +24,7 @@ class FilterSettings:
     views: int = 24  # the statistics are averages over so many [ours]
     axes: int = 576  # principal axes kept, at most six for each filter [ours]
     colours: str = "together"
-    response: str = "rectified"  # at a random threshold; "modulus": |response|, no threshold
+    response: str = "rectified"
     whitened_by: str = "cells"
 
     def __post_init__(self) -> None:

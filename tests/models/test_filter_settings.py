@@ -51,16 +51,19 @@ def test_a_filter_of_one_colour_sees_that_one_alone():
     assert not torch.equal(features(SMALL), features(replace(SMALL, colours="one")))
 
 
-def test_the_modulus_is_taken_without_thresholds():
-    """By hand: correlate, take |·|, then the rings."""
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_modulus_is_taken_without_thresholds(averaged):
+    """By hand: correlate, take |·|, average blocks of 4 × 4 or not, then the rings."""
     wanted = []
     for weight, _ in filters(3, SMALL.banks):
         border = weight.shape[-1] // 2
         padded = F.pad(images(), [border] * 4, mode="reflect")
         patches = F.unfold(padded, weight.shape[-1])
         responses = (weight.flatten(1) @ patches).unflatten(2, (28, 28))
-        wanted.append(ring_statistics(responses.abs()))
-    found = features(replace(SMALL, response="modulus"))
+        maps = responses.abs()
+        blocks = maps.unflatten(3, (7, 4)).unflatten(2, (7, 4)).mean((3, 5))
+        wanted.append(ring_statistics(blocks if averaged else maps))
+    found = features(replace(SMALL, response="averaged modulus" if averaged else "modulus"))
     torch.testing.assert_close(found, torch.cat(wanted, 1), atol=5e-4, rtol=1e-4)
 
 
