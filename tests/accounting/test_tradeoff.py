@@ -107,7 +107,7 @@ def test_a_profile_is_the_same_as_its_points():
     """Between the compositions it is read from too: within 0.3 % of δ asked for one by one."""
     steps = PLDAccountant().compose(PoissonSampledGaussianEvent(1.1, 0.1), 60)
     steps.compose(GaussianEvent(8.0), 2)
-    epsilons = np.linspace(0, steps.epsilon(1e-10), 17)
+    epsilons = np.linspace(0, steps.epsilon(1e-10)[0], 17)
     for epsilon, delta in zip(epsilons.tolist(), steps.profile(epsilons).tolist(), strict=True):
         assert delta == pytest.approx(steps.delta(epsilon), rel=3e-3)
 
