@@ -54,7 +54,7 @@ def test_run_keeps_the_contract(tmp_path, capsys):
         ("run fedavg --seed -1", "seed"),
         ("run fedavg --rounds 0", "rounds"),
         ("run fedavg --data nowhere.npz", "nowhere.npz"),
-        ("run fedavg --dataset chestmnist", "chestmnist"),
+        ("run fedavg --dataset nodulemnist3d", "nodulemnist3d"),
         ("run fedavg --device tpu", "device"),
         ("run fedavg --precision half", "precision"),
         ("run scattering-fedavg --precision bf16-mixed", "precision"),
