@@ -175,11 +175,12 @@ def _right_in_double(batch: Batch, used: str) -> bool:
     """
     try:
         model = copy.deepcopy(batch.model).double()
-        values = {
-            name: tensor.double() if tensor.is_floating_point() else tensor
-            for name, tensor in (("inputs", batch.inputs), ("targets", batch.targets))
-        }
-        _decide(replace(batch, model=model, **values), used, used == _REFERENCE)
+        inputs, targets = (
+            tensor.double() if tensor.is_floating_point() else tensor
+            for tensor in (batch.inputs, batch.targets)
+        )
+        copied = replace(batch, model=model, inputs=inputs, targets=targets)
+        _decide(copied, used, used == _REFERENCE)
     except Exception:  # a model that cannot be copied, say: the finding in float32 stands
         return False
     return True
