@@ -2,8 +2,8 @@
 
 Command: ``repro ablate features``. Cost and hardware: 14 runs a seed of some 15 s, and the features
 of all images once for each of 12 settings (up to four minutes each) on 2 cores. Expected: the
-most from random filters in place of wavelets, on maps of every pixel, then from turns and mirrors;
-without any drawn image to whiten by, or without private second moments, most of it is lost.
+most from random filters in place of wavelets, then from turns and mirrors; without any drawn image
+to whiten by, or without private second moments, most of that is lost.
 
 Each variant up to the last "+" changes one thing in the one above it and keeps what that one
 changed; those after it change one thing in the whole method. Clip norm, rate, floor and shares are
