@@ -14,6 +14,7 @@ from repro.runs.arms import ARMS, get_arm
 from repro.runs.composition import compose, precision_of
 from repro.runs.filter_settings import FilterSettings
 from repro.runs.profiles import PROFILES
+from repro.runs.search_settings import SearchSettings
 from repro.runs.settings import (
     LocalSettings,
     ModelSettings,
@@ -148,18 +149,27 @@ def from_record(given):
         "update_privacy": UpdatePrivacy,
         "secagg": SecAggParameters,
         "second_order": SecondOrder,
+        "search": SearchSettings,
         "shared": SharedNoise,
     }
     filters = given["model"].get("filters")
     if filters is not None:
-        given = given | {"model": given["model"] | {"filters": FilterSettings(**filters)}}
+        made = FilterSettings(**tuples(filters))
+        given = given | {"model": given["model"] | {"filters": made}}
     own = {one.name for one in dataclasses.fields(RunSettings)}
     kept = {
-        name: parts[name](**without_retired(value)) if name in parts and value else value
+        name: parts[name](**tuples(without_retired(value))) if name in parts and value else value
         for name, value in without_retired(given).items()
         if name in own
     }
     return RunSettings(**kept)
+
+
+def tuples(value):
+    """What JSON made lists of."""
+    if isinstance(value, dict):
+        return {name: tuples(one) for name, one in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def without_retired(values):
