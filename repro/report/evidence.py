@@ -6,6 +6,7 @@ what cannot be compared, so everything that is drawn sees exactly one such group
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -196,7 +197,7 @@ def _has_settings_of(record: RunRecord, rounds: int | None = None) -> bool:
         rounds=rounds,
         precision=_precision(record),
     ).as_dict()
-    return _agree(wanted, record.settings)
+    return _agree(json.loads(json.dumps(wanted)), record.settings)  # tuples are lists in a record
 
 
 def _precision(record: RunRecord) -> str:

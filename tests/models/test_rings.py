@@ -72,7 +72,7 @@ def test_scattering_in_rings_refuses_other_sizes():
 
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"dpresnet-repro\[public\]"):
+    with pytest.raises(InputError, match=r"'\.\[public\]'"):
         backbone.BackboneRings()
 
 
