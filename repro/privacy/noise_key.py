@@ -2,8 +2,9 @@
 
 Two sums with the same noise differ by the records alone, so publishing both publishes the
 difference without any noise. Within a process every noise key is noted with a digest of the sum
-that it covered, before the noise, and of the noise's kind and deviation (``PrivateSum``: of all
-parties' shares with their noise, which for one key is the same question). The same sum again, bit
+that it covered, before the noise, and of the noise's kind and deviation (``PrivateSum``: of a
+party's share with its noise, which for one key is the same question, and of all shares together,
+since a sum with one party less has other noise). The same sum again, bit
 for bit, is allowed (a replay, a resume): it gives the same release. Anything else is refused: other
 records, other parameters, another clip norm or σ, and the same records summed in another order,
 whose rounding the difference would show.

@@ -17,7 +17,7 @@ from repro.federated.parallel.exact_sum import ExactWeightedSum
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place, RoundProtocol
 from repro.federated.vector import to_vector
-from repro.privacy.noise_key import noise_keys
+from repro.privacy.noise_key import NoiseReused, noise_keys
 from repro.random import RootSeed
 from tests.federated.small import small_dataset, small_settings
 
@@ -76,3 +76,20 @@ def summed(federation, number: int, vectors: dict[int, torch.Tensor]) -> torch.T
     total = np.sum([vector.numpy() for vector in vectors.values()], axis=0)
     scale = plan.granularity if total.dtype == np.int64 else 1.0
     return torch.from_numpy(total * scale)
+
+
+def test_a_hospital_puts_its_noise_on_one_part_of_a_step(monkeypatch):
+    """Two parts with one noise would show the difference of their sums bare."""
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    settings = small_settings("scattering-shared-eps6", rounds=1)
+    made = assemble(
+        settings, subset(small_dataset(), settings), seed=SEED, device="cpu", ranks=Ranks()
+    )
+    vector, data = to_vector(made.model), made.hospitals[0]
+    noise_keys.clear()
+    first = made.protocol.part(vector, data, Place(1, 0)).vector
+    again = made.protocol.part(vector.clone(), data, Place(1, 0)).vector
+    assert torch.equal(first, again)  # a crash is made good by the same bits
+    with pytest.raises(NoiseReused):
+        made.protocol.part(vector + 1, data, Place(1, 0))
+    made.protocol.part(vector + 1, data, Place(1, 1))

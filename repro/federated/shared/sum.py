@@ -244,7 +244,10 @@ class PrivateSum:
     def share(
         self, hospital: int, values: Float[np.ndarray, " size"], *, round: int, step: int
     ) -> Shaped[np.ndarray, " size"]:
-        """What a hospital hands to the secure sum: its sum, rounded and noised; (P,) int64."""
+        """What a hospital hands to the secure sum: its sum, rounded and noised; (P,) int64.
+
+        Raises ``NoiseReused`` for other values in the same round and step than before.
+        """
         plan = self.plan
         if values.shape != (plan.dimension,):
             raise InputError("sums", values.shape, f"vectors of shape ({plan.dimension},)")
@@ -253,6 +256,16 @@ class PrivateSum:
             raise InputError("sums", largest, f"finite, and at most {plan.largest_sum:g}")
         steps = np.rint(values.astype(np.float64) / plan.granularity).astype(np.int64)
         result: Shaped[np.ndarray, " size"] = steps + self.noise(hospital, round=round, step=step)
+        # Here, where the noise goes on: two shares of one key would show their difference bare,
+        # whoever adds them up.
+        noise_keys.use(
+            f"share of {self.purpose}",
+            self.seed,
+            digest(torch.from_numpy(result)),
+            party=hospital,
+            round=round,
+            step=step,
+        )
         return result
 
     def add_up(
