@@ -19,7 +19,7 @@ from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import departures
 from repro.runs.arm import PLAIN, PRIVATE, Arm
 from repro.runs.arms import POOLED_DELTA
-from repro.runs.guarantees import promise, protected_unit
+from repro.runs.guarantees import protected_unit, target_epsilon
 from repro.runs.profiles import PROFILES
 from repro.runs.record import RunRecord
 
@@ -42,13 +42,13 @@ def front_table(sources: Sources) -> Table:
         columns=[
             Column("what", "method"),
             Column("epsilon", "privacy"),
-            *(Column(f"k{k}", f"{k} hospitals (%)", number=True) for k in counts),
-            Column("cost", "what privacy cost (points)", number=True),
+            *(Column(f"k{k}", f"{k} hospitals", number=True) for k in counts),
+            Column("cost", "privacy cost (points)", number=True),
         ],
         rows=rows,
-        caption="Test accuracy of the last round. ± is over seeds (none: one seed); the test "
-        f"set's own binomial error is {widest_test_error(used) or NOT_RUN}. Every private row "
-        f"uses secure aggregation, δ = {small(POOLED_DELTA)}. {data}",
+        caption="Test accuracy (%), last round; ± over seeds (none: one seed); binomial error "
+        f"{widest_test_error(used) or NOT_RUN}. Private rows: secure aggregation, "
+        f"δ = {small(POOLED_DELTA)}. {data}",
     )
 
 
@@ -80,7 +80,8 @@ def _claim(sources: Sources, counts: tuple[int, ...]) -> dict[str, str]:
 
 def _row(evidence: Evidence, arm: Arm, what: str, counts: tuple[int, ...]) -> dict[str, str]:
     row = {"what": what + _setting(evidence, arm)}
-    row["epsilon"] = promise(arm.name) if protected_unit(arm.name) else "none: ε = ∞"
+    unit = protected_unit(arm.name)
+    row["epsilon"] = f"ε = {target_epsilon(arm.name):g}, {unit}" if unit else "ε = ∞"
     for hospitals in counts:
         row[f"k{hospitals}"] = percent(evidence.final(arm.name, hospitals))
     return row | {"cost": _cost(evidence, arm, counts)}
@@ -91,7 +92,7 @@ def _setting(evidence: Evidence, arm: Arm) -> str:
     if arm.model != "dpresnet" or not evidence.records:
         return ""
     if evidence.profile == PAPER:
-        return ", in the paper's setting"
+        return " (paper's setting)"
     return f" ({departures(PROFILES[evidence.profile])[0]})"
 
 

@@ -88,11 +88,11 @@ def best_honest(evidence: Evidence) -> str:
     if silent := _cannot_say(evidence, best):
         return f"What honest privacy costs these runs cannot say: {silent}."
     where = " inside the secure sum" if best.trainer.startswith("shared") else ""
-    exchanged = exchange(evidence, best.name, "; ", " if it is exchanged for another")
+    exchanged = exchange(evidence, best.name, "; ", " if exchanged for another")
     return (
-        f"Honest privacy is possible: {best.family.sentence}, with {_noise(best)}{where}, reach "
-        f"{_means(evidence, best)} with {counts_in_words(evidence)} at {promise(best.name)} that "
-        f"contributes or not (zero-out{exchanged}).{_untuned(evidence, run)}"
+        f"Honest privacy is possible: {best.family.sentence}, {_noise(best)}{where}, reach "
+        f"{_means(evidence, best)} ({counts_in_words(evidence)}) at {promise(best.name)} "
+        f"(zero-out{exchanged}).{_untuned(evidence, run)}"
     )
 
 
@@ -116,7 +116,7 @@ def _untuned(evidence: Evidence, run: list[Arm]) -> str:
     if not free:
         return ""
     reached = "; ".join(_means(evidence, arm) for arm in free)
-    return f" With no setting chosen on private images, a choice no ε covers: {reached}."
+    return f" No setting chosen on private images, a choice no ε covers: {reached}."
 
 
 def exchange(evidence: Evidence, arm: str, before: str = "", after: str = "") -> str:

@@ -22,7 +22,7 @@ class Setting:
     """The paper's setting as far as it was run."""
 
     table: Table
-    summary: str  # one sentence a claim that a run judges, for the three lines
+    summary: str  # the claims that runs judge, at the fewest hospitals, for the three lines
 
 
 def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
@@ -32,6 +32,7 @@ def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
     if not evidence.records:
         return None
     rows, said = [], []
+    shown = min(run.hospitals for run in evidence.records)
     for verdict in judged:
         claim = sources.claims.get(verdict.claim)
         if claim.kind != "accuracy":
@@ -48,14 +49,11 @@ def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
                 "verdict": verdict.verdict if runs else NOT_RUN,
             }
         )
-        if runs:
-            names = ARMS[arm].presentation.names
-            trained = names.get("sentence", verdict.configuration)
-            few = " (one run)" if len(runs) == 1 else ""
+        if runs and verdict.hospitals == shown:  # the table has the others
+            trained = ARMS[arm].presentation.names.get("sentence", verdict.configuration)
             said.append(
-                f"{trained} with {verdict.hospitals} hospitals "
-                f"reaches {_levels(evidence, arm, verdict.hospitals or 0)} % where the paper has "
-                f"{claim.value:.2f} %: {verdict.verdict}{few}"
+                f"{trained} reaches {_levels(evidence, arm, shown)} % "
+                f"(the paper: {claim.value:.2f} %): {verdict.verdict}"
             )
     table = Table(
         name="paper-setting",
@@ -75,7 +73,9 @@ def paper_setting(sources: Sources, verdicts: list[Verdict]) -> Setting | None:
         f"{_precisions(evidence.records)}{_precision_matters(sources)}"
         f"{evidence.caption()}",
     )
-    return Setting(table, "; ".join(said) + "." if said else "")
+    few = ", one run each" if len({run.seed for run in evidence.records}) == 1 else ""
+    summary = f"with {shown} hospitals{few}, {'; '.join(said)}." if said else ""
+    return Setting(table, summary)
 
 
 def _levels(evidence: Evidence, arm: str, hospitals: int) -> str:

@@ -157,8 +157,8 @@ def test_runs_in_the_papers_setting_judge_beside_those_of_another_profile(tmp_pa
     given = answer(sources, judge(sources))
     assert given.scope.startswith("In the paper's own setting 1 run decides")
     assert given.short[1] == (
-        "In the paper's own setting training without any protection with 10 hospitals reaches "
-        "96.10 % where the paper has 98.76 %: not reproduced (one run)."
+        "In the paper's own setting with 10 hospitals, one run each, training without any "
+        "protection reaches 96.10 % (the paper: 98.76 %): not reproduced."
     )
     row = next(row for row in given.paper.rows if row["measured"] == "96.10")
     assert row["verdict"] == NOT_REPRODUCED

@@ -44,13 +44,12 @@ def test_a_headline_says_which_relation_which_images_and_how_sure(tmp_path):
     given = answer(sources, [])
     headline = given.short[2]
     assert headline.endswith(
-        " at ε = 6 for a record that contributes or not (zero-out; ε = 13 / 13.5 if it is "
-        "exchanged for another)."
+        " at ε = 6 for a record (zero-out; ε = 13 / 13.5 if exchanged for another)."
     )
     images = sum(fake.TEST_SIZES)
     finals = [run(hospitals, 1).final_accuracy for hospitals in (10, 20)]  # the seeds' means
     reached = " / ".join(f"{100 * one:.1f} %" for one in finals).replace(" % /", " /")
-    assert f"reach {reached} with 10 / 20 hospitals" in headline
+    assert f"reach {reached} (10 / 20 hospitals)" in headline
     (row,) = (row for row in given.table.rows if row["what"].startswith("honest") and
               row["group"] == ARMS[ARM].family.heading)  # fmt: skip
     assert row["epsilon"] == "5.81 (record; 13.5 exchanged)"
@@ -68,13 +67,13 @@ def test_beside_it_stands_what_needed_no_private_image_to_be_chosen(tmp_path):
     cells = [(hospitals, seed) for hospitals in (10, 20) for seed in (0, 1, 2)]
     for cell in cells:
         store.save(run(*cell))
-    assert "no setting" not in answer(Sources.of(tmp_path, profile="quick"), []).short[2]
+    assert "No setting" not in answer(Sources.of(tmp_path, profile="quick"), []).short[2]
     for cell in cells:
         store.save(run(*cell, free))
     given = answer(Sources.of(tmp_path, profile="quick"), [])
     reached = " / ".join(f"{100 * run(k, 1, free).final_accuracy:.1f}" for k in (10, 20))  # means
     assert given.short[2].endswith(
-        f" With no setting chosen on private images, a choice no ε covers: {reached} %."
+        f" No setting chosen on private images, a choice no ε covers: {reached} %."
     )
     assert given.found[3].text.endswith(f"There was none for {ARMS[free].family.sentence}.")
 

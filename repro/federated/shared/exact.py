@@ -20,7 +20,7 @@ from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.sum import Release
 from repro.random import RootSeed
-from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
+from repro.runs.settings import RecordPrivacy, SecondOrder, SharedNoise
 from repro.secagg.context import DIGEST_BYTES
 from repro.typing import Float, Shaped
 
@@ -86,10 +86,7 @@ class ExactSecondOrderTrainer(SecondOrderTrainer):
         rounds: int,
         seed: RootSeed,
     ) -> None:
-        # Any graph will do, as no protocol runs: the plan takes the field alone from it.
-        others = max(1, len(weights) - 1)
-        unused = SecAggParameters(neighbours=others, threshold=others)
-        super().__init__(like, second, shared, unused, weights, model, rounds=rounds, seed=seed)
+        super().__init__(like, second, shared, None, weights, model, rounds=rounds, seed=seed)
         self._sums = {number: ExactSum(one.plan) for number, one in self._sums.items()}
         self._steps.sum = ExactSum(self._steps.plan)
 
