@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from repro.ablations.base import Ablation, Variant, base, change
 from repro.formatting import small
-from repro.runs.arms import EPSILONS
+from repro.runs.arm import EPSILONS
 from repro.runs.profiles import Profile
 from repro.runs.settings import RecordPrivacy, RunSettings
 

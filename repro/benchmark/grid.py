@@ -10,8 +10,8 @@ from repro.data import Dataset
 from repro.errors import InputError
 from repro.federated.recording import run_name
 from repro.report.evidence import Evidence, fingerprint_of, gather
-from repro.runs.arm import Arm
-from repro.runs.arms import ARMS, EPSILONS, POOLED_DELTA
+from repro.runs.arm import EPSILONS, POOLED_DELTA, Arm
+from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import Profile
 from repro.runs.record import RunRecord

@@ -25,7 +25,7 @@ RECORD = "paper_results"  # where finished runs may lie beside --out
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from repro.runs.arms import EPSILONS
+    from repro.runs.arm import EPSILONS
 
     parser.epilog = (
         "A killed run goes on where it was when the same command is given again; finished runs\n"

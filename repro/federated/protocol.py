@@ -87,7 +87,11 @@ class RoundProtocol(ABC):
 
     @abstractmethod
     def part(self, vector: Tensor, data: HospitalData, at: Place) -> Part:
-        """One hospital's part at the global model ``vector``, which stays as it is."""
+        """One hospital's part at the global model ``vector``, which stays as it is.
+
+        In a private arm this spends what ``run_round`` reports as ``spent``: whoever calls it alone
+        writes that to a ledger before the part leaves the hospital.
+        """
 
     @abstractmethod
     def apply(self, vector: Tensor, total: Tensor, survivors: Sequence[int], at: Place) -> Tensor:

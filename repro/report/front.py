@@ -17,8 +17,7 @@ from repro.report.sources import OTHERS, PAPER, Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import departures
-from repro.runs.arm import PLAIN, PRIVATE, Arm
-from repro.runs.arms import POOLED_DELTA
+from repro.runs.arm import PLAIN, POOLED_DELTA, PRIVATE, Arm
 from repro.runs.guarantees import protected_unit, target_epsilon
 from repro.runs.profiles import PROFILES
 from repro.runs.record import RunRecord

@@ -20,17 +20,8 @@ from repro.report.shown import shown
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import NOT_RUN
-from repro.runs.arm import Arm
-from repro.runs.arms import (
-    ARMS,
-    DPRESNET,
-    FEDAVG,
-    POOLED,
-    RECORD_CLEAR,
-    RECORD_SHARED,
-    SCATTERING,
-    STATED,
-)
+from repro.runs.arm import STATED, Arm
+from repro.runs.arms import ARMS, DPRESNET, FEDAVG, POOLED, RECORD_CLEAR, RECORD_SHARED, SCATTERING
 from repro.runs.guarantees import promise, protected_unit
 from repro.runs.profiles import NEWTON_SEARCH, PROFILES, SCATTERING_SEARCH
 from repro.runs.record import RunRecord

@@ -12,11 +12,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from repro.runs.search_settings import SearchSettings
-from repro.runs.settings import PartitionSettings, RecordPrivacy, SecondOrder
+from repro.runs.settings import PartitionSettings, RecordPrivacy, SecondOrder, UpdatePrivacy
 
 # The paper's configurations, in its own words and its table's order.
 CONFIGURATIONS = ("DP− / SecAgg−", "DP− / SecAgg+", "DP+ / SecAgg−", "DP+ / SecAgg+")
 PLAIN, PLAIN_SECURE, PRIVATE_CLEAR, PRIVATE = CONFIGURATIONS
+
+EPSILONS = (1.0, 3.0, 6.0, 8.0)
+STATED = UpdatePrivacy.epsilon  # the ε that the paper names: tables compare honest arms there
+# δ must lie well below 1 / (the images of whoever trains): the paper's does for a hospital's, not
+# for all hospitals' together.
+POOLED_DELTA = 1e-5
+
+SHARED = "honest for a record, noise shared"  # what several arms and places call the same
 
 # Where only some arms are shown; Tables 1b, 3 and 6 have every arm that they apply to.
 Place = Literal[

@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from repro.models.turned_filters import DrawnChoiceRings
-from repro.runs.arms import ARMS, EPSILONS
+from repro.runs.arm import EPSILONS
+from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 
