@@ -157,8 +157,10 @@ def test_neither_wrap_nor_rounding_breaks_a_total(
     expected = hospitals * each + noise * plan.granularity
     allowed = (hospitals / 2 + 1) * plan.granularity + 1e-9 * plan.largest_sum
     assert np.abs(release.total - expected).max() <= allowed
-    # Rounding, on the neighbours' own integers.
+    # Rounding, on the neighbours' own integers: worlds apart again, under the same noise.
+    noise_keys.clear()
     share = sum_.share(0, each * 0.5, round=0, step=0)
+    noise_keys.clear()
     neighbour = sum_.share(0, each * 0.5 + record, round=0, step=0)
     moved = neighbour - share
     assert np.linalg.norm(moved) * plan.granularity <= plan.grid_sensitivity * (1 + 1e-9)
@@ -203,8 +205,8 @@ def test_noise_is_never_used_twice():
             sum_.release(sums(PLAN, 1), round=round_, step=step)
     replayed = private_sum().release(sums(PLAN), round=1, step=4)
     fewer = {one: vector for one, vector in sums(PLAN).items() if one != 2}
-    for other in (sums(PLAN, 1), fewer):
-        with pytest.raises(InputError, match=r"noise key: got .all parties, round 1, step 4 on"):
+    for other, whose in ((sums(PLAN, 1), "party 0"), (fewer, "all parties")):
+        with pytest.raises(InputError, match=rf"noise key: got .{whose}, round 1, step 4 on"):
             private_sum().release(other, round=1, step=4)
     assert np.array_equal(replayed.total, private_sum().release(sums(PLAN), round=1, step=4).total)
     elsewhere = PrivateSum(PLAN, range(5), seed=SEED, purpose="other", secagg=None)

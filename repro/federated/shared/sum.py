@@ -238,6 +238,7 @@ class PrivateSum:
             at most the plan's sensitivity; zeros for a hospital without records in this sum.
         Everything else as in ``add_up``, which this calls with every hospital's ``share``.
         """
+        self._check_later(round, step)  # before a share is made: of a used step none is
         shares = {one: self.share(one, sums[one], round=round, step=step) for one in sorted(sums)}
         return self.add_up(shares, round=round, step=step, protocol=protocol, model=model)
 
@@ -285,8 +286,7 @@ class PrivateSum:
         model: ``model_digest`` of what the sums were computed at, if there is such a thing.
         Raises RoundFailed, releasing nothing, when more are lost than planned.
         """
-        if not self._last < (round, step) < (_WORD, _WORD) or not 0 <= step < _WORD:
-            raise InputError("round, step", (round, step), f"later than {self._last}, below 2^32")
+        self._check_later(round, step)
         strangers = sorted(set(shares) - set(self.hospitals))
         if strangers:
             raise InputError("sums", strangers, "ids of the plan's hospitals")
@@ -308,6 +308,10 @@ class PrivateSum:
             up_bytes=dict(traffic.up_bytes),
             down_bytes=dict(traffic.down_bytes),
         )
+
+    def _check_later(self, round: int, step: int) -> None:
+        if not self._last < (round, step) < (_WORD, _WORD) or not 0 <= step < _WORD:
+            raise InputError("round, step", (round, step), f"later than {self._last}, below 2^32")
 
     def noise(self, hospital: int, *, round: int, step: int) -> Shaped[np.ndarray, " size"]:
         """A hospital's share of the noise, in grid steps, (P,) int64."""
