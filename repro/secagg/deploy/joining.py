@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from repro.checks import check_above_zero
 from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, WELCOME, Announcement
-from repro.secagg.deploy.directory import FederationDirectory
-from repro.secagg.deploy.member import Member, Prepare, Report, open_member
+from repro.secagg.deploy.directory import FederationDirectory, RoundOf
+from repro.secagg.deploy.member import Leaving, Member, Prepare, Report, open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.errors import Refused
 from repro.secagg.transport.peers import CHALLENGE_BYTES
@@ -53,19 +53,22 @@ def join(
     patience: float | None = None,
     report: Report = lambda line: None,
     closed: Callable[[Announcement], None] = lambda announcement: None,
+    round_of: RoundOf = FederationDirectory.round,
+    leaving: Leaving = lambda announcement: None,
 ) -> int:
     """Take part until ``rounds`` have been completed (None: until the server closes the
     session); how many were.
 
     prepare: called once for each round, with what is announced and its application's bytes (the
     model that the last sum has led to). What it raises costs this hospital the round. closed:
-    called at the end with the last announcement, if the server closes the session.
+    called at the end with the last announcement, if the server closes the session. round_of,
+    leaving: see ``open_member``.
     patience: seconds without a completed round after which TimeoutError is raised (None: none).
     Raises InputError for files that are not right.
     """
     completed, failures, since = 0, 0, time.monotonic()
     again = Once(report)
-    with open_member(place, prepare, report) as member:
+    with open_member(place, prepare, report, round_of=round_of, leaving=leaving) as member:
         while rounds is None or completed < rounds:
             try:
                 ended: bool | None = _attempt(member, server)
@@ -114,7 +117,7 @@ def _attempt(member: Member, server: Server) -> bool | None:
         converse(
             connection,
             taking.hospital,
-            lambda: taking.contribution,
+            taking.give,
             timeout=max(server.wait, min(float(announcement.seconds), _LONGEST_WAIT)),
             rate=server.rate,
             observe=taking.witness,

@@ -126,10 +126,14 @@ class TcpServer:
         ends = started + self.limits.seconds(phase)
         limit = frame_limit(phase, server.round)
         largest = max(limit, 0 if door is None or phase != "advertise" else door.largest)
-        last = ends + self.limits.overtime(largest)
+        overtime = self.limits.overtime(largest)
+        enough = self.limits.enough if phase == "advertise" else 0
         self._admit(server, limit)
         while self._unfinished(server, phase):
             now = time.monotonic()
+            if enough and len(server.round.roster) - len(server.awaited) >= enough:
+                enough, ends = 0, min(ends, now + self.limits.stragglers)
+            last = ends + overtime
             if now >= last or (now >= ends and not self._in_transfer(server)):
                 break
             for peer, message in self._peers.poll(min(_TURN, last - now)):
