@@ -96,7 +96,7 @@ class _Served:
     def to_the_end(self, server: TcpServer) -> None:
         failures = 0
         while (at := self.progress.at) is not None:
-            self._report(f"{shown(at)} of {self._training.settings.rounds} rounds")
+            self._report(f"{shown(at)}; {self._training.settings.rounds} rounds in all")
             announced = self._training.announced(at, self.progress.vector)
             try:
                 given = self._holder.hold(

@@ -3,7 +3,6 @@ as processes, over TLS on this machine."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,10 +10,9 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from repro.cli import main
-from repro.cli.secagg_parties import listener_of, operator_key
+from repro.cli.secagg_parties import operator_key
 from repro.data import load_dataset
 from repro.federated.checkpoint import load_checkpoint
 from repro.federated.deploy.hospital import take_part
@@ -33,11 +31,30 @@ from tests.federated.small import small_file
 SEED = 3
 
 
+class Crash(BaseException):
+    """The end of a party that no code of its own notices."""
+
+
+def until_it_ends(once, at_the_latest=lambda: None):
+    """Again after each crash, as the same command is given again."""
+    crashed = True
+    try:
+        while crashed:
+            crashed = False
+            with contextlib.suppress(Crash):
+                crashed = True
+                once()
+                crashed = False
+    finally:
+        at_the_latest()
+
+
 class Trial:
     """Everything under one folder. seed: None for noise from the operating system."""
 
     def __init__(self, folder: Path, arm: str, hospitals=3, rounds=2, seed=SEED, more=()):
-        self.folder, self.hospitals, self.said = folder, hospitals, []
+        self.folder, self.hospitals, self.said, self.life = folder, hospitals, [], 0
+        self.port = 0
         self.data = small_file(folder)
         seeded = [] if seed is None else ["--seed", seed]
         chosen = [arm, *seeded, "--profile", "smoke"]
@@ -51,7 +68,12 @@ class Trial:
             offers += ["--offer", folder / f"{one}.offer"]
             self.run("federation", "offer", offers[-1], "--key", folder / f"{one}.key",
                      "--data", self.file(one))  # fmt: skip
-        keys = ["--operator-key", folder / "operator.key", "--server-key", folder / "server.key.pub"]
+        keys = [
+            "--operator-key",
+            folder / "operator.key",
+            "--server-key",
+            folder / "server.key.pub",
+        ]
         self.plan_words = [*chosen, *keys, *offers, "--rounds", rounds, *more]
         self.run("federation", "plan", *self.plan_words[:1], folder / "plan.json",
                  *self.plan_words[1:])  # fmt: skip
@@ -70,7 +92,14 @@ class Trial:
 
     def files(self, name) -> Files:
         key = self.folder / f"{name}.key"
-        return Files(key, self.folder / "directory.json", self.operator, self.folder / f"at-{name}")
+        state = self.folder / f"at-{name}-{self.life}"
+        return Files(key, self.folder / "directory.json", self.operator, state)
+
+    def anew(self):
+        """The same plan from the beginning: everybody has another state folder."""
+        self.life += 1
+        self.said.clear()
+        self.port = 0
 
     def simulated(self) -> np.ndarray:
         """The last model of ``repro run`` with the same settings, seed and data."""
@@ -82,39 +111,36 @@ class Trial:
 
     # As threads
 
-    def serve(self, **more):
-        """(training, progress) when joined, by ``finish``; the address is there on return."""
+    def serve(self):
+        """``result`` is there when it has ended, the address on return."""
         tls = server_context(
             self.folder / "server.key.tls.pem", self.folder / "server.key.tls.key", None
         )
         there, self.result = threading.Event(), None
 
         def listening(address):
-            self.address = address
+            self.address, self.port = address, address[1]
             there.set()
 
-        def run():
-            try:
-                self.result = serve_training(
-                    self.plan,
-                    self.files("server"),
-                    Listener("127.0.0.1", 0, tls, Limits(opening=60.0, phase=20.0)),
-                    report=self.said.append,
-                    listening=listening,
-                    **{"handing_out": 20.0} | more,
-                )
-            finally:
-                there.set()
+        def once():
+            self.result = serve_training(
+                self.plan,
+                self.files("server"),
+                Listener("127.0.0.1", self.port, tls, Limits(opening=60.0, phase=20.0)),
+                report=self.said.append,
+                listening=listening,
+                handing_out=20.0,
+            )
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=until_it_ends, args=(once, there.set))
         thread.start()
         assert there.wait(120)
         return thread
 
-    def join(self, one, **more):
+    def join(self, one):
         authorities = hospital_context(self.folder / "server.key.tls.pem", None, None)
 
-        def run():
+        def once():
             self.joined[one] = take_part(
                 self.plan,
                 self.files(one),
@@ -124,10 +150,9 @@ class Trial:
                 device="cpu",
                 report=self.said.append,
                 patience=60.0,
-                **more,
             )
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=until_it_ends, args=(once,))
         thread.start()
         return thread
 
@@ -146,7 +171,15 @@ class Trial:
     # As processes
 
     def words(self, command, name, *more) -> list[str]:
-        words = ["federation", command, "plan.json", "--key", f"{name}.key", "--state", f"at-{name}"]
+        words = [
+            "federation",
+            command,
+            "plan.json",
+            "--key",
+            f"{name}.key",
+            "--state",
+            f"at-{name}",
+        ]
         words += ["--directory", "directory.json", "--operator", "operator.key.pub"]
         return [*words, *map(str, more)]
 
@@ -155,7 +188,7 @@ class Trial:
             [sys.executable, "-m", "repro", *words, "--json"],
             cwd=self.folder,
             stdout=subprocess.PIPE,
-            stderr=open(self.folder / f"{words[-1]}.log", "a") if False else subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
