@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repro.secagg.deploy.joining import Server
     from repro.secagg.deploy.place import Place
     from repro.secagg.deploy.serving import Listener
+    from repro.secagg.deploy.transcript import Watch
 
 SERVE_EXAMPLE = """
 The server of a federation: it announces rounds, one after another, and writes each sum down as
@@ -105,6 +106,7 @@ def configure_connection(parser: argparse.ArgumentParser) -> None:
     add("--tls-certificate", type=Path, metavar="PEM", help="this hospital's (mutual TLS)")
     add("--tls-key", type=Path, metavar="PEM", help="its private key")
     add("--tls-name", metavar="NAME", help="name in the server's certificate (default: HOST)")
+    add("--proxy", metavar="HOST:PORT", help="go through this HTTP proxy (CONNECT)")
     add("--patience", type=float, metavar="S", help="give up after S s without a round")
     add("--wait", type=float, default=120.0, metavar="S", help="s for one message (%(default)s)")
     add_rate(add)
@@ -123,6 +125,7 @@ def configure_place(parser: argparse.ArgumentParser) -> None:
     add("--state", type=Path, required=True, metavar="DIR", help="folder for counter and log")
     add("--missed", type=int, default=16, metavar="N", help="rounds one may miss (%(default)s)")
     add("--no-tls", action="store_true", help="for tests on one machine")
+    add("--monitor", metavar="HOST:PORT", help="answer /health and /metrics over HTTP there")
 
 
 def execute_serve(arguments: argparse.Namespace) -> Outcome:
@@ -146,12 +149,16 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
 def listener_of(arguments: argparse.Namespace, opening: float) -> Listener:
     """Of ``configure_listener``'s arguments. opening: seconds to join in."""
     from repro.secagg.deploy.serving import Listener
+    from repro.secagg.transport.following import FollowedContext
     from repro.secagg.transport.limits import Limits
     from repro.secagg.transport.tls import server_context
 
     tls = None
     if tls_wanted(arguments, "tls_certificate", "tls_key"):
-        tls = server_context(arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals)
+        files = arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals
+        tls = FollowedContext(
+            lambda: server_context(*files), [path for path in files if path is not None], report
+        )
     limits = Limits(
         phase=arguments.phase,
         opening=opening,
@@ -196,29 +203,47 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
 
 def server_of(arguments: argparse.Namespace) -> Server:
     from repro.secagg.deploy.joining import Server
+    from repro.secagg.transport.following import FollowedContext
     from repro.secagg.transport.tls import hospital_context
 
-    host, _, port = arguments.server.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
-        raise InputError("server", arguments.server, "HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    address = address_of("server", arguments.server)
     tls = None
     if tls_wanted(arguments, "tls_authorities"):
-        tls = hospital_context(
-            arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
+        files = arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
+        tls = FollowedContext(
+            lambda: hospital_context(*files), [path for path in files if path is not None], report
         )
-    return Server(host, int(port), tls, arguments.tls_name, arguments.wait, arguments.rate)
+    proxy = None if arguments.proxy is None else address_of("proxy", arguments.proxy)
+    return Server(*address, tls, arguments.tls_name, arguments.wait, arguments.rate, proxy)
+
+
+def address_of(field: str, text: str) -> tuple[str, int]:
+    """``HOST:PORT``, or ``[ADDRESS]:PORT``, taken apart."""
+    host, _, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
+        raise InputError(field, text, "HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    return host, int(port)
 
 
 def place_of(arguments: argparse.Namespace) -> Place:
     from repro.secagg.deploy.place import Place
+    from repro.secagg.deploy.transcript import unwatched
 
+    watch: Watch = unwatched
+    if arguments.monitor is not None:
+        from repro.secagg.deploy.monitoring import Monitor, serve_pages
+
+        watch = monitor = Monitor()
+        pages = serve_pages(monitor, *address_of("monitor", arguments.monitor))
+        report(f"health and metrics on {shown(*pages.server_address[:2])}")
     return Place(
         arguments.key,
         arguments.directory,
         operator_key(arguments.operator),
         arguments.state,
         arguments.missed,
+        watch,
     )
 
 

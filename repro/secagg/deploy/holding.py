@@ -205,7 +205,9 @@ def open_holder(
     identity = load_identity(place.key)
     with (
         open_counter(place.state / "rounds.json", place.missed) as counter,
-        open_transcript(place.state / "transcript.log", identity, "server") as log,
+        open_transcript(
+            place.state / "transcript.log", identity, "server", watch=place.watch
+        ) as log,
     ):
         holder = Holder(place, identity, counter, log, report, round_of)
         holder.directory()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from repro.checks import check_above_zero
+from repro.errors import InputError
 from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, WELCOME, Announcement
 from repro.secagg.deploy.directory import FederationDirectory, RoundOf
 from repro.secagg.deploy.member import Leaving, Member, Prepare, Report, open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.errors import Refused
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.peers import CHALLENGE_BYTES
 from repro.secagg.transport.quiet import Once
 from repro.secagg.transport.tcp_hospital import connect, converse, listen
@@ -26,22 +27,26 @@ _LONGEST_WAIT = 3600.0  # seconds for one message, whatever the server says that
 
 @dataclass(frozen=True)
 class Server:
-    """How to reach the server. tls: a hospital's context; None only for tests on one machine.
+    """How to reach the server. tls: a hospital's context, or one that follows its files; None only
+    for tests on one machine.
 
     wait: seconds to wait for an open round on one connection, and for any one message (longer
     where the server has announced that its phases are); rate: bytes a second that it has to
-    reach meanwhile.
+    reach meanwhile. proxy: (host, port) of an HTTP proxy to go through by CONNECT, with TLS only.
     """
 
     host: str
     port: int
-    tls: ssl.SSLContext | None = None
+    tls: Wraps | None = None
     server_name: str | None = None
     wait: float = 120.0
     rate: float = RATE
+    proxy: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         check_above_zero(self, "wait", "rate")
+        if self.proxy is not None and self.tls is None:
+            raise InputError("proxy", self.proxy, "TLS to the server behind it")
 
 
 def join(
@@ -103,7 +108,11 @@ def _attempt(member: Member, server: Server) -> bool | None:
     connection is too old for it."""
     directory = member.directory()
     connection = connect(
-        (server.host, server.port), timeout=10.0, tls=server.tls, server_name=server.server_name
+        (server.host, server.port),
+        timeout=10.0,
+        tls=server.tls,
+        server_name=server.server_name,
+        proxy=server.proxy,
     )
     with connection:
         announcement = _enter(connection, member, server, directory)

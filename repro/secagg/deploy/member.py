@@ -194,7 +194,9 @@ def open_member(
     identity = load_identity(place.key)
     with (
         open_counter(place.state / "rounds.json", place.missed) as counter,
-        open_transcript(place.state / "transcript.log", identity, "hospital") as log,
+        open_transcript(
+            place.state / "transcript.log", identity, "hospital", watch=place.watch
+        ) as log,
     ):
         yield Member(place, prepare, counter, log, report, round_of, leaving)
 

@@ -9,7 +9,6 @@ what a misbehaving peer loses.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, runtime_checkable
@@ -22,6 +21,7 @@ from repro.secagg.messages import ADVERTISE_BYTES, Buffer, sender_of
 from repro.secagg.rounds import Round
 from repro.secagg.server import Answers, Server
 from repro.secagg.simulation import Completed, Traffic
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.limits import Limits, buffer_bytes, frame_limit
 from repro.secagg.transport.peers import Peer, Peers
 from repro.secagg.transport.quiet import Report
@@ -69,7 +69,7 @@ class TcpServer:
         port: int = 0,
         *,
         limits: Limits | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Wraps | None = None,
         report: Report = lambda line: None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
