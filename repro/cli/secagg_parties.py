@@ -235,8 +235,8 @@ def place_of(arguments: argparse.Namespace) -> Place:
         from repro.secagg.deploy.monitoring import Monitor, serve_pages
 
         watch = monitor = Monitor()
-        pages = serve_pages(monitor, *address_of("monitor", arguments.monitor))
-        report(f"health and metrics on {shown(*pages.server_address[:2])}")
+        serve_pages(monitor, *address_of("monitor", arguments.monitor))
+        report(f"health and metrics on {arguments.monitor}")
     return Place(
         arguments.key,
         arguments.directory,
