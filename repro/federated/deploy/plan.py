@@ -169,6 +169,8 @@ def _check_arm(settings: RunSettings, entry: CatalogEntry) -> None:
         "searches for its settings": settings.search is not None,
         "takes exact sums": settings.twin_of is not None,
         "noises whole updates": settings.update_privacy is not None,
+        "has each hospital add all of its noise": settings.record_privacy is not None
+        and settings.shared is None,
     }
     for reason, applies in reasons.items():
         if applies:

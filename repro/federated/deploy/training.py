@@ -21,7 +21,6 @@ from repro.data import BLOODMNIST
 from repro.data.npz import read_npz
 from repro.errors import InputError
 from repro.federated.assembly import ledger, round_protocol
-from repro.federated.averaging import Averaging
 from repro.federated.deploy.plan import TrainingPlan
 from repro.federated.deploy.signed import plain_json
 from repro.federated.parallel.ranks import Ranks
@@ -205,19 +204,15 @@ class Training:
 
     def spent(self, round: int, survivors: Sequence[int], sums: int = 1) -> Spent:
         """What so many exchanges of a round cost those in their sums, as ``spend_round`` has it."""
-        if isinstance(self.protocol, SharedRounds):
-            return spent_on(self.protocol.sum_in(round).plan, {tuple(survivors): sums}, {})
-        assert isinstance(self.protocol, Averaging)
-        spends = self.protocol.spends
-        return [(one, *spent) for one in survivors for spent in spends(one)], {}
+        assert isinstance(self.protocol, SharedRounds)  # no other arm here adds noise
+        return spent_on(self.protocol.sum_in(round).plan, {tuple(survivors): sums}, {})
 
     def most_spent(self) -> FederatedLedger | None:
         """The whole training, every sum without as many hospitals as may be lost."""
         total = self.ledger()
         if total is None:
             return None
-        shared = isinstance(self.protocol, SharedRounds)
-        group = sorted(self.weights)[: self.plan.least if shared else None]
+        group = sorted(self.weights)[: self.plan.least]
         for number in range(1, self.settings.rounds + 1):
             spent, seen = self.spent(number, group, self.protocol.exchanges(number))
             total.spend_round(spent, seen=seen)

@@ -172,7 +172,8 @@ def test_plans_that_are_not_made(trial, tmp_path, capsys, more, says):
 
 
 def test_arms_that_cannot_be_trained_apart_are_refused(trial):
-    for arm in ("fedavg", "clip-secagg", "searched-newton-eps6", "turned-newton"):
+    arms = ("fedavg", "clip-secagg", "dpsgd-eps6-secagg", "searched-newton-eps6", "turned-newton")
+    for arm in arms:
         with pytest.raises(InputError, match="arm"):
             replace(trial.plan, arm=arm, rounds=14)
 

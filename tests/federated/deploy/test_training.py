@@ -104,19 +104,15 @@ def test_processes_that_are_killed_before_they_share_change_no_bit(tmp_path):
             for one in range(3)
         ]
         victim = trial.process(joining[2])
-        until(victim, "making the vector")
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
+        kill_when(victim, "making the vector")
         running += [trial.process(words) for words in joining]
-        until(running[0], "round 2, exchange 1")
-        running[0].send_signal(signal.SIGKILL)
-        running[0].wait()
+        kill_when(running[0], "round 2, exchange 1")
         running[0] = trial.process(again)
         ended = [process.communicate(timeout=240) for process in running]
     finally:
         for process in running:
             process.kill()
-            process.wait()
+            process.communicate()
     assert [process.returncode for process in running] == [0] * 4, ended
     for name in ("server", 0, 1, 2):
         np.testing.assert_array_equal(np.load(tmp_path / f"at-{name}" / "model.npy"), expected)
@@ -125,8 +121,7 @@ def test_processes_that_are_killed_before_they_share_change_no_bit(tmp_path):
     assert trial.run("secagg", "audit-log", *tmp_path.glob("at-*/transcript.log")) is None
 
 
-def until(process, says):
-    for line in process.stderr:
-        if says in line:
-            return
-    raise AssertionError(f"it ended without saying {says!r}")
+def kill_when(process, says):
+    assert any(says in line for line in process.stderr), says
+    process.send_signal(signal.SIGKILL)
+    process.communicate()

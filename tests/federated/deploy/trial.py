@@ -3,6 +3,7 @@ as processes, over TLS on this machine."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -103,10 +104,10 @@ class Trial:
 
     def simulated(self) -> np.ndarray:
         """The last model of ``repro run`` with the same settings, seed and data."""
-        store = RunStore(self.folder / "runs")
+        store = RunStore(self.folder / f"runs-{self.life}")
         dataset = load_dataset(self.data)
         execute(self.plan.settings, dataset, store, device="cpu", quiet=True)
-        (path,) = (self.folder / "runs").rglob("checkpoint.pt")
+        (path,) = store.root.rglob("checkpoint.pt")
         return load_checkpoint(path.parent)["vector"].numpy()
 
     # As threads
