@@ -14,7 +14,7 @@ import torch
 
 from repro.errors import InputError
 from repro.files import write_whole
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 NAME = "checkpoint.pt"
 _HASH_BYTES = 32

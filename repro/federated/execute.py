@@ -33,7 +33,7 @@ from repro.models.mixed_precision import in_precision
 from repro.models.registry import build_model
 from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord
 from repro.runs.settings import TRAINED_IN, RunSettings

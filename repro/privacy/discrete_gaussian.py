@@ -21,8 +21,8 @@ from torch import Tensor
 from repro.checks import check_count, check_word64
 from repro.errors import InputError
 from repro.privacy.clipped_statistic import SLACK, clipped_vectors
-from repro.random import philox4x32
-from repro.typing import Float, Int
+from repro.randomness import philox4x32
+from repro.shapes import Float, Int
 
 LOG2_SIGMA = 20  # the grid step is σ / 2²⁰
 SMOOTHING = 2.0  # r, in grid steps: what the proof takes from the noise, 4e-12 of its variance
