@@ -20,7 +20,7 @@ from repro.errors import InputError
 from repro.kernels.philox import normals
 from repro.privacy.clipping import Clipping
 from repro.privacy.row_sum import ClipReport, report_of
-from repro.typing import Float
+from repro.shapes import Float
 
 _NORM_TILE = 1024
 _NORM_CHUNK = 16 * _NORM_TILE  # columns of one program of the norm pass

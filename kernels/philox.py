@@ -1,4 +1,4 @@
-"""Philox4x32-10 and Box–Muller in Triton: the integers of ``repro.random.philox4x32``.
+"""Philox4x32-10 and Box–Muller in Triton: the integers of ``repro.randomness.philox4x32``.
 
 The floats agree with ``repro.privacy.noise`` to ``NORMAL_TOLERANCE``: both take the logarithm
 in float64, and the rest is float32 here.

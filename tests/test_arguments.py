@@ -32,7 +32,7 @@ from repro.accounting.shuffled import Passes, shuffled_lower_epsilon
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.audit import bounds
 from repro.audit.controls import actual
-from repro.audit.procedure import Plan
+from repro.audit.procedure import AuditPlan
 from repro.data import partition
 from repro.errors import InputError
 from repro.federated.parallel.exact_sum import ExactWeightedSum
@@ -48,7 +48,7 @@ from repro.privacy import (
 from repro.privacy.mechanisms import ClipAndNoiseUpdate, local_dp_mod_sigma
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs import settings
 from repro.secagg import Encoding, Field, IntegerEncoding
 from repro.secagg.committee import committee_risk
@@ -253,7 +253,7 @@ CASES = {
         {"canaries": 16, "guesses": 8, "right": 8, "delta": 2.0**-10, "confidence": 0.75},
         wanted={"canaries": ("right",), "guesses": ("right",)},
     ),
-    "audit plan": of(Plan, trials=128, canaries=240, confidence=0.75),
+    "audit plan": of(AuditPlan, trials=128, canaries=240, confidence=0.75),
     "audit control": Case(
         lambda **k: astuple(actual(**k)),
         {"noise_multiplier": 2.0, "control": "halved"},

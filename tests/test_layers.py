@@ -17,9 +17,9 @@ ROOT = Path(repro.__file__).resolve().parent
 
 # From the ground up. A package may import those on lower floors only, never its own floor.
 FLOORS = (
-    ("errors", "typing", "version", "about", "formatting", "progress"),
+    ("errors", "shapes", "version", "about", "formatting", "progress"),
     ("files", "progress", "checks"),
-    ("random", "accounting"),
+    ("randomness", "accounting"),
     ("runs",),
     ("data", "models", "privacy", "secagg"),
     ("kernels",),
@@ -33,8 +33,8 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Lower, but none of their business: what a package must not know although it stands above it.
 STRANGERS = {
-    "accounting": {"random"},
-    "runs": {"random"},
+    "accounting": {"randomness"},
+    "runs": {"randomness"},
     "secagg": {"accounting", "runs"},
     "privacy": {"runs"},
     "report": {"federated", "privacy", "secagg", "data"},

@@ -9,7 +9,7 @@ from repro.accounting.calibration import (
     calibrate_noise_multiplier,
 )
 from repro.accounting.checks import Relation
-from repro.accounting.composition import Bound, compose_epsilon
+from repro.accounting.composition import EpsilonBound, compose_epsilon
 from repro.accounting.curves import rdp
 from repro.accounting.events import (
     BestOfTrialsEvent,
@@ -44,10 +44,10 @@ from repro.accounting.search_cost import (
 __all__ = [
     "Accountant",
     "BestOfTrialsEvent",
-    "Bound",
     "ComposedEvent",
     "DataDependentRateEvent",
     "DiscreteGaussianEvent",
+    "EpsilonBound",
     "FixedBatchGaussianEvent",
     "GaussianEvent",
     "LaplaceEvent",

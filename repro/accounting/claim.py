@@ -24,7 +24,7 @@ LEVELS = (UPDATE, PER_RECORD)
 #: What says something of one level only. An update's noise is added after the training, whose steps
 #: and sampling then amplify nothing; a record's is inside it, whoever sees the sum.
 OF_LEVEL = {
-    UPDATE: ("clients", "client_rate", "secure_aggregation", "honest"),
+    UPDATE: ("hospitals", "hospital_rate", "secure_aggregation", "honest"),
     PER_RECORD: ("steps", "sample_rate", "sampling"),
 }
 
@@ -34,15 +34,15 @@ SAMPLINGS = {POISSON: ADD_REMOVE, FIXED: REPLACE_ONE, SHUFFLED: ZERO_OUT}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class PrivacyClaim:
     """What a paper or a program says of itself.
 
-    clip_norm: largest L2 norm of what one unit contributes (level "update": a client's whole
+    clip_norm: largest L2 norm of what one unit contributes (level "update": a hospital's whole
     update; level "record": one record's gradient). sigma: noise deviation per coordinate, in the
     unit of clip_norm; or noise_multiplier: sigma ÷ clip_norm; or neither, and sigma is what the
     classical formula gives for ``epsilon``, ``delta`` and ``sensitivity``. sensitivity: what the
-    noise was computed from (default: clip_norm). rounds: releases of a client's update, or
-    rounds of ``steps`` record-level steps each. clients: in the federation; client_rate: share
+    noise was computed from (default: clip_norm). rounds: releases of a hospital's update, or
+    rounds of ``steps`` record-level steps each. hospitals: in the federation; hospital_rate: share
     of them in a round; honest: share of those whose noise really is in the sum and unknown to
     the server. sampling, of level "record": how records come into a step, "poisson" (each with
     probability sample_rate), "fixed" (batches of a fixed size, drawn afresh without replacement)
@@ -58,8 +58,8 @@ class Claim:
     sigma: Number | None = None
     noise_multiplier: Number | None = None
     rounds: Number = 1
-    clients: Number = 1
-    client_rate: Number = 1.0
+    hospitals: Number = 1
+    hospital_rate: Number = 1.0
     secure_aggregation: bool = False
     honest: Number = 1.0
     level: str = UPDATE
@@ -86,14 +86,14 @@ class Claim:
         if self.sigma is None and self.noise_multiplier is None and self.epsilon is None:
             raise InputError("sigma", None, "one of sigma, noise_multiplier and epsilon")
         checks.count("rounds", self.rounds, least=1)
-        checks.count("clients", self.clients, least=1)
+        checks.count("hospitals", self.hospitals, least=1)
         checks.count("steps", self.steps, least=1)
         checks.sample_rate(self.sample_rate)
         checks.one_of("level", self.level, LEVELS)
         checks.one_of("sampling", self.sampling, tuple(SAMPLINGS))
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         refuse_other_level(self.level, {name: getattr(self, name) for name in changed})
-        for field in ("client_rate", "honest"):
+        for field in ("hospital_rate", "honest"):
             checks.real(field, getattr(self, field), lambda x: 0 < x <= 1, "above 0, at most 1")
 
     @property
@@ -112,8 +112,8 @@ class Claim:
 
     @property
     def in_sum(self) -> int:
-        """Clients whose noise is in one sum, the honest ones; at least the one protected."""
-        return max(1, math.floor(float(self.clients) * self.client_rate * self.honest + 1e-9))
+        """Hospitals whose noise is in one sum, the honest ones; at least the one protected."""
+        return max(1, math.floor(float(self.hospitals) * self.hospital_rate * self.honest + 1e-9))
 
     def event(self, sigma: float) -> PrivacyEvent:
         multiplier = sigma / float(self.clip_norm)

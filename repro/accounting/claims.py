@@ -20,12 +20,21 @@ from repro.accounting.checks import (
     ZERO_OUT,
     Relation,
 )
-from repro.accounting.claim import PER_RECORD, POISSON, SAMPLINGS, SHUFFLED, UPDATE, Claim
+from repro.accounting.claim import PER_RECORD, POISSON, SAMPLINGS, SHUFFLED, UPDATE, PrivacyClaim
 from repro.accounting.composition import BEST, compose_epsilon, lower_epsilon
 from repro.accounting.gaussian import basic_composition, gaussian_sigma
 from repro.accounting.shuffled import shuffled_lower_epsilon
 
-__all__ = ["AFTER_SUM", "RELEASED", "SERVER", "Claim", "Finding", "Verdict", "check", "shown"]
+__all__ = [
+    "AFTER_SUM",
+    "RELEASED",
+    "SERVER",
+    "Finding",
+    "PrivacyClaim",
+    "PrivacyVerdict",
+    "check",
+    "shown",
+]
 
 SERVER = "server, one update"
 AFTER_SUM = "after an honest secure sum"
@@ -61,10 +70,10 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PrivacyVerdict:
     """All findings, and what they say of the claim."""
 
-    claim: Claim
+    claim: PrivacyClaim
     findings: tuple[Finding, ...]
     nominal_round: float  # were the claimed sensitivity true
     nominal_total: float
@@ -96,7 +105,7 @@ class Verdict:
         }
 
 
-def check(claim: Claim) -> Verdict:
+def check(claim: PrivacyClaim) -> PrivacyVerdict:
     """True ε of a claim, per view and relation, the noise it would need, and a verdict."""
     findings = tuple(
         _finding(claim, view, unit, relation)
@@ -108,7 +117,7 @@ def check(claim: Claim) -> Verdict:
     if claim.epsilon is not None:
         basic = basic_composition(claim.epsilon, claim.delta, claim.rounds)
     words = _words(claim, findings, nominal)
-    return Verdict(claim, findings, *nominal, basic, findings[0].holds, words)
+    return PrivacyVerdict(claim, findings, *nominal, basic, findings[0].holds, words)
 
 
 def _holds(claimed: float | None, proved: float, lower: float) -> bool | None:
@@ -119,13 +128,13 @@ def _holds(claimed: float | None, proved: float, lower: float) -> bool | None:
     return False if lower > claimed else None
 
 
-def _views(claim: Claim) -> list[str]:
+def _views(claim: PrivacyClaim) -> list[str]:
     if claim.level == PER_RECORD:  # the noise is inside the training: every view has all of it
         return [RELEASED]
     return [SERVER, AFTER_SUM] if claim.secure_aggregation else [SERVER]
 
 
-def _stated(claim: Claim) -> list[tuple[str, Relation]]:
+def _stated(claim: PrivacyClaim) -> list[tuple[str, Relation]]:
     """(unit, relation); a record is covered by replacing the update it is part of."""
     if claim.level == PER_RECORD:
         stated = [(RECORD, SAMPLINGS[claim.sampling])]
@@ -135,7 +144,7 @@ def _stated(claim: Claim) -> list[tuple[str, Relation]]:
     return [(HOSPITAL, ADD_REMOVE), (HOSPITAL, REPLACE_ONE), (RECORD, REPLACE_ONE)]
 
 
-def _finding(claim: Claim, view: str, unit: str, relation: Relation) -> Finding:
+def _finding(claim: PrivacyClaim, view: str, unit: str, relation: Relation) -> Finding:
     share = math.sqrt(claim.in_sum) if view == AFTER_SUM else 1.0
     factor = 2.0 if relation == REPLACE_ONE else 1.0
     sigma, delta = (claim.noise * share if claim.noise_added else 0.0), float(claim.delta)
@@ -163,7 +172,7 @@ def _finding(claim: Claim, view: str, unit: str, relation: Relation) -> Finding:
     )
 
 
-def _nominal(claim: Claim, rounds: int) -> float:
+def _nominal(claim: PrivacyClaim, rounds: int) -> float:
     """ε if one unit could move the release by no more than the claimed sensitivity."""
     scaled = claim.noise * float(claim.clip_norm) / claim.claimed_sensitivity
     counts, (_, relation) = claim.spent(scaled, rounds), _stated(claim)[0]
@@ -171,7 +180,9 @@ def _nominal(claim: Claim, rounds: int) -> float:
     return compose_epsilon(counts, relation, unit, float(claim.delta)).epsilon
 
 
-def _sigma_needed(claim: Claim, relation: Relation, factor: float, share: float) -> float | None:
+def _sigma_needed(
+    claim: PrivacyClaim, relation: Relation, factor: float, share: float
+) -> float | None:
     """σ per contribution for which the claimed ε is true in total."""
     if claim.epsilon is None:
         return None
@@ -192,10 +203,10 @@ def _sigma_needed(claim: Claim, relation: Relation, factor: float, share: float)
     return multiplier * clip
 
 
-def _words(claim: Claim, findings: tuple[Finding, ...], nominal: tuple[float, float]) -> str:
+def _words(claim: PrivacyClaim, findings: tuple[Finding, ...], nominal: tuple[float, float]) -> str:
     """The verdict, for a reviewer to quote."""
     holds = findings[0].holds
-    first, unit = findings[0], "record" if claim.level == PER_RECORD else "client's whole update"
+    first, unit = findings[0], "record" if claim.level == PER_RECORD else "hospital's whole update"
     over = f"{claim.rounds} rounds" if claim.rounds != 1 else "one round"
     if not claim.noise_added:
         return (
@@ -231,7 +242,7 @@ def _words(claim: Claim, findings: tuple[Finding, ...], nominal: tuple[float, fl
     elif claim.epsilon is not None and holds is False and claim.rounds != 1:
         parts.append("The budget of one release is spent again in every round.")
     parts += [
-        f"If only a sum is seen in which {claim.in_sum} clients' noise is honest, "
+        f"If only a sum is seen in which {claim.in_sum} hospitals' noise is honest, "
         f"{shown(finding.epsilon_total)} in total: by trust in the protocol and in them."
         for finding in findings
         if finding.view == AFTER_SUM and finding.relation == ADD_REMOVE
@@ -243,16 +254,18 @@ def _words(claim: Claim, findings: tuple[Finding, ...], nominal: tuple[float, fl
             f"({'has' if holds else 'instead of'} {claim.noise:.3g})."
         )
     if claim.level == UPDATE:
-        parts.append("No record is clipped: a record is protected as part of its client's update.")
+        parts.append(
+            "No record is clipped: a record is protected as part of its hospital's update."
+        )
     else:
-        parts.append("A whole client is not protected.")
+        parts.append("A whole hospital is not protected.")
     return " ".join(parts)
 
 
 _SAID = {True: "holds", False: "does not hold", None: "is not proved here"}
 
 
-def _claimed(claim: Claim, with_claim: str, without: str) -> str:
+def _claimed(claim: PrivacyClaim, with_claim: str, without: str) -> str:
     return without if claim.epsilon is None else with_claim
 
 

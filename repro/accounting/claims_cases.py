@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from repro.accounting.claims import Claim
+from repro.accounting.claims import PrivacyClaim
 
 _NOISE_DISCARDED = (
     "Up to Flower 1.13.1 LocalDpMod computed a noised copy and discarded it: no noise was added, "
     "ε = ∞ (`--noise-discarded`); fixed in 1.14.0"
 )
 
-CASES: dict[str, tuple[str, Claim]] = {
+CASES: dict[str, tuple[str, PrivacyClaim]] = {
     "paper": (
         "arXiv 2412.00687: LocalDpMod(clipping_norm=7, sensitivity=1, epsilon=6, delta=1.9e-4), "
         "50 rounds, 10 hospitals, SecAgg+ (the authors' public code)",
-        Claim(
+        PrivacyClaim(
             clip_norm=7.0,
             sensitivity=1.0,
             epsilon=6.0,
             delta=1.9e-4,
             rounds=50,
-            clients=10,
+            hospitals=10,
             secure_aggregation=True,
             notes=(
                 "σ = √(2 ln(1.25/δ))·sensitivity/ε = 0.698873, a formula proved for ε < 1 only",
@@ -30,13 +30,13 @@ CASES: dict[str, tuple[str, Claim]] = {
     "flower-localdpmod": (
         "Flower's LocalDpMod: its sensitivity is a parameter of its own, whatever the clip norm "
         "(shown at clipping_norm=10, sensitivity=1, epsilon=1, delta=1e-5, 10 rounds: pass yours)",
-        Claim(
+        PrivacyClaim(
             clip_norm=10.0,
             sensitivity=1.0,
             epsilon=1.0,
             delta=1e-5,
             rounds=10,
-            clients=10,
+            hospitals=10,
             notes=(
                 "σ = √(2 ln(1.25/δ))·sensitivity/ε: one release, nothing is composed over rounds; "
                 "true sensitivities are clipping_norm (add or remove an update) and twice that",
@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, Claim]] = {
     ),
     "flip": (
         "FLIP's defaults: σ = 4.8e-5 on updates clipped at 1, δ = 1e-5, one round",
-        Claim(
+        PrivacyClaim(
             clip_norm=1.0,
             sigma=4.8448e-5,
             delta=1e-5,

@@ -39,7 +39,7 @@ ACCOUNTANTS = {
 
 
 @dataclass(frozen=True)
-class Bound:
+class EpsilonBound:
     """One ε, and where it comes from.
 
     method: whose proof gave it, a key of ``ACCOUNTANTS``. order: Rényi order, of RDP's alone.
@@ -56,7 +56,7 @@ class Bound:
         return ACCOUNTANTS[self.method]
 
 
-NO_BOUND = Bound(math.inf, NONE)
+NO_BOUND = EpsilonBound(math.inf, NONE)
 
 
 def compose_epsilon(
@@ -66,7 +66,7 @@ def compose_epsilon(
     delta: float,
     *,
     accountant: str = BEST,
-) -> Bound:
+) -> EpsilonBound:
     """The smallest proved ε of events, each with its count.
 
     accountant: "best" is exact where every event is an unsampled Gaussian, else the smaller of
@@ -80,7 +80,7 @@ def compose_epsilon(
         return NO_BOUND
     if accountant == BEST and (mu := gaussian_mu(leaves, relation)) is not None:
         epsilon = epsilon_of_mu(mu, delta)
-        return Bound(epsilon, GAUSSIAN, None, {GAUSSIAN: epsilon})
+        return EpsilonBound(epsilon, GAUSSIAN, None, {GAUSSIAN: epsilon})
     asked: dict[str, Accountant] = {}
     if accountant != PLD:
         asked[RDP] = RDPAccountant(relation, unit)
@@ -92,7 +92,7 @@ def compose_epsilon(
             one.compose(event, times)
         found[method], orders[method] = one.epsilon(delta)
     method = min(found, key=found.__getitem__)
-    return Bound(found[method], method, orders[method], found)
+    return EpsilonBound(found[method], method, orders[method], found)
 
 
 def lower_epsilon(

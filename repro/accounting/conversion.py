@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from repro.typing import Float
+from repro.shapes import Float
 
 _EPS = 2.0**-52
 

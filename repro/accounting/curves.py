@@ -16,7 +16,7 @@ from repro.accounting.random_stopping import best_of_trials_rdp
 from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 _UP = 1 + 1e-12
 

@@ -18,7 +18,7 @@ import numpy as np
 from repro.accounting import checks
 from repro.accounting.checks import Number
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 _NARROW = 0.25  # below this μ the two terms nearly cancel, and their difference is integrated
 _HALVINGS = 200

@@ -25,7 +25,7 @@ from repro.accounting import checks
 from repro.accounting.checks import Number
 from repro.accounting.orders import minimise
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 _UP = 1 + 1e-9  # more than γ's bisection and a dozen rounded operations are off by
 _SMALLEST = 1e-300  # of γ

@@ -17,7 +17,7 @@ from repro.accounting.events import GaussianEvent, PrivacyEvent
 from repro.accounting.orders import minimise
 from repro.accounting.random_stopping import best_of_trials_rdp, choosing, divergence
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 _LARGEST_MULTIPLIER = 1e6
 

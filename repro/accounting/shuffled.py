@@ -23,7 +23,7 @@ import numpy as np
 
 from repro.accounting import checks
 from repro.accounting.checks import Number
-from repro.typing import Float
+from repro.shapes import Float
 
 _THRESHOLDS = 160
 _LEAST = 41  # numbers of passes tried at each threshold, within 8 deviations of the mean

@@ -26,7 +26,7 @@ import numpy as np
 
 from repro.accounting import checks
 from repro.accounting.checks import Number
-from repro.typing import Float
+from repro.shapes import Float
 
 _EPS = 2.0**-52
 _BASE_ALLOWANCE = 5e-12  # rounding of some hundred sums, exponentials and logarithms

@@ -32,7 +32,7 @@ from repro.accounting.composition import elementary, gaussian_mu
 from repro.accounting.events import NonPrivateEvent, PrivacyEvent
 from repro.accounting.gaussian import log_delta_of_mu
 from repro.accounting.pld import PLDAccountant
-from repro.typing import Float
+from repro.shapes import Float
 
 LEAST_RATE = 1e-10  # that of the package of arXiv 2503.10945
 _FARTHEST = 1e-12  # δ at the last ε of a polygon

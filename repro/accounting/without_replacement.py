@@ -22,7 +22,7 @@ import numpy as np
 from repro.accounting import checks
 from repro.accounting.checks import Number
 from repro.accounting.subsampled_gaussian import rdp_gaussian
-from repro.typing import Float
+from repro.shapes import Float
 
 _UP = 1 + 1e-10
 _LARGEST_ORDER = 2048  # the sum is O(α); beyond, the unsampled bound is used

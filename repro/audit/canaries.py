@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repro.random import RootSeed
-from repro.typing import Float
+from repro.randomness import RootSeed
+from repro.shapes import Float
 
 LENGTH = 10.0  # of an unclipped canary, in clip norms
 SIZE = 8  # parameters of the many-run model

@@ -44,7 +44,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class Claim:
+class AuditedClaim:
     """What is stated for one record (DP-SGD: added or removed) or for one hospital's update.
 
     With ``sharing`` it is stated against the planned coalition: the server with ``colluders``
@@ -79,7 +79,7 @@ def private_arms() -> list[Arm]:
     return [arm for arm in ARMS.values() if arm.private and arm.search is None]
 
 
-def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
+def claim_of(settings: RunSettings, labels: np.ndarray) -> AuditedClaim:
     """What ``settings`` states for the hospital whose records are sampled at the highest rate.
 
     labels (N,): of the run's training images. All hospitals spend the same ε; a high rate is what
@@ -94,7 +94,7 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
         return _shared_claim(settings, record, sizes, smallest)
     if record is not None:
         mine = plan(record, sizes[smallest], settings.local.epochs, settings.rounds)
-        return Claim(
+        return AuditedClaim(
             unit="record",
             epsilon=record.epsilon,
             delta=record.delta,
@@ -110,7 +110,7 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
         raise InputError("arm", settings.arm, _auditable())
     std, clip_norm = float(mechanism.noise_std), float(mechanism.clip_norm)
     delta = settings.update_privacy.delta
-    return Claim(
+    return AuditedClaim(
         unit="hospital",
         epsilon=gaussian_epsilon(std, clip_norm, settings.rounds, delta),
         delta=delta,
@@ -125,7 +125,7 @@ def claim_of(settings: RunSettings, labels: np.ndarray) -> Claim:
 
 def _shared_claim(
     settings: RunSettings, record: RecordPrivacy, sizes: dict[int, int], hospital: int
-) -> Claim:
+) -> AuditedClaim:
     """Against the planned coalition, all steps and statistics together.
 
     Derived from the settings once more and not read off the trainers, whose plan is what is
@@ -155,7 +155,7 @@ def _shared_claim(
             sharing, statistics=tuple(1 / (mu * math.sqrt(share)) for share in shares_)
         )
         multiplier = math.sqrt(rounds / (1 - sum(shares_))) / mu
-    return Claim(
+    return AuditedClaim(
         unit="record",
         epsilon=record.epsilon,
         delta=record.delta,
@@ -173,7 +173,7 @@ def _auditable() -> str:
     return f"one that adds noise: {', '.join(arm.name for arm in private_arms())}"
 
 
-def full_batch_mu(claim: Claim, steps: int) -> float:
+def full_batch_mu(claim: AuditedClaim, steps: int) -> float:
     """μ = √(steps/σ² + Σ 1/z²) of steps that draw every record, and of the statistics before them.
 
     Exactly Gaussian DP: Dong, Roth, Su 2022 (arXiv 1905.02383), theorem 2.7 and corollary 3.3.

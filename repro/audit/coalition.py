@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.audit.claim import Claim, Sharing
+from repro.audit.claim import AuditedClaim, Sharing
 from repro.federated.shared import PrivateSum, Release
 from repro.federated.shared.sum import Summation
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg.context import DIGEST_BYTES
-from repro.typing import Float, Shaped
+from repro.shapes import Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Coalition:
     colluders: tuple[int, ...]  # in the sum
 
     @classmethod
-    def planned(cls, claim: Claim, sharing: Sharing) -> Coalition:
+    def planned(cls, claim: AuditedClaim, sharing: Sharing) -> Coalition:
         """As many colluders and lost hospitals as the claim reckons with."""
         rest = [one for one in sharing.weights if one != claim.hospital]
         left = rest[: len(rest) - sharing.noise.drop_outs]

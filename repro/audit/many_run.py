@@ -16,14 +16,14 @@ import torch
 
 from repro.audit import bounds
 from repro.audit.canaries import LENGTH, SIZE, OneCanary, Trial, linear_model, record_loss
-from repro.audit.claim import Claim, full_batch_mu
+from repro.audit.claim import AuditedClaim, full_batch_mu
 from repro.audit.controls import Actual
 from repro.audit.second_order import second_order_trial
 from repro.audit.shared_noise import shared_trial
 from repro.privacy.gate import check_engine
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.step import clipped_noisy_sum
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 MOST_STEPS = 12
 _WANTED_MU = 1.5  # about where a test of a few thousand runs says most
@@ -53,7 +53,7 @@ class ManyRun:
         return self.epsilon > self.claimed_epsilon or self.mu > self.claimed_mu
 
 
-def audited_steps(claim: Claim) -> int:
+def audited_steps(claim: AuditedClaim) -> int:
     """As many steps as bring μ to where the test says most; at most those of the run.
 
     All of a second-order run: statistics and steps are one budget.
@@ -65,7 +65,7 @@ def audited_steps(claim: Claim) -> int:
 
 
 def many_run(
-    claim: Claim,
+    claim: AuditedClaim,
     actual: Actual,
     *,
     trials: int,
@@ -112,7 +112,7 @@ def _scores(
     return found
 
 
-def _trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
+def _trial(claim: AuditedClaim, actual: Actual, steps: int, part: float) -> Trial:
     if claim.sharing is None:
         make = _record_trial if claim.unit == "record" else _update_trial
         return make(claim, actual, steps, part)
@@ -121,7 +121,7 @@ def _trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
     return shared_trial(claim, claim.sharing, actual, steps, part)
 
 
-def _record_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
+def _record_trial(claim: AuditedClaim, actual: Actual, steps: int, part: float) -> Trial:
     """The sum over steps of the canary's coordinate, through the private step itself."""
     model = linear_model(inputs=SIZE, outputs=1)
     data = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0))
@@ -151,7 +151,7 @@ def _record_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Tria
     return run
 
 
-def _update_trial(claim: Claim, actual: Actual, steps: int, part: float) -> Trial:
+def _update_trial(claim: AuditedClaim, actual: Actual, steps: int, part: float) -> Trial:
     """The sum over rounds of the canary's coordinate, through the update mechanism itself."""
     mechanism = ClipAndNoiseUpdate(actual.clip * claim.clip_norm, actual.noise * claim.clip_norm)
     canary = OneCanary.make(claim.clip_norm, part, RootSeed.from_user(0)).canary[0]

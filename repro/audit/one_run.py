@@ -27,13 +27,13 @@ from repro.audit.canaries import (
     log_likelihood_ratio,
     record_loss,
 )
-from repro.audit.claim import Claim, Sharing
+from repro.audit.claim import AuditedClaim, Sharing
 from repro.audit.controls import Actual
 from repro.audit.second_order import WatchedSecondOrder
 from repro.audit.shared_noise import shared_traces, watched_trainer
 from repro.errors import InputError
 from repro.privacy.dpsgd import DPSGDRun, DPSGDSettings
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 # Shares of the canaries guessed to be in, and guessed to be out; fixed before anything is seen.
 # Many guesses at small δ, because few cannot reach far: the bound ends near log(βr / 2δm).
@@ -58,7 +58,7 @@ class OneRun:
 
 
 def one_run(
-    claim: Claim,
+    claim: AuditedClaim,
     actual: Actual,
     *,
     canaries: int,
@@ -84,7 +84,7 @@ def one_run(
 
 
 def _traces(
-    claim: Claim,
+    claim: AuditedClaim,
     actual: Actual,
     layout: OrthogonalCanaries,
     included: np.ndarray,
@@ -125,7 +125,7 @@ def _traces(
 
 
 def _shared_traces(
-    claim: Claim,
+    claim: AuditedClaim,
     sharing: Sharing,
     actual: Actual,
     layout: OrthogonalCanaries,
@@ -149,7 +149,7 @@ def _flat(weight: Tensor) -> np.ndarray:
     return values
 
 
-def _judge(scores: np.ndarray, coins: np.ndarray, claim: Claim, confidence: float) -> OneRun:
+def _judge(scores: np.ndarray, coins: np.ndarray, claim: AuditedClaim, confidence: float) -> OneRun:
     count = len(scores)
     order = np.argsort(scores, kind="stable")
     half = 1 - (1 - confidence) / 2

@@ -36,7 +36,7 @@ from repro.privacy.private_step import StepPlan
 from repro.privacy.ranks import Ranks
 from repro.privacy.records import Records
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 #: Option -> what its control gets wrong.
 OPTIONS = {

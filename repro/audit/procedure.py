@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from repro.audit.claim import Claim, claim_of
+from repro.audit.claim import AuditedClaim, claim_of
 from repro.audit.controls import actual
 from repro.audit.many_run import ManyRun, audited_steps, many_run
 from repro.audit.one_run import OneRun, one_run
 from repro.checks import check_counts, check_fractions
 from repro.errors import InputError
 from repro.files import write_whole
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.settings import RunSettings
 
@@ -28,7 +28,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class AuditPlan:
     """How much is tried, and with which confidence the findings hold, all together."""
 
     trials: int = 2000
@@ -43,10 +43,10 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditResult:
     """What was found about one arm, or one broken version of it."""
 
-    claim: Claim
+    claim: AuditedClaim
     control: str | None
     many: ManyRun
     one: OneRun | None  # None for arms that protect updates
@@ -75,20 +75,20 @@ class Audit:
         return self.exceeded == (self.control is not None)
 
 
-def work(claim: Claim, plan: Plan) -> int:
+def work(claim: AuditedClaim, plan: AuditPlan) -> int:
     """Units of progress of one audit: trials, then steps."""
     pilot = max(20, plan.trials // 4)
     return 2 * (plan.trials + pilot) + (claim.steps if claim.unit == "record" else 0)
 
 
 def audit(
-    claim: Claim,
-    plan: Plan,
+    claim: AuditedClaim,
+    plan: AuditPlan,
     *,
     control: str | None = None,
     seed: int = 0,
     progress: Progress = lambda done: None,
-) -> Audit:
+) -> AuditResult:
     """Both tests of one mechanism; each gets half of what the plan lets the confidence miss."""
     whole = RootSeed.from_user(seed)
     # Of its own: no noise of one audit is another's.
@@ -101,16 +101,16 @@ def audit(
         one = one_run(
             claim, doing, canaries=plan.canaries, confidence=each, seed=root, progress=progress
         )
-    return Audit(claim, control, many, one)
+    return AuditResult(claim, control, many, one)
 
 
-def claim_for(settings: RunSettings, labels: np.ndarray) -> Claim:
+def claim_for(settings: RunSettings, labels: np.ndarray) -> AuditedClaim:
     """The claim to audit; refused by name for an arm that states none."""
     return claim_of(settings, labels)
 
 
 def as_record(
-    found: Audit, settings: RunSettings, plan: Plan, seed: int, dataset: dict[str, Any]
+    found: AuditResult, settings: RunSettings, plan: AuditPlan, seed: int, dataset: dict[str, Any]
 ) -> dict[str, Any]:
     """JSON-able: what was audited, how, and what came out."""
     return {

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from repro.audit.canaries import LENGTH, Trial, log_likelihood_ratio
-from repro.audit.claim import Claim, Sharing
+from repro.audit.claim import AuditedClaim, Sharing
 from repro.audit.coalition import Coalition, CoalitionSum
 from repro.audit.controls import Actual
 from repro.audit.shared_noise import still, watch
@@ -30,8 +30,8 @@ from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
 from repro.models.whitened import WhitenedLinear
-from repro.random import RootSeed
-from repro.typing import Float
+from repro.randomness import RootSeed
+from repro.shapes import Float
 
 FEATURES, CLASSES = 8, 8  # of the model of the many runs
 _OTHERS = 3  # records beside the canary
@@ -48,7 +48,7 @@ class WatchedSecondOrder(SecondOrderTrainer):
 
     def __init__(
         self,
-        claim: Claim,
+        claim: AuditedClaim,
         sharing: Sharing,
         actual: Actual,
         *,
@@ -126,7 +126,7 @@ class WatchedSecondOrder(SecondOrderTrainer):
         return total
 
 
-def second_order_trial(claim: Claim, sharing: Sharing, actual: Actual) -> Trial:
+def second_order_trial(claim: AuditedClaim, sharing: Sharing, actual: Actual) -> Trial:
     """The log likelihood ratio of a whole run, with and without the canary."""
     trainer = WatchedSecondOrder(
         claim, sharing, actual, features=FEATURES, classes=CLASSES, seed=RootSeed.from_user(0)
@@ -173,7 +173,7 @@ def _ordinary_records() -> tuple[Rows, np.ndarray]:
 
 
 def _held(
-    trainer: WatchedSecondOrder, claim: Claim, features: np.ndarray, labels: np.ndarray
+    trainer: WatchedSecondOrder, claim: AuditedClaim, features: np.ndarray, labels: np.ndarray
 ) -> dict[int, HospitalData]:
     """All records at the claim's hospital; the other survivors have none."""
     none = LabelledFeatures.of(features[:0], labels[:0], "cpu")

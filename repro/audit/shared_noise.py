@@ -27,7 +27,7 @@ from repro.audit.canaries import (
     linear_model,
     record_loss,
 )
-from repro.audit.claim import Claim, Sharing
+from repro.audit.claim import AuditedClaim, Sharing
 from repro.audit.coalition import Coalition, CoalitionSum
 from repro.audit.controls import Actual
 from repro.federated.features import LabelledFeatures
@@ -36,7 +36,7 @@ from repro.federated.training.plain import HospitalData
 from repro.federated.vector import to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.step import clipped_sum
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy
 
 _STILL = 1e-12  # learning rate at which the model stays where it is, for all that is seen
@@ -51,7 +51,7 @@ def still(record: RecordPrivacy) -> RecordPrivacy:
 
 
 def watched_trainer(
-    claim: Claim, sharing: Sharing, actual: Actual, *, model: nn.Module, seed: RootSeed
+    claim: AuditedClaim, sharing: Sharing, actual: Actual, *, model: nn.Module, seed: RootSeed
 ) -> tuple[SharedNoiseTrainer, CoalitionSum]:
     """The arm's trainer for ``model``, and its sum as it is seen."""
     trainer = SharedNoiseTrainer(
@@ -68,7 +68,7 @@ def watched_trainer(
 
 
 def watch(
-    trainer: SharedNoiseTrainer, claim: Claim, sharing: Sharing, actual: Actual
+    trainer: SharedNoiseTrainer, claim: AuditedClaim, sharing: Sharing, actual: Actual
 ) -> CoalitionSum:
     """Put a watched sum into ``trainer``, and what is broken on purpose after it was planned."""
     trainer.settings = replace(trainer.settings, clip_norm=actual.clip * claim.clip_norm)
@@ -82,7 +82,9 @@ def watch(
     return watched
 
 
-def shared_trial(claim: Claim, sharing: Sharing, actual: Actual, steps: int, part: float) -> Trial:
+def shared_trial(
+    claim: AuditedClaim, sharing: Sharing, actual: Actual, steps: int, part: float
+) -> Trial:
     """The sum over full-batch steps of the canary's coordinate, as the coalition sees it."""
     model = linear_model(SIZE, 1)
     trainer, watched = watched_trainer(

@@ -28,7 +28,7 @@ from repro.privacy import DPSGDSettings, PoissonSampler
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.provenance import environment
 
 CLIP_NORM, NOISE_MULTIPLIER, LEARNING_RATE = 1.0, 1.0, 0.1

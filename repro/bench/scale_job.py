@@ -33,7 +33,7 @@ from repro.federated.vector import to_vector
 from repro.models.registry import build_model
 from repro.privacy.mechanisms import Identity
 from repro.privacy.noise_key import new_run
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import LocalSettings, ModelSettings, SecAggParameters
 
 CLASSES = 8

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from repro.accounting import Bound, PrivacyEvent, compose_epsilon
+from repro.accounting import EpsilonBound, PrivacyEvent, compose_epsilon
 from repro.accounting.checks import ADD_REMOVE, RECORD
 from repro.benchmark.measures import confusion_of, mean_auc
 from repro.data import Dataset
@@ -115,7 +115,9 @@ def result_of(
     return result
 
 
-def _spent(entry: Entry, events: Mapping[PrivacyEvent, int], epsilon: float, delta: float) -> Bound:
+def _spent(
+    entry: Entry, events: Mapping[PrivacyEvent, int], epsilon: float, delta: float
+) -> EpsilonBound:
     """What ``events`` amount to; InputError where there are none or they exceed ``epsilon``."""
     if not events or not all(isinstance(event, PrivacyEvent) for event in events):
         raise InputError("events", list(events), "what was released, as {PrivacyEvent: count}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from repro.typing import Float, Int64, Shaped
+from repro.shapes import Float, Int64, Shaped
 
 
 def from_confusion(confusion: Shaped[np.ndarray, "c c"]) -> dict[str, float]:

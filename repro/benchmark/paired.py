@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr
 
 from repro.report.comparison import Paired
-from repro.typing import Float
+from repro.shapes import Float
 
 
 def over_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> dict[str, Any] | None:

@@ -76,9 +76,9 @@ class _Task:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    from repro.audit.procedure import Plan
+    from repro.audit.procedure import AuditPlan
 
-    plan = Plan(arguments.trials, arguments.canaries, arguments.confidence)
+    plan = AuditPlan(arguments.trials, arguments.canaries, arguments.confidence)
     if arguments.arm == "options":
         return _options(arguments)
     tasks = _tasks(arguments)

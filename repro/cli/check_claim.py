@@ -18,7 +18,7 @@ from repro.errors import InputError
 EXIT_NOT_HELD = 1
 
 if TYPE_CHECKING:
-    from repro.accounting.claims import Claim, Verdict
+    from repro.accounting.claims import PrivacyClaim, PrivacyVerdict
 
 _EXAMPLES = """
   repro check-claim --case paper
@@ -37,7 +37,7 @@ _HELP = """
 What to look for in a paper or in its code, and the option for it:
 
   clip norm      the largest L2 norm of what one unit contributes: --clip
-  level          is it a client's whole update that is clipped and noised (--level update), or
+  level          is it a hospital's whole update that is clipped and noised (--level update), or
                  every record's gradient inside the training (--level record, DP-SGD)?
   noise          its standard deviation per coordinate, --sigma, in the unit of the clip norm, or
                  --noise-multiplier = sigma / clip. Neither: sigma is what the classical formula
@@ -48,8 +48,8 @@ What to look for in a paper or in its code, and the option for it:
   sampling       for --level record: --sampling poisson (each record with that probability), fixed
                  (batches of one size, drawn afresh: per record replaced) or shuffled (each record
                  once a pass, what data loaders do: proved without amplification)
-  who sees what  --clients, --client-rate, --secure-aggregation; --honest is the share of the
-                 clients in a sum whose noise really is in it and unknown to the server
+  who sees what  --hospitals, --hospital-rate, --secure-aggregation; --honest is the share of the
+                 hospitals in a sum whose noise really is in it and unknown to the server
 
 An option of the other level is refused. The answer: the true epsilon per unit, view and
 neighbouring relation, of one round and in total, the sigma that the claim would need, and a
@@ -57,8 +57,8 @@ verdict. A claim holds where a proof reaches it, does not hold where the true ep
 be above it, and is else "not proved here": between two bounds. It is judged for the first line of
 the table; where another relation says otherwise, the verdict says so.
 Exit status: 0 holds (or no epsilon was claimed), 1 does not hold or is not proved, 2 bad input.
-Client sampling earns no amplification here, since the server knows who took part; the worst client
-takes part in every round.
+Hospital sampling earns no amplification here, since the server knows who took part; the worst
+hospital takes part in every round.
 """
 
 
@@ -106,10 +106,10 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "noise-multiplier": (float, "sigma / clip, instead of --sigma"),
     "epsilon": (float, "the claimed epsilon"),
     "delta": (float, "the claimed delta"),
-    "rounds": (_whole, "rounds, each with a release of every client's update (default: 1)"),
-    "clients": (_whole, "clients in the federation (default: 1)"),
-    "client-rate": (float, "share of clients in a round (default: 1)"),
-    "honest": (float, "share of the clients in a sum that are honest (default: 1)"),
+    "rounds": (_whole, "rounds, each with a release of every hospital's update (default: 1)"),
+    "hospitals": (_whole, "hospitals in the federation (default: 1)"),
+    "hospital-rate": (float, "share of hospitals in a round (default: 1)"),
+    "honest": (float, "share of the hospitals in a sum that are honest (default: 1)"),
     "sample-rate": (float, "record level: probability that a record joins a step (default: 1)"),
     "steps": (_whole, "record level: steps in a round (default: 1)"),
 }
@@ -143,9 +143,9 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _claim(case: str | None, given: dict[str, Any]) -> Claim:
+def _claim(case: str | None, given: dict[str, Any]) -> PrivacyClaim:
     from repro.accounting.claim import UPDATE, refuse_other_level
-    from repro.accounting.claims import Claim
+    from repro.accounting.claims import PrivacyClaim
     from repro.accounting.claims_cases import CASES
 
     # Here already, and not by the claim alone, so that a default given in words is refused too.
@@ -154,7 +154,7 @@ def _claim(case: str | None, given: dict[str, Any]) -> Claim:
         for needed in ("clip_norm", "delta"):
             if needed not in given:
                 raise InputError(needed.removesuffix("_norm"), None, "a number (or give --case)")
-        return Claim(**given)
+        return PrivacyClaim(**given)
     base = CASES[case][1]
     if "sigma" in given or "noise_multiplier" in given:  # a noise given replaces the case's
         base = replace(base, sigma=None, noise_multiplier=None, epsilon=base.epsilon or 1.0)
@@ -163,7 +163,7 @@ def _claim(case: str | None, given: dict[str, Any]) -> Claim:
     return replace(base, **given)
 
 
-def _text(verdict: Verdict, case: str | None) -> str:
+def _text(verdict: PrivacyVerdict, case: str | None) -> str:
     from repro.accounting.claims import shown
     from repro.accounting.claims_cases import CASES
 

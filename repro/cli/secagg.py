@@ -16,7 +16,7 @@ import numpy as np
 from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.errors import InputError
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 EXIT_BELOW_THRESHOLD = 3
 PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from repro.data.catalog import SPLITS
-from repro.typing import Int64, UInt8
+from repro.shapes import Int64, UInt8
 
 Origin = Literal["official", "rebuilt", "file", "synthetic"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro.typing import UInt8
+from repro.shapes import UInt8
 
 DISCS = 60  # painted over each other, of an image
 # Pixels; density falls as the radius cubed, so that all scales get their share.

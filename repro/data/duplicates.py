@@ -16,7 +16,7 @@ import numpy as np
 
 from repro.data.catalog import SPLITS
 from repro.data.dataset import Dataset
-from repro.typing import UInt8
+from repro.shapes import UInt8
 
 # In place of ``SharedImages.warning`` where nothing may be said of the records there are.
 COPIES = (

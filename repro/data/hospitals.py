@@ -20,8 +20,8 @@ from repro.checks import (
     check_positive,
 )
 from repro.errors import InputError
-from repro.random import RootSeed
-from repro.typing import Int64
+from repro.randomness import RootSeed
+from repro.shapes import Int64
 
 SCHEMES = {
     "authors": "the paper's: contiguous slices, sizes moved between pairs by a fixed seed",

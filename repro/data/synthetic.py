@@ -22,7 +22,7 @@ import numpy as np
 
 from repro.data.catalog import BLOODMNIST, SIDE, SPLITS
 from repro.data.dataset import Dataset, Split
-from repro.typing import Float, Int64, UInt8
+from repro.shapes import Float, Int64, UInt8
 
 # BloodMNIST's class counts (MedMNIST v2, Yang et al. 2023), in the order of its class names.
 CLASS_COUNTS = {

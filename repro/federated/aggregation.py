@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repro.federated.parallel.exact_sum import ExactWeightedSum
 from repro.federated.parallel.ranks import Ranks
-from repro.typing import Float
+from repro.shapes import Float
 
 
 @dataclass(frozen=True)

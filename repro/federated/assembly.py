@@ -29,7 +29,7 @@ from repro.privacy.mechanisms import (
     UpdateMechanism,
     local_dp_mod_sigma,
 )
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RunSettings, UpdatePrivacy
 
 

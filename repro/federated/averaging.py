@@ -30,7 +30,7 @@ from repro.federated.protocol import (
 from repro.federated.training.plain import HospitalData, LocalTrainer
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.mechanisms import UpdateMechanism
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 
 @dataclass(frozen=True, kw_only=True)

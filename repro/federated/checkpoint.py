@@ -14,7 +14,7 @@ import torch
 
 from repro.errors import InputError
 from repro.files import write_whole
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 NAME = "checkpoint.pt"
 _HASH_BYTES = 32
@@ -25,7 +25,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getvalue()
-    # For its owner's eyes: whoever has a private seed can subtract the noise.
+    # Readable by its owner alone: whoever has a private seed can subtract the noise.
     write_whole(folder / NAME, hashlib.sha256(body).digest() + body, mode=0o600)
 
 

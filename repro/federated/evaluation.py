@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
-from repro.typing import Float, Int
+from repro.shapes import Float, Int
 
 BATCH = 256
 

@@ -26,7 +26,7 @@ from repro.federated.trained_part import trained_part
 from repro.federated.training.plain import HospitalData
 from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.record import RunRecord
 from repro.runs.settings import TRAINED_IN, RunSettings

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from repro.federated.images import LabelledImages, normalise
 from repro.files import exclusive, writable_folder
 from repro.progress import progress
-from repro.typing import Float, Int, Shaped
+from repro.shapes import Float, Int, Shaped
 
 SIDE = 28  # pixels: larger images are averaged down to it
 BATCH = 64  # images at once: fixed, so that the same images give the same bits on any machine part

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.typing import Float, Int, Shaped
+from repro.shapes import Float, Int, Shaped
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Clock, Progress, RoundProtocol
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 
 @dataclass

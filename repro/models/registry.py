@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from repro.errors import InputError
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import ModelSettings
 
 # name -> (module, class or factory taking in_channels, num_classes, width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class ResNet9(nn.Module):

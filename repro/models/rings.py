@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from repro.typing import Float
+from repro.shapes import Float
 
 RADII = (0.0, 0.4, 0.8)  # of the rings, from the middle (0) to the middle of a side (1)
 WIDTH = 0.25  # standard deviation of a ring's weight along the radius

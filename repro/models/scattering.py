@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 SCALES = 2  # J: the last average covers 2^J pixels, and maps shrink by as much
 ANGLES = 8  # L: directions of the wavelets in half a turn

@@ -8,7 +8,7 @@ from repro.errors import InputError
 from repro.models.rings import ring_statistics
 from repro.models.scattering import BORDER, PATHS, scattering
 from repro.models.whitened import WhitenedLinear
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class ScatteringRings(nn.Module):

@@ -22,7 +22,7 @@ from repro.models import random_filters
 from repro.models.random_filters import Banks, filters, rectified_statistics
 from repro.models.whitened import WhitenedLinear
 from repro.runs.filter_settings import FilterSettings
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class TurnedFilterRings(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from repro.errors import InputError
 from repro.models.dpresnet import group_count
-from repro.typing import Float
+from repro.shapes import Float
 
 NORMALISATIONS = ("group", "batch", "layer", "none")
 DOWNSAMPLINGS = ("stride", "pool")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class WhitenedLinear(nn.Module):

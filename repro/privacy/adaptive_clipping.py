@@ -35,7 +35,7 @@ from repro.errors import InputError
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.step import NoisySum
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 _RANGE = 1e-15, 1e15  # of a ``Clipping``'s clip norm
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 SLACK = 1e-9  # relative; see "Bound" above
 _LONGEST = 5_000_000

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repro.checks import Number, check_above_zero, check_choice
 from repro.errors import InputError
-from repro.typing import Bool, Float
+from repro.shapes import Bool, Float
 
 KINDS: tuple[str, ...] = ("flat", "per_layer", "automatic")
 

@@ -1,4 +1,4 @@
-"""The discrete Gaussian, sampled exactly with integers: opt-in, for those who fear floats.
+"""The discrete Gaussian, sampled exactly with integers: opt-in, no floating point is trusted.
 
 Canonne, Kamath and Steinke 2020 (arXiv 2004.00010), Algorithms 1–3, on arrays: no floating-point
 number decides anything, so the output has exactly the stated distribution (given uniform bits).
@@ -21,8 +21,8 @@ from torch import Tensor
 from repro.checks import check_count, check_word64
 from repro.errors import InputError
 from repro.privacy.clipped_statistic import SLACK, clipped_vectors
-from repro.random import philox4x32
-from repro.typing import Float, Int
+from repro.randomness import philox4x32
+from repro.shapes import Float, Int
 
 LOG2_SIGMA = 20  # the grid step is σ / 2²⁰
 SMOOTHING = 2.0  # r, in grid steps: what the proof takes from the noise, 4e-12 of its variance

@@ -26,7 +26,7 @@ from repro.privacy.noise_key import NoiseReused
 from repro.privacy.private_step import WORD, Draws, step_with
 from repro.privacy.step import NoisySum, most_at_once
 from repro.privacy.validation import check_batch, trainable_parameters
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 __all__ = ["DPSGD", "DPSGDReport", "DPSGDRun", "DPSGDSettings", "Diagnostics", "ParameterAverage"]
 

@@ -21,7 +21,7 @@ from repro.privacy.several_inputs import one_tensor
 from repro.privacy.step import NoisySum, most_at_once
 from repro.privacy.training_checks import FROM_RECORDS, PROBED, refuse_batch
 from repro.privacy.validation import trainable_parameters
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 
 @dataclass(frozen=True)

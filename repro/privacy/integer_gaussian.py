@@ -28,7 +28,7 @@ import numpy as np
 
 from repro.checks import Number, check_count, check_word64
 from repro.errors import InputError
-from repro.random import philox4x32_blocks
+from repro.randomness import philox4x32_blocks
 
 BASE = 256  # b: deviation of the table's distribution
 _LARGEST_MULTIPLIER = BASE // 4

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
 from repro.privacy.norm_replacement import copied_model, hooked, with_replaced
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class LoRALayer(nn.Module):

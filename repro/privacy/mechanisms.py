@@ -24,8 +24,8 @@ from repro.checks import (
 from repro.errors import InputError
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
-from repro.random import RootSeed
-from repro.typing import Float
+from repro.randomness import RootSeed
+from repro.shapes import Float
 
 
 @dataclass(frozen=True)

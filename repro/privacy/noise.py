@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from repro.checks import Number, check_not_negative, check_word64
-from repro.random import philox4x32, philox4x32_blocks
-from repro.typing import Float, Int
+from repro.randomness import philox4x32, philox4x32_blocks
+from repro.shapes import Float, Int
 
 LANES = 4
 # 64 KB per array of words, so that the ten rounds stay in cache; and 32,000 numbers, below the

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import InputError
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 MOST_KEYS = 1 << 17  # about 20 MB; beyond it the oldest are forgotten
 _ROW = 256  # words of 64 bits that are added up along and across

@@ -90,7 +90,7 @@ from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES, most_at_once
 from repro.privacy.training_checks import check_optimizer, check_scheduler, check_together
 from repro.privacy.validation import trainable_parameters
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 _MOST_STEPS = 1e15  # nobody takes these, and every count up to here is exact
 

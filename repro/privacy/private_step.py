@@ -22,7 +22,7 @@ from repro.privacy.batch import LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NoisySum, clipped_noisy_sum
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions (b,) -> inputs and targets (b, …)
 WORD = 2**32  # rounds, and steps of a round: each has half of the noise counter

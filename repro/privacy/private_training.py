@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from repro.accounting import Bound, checks, compose_epsilon
+from repro.accounting import EpsilonBound, checks, compose_epsilon
 from repro.accounting.composition import NO_BOUND
 from repro.checks import Number
 from repro.errors import InputError
@@ -193,7 +193,7 @@ class PrivateTraining:
         """ε that the steps so far have spent, at the planned δ or another one."""
         return self.bound(delta).epsilon
 
-    def bound(self, delta: Number | None = None) -> Bound:
+    def bound(self, delta: Number | None = None) -> EpsilonBound:
         """The same with the proof that gave it, the one whose ε is smallest, and all others' ε.
 
         ``method``: ``pld`` (privacy loss distribution), ``gaussian`` (every step takes all records:
@@ -206,7 +206,7 @@ class PrivateTraining:
         """ε that all planned steps will have spent, at the planned δ or another one."""
         return self._bound(self.planned_steps, delta).epsilon
 
-    def _bound(self, steps: int, delta: Number | None) -> Bound:
+    def _bound(self, steps: int, delta: Number | None) -> EpsilonBound:
         if self.void is not None:
             return NO_BOUND
         at = checks.delta(self.delta if delta is None else delta)

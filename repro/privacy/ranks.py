@@ -25,7 +25,7 @@ from torch import Tensor
 from repro.errors import InputError
 from repro.privacy.gate import Voided
 from repro.privacy.validation import said
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 
 class RankFailed(Exception):

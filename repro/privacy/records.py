@@ -30,7 +30,7 @@ from repro.privacy.gate.randomness import fixed_generators
 from repro.privacy.noise_key import digest
 from repro.privacy.several_inputs import Inputs, as_inputs, like, tensors_of
 from repro.privacy.validation import said, same_contents
-from repro.typing import Int
+from repro.shapes import Int
 
 Data = Dataset[Any] | DataLoader[Any]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from repro.privacy.clipping import Clipping
-from repro.typing import Bool, Float
+from repro.shapes import Bool, Float
 
 # Columns summed at once: bounds the copy a bfloat16 or non-contiguous input needs.
 _COLUMNS = 1 << 18

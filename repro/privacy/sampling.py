@@ -15,8 +15,8 @@ from torch import Tensor
 
 from repro.checks import Number, check_count, check_counts, check_real
 from repro.errors import InputError
-from repro.random import RootSeed
-from repro.typing import Int
+from repro.randomness import RootSeed
+from repro.shapes import Int
 
 
 def check_sample_rate(value: Number) -> float:

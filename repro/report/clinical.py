@@ -14,7 +14,7 @@ import numpy as np
 
 from repro.checks import check_count, check_real
 from repro.report.statistics import CONFIDENCE
-from repro.typing import Bool, Float, Int64
+from repro.shapes import Bool, Float, Int64
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 

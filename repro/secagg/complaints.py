@@ -1,4 +1,4 @@
-"""The server's book of complaints: who sealed badly, who complained without cause."""
+"""The server's register of complaints: who sealed badly, who complained without cause."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from repro.checks import check_above_zero, check_count, check_counts, check_word64
 from repro.errors import InputError
-from repro.random import philox4x32
+from repro.randomness import philox4x32
 from repro.secagg.errors import ImpossibleSum
 from repro.secagg.field import Field, blocks
 

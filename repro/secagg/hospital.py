@@ -109,7 +109,7 @@ class Hospital:
         payload = self._open("verify", Kind.DELIVERY, delivery)
         with self._moving_on("masked"):
             complaints = self._read_delivery(messages.Delivery.from_bytes(payload))
-            return self._wrap(Kind.VERIFY, messages.Verdict(complaints).to_bytes())
+            return self._wrap(Kind.VERIFY, messages.UpheldComplaints(complaints).to_bytes())
 
     def open_shares(self, accused: Buffer) -> bytearray:
         """ACCUSED -> OPEN: how the complaining holders' own shares, and no others, were sealed.

@@ -55,7 +55,7 @@ __all__ = [
     "Sharers",
     "Survivors",
     "Unmask",
-    "Verdict",
+    "UpheldComplaints",
     "blank",
     "kind_of",
     "max_message_bytes",
@@ -188,7 +188,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class UpheldComplaints:
     """The owners whose shares were no good, each with the holder's signed complaint; or with
     zeros, where the owner's signature is no good: then nobody is asked to open anything."""
 
@@ -198,7 +198,7 @@ class Verdict:
         return _counted(_pair(owner, signature) for owner, signature in self.complaints)
 
     @classmethod
-    def from_bytes(cls, payload: Buffer) -> Verdict:
+    def from_bytes(cls, payload: Buffer) -> UpheldComplaints:
         return cls(tuple(_pairs(payload, SIGNATURE_BYTES)))
 
 

@@ -243,7 +243,7 @@ class Server:
         self._shares[sender] = share
 
     def _take_verdict(self, sender: int, payload: memoryview, _: Buffer) -> None:
-        complaints = messages.Verdict.from_bytes(payload).complaints
+        complaints = messages.UpheldComplaints.from_bytes(payload).complaints
         for owner, signature in complaints:
             entry = self._entries.get((owner, sender))
             if entry is None or owner == sender:

@@ -19,7 +19,7 @@ from repro.errors import InputError
 from repro.federated.parallel.campaign import run_all
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.report.ablation import draw_ablation
 from repro.report.evidence import gather
 from repro.report.items import table1_accuracy

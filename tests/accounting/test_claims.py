@@ -6,7 +6,7 @@ import pytest
 
 from repro.accounting import PLDAccountant, PoissonSampledGaussianEvent, gaussian_epsilon
 from repro.accounting.checks import ADD_REMOVE, REPLACE_ONE
-from repro.accounting.claims import AFTER_SUM, SERVER, Claim, check, shown
+from repro.accounting.claims import AFTER_SUM, SERVER, PrivacyClaim, check, shown
 from repro.accounting.claims_cases import CASES
 from repro.errors import InputError
 
@@ -35,7 +35,7 @@ def test_the_paper():
     assert verdict.holds is False
     for number in ("2,759", "84.9", "86.3", "329", "32.8", "0.699", "does not hold"):
         assert number in verdict.words
-    twenty = check(Claim(**{**vars(CASES["paper"][1]), "clients": 20}))
+    twenty = check(PrivacyClaim(**{**vars(CASES["paper"][1]), "hospitals": 20}))
     rows = by_view(twenty)
     assert round(rows[AFTER_SUM, ADD_REMOVE].epsilon_total) == 181
     assert round(rows[AFTER_SUM, REPLACE_ONE].epsilon_total) == 613
@@ -45,7 +45,7 @@ def test_the_paper():
 def test_flowers_local_dp_mod():
     """σ follows the sensitivity it is passed, not the clip norm; ε follows the clip norm."""
     base = CASES["flower-localdpmod"][1]
-    wider = Claim(**{**vars(base), "clip_norm": 2 * base.clip_norm})
+    wider = PrivacyClaim(**{**vars(base), "clip_norm": 2 * base.clip_norm})
     assert wider.noise == base.noise == pytest.approx(math.sqrt(2 * math.log(1.25e5)))
     first, second = (check(claim).findings[0] for claim in (base, wider))
     assert second.epsilon_total > 2.5 * first.epsilon_total
@@ -55,7 +55,7 @@ def test_flowers_local_dp_mod():
 def test_noise_that_is_discarded():
     """As in Flower up to 1.13.1: ∞ in every view, and the words say why."""
     for case in ("paper", "flower-localdpmod"):
-        verdict = check(Claim(**{**vars(CASES[case][1]), "noise_added": False}))
+        verdict = check(PrivacyClaim(**{**vars(CASES[case][1]), "noise_added": False}))
         assert {f.epsilon_total for f in verdict.findings} == {math.inf}
         assert verdict.holds is False
         assert verdict.words.startswith("No noise is added")
@@ -71,8 +71,8 @@ def test_flip():
 
 
 def test_record_level():
-    """DP-SGD: the accountant's own ε, no statement for a client, and the noise that would do."""
-    claim = Claim(
+    """DP-SGD: the accountant's own ε, no statement for a hospital, and the noise that would do."""
+    claim = PrivacyClaim(
         clip_norm=2.0,
         noise_multiplier=1.1,
         level="record",
@@ -89,16 +89,16 @@ def test_record_level():
     assert finding.epsilon_round == PLDAccountant().compose(event, 100).epsilon(1e-5)[0]
     assert verdict.holds is False
     enough = check(
-        Claim(**{**vars(claim), "noise_multiplier": None, "sigma": finding.sigma_needed})
+        PrivacyClaim(**{**vars(claim), "noise_multiplier": None, "sigma": finding.sigma_needed})
     )
     assert enough.holds is True
     assert 0.995 < enough.findings[0].epsilon_total <= 1
-    assert "A whole client is not protected" in verdict.words
+    assert "A whole hospital is not protected" in verdict.words
 
 
 def record_level(**more):
     given = {"clip_norm": 1.0, "noise_multiplier": 1.0, "level": "record", "delta": 1e-6}
-    return check(Claim(**{**given, "sample_rate": 0.01, "steps": 1000, **more}))
+    return check(PrivacyClaim(**{**given, "sample_rate": 0.01, "steps": 1000, **more}))
 
 
 def test_three_answers():
@@ -147,24 +147,28 @@ def test_the_noise_needed_makes_the_claim_true():
     """Put back, the σ that is asked for holds, and 1 % less does not."""
     claim = CASES["paper"][1]
     needed = check(claim).findings[0].sigma_needed
-    assert check(Claim(**{**vars(claim), "sigma": needed * (1 + 1e-12)})).holds is True
-    assert check(Claim(**{**vars(claim), "sigma": needed * 0.99})).holds is False
+    assert check(PrivacyClaim(**{**vars(claim), "sigma": needed * (1 + 1e-12)})).holds is True
+    assert check(PrivacyClaim(**{**vars(claim), "sigma": needed * 0.99})).holds is False
 
 
 def test_dishonest_clients_and_sampling_leave_less_noise():
-    """Twenty clients, half of them in a round, four fifths of those honest: eight are counted."""
-    claim = Claim(**{**vars(CASES["paper"][1]), "clients": 20, "client_rate": 0.5, "honest": 0.8})
+    """Twenty hospitals, half of them in a round, four fifths of those honest: eight are counted."""
+    claim = PrivacyClaim(
+        **{**vars(CASES["paper"][1]), "hospitals": 20, "hospital_rate": 0.5, "honest": 0.8}
+    )
     assert claim.in_sum == 8
     found = by_view(check(claim))[AFTER_SUM, ADD_REMOVE]
     exact = gaussian_epsilon(claim.noise * math.sqrt(8), 7, 50, 1.9e-4)
     assert found.epsilon_total == pytest.approx(exact, rel=1e-12)
-    assert Claim(**{**vars(claim), "honest": 1e-3}).in_sum == 1  # the one protected is honest
+    assert (
+        PrivacyClaim(**{**vars(claim), "honest": 1e-3}).in_sum == 1
+    )  # the one protected is honest
 
 
 def test_relations_that_differ_are_both_said():
     """σ between what adding one update needs and what replacing one does: twice as much."""
     claim = CASES["paper"][1]
-    verdict = check(Claim(**{**vars(claim), "sigma": 40.0}))
+    verdict = check(PrivacyClaim(**{**vars(claim), "sigma": 40.0}))
     assert [f.holds for f in verdict.findings[:2]] == [True, False]
     exact = gaussian_epsilon(40.0, 14.0, 50, 1.9e-4)
     assert f"It does not hold for replacing one: ε is then {exact:.3g} in total." in verdict.words
@@ -176,7 +180,7 @@ def test_relations_that_differ_are_both_said():
 
 
 def test_a_claim_that_holds():
-    verdict = check(Claim(clip_norm=1.0, sigma=10.0, epsilon=1.0, delta=1e-5))
+    verdict = check(PrivacyClaim(clip_norm=1.0, sigma=10.0, epsilon=1.0, delta=1e-5))
     assert verdict.holds is True
     assert "holds" in verdict.words
     assert "does not" not in verdict.words
@@ -192,20 +196,20 @@ def test_a_claim_that_holds():
         ({"sigma": 1.0, "noise_multiplier": 1.0}, "noise_multiplier"),
         ({"rounds": 0}, "rounds"),
         ({"honest": 0}, "honest"),
-        ({"client_rate": 1.5}, "client_rate"),
+        ({"hospital_rate": 1.5}, "hospital_rate"),
         ({"level": "patient"}, "level"),
         ({"sampling": "cyclic"}, "sampling"),
         ({"sample_rate": 2}, "sample_rate"),
         ({"steps": 100}, "steps"),
         ({"sample_rate": 0.01}, "sample_rate"),
         ({"sampling": "shuffled"}, "sampling"),
-        ({"level": "record", "clients": 10}, "clients"),
+        ({"level": "record", "hospitals": 10}, "hospitals"),
         ({"level": "record", "secure_aggregation": True}, "secure_aggregation"),
     ],
 )
 def test_impossible_claims_are_refused(change, field):
     with pytest.raises(InputError) as refusal:
-        Claim(**{"clip_norm": 1.0, "epsilon": 1.0, "delta": 1e-5, **change})
+        PrivacyClaim(**{"clip_norm": 1.0, "epsilon": 1.0, "delta": 1e-5, **change})
     assert refusal.value.field == field
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import repro.accounting
 
 ROOT = Path(repro.accounting.__file__).parent
-OURS = {"repro.accounting", "repro.checks", "repro.errors", "repro.typing"}
+OURS = {"repro.accounting", "repro.checks", "repro.errors", "repro.shapes"}
 THEIRS = {"numpy", "scipy"} | set(sys.stdlib_module_names)
 
 

@@ -9,9 +9,9 @@ import torch
 from repro.accounting.calibration import calibrate_noise_multiplier
 from repro.accounting.gaussian import gaussian_epsilon
 from repro.audit.canaries import LENGTH, OrthogonalCanaries, linear_model, record_loss
-from repro.audit.claim import Claim, private_arms
+from repro.audit.claim import AuditedClaim, private_arms
 from repro.audit.controls import CONTROLS
-from repro.audit.procedure import Plan, audit
+from repro.audit.procedure import AuditPlan, audit
 from repro.cli import main
 from repro.errors import InputError
 from repro.privacy import step as private_step
@@ -21,17 +21,19 @@ from tests.data.files import save, small_arrays
 
 DELTA = 1e-4
 # False alarm of an honest audit: 1e-3 by the confidence. Power: tried with other seeds too.
-PLAN = Plan(trials=240, canaries=900, confidence=0.999)
+PLAN = AuditPlan(trials=240, canaries=900, confidence=0.999)
 
 
 def record_claim():
     noise, _ = calibrate_noise_multiplier(6.0, DELTA, 0.2, 6)
-    return Claim("record", 6.0, DELTA, 0.7, float(noise), 0.2, 3, 2, 0)
+    return AuditedClaim("record", 6.0, DELTA, 0.7, float(noise), 0.2, 3, 2, 0)
 
 
 def update_claim(noise=1.3):
     """Two rounds, as telling as five at a noise of 2."""
-    return Claim("hospital", gaussian_epsilon(noise, 1, 2, DELTA), DELTA, 7.0, noise, 1.0, 1, 2, 3)
+    return AuditedClaim(
+        "hospital", gaussian_epsilon(noise, 1, 2, DELTA), DELTA, 7.0, noise, 1.0, 1, 2, 3
+    )
 
 
 CLAIMS = {"record": record_claim(), "update": update_claim(), "little noise": update_claim(0.1)}
@@ -94,5 +96,5 @@ def test_an_arm_without_noise_is_refused_by_name(arm, tmp_path, capsys):
 def test_bad_plans_are_named():
     for bad in ({"trials": 3}, {"canaries": 1}, {"confidence": 1.0}):
         with pytest.raises(InputError, match=next(iter(bad))):
-            Plan(**bad)
+            AuditPlan(**bad)
     assert find("table", "6").name == "table6"

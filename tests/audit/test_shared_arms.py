@@ -10,21 +10,21 @@ from repro.audit.canaries import SIZE, linear_model
 from repro.audit.claim import claim_of, full_batch_mu, private_arms
 from repro.audit.coalition import Coalition, CoalitionSum
 from repro.audit.controls import Actual, actual
-from repro.audit.procedure import Plan, as_record, audit
+from repro.audit.procedure import AuditPlan, as_record, audit
 from repro.audit.second_order import WatchedSecondOrder, second_order_trial
 from repro.audit.shared_noise import watched_trainer
 from repro.cli.audit import CONTROLLED, describe
 from repro.federated.shared import second_order
 from repro.federated.shared import sum as private_sum
 from repro.privacy.noise_key import noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.arms import ARMS, get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import get_profile
 
 # False alarm of an honest audit: 1e-2 by the confidence, and seeds are fixed. Power: at ε = 12,
 # μ is 2.32; with half the noise 99.0 % of runs are told right, and 116 of 120 each way show more.
-PLAN = Plan(trials=120, canaries=100, confidence=0.99)
+PLAN = AuditPlan(trials=120, canaries=100, confidence=0.99)
 SEED = RootSeed.from_user(3)
 MODEL = linear_model(SIZE, 1)
 LABELS = np.random.default_rng(0).integers(0, 8, 400)

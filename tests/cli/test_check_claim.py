@@ -87,7 +87,7 @@ def test_neither_proved_nor_refuted(capsys):
         ("", "clip"),
         ("--case=paper --steps=100", "steps"),
         ("--clip=1 --delta=1e-5 --epsilon=1 --sampling=poisson", "sampling"),
-        ("--clip=1 --delta=1e-5 --epsilon=1 --level=record --clients=1", "clients"),
+        ("--clip=1 --delta=1e-5 --epsilon=1 --level=record --hospitals=1", "hospitals"),
         ("--clip=1", "delta"),
         ("--clip=1 --delta=1e-5", "sigma"),
         ("--clip=-1 --delta=1e-5 --epsilon=1", "clip_norm"),

@@ -13,7 +13,7 @@ from repro.federated.images import LabelledImages
 from repro.federated.training.plain import HospitalData, PlainTrainer, images_per_pass
 from repro.federated.training.private import plan
 from repro.models import DPResNet
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES

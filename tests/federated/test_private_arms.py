@@ -14,7 +14,7 @@ from repro.federated.execute import assemble, cpu_threads, execute
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import run_rounds
 from repro.privacy import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES

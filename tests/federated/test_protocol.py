@@ -18,7 +18,7 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place, RoundProtocol
 from repro.federated.vector import to_vector
 from repro.privacy.noise_key import NoiseReused, noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.federated.small import small_dataset, small_settings
 
 SEED = RootSeed.from_user(0)

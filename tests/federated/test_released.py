@@ -26,7 +26,7 @@ from repro.federated.shared.sum import PrivateSum
 from repro.privacy import private_step
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings
 

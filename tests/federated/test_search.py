@@ -34,7 +34,7 @@ from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
 from repro.models.whitened import WhitenedLinear
 from repro.privacy.noise_key import noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.search_settings import SearchSettings
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.runs.store import RunStore

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from repro.errors import InputError
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation, field_sum, public_bound
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import Encoding, Field, MaskedSum
 from tests.federated.threads import Meeting, on_ranks

@@ -14,9 +14,9 @@ from scipy import stats
 from repro.accounting import GaussianEvent, PoissonSampledGaussianEvent, RDPAccountant
 from repro.errors import InputError
 from repro.federated.shared import NoisePlan, PlainIntegerSum, PrivateSum
-from repro.federated.shared.sum import Bound, ProtocolSum
+from repro.federated.shared.sum import ProtocolSum, SumContext
 from repro.privacy.noise_key import noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import Field, RoundFailed, Traffic
 
@@ -264,7 +264,7 @@ def test_wrong_shapes_and_strangers_are_refused():
 
 def test_the_plain_sum_counts_heads_too():
     with pytest.raises(RoundFailed):
-        PlainIntegerSum(PLAN).sum({0: np.zeros(300, dtype=np.int64)}, Traffic(), Bound())
+        PlainIntegerSum(PLAN).sum({0: np.zeros(300, dtype=np.int64)}, Traffic(), SumContext())
 
 
 def test_hospitals_that_hold_another_model_are_in_another_round():
@@ -273,9 +273,13 @@ def test_hospitals_that_hold_another_model_are_in_another_round():
     sum_ = ProtocolSum(PLAN, range(5), SECAGG)
     contexts = {
         sum_._round(1, bound).context
-        for bound in (Bound(), Bound(model=bytes(31) + b"1"), Bound(name=b"gradient, step 1"))
+        for bound in (
+            SumContext(),
+            SumContext(model=bytes(31) + b"1"),
+            SumContext(name=b"gradient, step 1"),
+        )
     }
     other = ProtocolSum(replace(PLAN, noise_multiplier=1.2), range(5), SECAGG)
     other._party = sum_._party
-    contexts.add(other._round(1, Bound()).context)
+    contexts.add(other._round(1, SumContext()).context)
     assert len(contexts) == 4

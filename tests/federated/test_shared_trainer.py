@@ -25,7 +25,7 @@ from repro.federated.shared.trainer import SharedNoiseTrainer
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 from repro.runs.store import RunStore
 from tests.federated.small import small_dataset, small_settings

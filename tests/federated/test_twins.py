@@ -28,7 +28,7 @@ from repro.federated.training import logistic
 from repro.federated.training.logistic import LogisticTrainer
 from repro.federated.training.plain import HospitalData
 from repro.models.whitened import WhitenedLinear
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.settings import RecordPrivacy, RunSettings, UpdatePrivacy
 from repro.runs.store import RunStore

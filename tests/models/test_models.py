@@ -7,7 +7,7 @@ from torch import nn
 from repro.errors import InputError
 from repro.models import ResNet9, build_model
 from repro.models.compare import compare, multiply_adds, receptive_field
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import ModelSettings
 
 

@@ -9,7 +9,7 @@ from repro.errors import InputError
 from repro.models.dpresnet import DPResNet
 from repro.models.registry import build_model
 from repro.models.variants import DOWNSAMPLINGS, NORMALISATIONS, SKIPS, DPResNetVariant
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import ModelSettings
 
 

@@ -15,7 +15,7 @@ from repro.errors import InputError
 from repro.privacy import AdaptiveClipping, NoisySum, clipped_noisy_sum
 from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.test_private_training import LOSS, RECORDS, data, weights
 from tests.privacy.test_training_as_people_use_it import planned
 

@@ -22,7 +22,7 @@ from repro.privacy.banded_noise import BandedNoise, banded_coefficients
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.test_private_training import LOSS, RECORDS, data, planned, weights
 
 

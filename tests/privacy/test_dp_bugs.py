@@ -26,7 +26,7 @@ from repro.privacy.clipping import KINDS
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.models import Conv, Tokens, cross_entropy
 
 KEY = {"seed": 77, "step": 5}

@@ -12,7 +12,7 @@ from repro.errors import InputError
 from repro.privacy import DPSGD, DPSGDSettings
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.noise import gaussian_noise
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 
 SEED = RootSeed.from_user(5)

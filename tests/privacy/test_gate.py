@@ -11,7 +11,7 @@ from repro.privacy import DPSGD, DPSGDSettings, check_engine, clipped_noisy_sum
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.engines.bookkeeping import BookKeeping
 from repro.privacy.gate import choice as gate
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 from tests.privacy.zoo import ZOO, batch_of
 

@@ -23,7 +23,7 @@ from repro.privacy import (
     per_sample_gradients,
 )
 from repro.privacy.holding import call_holding
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 
 CALL = {"clip_norm": 0.3, "noise_multiplier": 0.0, "seed": 0, "step": 0}

@@ -7,7 +7,7 @@ import torch
 
 from repro.errors import InputError
 from repro.privacy import ClipAndNoiseUpdate, ClipUpdate, Identity, local_dp_mod_sigma
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 SEED = RootSeed.from_user(1)
 PLACE = {"seed": SEED, "party": 2, "round": 3}

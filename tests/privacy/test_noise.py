@@ -10,7 +10,7 @@ from scipy import stats
 from repro.errors import InputError
 from repro.privacy import noise as noise_module
 from repro.privacy.noise import gaussian_noise, noise_words, normals_from_words
-from repro.random import philox4x32
+from repro.randomness import philox4x32
 
 WORD64 = st.integers(0, 2**64 - 1)
 

@@ -13,7 +13,7 @@ from repro.privacy.dpsgd import DPSGD, DPSGDRun, DPSGDSettings
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import NoiseKeys, digest, new_run
 from repro.privacy.step import clipped_noisy_sum
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=8, learning_rate=0.1)
 

@@ -34,7 +34,7 @@ from repro.errors import InputError
 from repro.privacy import clipped_noisy_sum, make_private
 from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 RECORDS = 60

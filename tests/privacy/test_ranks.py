@@ -17,7 +17,7 @@ from repro.privacy import AdaptiveClipping, RankFailed, make_private
 from repro.privacy.gate import Voided
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.federated.jobs import torchrun
 from tests.privacy.models import clipped, cross_entropy, looped_gradients
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from repro.errors import InputError
 from repro.privacy import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 SEED = RootSeed.from_user(3)
 

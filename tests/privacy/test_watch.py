@@ -14,7 +14,7 @@ from repro.privacy import DPSGD, DPSGDSettings, check_engine, clipped_noisy_sum,
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.gate import Voided, choice, randomness, watch
 from repro.privacy.records import Records
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from tests.privacy.models import cross_entropy
 
 CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}

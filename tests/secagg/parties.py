@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.secagg import (
     Completed,
     Contribution,

@@ -131,7 +131,7 @@ def complain_of(stage, holder, owners, good=True):
     identity = stage.party.hospitals[holder]
     sign = lambda owner: sealing.complaint(stage.round, owner, holder, identity)  # noqa: E731
     signed = tuple((o, sign(o) if good else sealing.NO_COMPLAINT) for o in owners)
-    return stage.as_hospital(holder, Kind.VERIFY, messages.Verdict(signed).to_bytes())
+    return stage.as_hospital(holder, Kind.VERIFY, messages.UpheldComplaints(signed).to_bytes())
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -174,7 +174,7 @@ def test_complaints_that_cannot_be_lose_their_sender_only():
     """Of itself, of a stranger, or signed by nobody: the message is refused."""
     for owner in (4, 77, 0):
         stage = Stage(5, 3)
-        payload = messages.Verdict(((owner, bytes(63) + b"\1"),)).to_bytes()
+        payload = messages.UpheldComplaints(((owner, bytes(63) + b"\1"),)).to_bytes()
         bad = stage.as_hospital(4, Kind.VERIFY, payload)
         total = stage.play(
             forge=lambda phase, one, reply, bad=bad: bad if (phase, one) == ("verify", 4) else reply

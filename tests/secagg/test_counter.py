@@ -101,7 +101,7 @@ def test_even_a_forgetful_hospital_masks_nothing_on_replayed_shares():
     entries = stage.server._entries
     replayed = messages.Delivery(tuple((o, entries[o, 0].to_bytes()) for o in (1, 2, 3)))
     reply = again.verify_shares(stage.as_server(Kind.DELIVERY, replayed.to_bytes()))
-    accused = messages.Verdict.from_bytes(bytes(reply[56:-64])).complaints
+    accused = messages.UpheldComplaints.from_bytes(bytes(reply[56:-64])).complaints
     assert [owner for owner, _ in accused] == [1, 2, 3]
     for sharers in ({0, 1, 2, 3}, {0}):
         message = stage.as_server(Kind.SHARERS, stage.round.to_bitmap(sharers))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from repro.errors import InputError
-from repro.random import philox4x32
+from repro.randomness import philox4x32
 from repro.secagg import Encoding, Field
 from repro.secagg import encoding as encoding_module
 from repro.secagg.field import BLOCK

@@ -90,7 +90,7 @@ def verdict_of(stage, one, sealed):
     """What hospital ``one`` says of these entries: {owner: complaint}."""
     payload = messages.Delivery(tuple(sealed)).to_bytes()
     reply = stage.hospitals[one].verify_shares(stage.as_server(Kind.DELIVERY, payload))
-    return dict(messages.Verdict.from_bytes(bytes(reply[56:-64])).complaints)
+    return dict(messages.UpheldComplaints.from_bytes(bytes(reply[56:-64])).complaints)
 
 
 @pytest.mark.parametrize("change", ["double", "foreign", "for another", "mine", "few"])

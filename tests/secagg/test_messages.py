@@ -22,7 +22,7 @@ PARSERS = {
     "SealedShare": messages.SealedShare.from_bytes,
     "Share": messages.Share.from_bytes,
     "Delivery": messages.Delivery.from_bytes,
-    "Verdict": messages.Verdict.from_bytes,
+    "UpheldComplaints": messages.UpheldComplaints.from_bytes,
     "Accused": messages.Accused.from_bytes,
     "Opened": messages.Opened.from_bytes,
     "Sharers": lambda raw: messages.Sharers.from_bytes(raw, BITMAP),
@@ -67,9 +67,9 @@ MESSAGES = {
         st.tuples(listed(st.tuples(ids, raw(messages.SealedShare.SIZE)))),
         lambda entries: messages.Delivery(tuple(entries)),
     ),
-    "Verdict": (
+    "UpheldComplaints": (
         st.tuples(listed(st.tuples(ids, raw(64)))),
-        lambda entries: messages.Verdict(tuple(entries)),
+        lambda entries: messages.UpheldComplaints(tuple(entries)),
     ),
     "Accused": (
         st.tuples(listed(st.tuples(ids, raw(64)))),
@@ -143,7 +143,7 @@ def test_fuzzed_envelopes_are_refused(header, tail):
 
 
 @pytest.mark.parametrize(
-    "name", ["Roster", "Share", "Delivery", "Verdict", "Confirmation", "Unmask"]
+    "name", ["Roster", "Share", "Delivery", "UpheldComplaints", "Confirmation", "Unmask"]
 )
 def test_a_lying_count_allocates_nothing(name):
     """A count of 2³² − 1 entries in a short message is refused before anything is allocated."""

@@ -9,7 +9,7 @@ from repro.accounting.composition import (
     GAUSSIAN,
     NO_BOUND,
     RDP,
-    Bound,
+    EpsilonBound,
     compose_epsilon,
 )
 from repro.accounting.events import PrivacyEvent
@@ -21,7 +21,7 @@ from repro.accounting.ledger.views import View
 class Statement:
     """``hospital`` is the one that attains the maximum; None where nothing was spent."""
 
-    bound: Bound
+    bound: EpsilonBound
     hospital: int | None
 
     @property
@@ -43,7 +43,7 @@ class Statement:
 
 
 NO_GUARANTEE = Statement(NO_BOUND, None)
-_NOTHING_SPENT = Statement(Bound(0.0, GAUSSIAN), None)
+_NOTHING_SPENT = Statement(EpsilonBound(0.0, GAUSSIAN), None)
 
 
 def worst(

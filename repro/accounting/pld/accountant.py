@@ -29,15 +29,15 @@ from repro.accounting.pld.convert import (
 from repro.accounting.pld.grid import connect_dots, merge
 from repro.accounting.pld.plan import (
     SMALLEST_DELTA,
+    ConvolutionPlan,
     Guess,
     Parts,
-    Plan,
     for_delta,
     for_epsilon,
 )
 from repro.accounting.pld.profile import Step
 from repro.errors import InputError
-from repro.typing import Float
+from repro.shapes import Float
 
 _TOLERANCE = 1e-4  # what the grid may add to ε, relative
 _DELTA_TOLERANCE = 1e-3  # to δ, which moves by much more than ε does
@@ -241,10 +241,10 @@ class _Direction:
         ]
         return lower_epsilon(merged, where, self.delta)
 
-    def _plan(self, tolerance: float) -> Plan:
+    def _plan(self, tolerance: float) -> ConvolutionPlan:
         return for_delta(self.parts, self.adding, self.delta, tolerance, _MOST_POINTS, self._guess)
 
-    def _tail(self, where: Plan) -> float:
+    def _tail(self, where: ConvolutionPlan) -> float:
         return where.tail / sum(count for _, count in self.parts)
 
 
@@ -301,7 +301,7 @@ def _profile(
     return worst
 
 
-def _spacing(parts: Parts, adding: bool, where: Plan, points: int, tail: float) -> float:
+def _spacing(parts: Parts, adding: bool, where: ConvolutionPlan, points: int, tail: float) -> float:
     """Of ``points`` in the window, and coarse enough for one step's losses to be as few."""
     widest = 0.0
     for step, _ in parts:

@@ -25,8 +25,8 @@ from types import ModuleType
 import numpy as np
 
 from repro.accounting.pld.grid import Grid
-from repro.accounting.pld.plan import Plan
-from repro.typing import Float, Shaped
+from repro.accounting.pld.plan import ConvolutionPlan
+from repro.shapes import Float, Shaped
 
 _EPS = 2.0**-52
 EXTENDED = bool(np.finfo(np.longdouble).eps < 1e-3 * _EPS)  # is there any?
@@ -47,7 +47,7 @@ class Sum:
     infinite: float
     least: Float[np.ndarray, " losses"]
     added: Float[np.ndarray, " losses"]  # what of each mass is the allowance for rounding
-    where: Plan
+    where: ConvolutionPlan
     outside: tuple[float, float]  # K at the λ of ``where.around``
 
     def allowance(self, epsilon: float) -> float:
@@ -66,7 +66,9 @@ class Sum:
         return math.exp(min(float(np.logaddexp(under, over)) - tilt * epsilon + 1e-9, 0.0))
 
 
-def convolve(parts: Sequence[tuple[Grid, int]], where: Plan, *, extended: bool = False) -> Sum:
+def convolve(
+    parts: Sequence[tuple[Grid, int]], where: ConvolutionPlan, *, extended: bool = False
+) -> Sum:
     """Distribution of the sum of each grid's loss, ``count`` times; all grids share one h.
 
     extended: in ``numpy.longdouble``, if that is more than double precision here.

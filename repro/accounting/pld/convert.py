@@ -13,8 +13,8 @@ import numpy as np
 
 from repro.accounting.pld.compose import EXTENDED, Sum, convolve
 from repro.accounting.pld.grid import Grid, Merged, slip
-from repro.accounting.pld.plan import Guess, Plan
-from repro.typing import Float
+from repro.accounting.pld.plan import ConvolutionPlan, Guess
+from repro.shapes import Float
 
 _EPS = 2.0**-52
 _UP = 1 + 1e-12
@@ -24,7 +24,7 @@ _SHARE = 1e-2  # of δ, that rounding may be before another tilt is tried
 _TILTS = 8  # tried, each a quarter of the last
 
 
-def upper_epsilon(grids: Sequence[tuple[Grid, int]], where: Plan, delta: float) -> Guess:
+def upper_epsilon(grids: Sequence[tuple[Grid, int]], where: ConvolutionPlan, delta: float) -> Guess:
     """The smallest ε ≥ 0 at ``delta`` of the composed grids, rounded up; ∞ if there is none.
 
     Every tilt gives a valid one. Where the planned tilt leads so far that what decides is the
@@ -53,7 +53,7 @@ def _guess(total: Sum, delta: float) -> Guess:
     return Guess(found, max(above / delta - 1, 0.0))
 
 
-def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) -> float:
+def upper_delta(grids: Sequence[tuple[Grid, int]], where: ConvolutionPlan, epsilon: float) -> float:
     """The smallest δ at ``epsilon``, in the same way, at most 1."""
     best = 1.0
     for _ in range(_TILTS):
@@ -68,7 +68,9 @@ def upper_delta(grids: Sequence[tuple[Grid, int]], where: Plan, epsilon: float) 
 
 
 def upper_deltas(
-    grids: Sequence[tuple[Grid, int]], where: Plan, epsilons: Float[np.ndarray, " epsilons"]
+    grids: Sequence[tuple[Grid, int]],
+    where: ConvolutionPlan,
+    epsilons: Float[np.ndarray, " epsilons"],
 ) -> Float[np.ndarray, " epsilons"]:
     """δ at every ε ≥ 0 of ``epsilons`` (m,) → (m,), rounded up, at most 1, by one composition.
 
@@ -84,7 +86,9 @@ def upper_deltas(
     return np.minimum(np.array(found) * (1 + 1e-9), 1.0)
 
 
-def lower_epsilon(parts: Sequence[tuple[Merged, int]], where: Plan, delta: float) -> float:
+def lower_epsilon(
+    parts: Sequence[tuple[Merged, int]], where: ConvolutionPlan, delta: float
+) -> float:
     """An ε at which the composed steps are not (ε, δ)-DP, or 0: see ``grid`` for the proof."""
     t = slip(parts, where.tail)
     if not math.isfinite(t):

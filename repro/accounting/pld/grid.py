@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.accounting.pld.profile import Step
-from repro.typing import Float
+from repro.shapes import Float
 
 # Added to every κ: a hundred times what its evaluation is off by, relative.
 _LIFT = 1e-11

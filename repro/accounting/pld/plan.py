@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from repro.accounting.pld.profile import Step
-from repro.typing import Float
+from repro.shapes import Float
 
 _WIDE = np.geomspace(1e-9, 1e12, 64)
 _CLOSE = np.geomspace(1 / 256, 256, 72)  # around the best of those
@@ -36,7 +36,7 @@ _Outline = tuple[np.ndarray, np.ndarray, int]  # losses, log masses, count
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConvolutionPlan:
     """How to add up the losses of steps in one direction.
 
     low, high: ends of the window; tilt: θ; above: the λ > 0 that bounds P(sum > high) best;
@@ -71,11 +71,11 @@ class Plan:
     def spacing(self, points: int) -> float:
         return (self.high - self.low) / (points - 4)
 
-    def shifted(self, by: float) -> Plan:
+    def shifted(self, by: float) -> ConvolutionPlan:
         """The same for a sum that is ``by`` larger."""
         return replace(self, low=self.low + by, high=self.high + by)
 
-    def gentler(self) -> Plan:
+    def gentler(self) -> ConvolutionPlan:
         """The same window, tilted a quarter as much (the shifts still lead to the same λ)."""
         below, above = self.around
         less = self.tilt / 4
@@ -92,7 +92,7 @@ class Guess:
 
 def for_delta(
     parts: Parts, adding: bool, delta: float, tolerance: float, most: int, guess: Guess | None
-) -> Plan:
+) -> ConvolutionPlan:
     """The plan for ε at ``delta``: points enough for a relative ``tolerance``, at most ``most``.
 
     Without a guess, Chernoff's bound is it; where single jumps decide that may be five times ε.
@@ -122,7 +122,7 @@ def _smallest(
 
 def for_epsilon(
     parts: Parts, adding: bool, epsilon: float, tolerance: float, most: int, known: float
-) -> Plan:
+) -> ConvolutionPlan:
     """The plan for δ at ``epsilon``: points enough for a relative ``tolerance`` of δ.
 
     known: a δ as found on a grid, at most 1; what may be given away is a share of it.
@@ -187,7 +187,7 @@ def _plan(
     allowed: float,
     finest: float,
     most: int,
-) -> Plan:
+) -> ConvolutionPlan:
     """The window around ``epsilon``; allowed: variance that the grids may add to the sum.
 
     finest: the spacing below which none is needed.
@@ -205,7 +205,7 @@ def _plan(
     pad = 0.01 * (high - low)
     aside = float(lambdas[lower]), float(lambdas[higher])
     window = low - pad, high + pad
-    planned = Plan(*window, tilt, float(lambdas[above]), aside, epsilon, delta, most)
+    planned = ConvolutionPlan(*window, tilt, float(lambdas[above]), aside, epsilon, delta, most)
     points = next(
         points
         for points in (share << k for k in range(7, 64) for share in (2, 3))

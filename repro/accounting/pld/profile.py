@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.accounting.gaussian import mills, mills_drop
-from repro.typing import Float
+from repro.shapes import Float
 
 _NARROW = 0.25  # below this μ the two Mills ratios nearly cancel, and the drop is integrated
 _BULK = -5.0  # left of it the normal tail is close to 1 and a Mills ratio would be large

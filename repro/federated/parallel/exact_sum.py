@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from repro.errors import InputError
-from repro.typing import Float, Int
+from repro.shapes import Float, Int
 
 RANGE_BITS = 12  # |x| < 4096; an update beyond that has diverged (or its noise is absurd)
 

@@ -19,10 +19,10 @@ from repro.federated.protocol import Hospitals, Progress, RoundReport, silent
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.sum import Release
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecondOrder, SharedNoise
 from repro.secagg.context import DIGEST_BYTES
-from repro.typing import Float, Shaped
+from repro.shapes import Float, Shaped
 
 
 @dataclass(frozen=True)

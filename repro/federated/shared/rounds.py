@@ -28,10 +28,10 @@ from repro.federated.protocol import (
 )
 from repro.federated.shared.spending import shared_views, spent_on
 from repro.federated.shared.sum import Release, Summation
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters, SharedNoise
 from repro.secagg import RoundFailed, model_digest
-from repro.typing import Float
+from repro.shapes import Float
 
 
 class SharedRounds(RoundProtocol):

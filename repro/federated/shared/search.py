@@ -55,7 +55,7 @@ from repro.federated.shared.sum import PrivateSum
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import load_vector
 from repro.models.whitened import WhitenedLinear
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.search_settings import Candidate, SearchSettings
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
 from repro.secagg import model_digest

@@ -46,9 +46,9 @@ from repro.privacy.clipped_statistic import (
     sum_error,
     triangle_scale,
 )
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
-from repro.typing import Float
+from repro.shapes import Float
 
 STATISTICS = 2  # rounds before the first step: mean, second moments
 _LENGTH = 1.0  # what a record's vector, and its outer product, is clipped to

@@ -19,7 +19,7 @@ from repro.errors import InputError
 from repro.federated.shared.noise_plan import NoisePlan
 from repro.privacy.integer_gaussian import integer_gaussian
 from repro.privacy.noise_key import digest, noise_keys
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import (
     Field,
@@ -32,7 +32,7 @@ from repro.secagg import (
     settings_digest,
 )
 from repro.secagg.context import DIGEST_BYTES
-from repro.typing import Float, Shaped
+from repro.shapes import Float, Shaped
 
 _WORD = 2**32
 
@@ -91,7 +91,10 @@ class IntegerSum(Protocol):
     """Adds up vectors of integers modulo p; two implementations that agree bit for bit."""
 
     def sum(
-        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic, bound: Bound
+        self,
+        vectors: Mapping[int, Shaped[np.ndarray, " size"]],
+        traffic: Traffic,
+        bound: SumContext,
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
         """hospital -> (P,) int64; returns their sum in the field and whose it is.
 
@@ -101,7 +104,7 @@ class IntegerSum(Protocol):
 
 
 @dataclass(frozen=True)
-class Bound:
+class SumContext:
     """What all hospitals must agree on in a sum: ``model_digest`` of what it is relative to, and
     its name. Of two that differ nothing is unmasked."""
 
@@ -121,7 +124,10 @@ class PlainIntegerSum:
         self.plan, self.encoding = plan, integer_encoding(plan)
 
     def sum(
-        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic, bound: Bound
+        self,
+        vectors: Mapping[int, Shaped[np.ndarray, " size"]],
+        traffic: Traffic,
+        bound: SumContext,
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
         if len(vectors) < self.plan.least_survivors:
             needed = f"{self.plan.least_survivors} survivors"
@@ -149,10 +155,13 @@ class ProtocolSum:
         self._training = settings_digest({"plan": plan.facts(), "secagg": asdict(settings)})
         self._party = Party(hospitals)
         self._number = 0
-        _check_coalition(plan, self._round(1, Bound()))
+        _check_coalition(plan, self._round(1, SumContext()))
 
     def sum(
-        self, vectors: Mapping[int, Shaped[np.ndarray, " size"]], traffic: Traffic, bound: Bound
+        self,
+        vectors: Mapping[int, Shaped[np.ndarray, " size"]],
+        traffic: Traffic,
+        bound: SumContext,
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
         lost = set(self._party.hospitals) - set(vectors)
         self._number += 1
@@ -165,7 +174,7 @@ class ProtocolSum:
         )
         return completed.total, completed.survivors
 
-    def _round(self, number: int, bound: Bound) -> Round:
+    def _round(self, number: int, bound: SumContext) -> Round:
         return Round(
             directory=self._party.directory,
             session=self._party.session,
@@ -298,7 +307,7 @@ class PrivateSum:
         run = protocol and self._protocol is not None
         traffic = Traffic()
         adder: IntegerSum = self._protocol if run and self._protocol is not None else self._plain
-        bound = Bound(model, f"{self.purpose}, round {round}, step {step}".encode())
+        bound = SumContext(model, f"{self.purpose}, round {round}, step {step}".encode())
         total, survivors = adder.sum(vectors, traffic, bound)
         return Release(
             total=self._plain.encoding.centred(total) * self.plan.granularity,

@@ -30,7 +30,7 @@ from repro.privacy.engines import ClippedSum
 from repro.privacy.private_step import Draws, step_with
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import clipped_sum
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 
 _CHUNK = 64  # records in one engine call: bounds the rounding of a single-precision sum

@@ -16,8 +16,8 @@ from repro.checks import Number, check_positive
 from repro.errors import InputError
 from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
 from repro.models.whitened import WhitenedLinear
-from repro.random import RootSeed
-from repro.typing import Float, Int
+from repro.randomness import RootSeed
+from repro.shapes import Float, Int
 
 GRADIENT = 1e-8  # largest entry of the gradient at which the minimum counts as found, in nats
 _ITERATIONS = 10_000

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from repro.accounting import PrivacyEvent
 from repro.errors import InputError
 from repro.federated.images import LabelledImages
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import LocalSettings
-from repro.typing import Int
+from repro.shapes import Int
 
 
 @dataclass(frozen=True)

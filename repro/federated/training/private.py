@@ -18,18 +18,18 @@ from repro.privacy.clipping import Clipping
 from repro.privacy.dpsgd import DPSGD, DPSGDSettings
 from repro.privacy.private_step import StepPlan
 from repro.privacy.sampling import PoissonSampler
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(StepPlan):
+class HospitalPlan(StepPlan):
     """One hospital's DP-SGD, fixed before training from public numbers alone."""
 
     steps_per_round: int
 
 
-def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> Plan:
+def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int) -> HospitalPlan:
     """The smallest noise that keeps ``rounds`` rounds of ``epochs`` local epochs within ε.
 
     A hospital with fewer images than the expected batch takes all of them at every step.
@@ -40,7 +40,9 @@ def plan(settings: RecordPrivacy, images: int, epochs: int | float, rounds: int)
         settings.epsilon, settings.delta, sampler.sample_rate, steps * rounds
     )
     clipping = Clipping(settings.clip_norm, settings.clipping)
-    return Plan(sampler=sampler, clipping=clipping, noise_multiplier=noise, steps_per_round=steps)
+    return HospitalPlan(
+        sampler=sampler, clipping=clipping, noise_multiplier=noise, steps_per_round=steps
+    )
 
 
 class PrivateTrainer(LocalTrainer):
@@ -91,7 +93,7 @@ class PrivateTrainer(LocalTrainer):
         mine = self.plans[hospital]
         return [(mine.event, mine.steps_per_round)]
 
-    def _dpsgd(self, mine: Plan) -> DPSGDSettings:
+    def _dpsgd(self, mine: HospitalPlan) -> DPSGDSettings:
         settings = self.settings
         return DPSGDSettings(
             clip_norm=settings.clip_norm,

@@ -22,7 +22,7 @@ _NAMED = 3  # rounds that a finding of missing messages names
 
 
 @dataclass(frozen=True)
-class Audit:
+class LogAudit:
     """rounds: numbers begun, over all logs; sums: those that ended with a sum; messages: noted;
     compared: messages that two logs have; opened: (round, hospital) whose secret was asked for;
     findings: one line for each thing that is wrong or missing."""
@@ -35,7 +35,7 @@ class Audit:
     findings: tuple[str, ...]
 
 
-def audit(logs: Sequence[Log]) -> Audit:
+def audit(logs: Sequence[Log]) -> LogAudit:
     """Check verified logs, each by itself and against the others."""
     trail = _Trail()
     for log in logs:
@@ -49,7 +49,7 @@ def audit(logs: Sequence[Log]) -> Audit:
             )
     compared = trail.compare()
     findings = (*trail.findings, *trail.missing(), *trail.opened.findings())
-    return Audit(
+    return LogAudit(
         len(trail.begun), trail.sums, trail.messages, compared, trail.opened.count, findings
     )
 

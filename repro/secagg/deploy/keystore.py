@@ -1,4 +1,4 @@
-"""Long-term keys in files: the private one for its owner's eyes, the public one to hand on.
+"""Long-term keys in files: the private one readable by its owner alone, the public one to hand on.
 
 A private key is PKCS #8 in PEM, mode 0600; a public key is its 32 bytes in hexadecimal.
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from repro.random import philox4x32
+from repro.randomness import philox4x32
 
 # Random123 `kat_vectors`, lines "philox4x32 10": counter (4 words), key (2 words), result.
 KNOWN_ANSWERS = [

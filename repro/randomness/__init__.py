@@ -4,7 +4,7 @@
 - ``streams``: one root seed per run, and the keys derived from it.
 """
 
-from repro.random.philox import philox4x32, philox4x32_blocks
-from repro.random.streams import RootSeed
+from repro.randomness.philox import philox4x32, philox4x32_blocks
+from repro.randomness.streams import RootSeed
 
 __all__ = ["RootSeed", "philox4x32", "philox4x32_blocks"]

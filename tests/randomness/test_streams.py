@@ -3,7 +3,7 @@
 import pytest
 
 from repro.errors import InputError
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 
 
 def test_same_seed_same_keys_and_other_names_other_keys():
