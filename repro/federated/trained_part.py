@@ -16,7 +16,7 @@ from repro.federated.whitening import RawFeatures, Whitened
 from repro.kernels.api import use_on_cuda
 from repro.models.mixed_precision import in_precision
 from repro.models.registry import build_model
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.runs.settings import RunSettings
 
 # A split -> what the trained part takes; a folder keeps fixed features, None: nothing is kept.

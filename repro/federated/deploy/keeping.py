@@ -23,7 +23,7 @@ from repro.federated.deploy.training import Training, fresh_seed, shown
 from repro.federated.protocol import Place
 from repro.files import write_whole
 from repro.formatting import to_json
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.secagg.errors import Refused
 
 _FOLDER = "trainings"

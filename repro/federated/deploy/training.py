@@ -32,7 +32,7 @@ from repro.federated.shared.sum import integer_encoding
 from repro.federated.trained_part import trained_part
 from repro.federated.training.plain import HospitalData
 from repro.federated.vector import to_vector
-from repro.random import RootSeed
+from repro.randomness import RootSeed
 from repro.secagg import Contribution, Directory, Round, model_digest
 from repro.secagg.deploy.directory import FederationDirectory, Settings
 from repro.secagg.deploy.holding import Sum

@@ -185,11 +185,16 @@ class Trial:
         return [*words, *map(str, more)]
 
     def process(self, words) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "repro", *words, "--json"],
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        return process(words, self.folder)
+
+
+def process(words, folder) -> subprocess.Popen:
+    """``repro`` with these words in this folder, its answer as JSON."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "repro", *words, "--json"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
