@@ -62,6 +62,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "execute Flower before and after the mended noise, beside our code",
     ),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
+    "federation": (
+        "repro.cli.federation",
+        "train across hospitals: a signed plan, a server, hospitals on their own files",
+    ),
     "benchmark": (
         "repro.cli.benchmark",
         "data set × ε × place × method, paired: a benchmark that others can enter",
