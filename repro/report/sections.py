@@ -18,7 +18,7 @@ from repro.report.items import ITEMS, Item
 from repro.report.judged import ablation_judged, item_judged
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
-from repro.report.table import Column, Table, markdown
+from repro.report.table import Column, Table
 from repro.report.verdicts import Verdict, judge
 
 ROOT = PAPER_RESULTS.parent  # of the repository, where the documents lie
@@ -38,7 +38,7 @@ def item_table(sources: Sources) -> str:
     )
     caption = sources.evidence.dataset_caption
     labelled = [Column(key, label) for key, label in columns]
-    return markdown(Table("items", "", labelled, rows, caption), heading=False)
+    return str(Table("items", "", labelled, rows, caption))
 
 
 def ablation_sections(sources: Sources) -> str:
