@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from repro.ablations import NAMES, about, get_ablation
+from repro.ablations import ABLATIONS, NAMES
 from repro.report.claims import PAPER_RESULTS
 from repro.report.items import ITEMS, Item
 from repro.report.judged import ablation_judged, item_judged
@@ -66,7 +66,8 @@ def _ablation(
     name: str, sources: Sources, folder: Path, table: dict[str, Any] | None, common: str
 ) -> str:
     found = [path for ending in ENDINGS if (path := folder / f"{name}{ending}").exists()]
-    parts = {"Question": get_ablation(name).question} | about(name)
+    ablation = ABLATIONS[name]
+    parts = {"Question": ablation.question} | ablation.about()
     parts["Drawn"] = links(sources.out, found)
     parts["Measured"] = _measured(table, common)
     if table:

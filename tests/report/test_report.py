@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from repro.ablations import NAMES
-from repro.ablations.training_length import LONG
+from repro.ablations.catalogue import LONG
 from repro.report.answer import answer
 from repro.report.assemble import write_report
 from repro.report.claims import PAPER_RESULTS, load_claims
