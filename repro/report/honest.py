@@ -227,7 +227,7 @@ def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
 
 def _trained_longer(sources: Sources) -> list[tuple[str, str]]:
     """The paper's network with as much training as scattering's; none if it was not run."""
-    from repro.ablations.training_length import LONG
+    from repro.ablations.catalogue import LONG
 
     side = sources.side(LENGTHS)
     rows = side["data"]["variants"] if side else []

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from repro.ablations import NAMES
-from repro.ablations.training_length import LONG
+from repro.ablations.catalogue import LONG
 from repro.report.answer import answer
 from repro.report.assemble import write_report
 from repro.report.claims import PAPER_RESULTS, load_claims
@@ -88,7 +88,7 @@ def test_the_first_screen_answers_the_three_questions(drawn):
         assert heading in first
     assert "97.78 / 96.89 %" in first
     assert "synthetic stand-in" in first
-    assert "the images are not BloodMNIST&#x27;s but a synthetic stand-in" in first
+    assert "the images are not BloodMNIST&#39;s but a synthetic stand-in" in first
     assert "KeyError" in first
     for tag in load_claims().sources:
         assert f"[{tag}] " in first
@@ -100,7 +100,7 @@ def test_the_first_screen_answers_the_three_questions(drawn):
 def test_the_first_line_says_how_far_the_runs_reach(drawn):
     page = (drawn / "report.html").read_text()
     scope = re.search(r'<p class="scope">(.*?)</p>', page).group(1)
-    assert scope.startswith("Quick profile, not the paper&#x27;s setting (width 4 instead of 64")
+    assert scope.startswith("Quick profile, not the paper&#39;s setting (width 4 instead of 64")
     assert (drawn / "report.md").read_text().split("\n")[2].startswith("**Quick profile, not the")
 
 
