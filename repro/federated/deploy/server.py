@@ -156,7 +156,7 @@ class _Served:
 
     def _opened(self) -> Place | None:
         path = self._folder / "opened.json"
-        return Place(*json.loads(path.read_text())) if path.exists() else None
+        return Place(*json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 class _Marked:
