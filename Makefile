@@ -8,8 +8,6 @@ OUT     ?= reproduction
 LOCKED  ?=
 
 BIN   := $(VENV)/bin
-# One more than there are cores: some of the tests wait for time-outs.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(1 + len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0)))")
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 
 .DEFAULT_GOAL := help
@@ -48,7 +46,7 @@ test: $(STAMP) ## prove it: lint, types, every test (some 10 minutes on 2 cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; tests=$$?; \
+	$(BIN)/python -m pytest -n auto --dist worksteal; tests=$$?; \
 	wait $$types || { cat $(VENV)/mypy.log; exit 1; }; exit $$tests
 
 mutants: $(STAMP) ## put faults in on purpose, one at a time: which does no test notice?
