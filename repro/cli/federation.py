@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.cli.secagg_parties import (
     configure_connection,
@@ -31,13 +30,14 @@ if TYPE_CHECKING:
     from repro.secagg.deploy.directory import FederationDirectory
     from repro.secagg.keys import Identity
 
-# word -> one line of help
-COMMANDS: dict[str, str] = {
-    "split": "cut a data set into hospitals' files, to try it out",
-    "offer": "a hospital's word to the operator: its key, how many records it has",
-    "plan": "the operator signs what is trained, and what it will spend",
-    "serve": "be the server of a plan, to its last round",
-    "join": "be a hospital of a plan, to its last round",
+_HERE = "repro.cli.federation"
+# second word -> (module, suffix of its two functions, one line of help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "split": (_HERE, "split", "cut a data set into hospitals' files, to try it out"),
+    "offer": (_HERE, "offer", "a hospital's word to the operator: its key, its number of records"),
+    "plan": (_HERE, "plan", "the operator signs what is trained, and what it will spend"),
+    "serve": (_HERE, "serve", "be the server of a plan, to its last round"),
+    "join": (_HERE, "join", "be a hospital of a plan, to its last round"),
 }
 OPENING = 3600.0  # seconds until an opening that too few come to is begun anew
 _EXAMPLES = {
@@ -54,34 +54,15 @@ _EXAMPLES = {
 }
 
 
-def configure(parser: OneLineParser) -> None:
-    word = parser.words[0] if parser.words else ""
-    if word not in COMMANDS:
-        listing = "\n".join(f"  {name:<6} {summary}" for name, summary in COMMANDS.items())
-        parser.epilog = f"commands (docs/federation.md):\n{listing}"
-        parser.add_argument("action", choices=list(COMMANDS), metavar="COMMAND", help="see below")
-        return
-    parser.prog += f" {word}"
-    parser.description = f"{COMMANDS[word][0].upper()}{COMMANDS[word][1:]}."
-    parser.epilog = f"example:\n  {_EXAMPLES[word]}"
-    parser.add_argument("action", choices=[word], help=argparse.SUPPRESS)
-    {
-        "split": _configure_split,
-        "offer": _configure_offer,
-        "plan": _configure_plan,
-        "serve": _configure_serve,
-        "join": _configure_join,
-    }[word](parser)
+def configure(parser: argparse.ArgumentParser) -> None:
+    listing = "\n".join(f"  {name:<6} {words[2]}" for name, words in COMMANDS.items())
+    parser.epilog = f"commands (docs/federation.md):\n{listing}"
+    parser.add_argument("action", choices=list(COMMANDS), metavar="COMMAND", help="see below")
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    return {
-        "split": _split,
-        "offer": _offer,
-        "plan": _plan,
-        "serve": _serve,
-        "join": _join,
-    }[arguments.action](arguments)
+    """Never reached: a word that is no command is refused before."""
+    raise InputError("command", arguments.action, ", ".join(COMMANDS))
 
 
 def _configure_training(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +72,8 @@ def _configure_training(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, metavar="S", help="reproducible, NOT private: a rehearsal")
 
 
-def _configure_split(parser: argparse.ArgumentParser) -> None:
+def configure_split(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['split']}"
     _configure_training(parser)
     add = parser.add_argument
     add("--hospitals", type=int, default=3, metavar="K", help="how many (%(default)s)")
@@ -100,7 +82,8 @@ def _configure_split(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="where the files go")
 
 
-def _configure_offer(parser: argparse.ArgumentParser) -> None:
+def configure_offer(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['offer']}"
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="offer to write, for the operator")
     add("--key", type=Path, required=True, help="the hospital's private key")
@@ -108,7 +91,8 @@ def _configure_offer(parser: argparse.ArgumentParser) -> None:
     add("--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (%(default)s)")
 
 
-def _configure_plan(parser: argparse.ArgumentParser) -> None:
+def configure_plan(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['plan']}"
     _configure_training(parser)
     add = parser.add_argument
     add("file", type=Path, metavar="PLAN", help="plan to write")
@@ -128,7 +112,8 @@ def _configure_plan(parser: argparse.ArgumentParser) -> None:
     add("--sizes", default="public", metavar="public|private", help="numbers of records")
 
 
-def _configure_serve(parser: argparse.ArgumentParser) -> None:
+def configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['serve']}"
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     configure_place(parser)
@@ -144,7 +129,8 @@ def _configure_serve(parser: argparse.ArgumentParser) -> None:
     add("--test", type=Path, metavar="NPZ", help="test_images, test_labels to judge it on")
 
 
-def _configure_join(parser: argparse.ArgumentParser) -> None:
+def configure_join(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['join']}"
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     add("--data", type=Path, required=True, metavar="NPZ", help="this hospital's records")
@@ -156,7 +142,7 @@ def _configure_join(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
 
 
-def _split(arguments: argparse.Namespace) -> Outcome:
+def execute_split(arguments: argparse.Namespace) -> Outcome:
     from repro.data import load_dataset
     from repro.federated.deploy.split import split_files
     from repro.runs.arms import get_arm
@@ -175,7 +161,7 @@ def _split(arguments: argparse.Namespace) -> Outcome:
     return Outcome({"folder": str(arguments.out), "images": images}, "\n".join(lines))
 
 
-def _offer(arguments: argparse.Namespace) -> Outcome:
+def execute_offer(arguments: argparse.Namespace) -> Outcome:
     from repro.federated.deploy.plan import write_offer
     from repro.secagg.deploy.keystore import load_identity
 
@@ -185,7 +171,7 @@ def _offer(arguments: argparse.Namespace) -> Outcome:
     return Outcome(data, f"{arguments.file}: {offer.records} records, key {offer.public.hex()}")
 
 
-def _plan(arguments: argparse.Namespace) -> Outcome:
+def execute_plan(arguments: argparse.Namespace) -> Outcome:
     from repro.federated.deploy.plan import (
         TrainingPlan,
         check_sizes,
@@ -274,7 +260,7 @@ def _described(plan: TrainingPlan, path: Path, directory: Path) -> str:
     return "\n".join(lines)
 
 
-def _serve(arguments: argparse.Namespace) -> Outcome:
+def execute_serve(arguments: argparse.Namespace) -> Outcome:
     from repro.federated.deploy.plan import load_plan
     from repro.federated.deploy.server import judged, serve_training
 
@@ -299,7 +285,7 @@ def _serve(arguments: argparse.Namespace) -> Outcome:
     return Outcome(data, text)
 
 
-def _join(arguments: argparse.Namespace) -> Outcome:
+def execute_join(arguments: argparse.Namespace) -> Outcome:
     from repro.federated.deploy.hospital import take_part
     from repro.federated.deploy.plan import load_plan
     from repro.federated.deploy.policy import load_policy
