@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from repro.bench import Row, interleave, peak_memory
 from repro.errors import InputError
+from repro.federated.memory import keep_freed_memory
 from repro.kernels.api import use_on_cuda
 from repro.models import DPResNet
 from repro.models.mixed_precision import in_precision
@@ -90,6 +91,7 @@ def contestant(
     name: str, *, records: int, batch: int, width: int, device: str, threads: int
 ) -> Callable[[], object]:
     """A function that takes the contestant's next step."""
+    keep_freed_memory()  # as in `repro run`; for all contestants alike
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     images = torch.randn(records, 3, 28, 28)

@@ -6,16 +6,15 @@ import ctypes
 import sys
 
 # Parameters of glibc's mallopt(3).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what 64-bit glibc accepts
+_TRIM_THRESHOLD, _MOST_MMAPS = -1, -4
 
 
 def keep_freed_memory() -> bool:
     """Ask the C library not to return freed memory to the system; was it heard?
 
     Otherwise glibc gives large activations back after every step and the next one faults all
-    their pages in again: 10 to 20 % of the CPU time of a step of DPResNet at width 4 to 16, a few
-    per cent at width 64. No number changes. Nothing happens where there is no glibc.
+    their pages in again: 10 to 20 % of the CPU time of a step of DPResNet, most with DP-SGD. No
+    number changes. Nothing happens where there is no glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -24,4 +23,6 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     kept = mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    return bool(kept and mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD))
+    # Blocks of their own, which go back at once: none. Their threshold ends at 32 MiB; the records'
+    # gradients of one layer of DPResNet are seven times as much.
+    return bool(kept and mallopt(_MOST_MMAPS, 0))

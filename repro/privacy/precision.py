@@ -10,7 +10,8 @@ rounding made them; in a model that mixes no records they depend on that record 
 norm and the weighted sum are float32 functions of these same operands, widened without change
 (every bfloat16 number is a float32 number): n̂ of Σ_t x̂_t ĝ_t', and c·(Σ_t x̂_t ĝ_t') with c =
 min(1, C/n̂). Their float32 rounding, parts in a million, is that of float32
-training. So a record moves the sum by at most C however far its operands are from the exact
+training. Where a record's gradient of one layer is formed and kept, it may itself be made in bfloat16
+(``conv.py``): it is then the kept gradient, widened, that both are functions of. So a record moves the sum by at most C however far its operands are from the exact
 gradient's. Products in bfloat16 after the norm was taken would round operands again, and the sum
 would be of other vectors than the norm.
 """

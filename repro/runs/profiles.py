@@ -173,6 +173,8 @@ _SCATTERING_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048, "dpsgd_learn
 _DPRESNET_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 256}
 _SMOKE_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 48}
 _OVERNIGHT_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 1024}  # a guess: 9 steps an epoch
+# A guess too: the more records in a sum, the fewer sums of 4.9 million numbers, 5 an epoch here.
+_PAPER_SHARED: dict[str, Any] = {"dpsgd_expected_batch": 2048}
 # Second-order training: the mean, the second moments, twelve steps on all records, each a round.
 # Chosen on validation images: docs/feature-search.md. A gradient's mean is some thousandth of one
 # record's (576 or 1,024 features of equal weight), hence the rates.
@@ -236,6 +238,8 @@ def for_model(
         changes |= _SMOKE_SHARED
     if shared and not scattering and profile.name == "overnight":
         changes |= _OVERNIGHT_SHARED
+    if shared and not scattering and profile.name == "paper":
+        changes |= _PAPER_SHARED
     return replace(profile, **changes)
 
 

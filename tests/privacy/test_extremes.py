@@ -144,4 +144,4 @@ def test_ordinary_models_are_undisturbed(dtype, views):
     for targets in (torch.randint(0, 3, (3,)), torch.randn(3, 3).to(dtype)):
         loss = squared_error if targets.is_floating_point() else cross_entropy
         batch = Batch(model, loss, torch.randn(shape).to(dtype), targets, Clipping(1.0), views)
-        assert disturbance(ENGINES["bookkeeping"], batch) is None
+        assert disturbance(ENGINES["bookkeeping"], batch, {dtype}) is None

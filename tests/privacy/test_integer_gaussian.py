@@ -111,3 +111,10 @@ def test_widths_that_cannot_be_are_refused():
         Width.at_most(255)
     with pytest.raises(InputError, match="deviation"):
         Width.at_most(float("nan"))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64, 1000])
+def test_numbers_do_not_depend_on_how_many_are_made_at_once(chunk, monkeypatch):
+    whole = integer_gaussian(500, Width((3, 64)), seed=5, step=6)
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    np.testing.assert_array_equal(integer_gaussian(500, Width((3, 64)), seed=5, step=6), whole)

@@ -28,7 +28,7 @@ from repro.privacy.engines.rules import RULES
 from repro.privacy.engines.stray import StrayUse
 from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import losses_of_records, refuse_unused
-from repro.privacy.precision import full_precision, widened
+from repro.privacy.precision import full_precision
 from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
 
 
@@ -199,7 +199,7 @@ class _Ledger:
         wanted = {local: self.uses[name] > 1 for local, name in use.parameters.items()}
         rule = RULES[type(use.layer)]
         with torch.no_grad(), full_precision(self.device):
-            call = Call(use.layer, widened(use.x), widened(g.detach()), self.records, use.saved)
+            call = Call(use.layer, use.x, g.detach(), self.records, use.saved)
             new = rule.contributions(call, wanted)
             for local, contribution in new.items():
                 self._add(use.parameters[local], contribution)

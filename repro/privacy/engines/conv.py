@@ -64,7 +64,7 @@ def _weight_gradient(
     result: Tensor = torch.ops.aten.convolution_backward(
         g,
         x,
-        widened(layer.weight.detach() if weight is None else weight),  # only its shape counts
+        _like(layer.weight.detach() if weight is None else weight, g.dtype),
         None,
         layer.stride,
         _padding(layer),
@@ -77,20 +77,27 @@ def _weight_gradient(
     return result
 
 
+def _like(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of the same shape and layout, which is all that a weight's gradient asks of the weight."""
+    return weight if weight.dtype == dtype else torch.empty_like(weight, dtype=dtype)
+
+
 def _method(call: Call) -> Callable[[Call], Kept]:
     """The fastest way to every record's weight gradient."""
-    if call.x.is_cuda:
+    if call.input.is_cuda:
         return _by_unfolding if len(call.layer.kernel_size) == 2 else _one_by_one
     small = call.layer.weight.numel() <= _GROUPED_WEIGHTS
     return _by_grouping if small else _one_by_one
 
 
 def _one_by_one(call: Call) -> Kept:
+    """In bfloat16 where the passes were: what is kept is float32, and norm and sum are of that."""
     layer = call.layer
-    first = _weight_gradient(layer, call.x[: call.views], call.g[: call.views])
+    xs, gs = (call.input, call.gradient) if call.in_bfloat16 else (call.x, call.g)
+    first = _weight_gradient(layer, xs[: call.views], gs[: call.views])
     # The layout of the backend's result, which may be channels-last: copying is then a memcpy.
-    rows = first.new_empty((call.records, first.numel()))
-    for row, x, g in zip(rows, call.x.chunk(call.records), call.g.chunk(call.records), strict=True):
+    rows = torch.empty(call.records, first.numel(), dtype=widened(first).dtype, device=gs.device)
+    for row, x, g in zip(rows, xs.chunk(call.records), gs.chunk(call.records), strict=True):
         row.as_strided(first.shape, first.stride()).copy_(_weight_gradient(layer, x, g))
     return Kept(rows, first.shape, first.stride())
 
@@ -139,7 +146,7 @@ def _by_group(values: Tensor, records: int, groups: int) -> Tensor:
 
 def _macs(call: Call) -> int:
     """Multiply-adds of one record's weight gradient."""
-    result: int = call.views * call.g.shape[2:].numel() * call.layer.weight.numel()
+    result: int = call.views * call.gradient.shape[2:].numel() * call.layer.weight.numel()
     return result
 
 
@@ -147,9 +154,10 @@ def _ghost_is_cheaper(call: Call) -> bool:
     """Norms now and one batched weight gradient later, against kept gradients."""
     if len(call.layer.kernel_size) != 2:
         return False
-    grid = PixelGrid.of(call.layer, (call.g.shape[2], call.g.shape[3]))
+    grid = PixelGrid.of(call.layer, (call.gradient.shape[2], call.gradient.shape[3]))
     ghost = grid.multiply_adds(call.layer, call.views) + _macs(call)
-    kept = _ONE_BY_ONE * _macs(call) + MACS_PER_FLOAT * call.layer.weight.numel()
+    each = _ONE_BY_ONE / 2 if call.in_bfloat16 else _ONE_BY_ONE
+    kept = each * _macs(call) + MACS_PER_FLOAT * call.layer.weight.numel()
     result: bool = ghost < kept
     return result
 

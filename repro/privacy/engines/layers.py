@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from repro.privacy.precision import widened
 
 #: A ghost norm is believed while ‖g‖² ≥ spread / LIMIT, where spread = (Σ_t ‖x_t‖‖δ_t‖)² is what
 #: it would be if nothing cancelled. Its float32 error was at most spread · 2⁻²⁴ wherever we
@@ -22,17 +25,31 @@ LIMIT = 64
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer. The leading dimension of x and g is records × views."""
+    """One call of a layer. The leading dimension of input and gradient is records × views."""
 
     layer: Any
-    x: Tensor  # its input
-    g: Tensor  # the gradient of its output
+    input: Tensor  # of any type
+    gradient: Tensor  # of its output, of any type
     records: int
     saved: Any = None  # what the rule took from the forward pass
 
+    @cached_property
+    def x(self) -> Tensor:
+        """The input, at least float32."""
+        return widened(self.input)
+
+    @cached_property
+    def g(self) -> Tensor:
+        """The gradient of the output, at least float32."""
+        return widened(self.gradient)
+
+    @property
+    def in_bfloat16(self) -> bool:
+        return self.input.dtype == self.gradient.dtype == torch.bfloat16
+
     @property
     def views(self) -> int:
-        return len(self.g) // self.records
+        return len(self.gradient) // self.records
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,18 +25,17 @@ class Tolerance:
     floor: float
 
     @classmethod
-    def of(cls, batch: Batch) -> Tolerance:
-        """By the coarsest type that the forward pass computes in."""
+    def of(cls, batch: Batch, seen: Set[torch.dtype]) -> Tolerance:
+        """By the coarsest type of the model's parameters and of what ``seen`` names: the types that
+        a forward pass made (``TypesMade``), which may round where the parameters do not."""
         parameters = trainable_parameters(batch.model).values()
         device = next(iter(parameters)).device.type
-        types = {p.dtype for p in parameters}
-        if torch.is_autocast_enabled(device):
-            types.add(torch.get_autocast_dtype(device))
+        types = {p.dtype for p in parameters} | seen
         if torch.bfloat16 in types:
             return cls(0.1, 1e-2)
         if torch.float16 in types:
             return cls(0.03, 3e-3)
-        if types == {torch.float64}:
+        if torch.float32 not in types:
             return cls(1e-6, 1e-9)
         return cls(1e-2, 1e-3) if device == "cuda" else cls(1e-3, 1e-5)  # TF32, perhaps
 
@@ -47,7 +46,7 @@ def disagreement(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | 
     Norms record by record, and the clipped sum parameter by parameter, at a clip norm that
     clips half of the records.
     """
-    tolerance = Tolerance.of(probe)
+    tolerance = Tolerance.of(probe, found[0].types)
     norms = [_norm(one.gradients.values()) for one in found]
     finite = sorted(norm for norm in norms if math.isfinite(norm))
     if not finite:

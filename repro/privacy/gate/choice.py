@@ -292,7 +292,10 @@ def _run(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
 def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
     """Why the engine is not to be used: what it gets wrong, or whatever it raises."""
     tries = [partial(_run, engine, probe, found) for probe in probes]
-    tries += [partial(mixing_of_extremes, probes[-1]), partial(disturbance, engine, probes[0])]
+    tries += [
+        partial(mixing_of_extremes, probes[-1]),
+        partial(disturbance, engine, probes[0], found[0].types),
+    ]
     for one in tries:
         try:
             reason = one()

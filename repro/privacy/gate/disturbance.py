@@ -7,7 +7,7 @@ record is extreme. An engine that treats each record alone does not see either.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +24,11 @@ from repro.privacy.gate.mixing import beside, extremes
 _LOUD = 1e10
 
 
-def disturbance(engine: Engine, probe: Batch) -> str | None:
+def disturbance(engine: Engine, probe: Batch, types: Set[torch.dtype]) -> str | None:
     """What changes in the gradients of every other record when those beside them have extreme
-    inputs, targets or gradients; or None."""
+    inputs, targets or gradients; or None. types: what its forward pass made."""
     kept = range(0, len(probe), 2)
-    tolerance = Tolerance.of(probe)
+    tolerance = Tolerance.of(probe, types)
     probe = replace(probe, clipping=Clipping(1.0))
     # Gradients of 0 and NaN add nothing: norms and sum are of the others.
     base = measured(engine, _times(0.0, probe, kept))

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from repro.errors import InputError
 from repro.privacy.batch import Batch
 from repro.privacy.gate.agreement import Tolerance
-from repro.privacy.gate.probe import Alone, alone, detached
+from repro.privacy.gate.probe import Alone, TypesMade, alone, detached
 from repro.privacy.gate.randomness import fixed_randomness
 from repro.privacy.holding import call_holding
 from repro.privacy.validation import FrozenBuffers
@@ -117,8 +117,9 @@ def as_alone(batch: Batch, record: int, together: Any, seed: int | None = None) 
     no random numbers, in any pass."""
     rows = slice(record, record + 1)
     one = replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows])
-    apart = _outputs(one) if seed is None else forward(one, seed)
-    tolerance = max(_LOOSE, Tolerance.of(batch).relative)
+    with TypesMade() as types:
+        apart = _outputs(one) if seed is None else forward(one, seed)
+    tolerance = max(_LOOSE, Tolerance.of(batch, types.seen).relative)
     return _same(together, apart, record, batch, tolerance)
 
 

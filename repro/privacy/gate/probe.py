@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from repro.privacy.batch import Batch
 from repro.privacy.gate.randomness import fixed_randomness
@@ -74,6 +75,24 @@ class Alone:
     gradients: dict[str, Tensor]  # of the trainable parameters, not clipped
     random: bool  # whether the forward pass drew random numbers
     penalised: str | None  # a parameter the loss reads besides the model's outputs
+    types: Set[torch.dtype]  # what its forward pass made
+
+
+class TypesMade(TorchDispatchMode):
+    """``seen``: the floating-point types of what operations returned inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen.update(
+            value.dtype
+            for value in tree_leaves(result)
+            if isinstance(value, Tensor) and value.is_floating_point()
+        )
+        return result
 
 
 def alone(probe: Batch, record: int) -> Alone:
@@ -91,7 +110,8 @@ def alone(probe: Batch, record: int) -> Alone:
         FrozenBuffers(probe.model) as buffers,
         fixed_randomness((probe.views,), device) as randomness,
     ):
-        outputs = call_holding(probe.model, buffers.copies, lambda: probe.model(x))
+        with TypesMade() as types:
+            outputs = call_holding(probe.model, buffers.copies, lambda: probe.model(x))
         loss = losses_of_record(probe.loss_fn, outputs, y, probe.views)
         penalised = _penalised(probe, outputs, y, parameters)
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
@@ -102,7 +122,7 @@ def alone(probe: Batch, record: int) -> Alone:
         for name, g in zip(parameters, gradients, strict=True)
         if g is not None
     }
-    return Alone(detached(outputs), found, randomness.used, penalised)
+    return Alone(detached(outputs), found, randomness.used, penalised, types.seen)
 
 
 def records_alone(probe: Batch) -> list[Alone]:
