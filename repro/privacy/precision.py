@@ -9,11 +9,11 @@ gradient (vmap, stacked), or a layer's input x̂ and output gradient ĝ (book-ke
 rounding made them; in a model that mixes no records they depend on that record alone. Both the
 norm and the weighted sum are float32 functions of these same operands, widened without change
 (every bfloat16 number is a float32 number): n̂ of Σ_t x̂_t ĝ_t', and c·(Σ_t x̂_t ĝ_t') with c =
-min(1, C/n̂). Their float32 rounding, parts in a million, is that of float32
-training. Where a record's gradient of one layer is formed and kept, it may itself be made in bfloat16
-(``conv.py``): it is then the kept gradient, widened, that both are functions of. So a record moves the sum by at most C however far its operands are from the exact
-gradient's. Products in bfloat16 after the norm was taken would round operands again, and the sum
-would be of other vectors than the norm.
+min(1, C/n̂). Their float32 rounding, parts in a million, is that of float32 training. A kept
+gradient of one layer may itself be made in bfloat16 (``conv.py``): n̂ and the sum are then of that
+gradient, widened. So a record moves the sum by at most C however far its operands are from the
+exact gradient's. Products in bfloat16 after the norm was taken would round operands again, and the
+sum would be of other vectors than the norm.
 """
 
 from __future__ import annotations
