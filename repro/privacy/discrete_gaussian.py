@@ -1,4 +1,4 @@
-"""The discrete Gaussian, sampled exactly with integers: opt-in, where floating-point noise is not trusted.
+"""The discrete Gaussian, sampled exactly with integers: opt-in, no floating point is trusted.
 
 Canonne, Kamath and Steinke 2020 (arXiv 2004.00010), Algorithms 1–3, on arrays: no floating-point
 number decides anything, so the output has exactly the stated distribution (given uniform bits).
