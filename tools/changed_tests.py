@@ -72,7 +72,7 @@ def sources(root: Path = ROOT) -> dict[str, ast.Module]:
 def importers(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
     """Module -> the modules that import it. A name that a package gives stands for its home.
 
-    A string that is a module's name counts as an import of it too: commands and ablations are
+    A string that is a module's name counts as an import of it too: commands are
     named so. Not in a package's ``__init__``, whose lazy table names everything in it.
     """
     found: dict[str, set[str]] = defaultdict(set)

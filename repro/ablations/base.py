@@ -1,7 +1,7 @@
 """What an ablation is: a question, the runs that answer it, and what is shown of them.
 
-A module of this package holds one ``ABLATION``; its docstring gives the command, the cost and
-the expectation. Whatever is common to all (running, table, figure) is in ``running``.
+Those that are data alone stand in ``catalogue``, those that also conclude something in a module
+each. Whatever is common to all (running, table, figure) is in ``running``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
-from repro.runs.profiles import Profile
+from repro.runs.profiles import PROFILES, Profile
 from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings
 
@@ -43,12 +43,24 @@ class Ablation:
     question: str  # one sentence
     axis: str  # what the variants are values of
     variants: Callable[[Profile, int], list[Variant]]  # (profile, hospitals)
+    expected: str  # before the runs were made; as `repro ablate --list` and ABLATIONS.md show it
+    cost: str = ""  # and hardware; "": as ``about`` says of most
     columns: tuple[str, ...] = ()  # further columns of the table: names in ``measures.MEASURES``
     ordered: bool = True  # are the variants values on a scale, which a line may join?
     series: Callable[[RunSettings], str] = by_arm  # runs of one series share a colour and a line
     judged_on: str = "test"  # what the accuracies are measured on: see RunSettings.evaluate_on
     seeds: tuple[int, ...] | None = None  # None: the profile's
     conclude: Callable[[Sequence[Cell], Dataset], Conclusion] | None = None
+
+    def about(self) -> dict[str, str]:
+        """``Command``, ``Cost and hardware`` and ``Expected``."""
+        variants = len(self.variants(PROFILES["quick"], 10))
+        minutes = "minutes on 2 cores in ``quick``, a CUDA device for ``paper``."
+        return {
+            "Command": f"``repro ablate {self.name}``.",
+            "Cost and hardware": self.cost or f"{variants} runs a seed; {minutes}",
+            "Expected": self.expected,
+        }
 
     def runs(
         self, profile: Profile, hospitals: int, seeds: Sequence[int]

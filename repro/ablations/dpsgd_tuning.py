@@ -1,9 +1,5 @@
 """Tuning of record-level DP-SGD: a small grid, judged on the hospitals' held-out images.
 
-Command: ``repro ablate dpsgd-tuning``. Cost and hardware: 9 runs of one seed; minutes on 2 cores
-in ``quick``, a CUDA device for ``paper``. Expected: a broad optimum; the search, if it were
-charged, would cost several times the ε of one run.
-
 The test split is never looked at. What wins is written by hand into ``repro.runs.profiles``, whose
 comment gives the numbers; nothing here changes a setting by itself.
 """
@@ -138,6 +134,9 @@ ABLATION = Ablation(
     question="Which settings suit record-level DP-SGD, judged without the test images?",
     axis="optimizer and learning rate, clip norm, expected batch",
     variants=variants,
+    cost="9 runs of one seed; minutes on 2 cores in ``quick``, a CUDA device for ``paper``.",
+    expected="a broad optimum; the search, if it were charged, would cost several times the ε of "
+    "one run.",
     columns=("late_accuracy", "gradients_clipped", "training_seconds", "epsilon"),
     ordered=False,
     judged_on="validation",

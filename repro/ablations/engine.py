@@ -1,10 +1,4 @@
-"""Engine of the per-sample gradients: book-keeping against vmap.
-
-Command: ``repro ablate engine``. Cost and hardware: 2 runs a seed; minutes on 2 cores in
-``quick``, a CUDA device for ``paper``. Expected: accuracies equal but for the rounding of float32
-(both compute the same clipped sum and add the same noise), book-keeping faster. Times are of runs
-side by side on one machine: ``repro bench dpsgd`` measures properly.
-"""
+"""Engine of the per-sample gradients: book-keeping against vmap."""
 
 from __future__ import annotations
 
@@ -45,6 +39,9 @@ ABLATION = Ablation(
     question="Does the engine that computes per-sample gradients change anything but the time?",
     axis="engine",
     variants=variants,
+    expected="accuracies equal but for the rounding of float32 (both compute the same clipped sum "
+    "and add the same noise), book-keeping faster. Times are of runs side by side on one machine: "
+    "``repro bench dpsgd`` measures properly.",
     columns=("training_seconds", "epsilon"),
     ordered=False,
     conclude=conclude,

@@ -1,10 +1,5 @@
 """From scattering to the averaged random filters: what each step of the way is worth.
 
-Command: ``repro ablate features``. Cost and hardware: 14 runs a seed of some 15 s, and the features
-of all images once for each of 12 settings (up to four minutes each) on 2 cores. Expected: the
-most from turns and mirrors and from looking at all colours at once, less than half a point from
-everything the steps themselves may vary.
-
 Each variant up to the last "+" changes one thing in the one above it and keeps what that one
 changed; those after it change one thing in the whole method. Clip norm, rate, floor and shares are
 not searched again on the way: they stay those of ``random-newton-eps6`` until they become those of
@@ -109,6 +104,10 @@ ABLATION = Ablation(
     question="Which step from wavelets to averaged random filters brings how much at ε = 6?",
     axis="features, one step after the other",
     variants=variants,
+    cost="14 runs a seed of some 15 s, and the features of all images once for each of 12 settings "
+    "(up to four minutes each) on 2 cores.",
+    expected="the most from turns and mirrors and from looking at all colours at once, less than "
+    "half a point from everything the steps themselves may vary.",
     columns=("parameters", "epsilon"),
     ordered=False,
     series=lambda settings: "second-order steps, ε = 6",

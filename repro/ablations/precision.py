@@ -1,10 +1,4 @@
-"""Precision of training: float32 against bfloat16 convolutions and products (bf16-mixed).
-
-Command: ``repro ablate precision``. Cost and hardware: 2 runs a seed of FedAvg with the overnight
-profile's width, batches, test images and local epochs a round, for the profile's own rounds; a
-minute of a core each in ``quick``. Expected: accuracies a point apart at most, with either sign:
-rounding differently is like another seed.
-"""
+"""Precision of training: float32 against bfloat16 convolutions and products (bf16-mixed)."""
 
 from __future__ import annotations
 
@@ -60,6 +54,10 @@ ABLATION = Ablation(
     question="Does training in bfloat16 reach another accuracy than float32?",
     axis="precision",
     variants=variants,
+    cost="2 runs a seed of FedAvg with the overnight profile's width, batches, test images and "
+    "local epochs a round, for the profile's own rounds; a minute of a core each in ``quick``.",
+    expected="accuracies a point apart at most, with either sign: rounding differently is like "
+    "another seed.",
     columns=("training_seconds",),
     ordered=False,
     conclude=conclude,

@@ -8,6 +8,7 @@ from typing import Any
 from repro.benchmark.grid import ONE_PLACE, place_name
 from repro.benchmark.results import DONE, NOT_RUN
 from repro.report.comparison import signed
+from repro.report.rows import table_of_rows
 from repro.report.table import Column, Table, markdown
 
 FEW = 5  # seeds: cells with fewer are marked
@@ -37,7 +38,8 @@ def page(document: Mapping[str, Any]) -> str:
         for hospitals in dict.fromkeys(row["hospitals"] for row in own):
             here = [row for row in own if row["hospitals"] == hospitals]
             parts.append(markdown(_table(data, hospitals, here, document["epsilons"])))
-        parts.append(_differences(document["differences"], own, document["epsilons"]))
+        pairs = _differences(document["differences"], own, document["epsilons"])
+        parts += [markdown(pairs)] if pairs.rows else []
     if document["not_run"]:
         parts.append("## Not run: no file here\n\n" + ", ".join(document["not_run"]) + ".\n")
     parts.append(
@@ -108,7 +110,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 def _differences(
     pairs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], asked: Sequence[float]
-) -> str:
+) -> Table:
     """For each place and ε, what the best method has over every other. rows: one data set's."""
     lines = []
     for hospitals in dict.fromkeys(row["hospitals"] for row in rows):
@@ -126,20 +128,23 @@ def _differences(
                 sign = 1 if pair["method"] == best["method"] else -1
                 other = pair["over"] if sign == 1 else pair["method"]
                 lines.append(
-                    f"| {place_name(hospitals)} | {epsilon:g} | {best['method']} | {other} | "
-                    f"{_points(pair['seeds'], 'p_holm', sign)} | "
-                    f"{_points(pair['images'], 'p', sign)} |"
+                    {
+                        "place": place_name(hospitals),
+                        "ε": epsilon,
+                        "best": best["method"],
+                        "over": other,
+                        "seeds: mean [95 %], p": _points(pair["seeds"], "p_holm", sign),
+                        "images: mean [95 %], p": _points(pair["images"], "p", sign),
+                    }
                 )
-    if not lines:
-        return ""
-    head = (
-        "### What the best method has over each other one, points of accuracy\n\n"
-        "Over the same seeds (paired Student test, p adjusted by Holm for all pairs of the cell) "
-        "and, where scores are kept, over the same test images. All pairs are in benchmark.json."
-        "\n\n| place | ε | best | over | seeds: mean [95 %], p | images: mean [95 %], p |\n"
-        "|---|---:|---|---|---|---|\n"
+    return table_of_rows(
+        "differences",
+        "What the best method has over each other one, points of accuracy",
+        lines,
+        caption="Over the same seeds (paired Student test, p adjusted by Holm for all pairs of the "
+        "cell) and, where scores are kept, over the same test images. All pairs are in "
+        "benchmark.json.",
     )
-    return head + "\n".join(lines) + "\n"
 
 
 def _of(one: Mapping[str, Any]) -> tuple[int, float]:

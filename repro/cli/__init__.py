@@ -7,7 +7,9 @@ A command is a module with three names:
 - ``configure(parser)``: adds the command's arguments;
 - ``execute(arguments) -> Outcome``: does the work and returns what to print.
 
-Only the chosen command's module is imported, which keeps ``repro epsilon`` free of torch.
+A command of several words has ``COMMANDS`` too: second word -> (module, SUFFIX, summary), whose
+functions are ``configure_SUFFIX`` and ``execute_SUFFIX``. Only the chosen command's module is
+imported, which keeps ``repro epsilon`` free of torch.
 """
 
 from __future__ import annotations
@@ -62,6 +64,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "execute Flower before and after the mended noise, beside our code",
     ),
     "secagg": ("repro.cli.secagg", "one secure aggregation round, with drop-outs where you say"),
+    "federation": (
+        "repro.cli.federation",
+        "train across hospitals: a signed plan, a server, hospitals on their own files",
+    ),
     "benchmark": (
         "repro.cli.benchmark",
         "data set × ε × place × method, paired: a benchmark that others can enter",
@@ -81,7 +87,7 @@ _REMEDIES = {
 class OneLineParser(argparse.ArgumentParser):
     """argparse, but a mistake costs one line instead of a page of usage.
 
-    words: what will be parsed, for a command whose options depend on its first word.
+    words: what will be parsed, for a command whose options depend on one of them.
     """
 
     words: Sequence[str] = ()
@@ -115,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(name: str, words: Sequence[str]) -> int:
     module = importlib.import_module(COMMANDS[name][0])
+    configure, execute = module.configure, module.execute
     parser = OneLineParser(
         prog=f"repro {name}",
         description=COMMANDS[name][1] + ".",
@@ -124,10 +131,20 @@ def _command(name: str, words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.set_defaults(command=name)
     parser.words = words
-    module.configure(parser)
+    further: dict[str, tuple[str, str, str]] = getattr(module, "COMMANDS", {})
+    if words and words[0] in further:
+        home, suffix, summary = further[words[0]]
+        parser.prog += f" {words[0]}"
+        parser.description = f"{summary[0].upper()}{summary[1:]}."
+        parser.add_argument("action", choices=[words[0]], help=argparse.SUPPRESS)
+        configure, execute = (
+            getattr(importlib.import_module(home), f"{part}_{suffix}")
+            for part in ("configure", "execute")
+        )
+    configure(parser)
     arguments = parser.parse_args(words)
     _check_ranks(name)
-    outcome: Outcome = module.execute(arguments)
+    outcome: Outcome = execute(arguments)
     emit(outcome, as_json=arguments.json)
     return outcome.status
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.ablations import NAMES, about, get_ablation
+from repro.ablations import ABLATIONS, NAMES, get_ablation
 from repro.cli.output import Outcome
 from repro.cli.reproduce import integers
 from repro.cli.run import add_common
@@ -102,8 +102,8 @@ def _outcome(done: list[dict[str, Any]], profile: Profile) -> Outcome:
 
 def _explain(profile: Profile) -> Outcome:
     rows, lines = [], []
-    for name in NAMES:
-        ablation, said = get_ablation(name), about(name)
+    for name, ablation in ABLATIONS.items():
+        said = ablation.about()
         seeds = len(ablation.seeds or profile.seeds)
         runs = seeds * len(ablation.variants(profile, 10))
         rows.append(

@@ -6,14 +6,12 @@ Its first word may be a command of a deployed federation instead, see ``COMMANDS
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.randomness import RootSeed
@@ -21,64 +19,38 @@ from repro.randomness import RootSeed
 EXIT_BELOW_THRESHOLD = 3
 PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 
-# word -> (module, its configure, its execute, one line of help)
-COMMANDS: dict[str, tuple[str, str, str, str]] = {
+# second word -> (module, suffix of its two functions, one line of help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "committee": (
-        "repro.cli.secagg_committee", "configure", "execute",
+        "repro.cli.secagg_committee", "committee",
         "how likely chance places colluders and drop-outs badly",
     ),
     "keygen": (
-        "repro.cli.secagg_files", "configure_keygen", "execute_keygen",
+        "repro.cli.secagg_files", "keygen",
         "make a party's long-term key, and a TLS certificate",
     ),
     "directory": (
-        "repro.cli.secagg_files", "configure_directory", "execute_directory",
-        "sign who takes part; rotate and revoke keys",
+        "repro.cli.secagg_files", "directory", "sign who takes part; rotate and revoke keys",
     ),
-    "serve": (
-        "repro.cli.secagg_parties", "configure_serve", "execute_serve",
-        "be the server, round after round",
-    ),
-    "join": (
-        "repro.cli.secagg_parties", "configure_join", "execute_join",
-        "be a hospital, round after round",
-    ),
+    "serve": ("repro.cli.secagg_parties", "serve", "be the server, round after round"),
+    "join": ("repro.cli.secagg_parties", "join", "be a hospital, round after round"),
     "rotate": (
-        "repro.cli.secagg_renewal", "configure_rotate", "execute_rotate",
+        "repro.cli.secagg_renewal", "rotate",
         "take a party's new key into use, with the state it has",
     ),
     "recover": (
-        "repro.cli.secagg_renewal", "configure_recover", "execute_recover",
+        "repro.cli.secagg_renewal", "recover",
         "begin anew with a new key where a party's state is lost",
     ),
     "audit-log": (
-        "repro.cli.secagg_files", "configure_audit", "execute_audit",
+        "repro.cli.secagg_files", "audit",
         "verify transcripts, alone and against each other",
     ),
 }  # fmt: skip
 
 
-def configure(parser: OneLineParser) -> None:
-    if parser.words and parser.words[0] in COMMANDS:
-        module, configure_it, _, summary = COMMANDS[parser.words[0]]
-        parser.prog += f" {parser.words[0]}"
-        parser.description = f"{summary[0].upper()}{summary[1:]}."
-        parser.add_argument("action", choices=[parser.words[0]], help=argparse.SUPPRESS)
-        getattr(importlib.import_module(module), configure_it)(parser)
-        return
-    _configure_simulation(parser)
-
-
-def execute(arguments: argparse.Namespace) -> Outcome:
-    if "action" in arguments:
-        module, _, execute_it, _ = COMMANDS[arguments.action]
-        outcome: Outcome = getattr(importlib.import_module(module), execute_it)(arguments)
-        return outcome
-    return _execute_simulation(arguments)
-
-
-def _configure_simulation(parser: argparse.ArgumentParser) -> None:
-    listing = "\n".join(f"  {name:<10} {words[3]}" for name, words in COMMANDS.items())
+def configure(parser: argparse.ArgumentParser) -> None:
+    listing = "\n".join(f"  {name:<10} {words[2]}" for name, words in COMMANDS.items())
     parser.epilog = (
         "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
         "when too few hospitals are left (then nothing is unmasked) or the sum is\n"
@@ -115,7 +87,7 @@ def _configure_simulation(parser: argparse.ArgumentParser) -> None:
     add("--field-bits", type=int, default=31, choices=(31, 61), help="field (%(default)s)")
 
 
-def _execute_simulation(arguments: argparse.Namespace) -> Outcome:
+def execute(arguments: argparse.Namespace) -> Outcome:
     drop = parse_drops(arguments.drop, arguments.hospitals)
     for name, least in (("hospitals", 2), ("dimension", 1)):
         if getattr(arguments, name) < least:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from repro.cli.output import Outcome
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_committee(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Upper bounds, over the random order of the neighbours' ring. Privacy fails if the server\n"
         "and the colluders learn more than the sum of the honest hospitals; a round that is lost\n"
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=1, metavar="N", help="in any of N rounds (%(default)s)")
 
 
-def execute(arguments: argparse.Namespace) -> Outcome:
+def execute_committee(arguments: argparse.Namespace) -> Outcome:
     from repro.secagg import committee_risk
 
     risk = committee_risk(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from repro.secagg.deploy.announcement import Announcement
     from repro.secagg.deploy.joining import Server
     from repro.secagg.deploy.place import Place
+    from repro.secagg.deploy.serving import Listener
+    from repro.secagg.deploy.transcript import Watch
 
 SERVE_EXAMPLE = """
 The server of a federation: it announces rounds, one after another, and writes each sum down as
@@ -50,17 +52,25 @@ example:
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
-    _configure_place(parser)
+    configure_place(parser)
     add = parser.add_argument
     add("--results", type=Path, required=True, metavar="DIR", help="where the sums go")
+    configure_listener(parser)
+    add("--application", type=Path, metavar="FILE", help="bytes for the hospitals, each round")
+    add("--rounds", type=int, metavar="N", help="stop after N sums (default: never)")
+    add("--opening", type=float, default=60.0, metavar="S", help="s to join in (%(default)s)")
+    add("--pause", type=float, default=1.0, metavar="S", help="s between rounds (%(default)s)")
+    parser.epilog = SERVE_EXAMPLE
+
+
+def configure_listener(parser: argparse.ArgumentParser) -> None:
+    """Where a server listens, and what it grants a hospital."""
+    add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=int, default=7443, help="port; 0: any free one (%(default)s)")
     add("--tls-certificate", type=Path, metavar="PEM", help="the server's certificate chain")
     add("--tls-key", type=Path, metavar="PEM", help="its private key")
     add("--tls-hospitals", type=Path, metavar="PEM", help="who may connect (mutual TLS)")
-    add("--application", type=Path, metavar="FILE", help="bytes for the hospitals, each round")
-    add("--rounds", type=int, metavar="N", help="stop after N sums (default: never)")
-    add("--opening", type=float, default=60.0, metavar="S", help="s to join in (%(default)s)")
     add("--phase", type=float, default=60.0, metavar="S", help="s to answer in (%(default)s)")
     add(
         "--introduction",
@@ -70,39 +80,44 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
         help="s to say who one is, and to advertise (%(default)s)",
     )
     add("--grace", type=float, default=5.0, metavar="S", help="s a transfer may lag (%(default)s)")
-    _add_rate(add)
-    add("--pause", type=float, default=1.0, metavar="S", help="s between rounds (%(default)s)")
-    parser.epilog = SERVE_EXAMPLE
+    add_rate(add)
 
 
 def configure_join(parser: argparse.ArgumentParser) -> None:
-    _configure_place(parser)
+    configure_place(parser)
     add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--server", metavar="HOST:PORT", help="where the server listens")
     where.add_argument(
         "--agent", type=Path, metavar="SOCKET", help="answer on a Unix socket, for Flower's network"
     )
-    add("--tls-authorities", type=Path, metavar="PEM", help="who may vouch for the server")
-    add("--tls-certificate", type=Path, metavar="PEM", help="this hospital's (mutual TLS)")
-    add("--tls-key", type=Path, metavar="PEM", help="its private key")
-    add("--tls-name", metavar="NAME", help="name in the server's certificate (default: HOST)")
+    configure_connection(parser)
     add("--vector", type=Path, required=True, metavar="NPY", help="(N,) float32 or float64")
     add("--weight", type=int, required=True, metavar="W", help="such as training examples")
     add("--command", dest="train", metavar="CMD", help="run for each round; writes NPY")
     add("--rounds", type=int, metavar="N", help="stop after N rounds (default: never)")
-    add("--patience", type=float, metavar="S", help="give up after S s without a round")
-    add("--wait", type=float, default=120.0, metavar="S", help="s for one message (%(default)s)")
-    _add_rate(add)
     parser.epilog = JOIN_EXAMPLE
 
 
-def _add_rate(add: Callable[..., object]) -> None:
+def configure_connection(parser: argparse.ArgumentParser) -> None:
+    """How a hospital reaches the server, and how long it waits for it."""
+    add = parser.add_argument
+    add("--tls-authorities", type=Path, metavar="PEM", help="who may vouch for the server")
+    add("--tls-certificate", type=Path, metavar="PEM", help="this hospital's (mutual TLS)")
+    add("--tls-key", type=Path, metavar="PEM", help="its private key")
+    add("--tls-name", metavar="NAME", help="name in the server's certificate (default: HOST)")
+    add("--proxy", metavar="HOST:PORT", help="go through this HTTP proxy (CONNECT)")
+    add("--patience", type=float, metavar="S", help="give up after S s without a round")
+    add("--wait", type=float, default=120.0, metavar="S", help="s for one message (%(default)s)")
+    add_rate(add)
+
+
+def add_rate(add: Callable[..., object]) -> None:
     said = "bytes a second the other end has to reach (%(default)s)"
     add("--rate", type=float, default=65536.0, metavar="B", help=said)
 
 
-def _configure_place(parser: argparse.ArgumentParser) -> None:
+def configure_place(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--key", type=Path, required=True, help="private key (see `repro secagg keygen`)")
     add("--directory", type=Path, required=True, help="the directory that the operator signed")
@@ -110,44 +125,56 @@ def _configure_place(parser: argparse.ArgumentParser) -> None:
     add("--state", type=Path, required=True, metavar="DIR", help="folder for counter and log")
     add("--missed", type=int, default=16, metavar="N", help="rounds one may miss (%(default)s)")
     add("--no-tls", action="store_true", help="for tests on one machine")
+    add("--monitor", metavar="HOST:PORT", help="answer /health and /metrics over HTTP there")
 
 
 def execute_serve(arguments: argparse.Namespace) -> Outcome:
-    from repro.secagg.deploy.serving import Listener, Service, serve
-    from repro.secagg.transport.limits import Limits
-    from repro.secagg.transport.tls import server_context
+    from repro.secagg.deploy.serving import Service, serve
 
-    tls = None
-    if _tls_wanted(arguments, "tls_certificate", "tls_key"):
-        tls = server_context(arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals)
-    limits = Limits(
-        phase=arguments.phase,
-        opening=arguments.opening,
-        introduction=arguments.introduction,
-        grace=arguments.grace,
-        rate=arguments.rate,
-    )
-    listener = Listener(arguments.host, arguments.port, tls, limits)
+    listener = listener_of(arguments, arguments.opening)
     service = Service(arguments.results, arguments.application, arguments.pause)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     sums = serve(
-        _place(arguments),
+        place_of(arguments),
         listener,
         service,
         rounds=arguments.rounds,
-        report=_report,
-        listening=lambda address: _report(f"listening on {_shown(*address)}"),
+        report=report,
+        listening=lambda address: report(f"listening on {shown(*address)}"),
     )
     data = {"rounds": sums, "results": str(arguments.results)}
     return Outcome(data, f"{sums} sums in {arguments.results}")
 
 
+def listener_of(arguments: argparse.Namespace, opening: float) -> Listener:
+    """Of ``configure_listener``'s arguments. opening: seconds to join in."""
+    from repro.secagg.deploy.serving import Listener
+    from repro.secagg.transport.following import FollowedContext
+    from repro.secagg.transport.limits import Limits
+    from repro.secagg.transport.tls import server_context
+
+    tls = None
+    if tls_wanted(arguments, "tls_certificate", "tls_key"):
+        files = arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals
+        tls = FollowedContext(
+            lambda: server_context(*files), [path for path in files if path is not None], report
+        )
+    limits = Limits(
+        phase=arguments.phase,
+        opening=opening,
+        introduction=arguments.introduction,
+        grace=arguments.grace,
+        rate=arguments.rate,
+    )
+    return Listener(arguments.host, arguments.port, tls, limits)
+
+
 def execute_join(arguments: argparse.Namespace) -> Outcome:
     from repro.secagg.deploy.joining import join
 
-    place = _place(arguments)
+    place = place_of(arguments)
     _check_first(arguments, place)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
 
     def prepare(announcement: Announcement) -> Contribution:
         return _contribution(arguments, announcement)
@@ -156,10 +183,10 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
         from repro.secagg.deploy.agent import run_agent
 
         completed = run_agent(
-            place, arguments.agent, prepare, rounds=arguments.rounds, report=_report
+            place, arguments.agent, prepare, rounds=arguments.rounds, report=report
         )
         return Outcome({"rounds": completed}, f"took part in {completed} rounds")
-    server = _server(arguments)
+    server = server_of(arguments)
     try:
         completed = join(
             place,
@@ -167,38 +194,56 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
             prepare,
             rounds=arguments.rounds,
             patience=arguments.patience,
-            report=_report,
+            report=report,
         )
     except TimeoutError as reason:
         return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)
     return Outcome({"rounds": completed}, f"took part in {completed} rounds")
 
 
-def _server(arguments: argparse.Namespace) -> Server:
+def server_of(arguments: argparse.Namespace) -> Server:
     from repro.secagg.deploy.joining import Server
+    from repro.secagg.transport.following import FollowedContext
     from repro.secagg.transport.tls import hospital_context
 
-    host, _, port = arguments.server.rpartition(":")
+    address = address_of("server", arguments.server)
+    tls = None
+    if tls_wanted(arguments, "tls_authorities"):
+        files = arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
+        tls = FollowedContext(
+            lambda: hospital_context(*files), [path for path in files if path is not None], report
+        )
+    proxy = None if arguments.proxy is None else address_of("proxy", arguments.proxy)
+    return Server(*address, tls, arguments.tls_name, arguments.wait, arguments.rate, proxy)
+
+
+def address_of(field: str, text: str) -> tuple[str, int]:
+    """``HOST:PORT``, or ``[ADDRESS]:PORT``, taken apart."""
+    host, _, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
-        raise InputError("server", arguments.server, "HOST:PORT, or [ADDRESS]:PORT for IPv6")
-    tls = None
-    if _tls_wanted(arguments, "tls_authorities"):
-        tls = hospital_context(
-            arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
-        )
-    return Server(host, int(port), tls, arguments.tls_name, arguments.wait, arguments.rate)
+        raise InputError(field, text, "HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    return host, int(port)
 
 
-def _place(arguments: argparse.Namespace) -> Place:
+def place_of(arguments: argparse.Namespace) -> Place:
     from repro.secagg.deploy.place import Place
+    from repro.secagg.deploy.transcript import unwatched
 
+    watch: Watch = unwatched
+    if arguments.monitor is not None:
+        from repro.secagg.deploy.monitoring import Monitor, serve_pages
+
+        watch = monitor = Monitor()
+        serve_pages(monitor, *address_of("monitor", arguments.monitor))
+        report(f"health and metrics on {arguments.monitor}")
     return Place(
         arguments.key,
         arguments.directory,
         operator_key(arguments.operator),
         arguments.state,
         arguments.missed,
+        watch,
     )
 
 
@@ -209,7 +254,7 @@ def operator_key(text: str) -> bytes:
     return read_public(Path(text)) if Path(text).exists() else parse_public(text)
 
 
-def _tls_wanted(arguments: argparse.Namespace, *needed: str) -> bool:
+def tls_wanted(arguments: argparse.Namespace, *needed: str) -> bool:
     missing = [name for name in needed if getattr(arguments, name) is None]
     if arguments.no_tls and len(missing) == len(needed):
         return False
@@ -262,13 +307,13 @@ def _check_first(arguments: argparse.Namespace, place: Place) -> None:
     directory.encoding.check(np.zeros(1), arguments.weight)
 
 
-def _shown(host: str, port: int) -> str:
+def shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _report(line: str) -> None:
+def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _stop(*_: object) -> NoReturn:
+def stop(*_: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)

@@ -14,6 +14,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,9 @@ class _Unfit(Exception):
 
 
 def read_npz(
-    path: Path, entry: CatalogEntry, field: str
+    path: Path, entry: CatalogEntry, field: str, names: Sequence[str] = SPLITS
 ) -> tuple[str, CatalogEntry, dict[str, Split]]:
-    """The file's md5, the entry in the file's own size, and the three splits.
+    """The file's md5, the entry in the file's own size, and the splits of these names.
 
     path: a regular file; field: the option or variable that named it, for error messages.
     Raises InputError (one line) for a file that is missing, unreadable, not an ``.npz``,
@@ -70,7 +71,7 @@ def read_npz(
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
                 entry = entry_of_side(entry, _side(archive, entry))
-                splits = {name: _read_split(archive, name, entry) for name in SPLITS}
+                splits = {name: _read_split(archive, name, entry) for name in names}
         except _Unfit as error:
             raise InputError(field, str(path), f"{expected}, but {error}") from error
         except _BROKEN as error:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from repro.data import BLOODMNIST, Dataset, Split
 from repro.errors import InputError
@@ -20,17 +18,12 @@ from repro.federated.assembly import ledger, round_protocol
 from repro.federated.checkpoint import NAME as CHECKPOINT
 from repro.federated.checkpoint import Begun, begun, check_same_data, forget_seed
 from repro.federated.division import class_count, held_out, judged_on, shares, subset
-from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
-from repro.federated.images import LabelledImages
 from repro.federated.memory import keep_freed_memory
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.recording import machines, make_record, run_name
 from repro.federated.rounds import Federation, run_rounds
+from repro.federated.trained_part import trained_part
 from repro.federated.training.plain import HospitalData
-from repro.federated.whitening import RawFeatures, Whitened
-from repro.kernels.api import use_on_cuda
-from repro.models.mixed_precision import in_precision
-from repro.models.registry import build_model
 from repro.privacy.noise_key import new_run
 from repro.progress import Progress, progress
 from repro.randomness import RootSeed
@@ -209,9 +202,6 @@ def assemble(
     drawn: which drawn images features are whitened by, a name in ``repro.federated.whitening``.
     Raises InputError for images with several labels each, unless the steps are joint.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if where.type == "cuda":
-        use_on_cuda()
     train, test = data["train"], judged_on(settings, data)
     num_classes = class_count(train, test, num_classes)
     if train.labels.ndim == 2 and settings.shared is None:
@@ -221,19 +211,14 @@ def assemble(
             f"one label an image for {settings.arm}: of the arms only those whose noise is shared "
             "in one sum train on several",
         )
-    model = build_model(
-        settings.model,
-        in_channels=train.images.shape[-1],
+    model, labelled = trained_part(
+        settings,
+        channels=train.images.shape[-1],
         num_classes=num_classes,
         seed=seed,
+        device=device,
+        drawn=drawn,
     )
-    if isinstance(model, RawFeatures):
-        model = Whitened(model, train.images.shape[-1], drawn)
-    labelled = _labeller(model, where)
-    if isinstance(model, FixedFeatures) and settings.precision != "float32":
-        raise InputError("precision", settings.precision, "float32 for a model of fixed features")
-    model = model.head if isinstance(model, FixedFeatures) else model
-    model = in_precision(model, settings.precision, where).to(where)
     share = shares(settings, train.labels)
     weights = {hospital: len(positions) for hospital, positions in share.items()}
     # Kept features are records too, and their file's name is a function of them.
@@ -260,21 +245,6 @@ def assemble(
         ledger=ledger(settings, weights, seed, protocol),
         ranks=ranks,
     )
-
-
-def _labeller(
-    model: nn.Module, device: torch.device
-) -> Callable[[Split, Path | None], LabelledImages]:
-    """Turns a split into what the part of ``model`` that is trained takes, fixed features by way
-    of a folder that keeps them."""
-
-    def labelled(split: Split, folder: Path | None) -> LabelledImages:
-        if isinstance(model, FixedFeatures):
-            features = fixed_features(model, split.images, folder)
-            return LabelledFeatures.of(features, split.labels, device)
-        return LabelledImages.from_arrays(split.images, split.labels, device)
-
-    return labelled
 
 
 def _now() -> str:

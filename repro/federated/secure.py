@@ -70,13 +70,7 @@ class SecureAggregation:
         self._server_identity = Identity()
         self._directory, self._session = self._introduce()
         self._training = settings_digest({"secagg": asdict(settings), **(training or {})})
-        self._encoding = Encoding(
-            Field(settings.field_bits),
-            len(weights),
-            settings.value_range,
-            public_bound(weights),
-            settings.levels,
-        )
+        self._encoding = weighted_encoding(settings, weights)
         self._number = 0
         # A bad graph or threshold is found before anything is trained.
         self._round(1, 1, bytes(DIGEST_BYTES))
@@ -168,6 +162,17 @@ class SecureAggregation:
             return set()
         stream = self.seed.numpy_generator("drop-outs", self._round_number)
         return {int(h) for h in stream.choice(sorted(self._weights), count, replace=False)}
+
+
+def weighted_encoding(settings: SecAggParameters, weights: dict[int, int]) -> Encoding:
+    """Of updates, each weighted by its hospital's number of images."""
+    return Encoding(
+        Field(settings.field_bits),
+        len(weights),
+        settings.value_range,
+        public_bound(weights),
+        settings.levels,
+    )
 
 
 def public_bound(weights: dict[int, int]) -> int:

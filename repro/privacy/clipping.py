@@ -23,13 +23,11 @@ KINDS: tuple[str, ...] = ("flat", "per_layer", "automatic")
 class Clipping:
     """A clipping rule; each bounds a record's contribution by ``clip_norm`` in L2 norm.
 
-    =========  ================================  ===========================================
-    kind       factor of a gradient of norm n    source
-    =========  ================================  ===========================================
-    flat       min(1, C / n)                     Abadi et al. 2016, Algorithm 1
-    per_layer  min(1, C / (√L · n_l)), tensor l  McMahan et al. 2018 (arXiv 1710.06963, 3.2)
-    automatic  C / (n + γ)                       Bu et al. 2023 (arXiv 2206.07136, AUTO-S)
-    =========  ================================  ===========================================
+    | kind      | factor of a gradient of norm n   | source                                      |
+    |-----------|----------------------------------|---------------------------------------------|
+    | flat      | min(1, C / n)                    | Abadi et al. 2016, Algorithm 1              |
+    | per_layer | min(1, C / (√L · n_l)), tensor l | McMahan et al. 2018 (arXiv 1710.06963, 3.2) |
+    | automatic | C / (n + γ)                      | Bu et al. 2023 (arXiv 2206.07136, AUTO-S)   |
 
     Edge cases: a zero gradient stays zero; a gradient with NaN or Inf, or whose squared norm
     overflows, contributes exactly zero.

@@ -24,43 +24,40 @@ privacy loss distribution or by Rényi divergences, exactly where every step tak
 exact arithmetic; what float noise leaves open is said in docs/dp-core.md. It does not cover how
 hyper-parameters were chosen, nor ``seed``s that are known to others.
 
-====================================  =========================================================
-case                                  what happens
-====================================  =========================================================
-a Poisson batch is empty              the step is taken on noise alone
-a record's gradient is NaN or Inf     it contributes exactly zero
-an input of several tensors           differentiated by ``vmap``; book-keeping is refused
-a record that model or loss refuse    one line: before anything is drawn, or before that step's
-                                      release
-``batch_size`` = number of records    sample rate 1: every step sees every record
-the budget is spent                   ``step`` raises; the plan cannot be stretched
-``optimizer.step()`` called directly  raises: a gradient of one's own would not be accounted for;
-                                      allowed once after ``training.backward()``, on its gradient
-``loss.backward()`` between the two   raises: what it adds to ``.grad`` has no noise
-``model.eval()`` for a validation     the next step puts back the modes of the planning, if the
-                                      model as a whole was in training mode then
-BatchNorm, or outputs that mix        refused before anything is drawn
-a sampler of the loader's own         refused: it would be dropped silently
-the loader's workers, ``drop_last``   not used: a batch is fetched in this process
-frozen parameters                     neither clipped, noised nor changed; others may not be frozen
-                                      on the way
-the loader's ``collate_fn``           called on one record at a time: it cannot mix them
-a ``Dataset`` whose items mix         an item that changes with what was fetched before it, tried on
-                                      a few, is refused; an item that is always made of several
-                                      records (mixup, the whole data's mean) **cannot be seen**
-the model changes on the way          tried anew (hooks, ``forward``, attributes, autocast); records
-                                      that mix from then on, or only in batches as large as the
-                                      steps', are taken one at a time (vmap), with a warning
-records turn out to have mixed        ``step`` raises ``Voided``; ε is infinite from then on
-a model trained privately before      what it spent then is not in this ε: the two add up
-a fork of the process, a pickle       refused: two copies would use the same noise
-resumed in another process            same numbers with ``seed``; without, fresh noise and batches
-                                      (with ``bands``, no noise from before is taken back)
-a process of ``process_group`` dies   ``step`` raises ``RankFailed``; the step counts, since others
-                                      may have it: go on from a saved state
-one ``seed`` twice in a process       the same bits, or refused: on other data or another plan the
-                                      noise would be used again
-====================================  =========================================================
+What happens where:
+
+- *a Poisson batch is empty*: the step is taken on noise alone
+- *a record's gradient is NaN or Inf*: it contributes exactly zero
+- *an input of several tensors*: differentiated by ``vmap``; book-keeping is refused
+- *a record that model or loss refuse*: one line: before anything is drawn, or before that step's
+  release
+- *``batch_size`` = number of records*: sample rate 1: every step sees every record
+- *the budget is spent*: ``step`` raises; the plan cannot be stretched
+- *``optimizer.step()`` called directly*: raises: a gradient of one's own would not be accounted
+  for; allowed once after ``training.backward()``, on its gradient
+- *``loss.backward()`` between the two*: raises: what it adds to ``.grad`` has no noise
+- *``model.eval()`` for a validation*: the next step puts back the modes of the planning, if the
+  model as a whole was in training mode then
+- *BatchNorm, or outputs that mix*: refused before anything is drawn
+- *a sampler of the loader's own*: refused: it would be dropped silently
+- *the loader's workers, ``drop_last``*: not used: a batch is fetched in this process
+- *frozen parameters*: neither clipped, noised nor changed; others may not be frozen on the way
+- *the loader's ``collate_fn``*: called on one record at a time: it cannot mix them
+- *a ``Dataset`` whose items mix*: an item that changes with what was fetched before it, tried on a
+  few, is refused; an item that is always made of several records (mixup, the whole data's mean)
+  **cannot be seen**
+- *the model changes on the way*: tried anew (hooks, ``forward``, attributes, autocast); records
+  that mix from then on, or only in batches as large as the steps', are taken one at a time (vmap),
+  with a warning
+- *records turn out to have mixed*: ``step`` raises ``Voided``; ε is infinite from then on
+- *a model trained privately before*: what it spent then is not in this ε: the two add up
+- *a fork of the process, a pickle*: refused: two copies would use the same noise
+- *resumed in another process*: same numbers with ``seed``; without, fresh noise and batches (with
+  ``bands``, no noise from before is taken back)
+- *a process of ``process_group`` dies*: ``step`` raises ``RankFailed``; the step counts, since
+  others may have it: go on from a saved state
+- *one ``seed`` twice in a process*: the same bits, or refused: on other data or another plan the
+  noise would be used again
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro.files import write_changed
-from repro.report.content import collect
-from repro.report.html import as_html
+from repro.report.content import PAPER, SUBTITLE, TITLE, collect
 from repro.report.items import draw_all
+from repro.report.methods import LIMITS
+from repro.report.rendering import render
 from repro.report.sources import Sources
 from repro.report.table import write_table
-from repro.report.text import as_markdown
 
 
 def write_report(sources: Sources) -> list[Path]:
@@ -19,7 +19,8 @@ def write_report(sources: Sources) -> list[Path]:
         pass
     content = collect(sources)
     write_table(content.verdicts, sources.out / "tables")
-    paths = [sources.out / "report.html", sources.out / "report.md"]
-    write_changed(paths[0], as_html(content))
-    write_changed(paths[1], as_markdown(content))
+    said = {"title": TITLE, "subtitle": SUBTITLE, "paper": PAPER, "limits": LIMITS}
+    paths = [sources.out / name for name in ("report.html", "report.md")]
+    for path in paths:
+        write_changed(path, render(path.name, content=content, **said))
     return paths

@@ -18,6 +18,7 @@ from typing import Any
 from repro.files import write_whole
 
 PACKAGE = Path(__file__).resolve().parents[1]
+WRITTEN = (".py", ".html", ".css", ".md")  # modules and templates
 CODE = ("report", "ablations", "accounting", "runs", "files.py", "formatting.py")
 
 
@@ -59,7 +60,8 @@ def code_digest() -> str:
     state = hashlib.sha256(importlib.metadata.version("matplotlib").encode())
     for part in CODE:
         root = PACKAGE / part
-        for path in [root] if root.suffix else sorted(root.rglob("*.py")):
+        written = [root] if root.suffix else sorted(root.rglob("*.*"))
+        for path in (path for path in written if path.suffix in WRITTEN):
             state.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
     return state.hexdigest()[:16]
 

@@ -18,11 +18,10 @@ from repro.report.content import CHART
 from repro.report.expected import load_expected
 from repro.report.front import front_table
 from repro.report.methods import profile_columns
+from repro.report.rendering import render
 from repro.report.rows import table_of_rows
 from repro.report.sections import ablation_sections, item_table
 from repro.report.sources import Sources
-from repro.report.table import markdown
-from repro.report.text import first_screen
 from repro.report.verdicts import judge, verdict_table
 
 DOCUMENTS = ("README.md", "RESULTS.md", "REPRODUCE.md", "ABLATIONS.md", "docs/profiles.md")
@@ -57,19 +56,14 @@ def refreshed(text: str, sources: Sources) -> str:
 
 def _front(sources: Sources) -> str:
     """README's first screen: three lines to repeat, the chart, a row for each of the answers."""
-    lines = answer(sources, judge(sources)).short
-    return "\n\n".join(
-        [
-            "\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)),
-            f"![The answer in one chart]({_chart(sources)})",
-            markdown(front_table(sources), heading=False),
-        ]
-    )
+    short = answer(sources, judge(sources)).short
+    lines = "\n".join(f"{i}. {line}" for i, line in enumerate(short, start=1))
+    return f"{lines}\n\n![The answer in one chart]({_chart(sources)})\n\n{front_table(sources)}"
 
 
 def _answer(sources: Sources) -> str:
     given = answer(sources, judge(sources))
-    return "\n\n".join([f"**{given.scope}**", *first_screen(given, _chart(sources), level=2)])
+    return f"**{given.scope}**\n\n" + render("answer.md", given=given, chart=_chart(sources))
 
 
 def _chart(sources: Sources) -> str:
@@ -79,11 +73,11 @@ def _chart(sources: Sources) -> str:
 
 
 def _profiles(sources: Sources) -> str:
-    return markdown(profile_columns(sources.evidence), heading=False)
+    return str(profile_columns(sources.evidence))
 
 
 def _verdicts(sources: Sources) -> str:
-    return markdown(verdict_table(sources), heading=False)
+    return str(verdict_table(sources))
 
 
 def _expected(sources: Sources) -> str:
@@ -92,9 +86,7 @@ def _expected(sources: Sources) -> str:
         return "No band is set yet."
     labels = {"low": "from (%)", "high": "to (%)"}
     caption = "Mean accuracy of the last round over the profile's seeds."
-    return markdown(
-        table_of_rows("expected", "", rows, caption=caption, labels=labels), heading=False
-    )
+    return str(table_of_rows("expected", "", rows, caption=caption, labels=labels))
 
 
 PARTS: dict[str, Callable[[Sources], str]] = {

@@ -30,8 +30,7 @@ def front_table(sources: Sources) -> Table:
     """At most a row an arm: method, ε, accuracy by number of hospitals, and what privacy cost."""
     counts = sources.evidence.hospital_counts
     rows, used = [_claim(sources, counts)], list[RunRecord]()
-    for arm, what in shown("front"):
-        evidence = _longest(sources, arm)
+    for arm, what, evidence in front_rows(sources):
         used += [run for k in counts for run in evidence.runs(arm.name, k)]
         rows.append(_row(evidence, arm, what, counts))
     data = data_caption(used[0].dataset) if used else sources.evidence.dataset_caption
@@ -49,6 +48,11 @@ def front_table(sources: Sources) -> Table:
         f"{widest_test_error(used) or NOT_RUN}. Private rows: secure aggregation, "
         f"δ = {small(POOLED_DELTA)}. {data}",
     )
+
+
+def front_rows(sources: Sources) -> list[tuple[Arm, str, Evidence]]:
+    """Each arm with its words and the runs it is shown by, in the table's order after the claim."""
+    return [(arm, what, _longest(sources, arm)) for arm, what in shown("front")]
 
 
 def _longest(sources: Sources, arm: Arm) -> Evidence:

@@ -13,7 +13,7 @@ from repro.accounting import (
 )
 from repro.formatting import small
 from repro.report.answer_table import counts_in_words
-from repro.report.comparison import compare, compared, signed
+from repro.report.comparison import NOT_RESOLVED, compare, signed
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon, replaced_epsilon
 from repro.report.shown import shown
@@ -40,14 +40,6 @@ def _noise(arm: Arm) -> str:
         if arm.trainer.startswith(("shared", "searched"))
         else "each hospital's own noise"
     )
-
-
-def levels(evidence: Evidence, arm: str) -> str:
-    """Accuracy for every number of hospitals, ``75.54 ± 0.25 / 71.26 ± 0.14 %``; or not run."""
-    finals = [evidence.final(arm, hospitals) for hospitals in evidence.hospital_counts]
-    if not any(finals):
-        return NOT_RUN
-    return " / ".join(percent(final) for final in finals) + " %"
 
 
 def _run(evidence: Evidence) -> list[Arm]:
@@ -131,9 +123,8 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
     found = [
         (
             "What honest privacy reaches with a model that suits few images",
-            "at ε = 6 for a record, zero-out (in brackets: exchanged for another), with secure "
-            f"aggregation and {counts_in_words(evidence)} (after a comma: points against itself "
-            "without privacy): "
+            f"at ε = 6 for a record, with secure aggregation and {counts_in_words(evidence)} "
+            "(after a comma: points against itself without privacy; spreads in the table below): "
             f"{'; '.join(parts)}. Scattering with all images in one trusted place, "
             f"δ = {small(ARMS[POOLED].delta)}: {percent(pooled)}{' %' if pooled else ''}. No ε "
             f"here covers the search for settings, on validation images: about {SCATTERING_SEARCH} "
@@ -146,11 +137,17 @@ def honest_findings(sources: Sources) -> list[tuple[str, str]]:
 
 
 def _reached(evidence: Evidence, arm: Arm) -> str:
-    exchanged, twin = exchange(evidence, arm.name, " (exchanged: ", ")"), arm.presentation.twin
-    reached = f"{arm.family.sentence}, {_noise(arm)}{exchanged}: {levels(evidence, arm.name)}"
-    if twin is None:
-        return reached
-    return f"{reached}, {compared(evidence, arm.name, twin)}"
+    """``…: 75.5 / 71.3 %, −11.0 / −13.7``; spreads and seeds stand in the tables."""
+    counts = evidence.hospital_counts
+    reached = _means(evidence, arm) if any(evidence.final(arm.name, k) for k in counts) else NOT_RUN
+    twin = arm.presentation.twin
+    pairs = [] if twin is None else [compare(evidence, arm.name, twin, k) for k in counts]
+    costs = " / ".join(
+        signed(pair.summary.mean) + ("" if pair.resolved else f" ({NOT_RESOLVED})")
+        for pair in pairs
+        if pair is not None
+    )
+    return f"{arm.family.sentence}, {_noise(arm)}: {reached}{costs and f', {costs}'}"
 
 
 def charged(evidence: Evidence) -> str:
@@ -227,7 +224,7 @@ def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
 
 def _trained_longer(sources: Sources) -> list[tuple[str, str]]:
     """The paper's network with as much training as scattering's; none if it was not run."""
-    from repro.ablations.training_length import LONG
+    from repro.ablations.catalogue import LONG
 
     side = sources.side(LENGTHS)
     rows = side["data"]["variants"] if side else []

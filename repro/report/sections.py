@@ -12,13 +12,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from repro.ablations import NAMES, about, get_ablation
+from repro.ablations import ABLATIONS, NAMES
 from repro.report.claims import PAPER_RESULTS
 from repro.report.items import ITEMS, Item
 from repro.report.judged import ablation_judged, item_judged
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
-from repro.report.table import Column, Table, markdown
+from repro.report.table import Column, Table
 from repro.report.verdicts import Verdict, judge
 
 ROOT = PAPER_RESULTS.parent  # of the repository, where the documents lie
@@ -38,7 +38,7 @@ def item_table(sources: Sources) -> str:
     )
     caption = sources.evidence.dataset_caption
     labelled = [Column(key, label) for key, label in columns]
-    return markdown(Table("items", "", labelled, rows, caption), heading=False)
+    return str(Table("items", "", labelled, rows, caption))
 
 
 def ablation_sections(sources: Sources) -> str:
@@ -66,7 +66,8 @@ def _ablation(
     name: str, sources: Sources, folder: Path, table: dict[str, Any] | None, common: str
 ) -> str:
     found = [path for ending in ENDINGS if (path := folder / f"{name}{ending}").exists()]
-    parts = {"Question": get_ablation(name).question} | about(name)
+    ablation = ABLATIONS[name]
+    parts = {"Question": ablation.question} | ablation.about()
     parts["Drawn"] = links(sources.out, found)
     parts["Measured"] = _measured(table, common)
     if table:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from repro.files import write_changed
 from repro.formatting import to_json
+from repro.report.rendering import render
 
 NOT_RUN = "not run"
 
@@ -41,6 +40,23 @@ class Table:
     def cells(self, row: Mapping[str, str]) -> list[str]:
         return [row.get(column.key, "") for column in self.columns]
 
+    def __str__(self) -> str:
+        """As Markdown, without the title; a template that is not HTML shows a table so."""
+
+        def line(cells: Iterable[str]) -> str:
+            shown = (text.replace("|", "\\|").replace("\n", "<br>") for text in cells)
+            return f"| {' | '.join(shown)} |"
+
+        rule = "".join("---:|" if column.number else "---|" for column in self.columns)
+        rows = [line(self.cells(row)) for row in self.rows]
+        parts = ["\n".join([line(column.label for column in self.columns), f"|{rule}", *rows])]
+        parts += ["\n".join(f"- {note}" for note in self.notes)] if self.notes else []
+        return "\n\n".join([*parts, *([f"*{self.caption}*"] if self.caption else [])])
+
+    def __html__(self) -> str:
+        """A ``<figure>`` that scrolls sideways on a small screen; an HTML template shows it so."""
+        return render("table.html", table=self)
+
 
 def write_table(table: Table, folder: Path) -> list[Path]:
     """The table as NAME.md, NAME.csv, NAME.json and NAME.html in ``folder``."""
@@ -48,7 +64,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
         "md": markdown(table),
         "csv": comma_separated(table),
         "json": as_json(table),
-        "html": html_fragment(table),
+        "html": table.__html__(),
     }
     paths = []
     for ending, text in content.items():
@@ -58,17 +74,8 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     return paths
 
 
-def markdown(table: Table, *, heading: bool = True) -> str:
-    def cell(text: str) -> str:
-        return text.replace("|", "\\|").replace("\n", "<br>")
-
-    lines = [f"### {table.title}", ""] if heading else []
-    lines.append("| " + " | ".join(cell(c.label) for c in table.columns) + " |")
-    lines.append("|" + "|".join("---:" if c.number else "---" for c in table.columns) + "|")
-    lines += ["| " + " | ".join(map(cell, table.cells(row))) + " |" for row in table.rows]
-    lines += ["", *(f"- {note}" for note in table.notes)]
-    lines += ([""] if table.notes else []) + [f"*{table.caption}*"]
-    return "\n".join(lines) + "\n"
+def markdown(table: Table) -> str:
+    return f"### {table.title}\n\n{table}\n"
 
 
 def comma_separated(table: Table) -> str:
@@ -96,43 +103,4 @@ def as_json(table: Table) -> str:
             }
         )
         + "\n"
-    )
-
-
-def html_text(text: str) -> str:
-    """Escaped, and what stands in backquotes as code."""
-    return re.sub(r"`+([^`]+)`+", r"<code>\1</code>", html.escape(text))
-
-
-def html_fragment(table: Table) -> str:
-    """A ``<figure>`` holding the table in a box that scrolls sideways on a small screen."""
-
-    def cell(tag: str, column: Column, text: str) -> str:
-        kind = ' class="n"' if column.number else ""
-        scope = ' scope="col"' if tag == "th" else ""
-        inner = "<br>".join(html_text(line) for line in text.split("\n"))
-        if text == NOT_RUN:
-            inner = f'<span class="missing">{inner}</span>'
-        # A narrow screen shows a row as a card, and each cell with its column's name.
-        label = f' data-label="{html.escape(column.label)}"' if tag == "td" else ""
-        return f"<{tag}{kind}{scope}{label}>{inner}</{tag}>"
-
-    head = "".join(cell("th", column, column.label) for column in table.columns)
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            cell("td", column, text)
-            for column, text in zip(table.columns, table.cells(row), strict=True)
-        )
-        + "</tr>"
-        for row in table.rows
-    )
-    notes = "".join(f"<li>{html_text(note)}</li>" for note in table.notes)
-    return (
-        f'<figure class="table" id="{html.escape(table.name)}-table">\n'
-        f"<h3>{html.escape(table.title)}</h3>\n"
-        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>\n"
-        + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
-        + f"<figcaption>{html_text(table.caption)}</figcaption>\n</figure>\n"
     )

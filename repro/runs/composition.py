@@ -72,6 +72,10 @@ def compose(
         shared = SharedNoise(precision="double")
     if shared is not None and one_place:
         shared = replace(shared, colluders=0, drop_outs=0)
+    if shared is not None and secagg is not None and hospitals == 3:
+        # Of three, one that colludes with the server could help to confirm two sets of survivors
+        # if two sufficed (2·quorum − 3 − 1 = 0 are withstood): all three are needed, none lost.
+        secagg, shared = replace(secagg, threshold=3), replace(shared, drop_outs=0)
     search = arm.search
     if search is not None and profile.name == "smoke":
         search = replace(search, rounds=4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from repro.ablations import NAMES, about, dpsgd_tuning, get_ablation
+from repro.ablations import NAMES, dpsgd_tuning, get_ablation
 from repro.ablations.base import Ablation, Cell, base, change
 from repro.ablations.measures import late_accuracy
 from repro.ablations.running import run_ablation
@@ -74,7 +74,7 @@ def test_an_ablation_holds_the_matrix_own_run_or_changes_one_thing(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_ablation_explains_itself(name):
-    said = about(name)
+    said = get_ablation(name).about()
     assert set(said) == {"Command", "Cost and hardware", "Expected"}
     assert f"repro ablate {name}`" in said["Command"]
     question = get_ablation(name).question

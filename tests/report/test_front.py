@@ -1,6 +1,9 @@
 """README's table: each arm's longest training, its accuracy and what privacy cost."""
 
+import pytest
+
 from repro.report.front import front_table
+from repro.report.items import figure_answer
 from repro.report.sources import Sources
 from repro.runs import RunStore
 from repro.runs.arms import CLIPPED, FEDAVG, FEDAVG_SECURE, RECORD_SHARED, get_arm
@@ -55,3 +58,23 @@ def test_without_any_run_the_claim_stands_alone(tmp_path):
     assert claim["cost"] == "−1.0 / −0.9"
     others = [row for row in table.rows if row is not claim]
     assert {row[f"k{k}"] for row in others for k in (10, 20)} == {"not run"}
+
+
+def test_the_chart_has_the_table_s_rows_and_their_runs(tmp_path):
+    """The longest training of each, as in the table: a point a run, in its row."""
+    fake.store(tmp_path, [FEDAVG, HONEST])
+    paper = RunStore(tmp_path / "paper")
+    paper.save(fake.record(FEDAVG, 10, 0, profile="paper"))
+    sources = Sources.of(tmp_path, profile="quick")
+    table = front_table(sources)
+    ten = figure_answer.build(sources).axes[0]
+    labels = [label.get_text() for label in ten.get_yticklabels()]
+    assert labels == [f"{row['what']}\n{row['epsilon']}" for row in table.rows]
+    points = {tuple(line.get_ydata()): line.get_xdata() for line in ten.lines
+              if line.get_marker() == "o"}  # fmt: skip
+    own = [100 * fake.record(HONEST, 10, seed).final_accuracy for seed in range(3)]
+    place = [row["what"] for row in table.rows].index("fixed random filters and a linear layer")
+    assert {rows[0] for rows in points} == {1, place}
+    assert list(points[(place,) * 3]) == pytest.approx(own)
+    longest = fake.record(FEDAVG, 10, 0, profile="paper").final_accuracy
+    assert list(points[(1,)]) == pytest.approx([100 * longest])

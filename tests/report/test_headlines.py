@@ -59,7 +59,7 @@ def test_a_headline_says_which_relation_which_images_and_how_sure(tmp_path):
     own = sorted(100 * math.sqrt(p * (1 - p) / images) for p in every)
     assert f"own binomial error is {own[0]:.2f} to {own[-1]:.2f} points" in caption
     assert "zero-out: how many records a hospital has is public" in caption
-    assert f"(exchanged: ε = 13 / 13.5): {100 * finals[0]:.2f} ± 0.40" in given.found[3].text
+    assert f"shared: {reached}" in given.found[3].text
 
 
 def test_beside_it_stands_what_needed_no_private_image_to_be_chosen(tmp_path):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
 import repro.report.items as items
 from repro.files import write_changed
+from repro.report import cache
 from repro.report.items import ITEMS, draw, draw_all, find
 from repro.report.sources import Sources
 from repro.runs import RunStore
@@ -80,6 +82,17 @@ def test_what_no_item_shows_changes_nothing(out):
 def test_other_code_redraws_everything(out, monkeypatch):
     monkeypatch.setattr("repro.report.cache.code_digest", lambda: "other")
     assert drawn_now(out) == set(FEW)
+
+
+@pytest.mark.parametrize("name", ["table.py", "templates/table.html", "templates/report.css"])
+def test_modules_and_templates_are_the_drawing_code(tmp_path, monkeypatch, name):
+    package = shutil.copytree(cache.PACKAGE, tmp_path / "repro")
+    monkeypatch.setattr(cache, "PACKAGE", package)
+    before = cache.code_digest.__wrapped__()
+    assert before == cache.code_digest.__wrapped__()
+    file = package / "report" / name
+    file.write_text(file.read_text() + " ")
+    assert cache.code_digest.__wrapped__() != before
 
 
 @pytest.mark.parametrize("note", ["{", "[]", '{"code": "x"}', '{"files": {}, "inputs": {}}', None])

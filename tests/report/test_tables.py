@@ -13,7 +13,7 @@ from repro.report.answer import answer
 from repro.report.evidence import cut_short
 from repro.report.items import TABLES, draw, find
 from repro.report.sources import Sources
-from repro.report.table import Column, Table, comma_separated, html_fragment, markdown
+from repro.report.table import NOT_RUN, Column, Table, comma_separated, markdown
 from repro.runs import RunStore
 from repro.runs.arms import ARMS
 from repro.runs.profiles import PROFILES
@@ -81,7 +81,7 @@ def test_every_table_carries_its_caption_in_every_format(drawn, item, sources):
         for ending in ("md", "csv", "json", "html"):
             text = (drawn / "tables" / f"{table.name}.{ending}").read_text()
             if ending == "html":
-                text = re.sub("</?code>", "`", text).replace("&#x27;", "'")
+                text = re.sub("</?code>", "`", text).replace("&#39;", "'")
             assert table.caption in text or json.dumps(table.caption)[1:-1] in text
     assert "FAKE" in (drawn / "tables" / "table1.md").read_text()
 
@@ -91,14 +91,18 @@ def test_renderings_keep_odd_characters_apart():
         name="odd",
         title="odd <title>",
         columns=[Column("a", "a|b"), Column("b", "<i>", number=True)],
-        rows=[{"a": 'x|"y",\nz', "b": "<script>"}, {"b": "2"}],
+        rows=[{"a": 'x|"y",\nz', "b": "<script>"}, {"a": NOT_RUN, "b": "`2 & 3`"}],
         caption="c & d",
     )
     assert "x\\|" in markdown(table)
     assert len({line.count(" | ") for line in markdown(table).split("\n")[2:6:2]}) == 1
     parsed = list(csv.reader(io.StringIO(comma_separated(table))))
     assert parsed[1] == ['x|"y",; z', "<script>"]
-    assert "<script>" not in html_fragment(table)
+    fragment = table.__html__()
+    assert fragment.count("<i>") == fragment.count("<script>") == 0
+    assert "x|&#34;y&#34;,<br>z</td>" in fragment
+    assert '<span class="missing">not run</span>' in fragment
+    assert "<code>2 &amp; 3</code>" in fragment
 
 
 def test_table_3_counts_bytes_per_hospital_and_parameter(drawn):

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from repro.formatting import small
-from repro.report.page import STYLE
 from repro.report.privacy import epsilon
-from repro.report.table import Column, Table, html_fragment, markdown
+from repro.report.rendering import render
+from repro.report.table import Column, Table
 
 FAITHFUL = 0.01  # a regret below it: μ alone says nearly all
 NOTHING = "–"
-_WIDE, _HIGH = 360, 240  # of the drawing
+_WIDE, _HIGH = 360, 240  # of the drawing in label.html
 
 Label = dict[str, Any]
 
 
 def as_markdown(label: Label) -> str:
     parts = [f"# {_title(label)}", *(f"**{line}**" for line in label["first"]), _sentence(label)]
-    parts += [f"## {table.title}\n\n{_bare(table)}" for table in _tables(label)]
-    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
+    parts += [f"## {table.title}\n\n{table}" for table in _tables(label)]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def as_html(label: Label) -> str:
-    first = "".join(f'<p class="scope">{html.escape(line)}</p>\n' for line in label["first"])
-    tables = "".join(map(html_fragment, _tables(label)))
-    title = html.escape(_title(label))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n{first}<p>{html.escape(_sentence(label))}</p>\n"
-        f"{_drawing(label['trade_off'])}{tables}</main>\n</body>\n</html>\n"
+    return render(
+        "label.html",
+        title=_title(label),
+        first=label["first"],
+        sentence=_sentence(label),
+        curve=_curve(label["trade_off"]),
+        tables=_tables(label),
     )
 
 
 def _title(label: Label) -> str:
     return f"Privacy label: {label['basic']['name']}"
-
-
-def _bare(table: Table) -> str:
-    """The table without the caption line, which a label's tables do not need."""
-    return markdown(table, heading=False).rpartition("\n\n")[0]
 
 
 def _sentence(label: Label) -> str:
@@ -284,22 +275,11 @@ def _known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _drawing(points: list[dict[str, float]]) -> str:
-    """The trade-off curve through its points, as inline SVG; "" without one."""
+def _curve(points: list[dict[str, float]]) -> str:
+    """The trade-off curve through its points, in units of the drawing; "" without one."""
     if not points:
         return ""
     curve = [(p["false_positive_rate"], p["false_negative_rate"]) for p in points]
     # It is its own mirror image, and at a rate of 0 nobody finds more than at the smallest.
     curve = [(0.0, 1.0), *sorted({*curve, *((b, a) for a, b in curve)}), (1.0, 0.0)]
-    drawn = " ".join(f"{_WIDE * a:.1f},{_HIGH * (1 - b):.1f}" for a, b in curve)
-    return (
-        f'<figure class="drawing"><svg viewBox="-40 -10 {_WIDE + 60} {_HIGH + 50}" width="420" '
-        'role="img" aria-label="trade-off curve" font-size="12" fill="currentColor">'
-        f'<path d="M0,0 V{_HIGH} H{_WIDE}" fill="none" stroke="currentColor"/>'
-        f'<path d="M0,0 L{_WIDE},{_HIGH}" stroke="currentColor" stroke-dasharray="4"/>'
-        f'<polyline points="{drawn}" fill="none" stroke="#00568a" stroke-width="2"/>'
-        f'<text x="{_WIDE / 2}" y="{_HIGH + 30}" text-anchor="middle">false-positive rate</text>'
-        f'<text transform="rotate(-90)" x="{-_HIGH / 2}" y="-20" text-anchor="middle">'
-        "false-negative rate</text></svg>\n<figcaption>The errors that are left to any attack lie "
-        "on the curve or above it; the broken line is guessing.</figcaption></figure>\n"
-    )
+    return " ".join(f"{_WIDE * a:.1f},{_HIGH * (1 - b):.1f}" for a, b in curve)

@@ -119,6 +119,6 @@ class _Agent:
             raise Refused("a message of a round that this hospital is not in")
         phase = phase_of(request)
         taking.witness("received", phase, request)
-        message = bytes(taking.hospital.answer(request, lambda: taking.contribution))
+        message = bytes(taking.hospital.answer(request, taking.give))
         taking.witness("sent", phase, message)
         return message, int(taking.hospital.phase == "done")

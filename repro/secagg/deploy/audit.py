@@ -40,6 +40,13 @@ def audit(logs: Sequence[Log]) -> LogAudit:
     trail = _Trail()
     for log in logs:
         trail.follow(log)
+    heads = {log.head for log in logs}
+    for log in logs:
+        before = log.entries[0].get("continues")
+        if before is not None and before not in heads:
+            trail.findings.append(
+                f"{log.public.hex()[:12]}: goes on from a log that is not here, head {before[:12]}"
+            )
     compared = trail.compare()
     findings = (*trail.findings, *trail.missing(), *trail.opened.findings())
     return LogAudit(

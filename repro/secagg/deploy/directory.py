@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ from repro.secagg.transport.quiet import Once, Report
 
 FORMAT = "repro secagg directory v2"
 _PURPOSE = "directory"
+# The public settings of a round: by the directory, its number, and the application's bytes.
+RoundOf = Callable[["FederationDirectory", int, bytes], Round]
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,9 @@ class FederationDirectory:
         )
 
     def check(self, contribution: Contribution) -> None:
-        """Raise InputError for what no round of this federation takes: a vector of another
-        length or type, a value that is not finite, a weight beyond its bound."""
-        vector, length = contribution.vector, self.settings.dimension
-        if not isinstance(vector, np.ndarray) or vector.shape != (length,):
-            shape = getattr(vector, "shape", type(vector).__name__)
-            raise InputError("vector", f"{shape}", f"({length},)")
-        self.encoding.check(vector, contribution.weight)
-        if not np.isfinite(vector).all():
-            raise InputError("vector", "a value that is not finite", "finite numbers")
+        """Raise InputError for what no round of this federation takes, see
+        ``check_contribution``."""
+        check_contribution(self.round(1), contribution)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -190,6 +186,18 @@ class FederationDirectory:
 
     def _content(self) -> bytes:
         return json.dumps(self._fields(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def check_contribution(round_: Round, contribution: Contribution) -> None:
+    """Raise InputError for what the round does not take: a vector of another length or type, a
+    value that is not finite, a weight beyond its bound."""
+    vector, length = contribution.vector, round_.length
+    if not isinstance(vector, np.ndarray) or vector.shape != (length,):
+        shape = getattr(vector, "shape", type(vector).__name__)
+        raise InputError("vector", f"{shape}", f"({length},)")
+    round_.encoding.check(vector, contribution.weight)
+    if not np.isfinite(vector).all():
+        raise InputError("vector", "a value that is not finite", "finite numbers")
 
 
 def load_directory(path: Path, operator: bytes) -> FederationDirectory:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 from repro.errors import InputError
 from repro.secagg.deploy.announcement import Announcement, max_application_bytes
 from repro.secagg.deploy.counter import FileCounter, open_counter
-from repro.secagg.deploy.directory import FederationDirectory
+from repro.secagg.deploy.directory import FederationDirectory, RoundOf
 from repro.secagg.deploy.door import KnownStates, RoundDoor
 from repro.secagg.deploy.keystore import load_identity
 from repro.secagg.deploy.place import Place
@@ -96,8 +96,10 @@ class Holder:
         counter: FileCounter,
         log: Transcript,
         report: Report,
+        round_of: RoundOf,
     ) -> None:
         self._identity, self._counter, self._log, self._report = identity, counter, log, report
+        self._round_of = round_of
         self._pinned, self._warn = place.pinned(report), Once(report)
         self._states = KnownStates(place.state / "hospitals.json")
         self._unused: tuple[bytes, int] | None = None  # announced, and nobody came
@@ -121,7 +123,7 @@ class Holder:
         if len(application) > most:
             raise InputError("application", f"{len(application)} bytes", f"at most {most}")
         number = self._number(directory)
-        round_ = directory.round(number, application)
+        round_ = self._round_of(directory, number, application)
         wait = 0.0 if limits is None else limits.longest_wait(round_, len(application))
         announcement = Announcement.of(
             number, directory.session, directory.digest, application, math.ceil(wait)
@@ -188,14 +190,25 @@ class Holder:
 
 
 @contextlib.contextmanager
-def open_holder(place: Place, report: Report = lambda line: None) -> Iterator[Holder]:
+def open_holder(
+    place: Place,
+    report: Report = lambda line: None,
+    *,
+    round_of: RoundOf = FederationDirectory.round,
+) -> Iterator[Holder]:
     """The server with its state folder open, which no other process may have. InputError for
-    files that are not right, before anything else is done."""
+    files that are not right, before anything else is done.
+
+    round_of: what a round is, the same at every hospital; by default one weighted vector of the
+        directory's settings.
+    """
     identity = load_identity(place.key)
     with (
         open_counter(place.state / "rounds.json", place.missed) as counter,
-        open_transcript(place.state / "transcript.log", identity, "server") as log,
+        open_transcript(
+            place.state / "transcript.log", identity, "server", watch=place.watch
+        ) as log,
     ):
-        holder = Holder(place, identity, counter, log, report)
+        holder = Holder(place, identity, counter, log, report, round_of)
         holder.directory()
         yield holder

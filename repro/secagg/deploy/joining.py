@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from repro.checks import check_above_zero
+from repro.errors import InputError
 from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, WELCOME, Announcement
-from repro.secagg.deploy.directory import FederationDirectory
-from repro.secagg.deploy.member import Member, Prepare, Report, open_member
+from repro.secagg.deploy.directory import FederationDirectory, RoundOf
+from repro.secagg.deploy.member import Leaving, Member, Prepare, Report, open_member
 from repro.secagg.deploy.place import Place
 from repro.secagg.errors import Refused
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.peers import CHALLENGE_BYTES
 from repro.secagg.transport.quiet import Once
 from repro.secagg.transport.tcp_hospital import connect, converse, listen
@@ -26,22 +27,26 @@ _LONGEST_WAIT = 3600.0  # seconds for one message, whatever the server says that
 
 @dataclass(frozen=True)
 class Server:
-    """How to reach the server. tls: a hospital's context; None only for tests on one machine.
+    """How to reach the server. tls: a hospital's context, or one that follows its files; None only
+    for tests on one machine.
 
     wait: seconds to wait for an open round on one connection, and for any one message (longer
     where the server has announced that its phases are); rate: bytes a second that it has to
-    reach meanwhile.
+    reach meanwhile. proxy: (host, port) of an HTTP proxy to go through by CONNECT, with TLS only.
     """
 
     host: str
     port: int
-    tls: ssl.SSLContext | None = None
+    tls: Wraps | None = None
     server_name: str | None = None
     wait: float = 120.0
     rate: float = RATE
+    proxy: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         check_above_zero(self, "wait", "rate")
+        if self.proxy is not None and self.tls is None:
+            raise InputError("proxy", self.proxy, "TLS to the server behind it")
 
 
 def join(
@@ -53,19 +58,22 @@ def join(
     patience: float | None = None,
     report: Report = lambda line: None,
     closed: Callable[[Announcement], None] = lambda announcement: None,
+    round_of: RoundOf = FederationDirectory.round,
+    leaving: Leaving = lambda announcement: None,
 ) -> int:
     """Take part until ``rounds`` have been completed (None: until the server closes the
     session); how many were.
 
     prepare: called once for each round, with what is announced and its application's bytes (the
     model that the last sum has led to). What it raises costs this hospital the round. closed:
-    called at the end with the last announcement, if the server closes the session.
+    called at the end with the last announcement, if the server closes the session. round_of,
+    leaving: see ``open_member``.
     patience: seconds without a completed round after which TimeoutError is raised (None: none).
     Raises InputError for files that are not right.
     """
     completed, failures, since = 0, 0, time.monotonic()
     again = Once(report)
-    with open_member(place, prepare, report) as member:
+    with open_member(place, prepare, report, round_of=round_of, leaving=leaving) as member:
         while rounds is None or completed < rounds:
             try:
                 ended: bool | None = _attempt(member, server)
@@ -100,7 +108,11 @@ def _attempt(member: Member, server: Server) -> bool | None:
     connection is too old for it."""
     directory = member.directory()
     connection = connect(
-        (server.host, server.port), timeout=10.0, tls=server.tls, server_name=server.server_name
+        (server.host, server.port),
+        timeout=10.0,
+        tls=server.tls,
+        server_name=server.server_name,
+        proxy=server.proxy,
     )
     with connection:
         announcement = _enter(connection, member, server, directory)
@@ -114,7 +126,7 @@ def _attempt(member: Member, server: Server) -> bool | None:
         converse(
             connection,
             taking.hospital,
-            lambda: taking.contribution,
+            taking.give,
             timeout=max(server.wait, min(float(announcement.seconds), _LONGEST_WAIT)),
             rate=server.rate,
             observe=taking.witness,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from repro.errors import InputError
 from repro.secagg.deploy.announcement import Announcement, Hello, max_application_bytes
 from repro.secagg.deploy.counter import FileCounter, open_counter
-from repro.secagg.deploy.directory import FederationDirectory
+from repro.secagg.deploy.directory import FederationDirectory, RoundOf, check_contribution
 from repro.secagg.deploy.keystore import load_identity
 from repro.secagg.deploy.place import Place, state_id
 from repro.secagg.deploy.transcript import Transcript, open_transcript
@@ -28,6 +28,7 @@ from repro.secagg.rounds import Round
 Report = Callable[[str], None]
 # The round announced -> the hospital's (dimension,) float32 or float64 vector and its weight.
 Prepare = Callable[[Announcement], Contribution]
+Leaving = Callable[[Announcement], None]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Taking:
     hospital: Hospital
     contribution: Contribution
     witness: Witness
+    announcement: Announcement
+    leaving: Leaving
+
+    def give(self) -> Contribution:
+        """The contribution, about to be masked and sent."""
+        self.leaving(self.announcement)
+        return self.contribution
 
 
 class Member:
@@ -49,10 +57,13 @@ class Member:
         counter: FileCounter,
         log: Transcript,
         report: Report,
+        round_of: RoundOf,
+        leaving: Leaving,
     ) -> None:
         self._identity, self._state = load_identity(place.key, counter), state_id(place.state)
         self._pinned, self._counter, self._log = place.pinned(report), counter, log
         self._prepare, self.report = prepare, report
+        self._round_of, self._leaving = round_of, leaving
         self._prepared: tuple[Announcement, Contribution, float] | None = None  # last: seconds
         self._left_out: Announcement | None = None
         self._application: tuple[bytes, bytes] = (b"", b"")  # digest, content: the last one sent
@@ -120,8 +131,9 @@ class Member:
         self.report(f"round {announcement.number}: making the vector")
         began = time.monotonic()
         try:
+            round_ = self._round_of(directory, announcement.number, announcement.application)
             contribution = self._prepare(announcement)
-            directory.check(contribution)
+            check_contribution(round_, contribution)
         except Exception as problem:  # one bad step of training is no reason to stay away for good
             self._left_out = announcement
             what = str(problem) if isinstance(problem, InputError) else repr(problem)
@@ -134,7 +146,7 @@ class Member:
         assert self._prepared[0] == announcement
         contribution = self._prepared[1]
         me = self._own_id(directory)
-        round_ = directory.round(announcement.number, announcement.application)
+        round_ = self._round_of(directory, announcement.number, announcement.application)
         # The counter is on the disk when this returns: whatever happens from here on, the
         # number is not used again.
         hospital = Hospital(me, self._identity, round_)
@@ -146,7 +158,8 @@ class Member:
             serial=directory.serial,
         )
         self.report(f"round {round_.number}: taking part as hospital {me}")
-        return Taking(hospital, contribution, Witness(self._log, round_, me))
+        witness = Witness(self._log, round_, me)
+        return Taking(hospital, contribution, witness, announcement, self._leaving)
 
     def finished(self, taking: Taking) -> None:
         """Note that the last message of the round is sent."""
@@ -166,15 +179,26 @@ class Member:
 
 @contextlib.contextmanager
 def open_member(
-    place: Place, prepare: Prepare, report: Report = lambda line: None
+    place: Place,
+    prepare: Prepare,
+    report: Report = lambda line: None,
+    *,
+    round_of: RoundOf = FederationDirectory.round,
+    leaving: Leaving = lambda announcement: None,
 ) -> Iterator[Member]:
-    """A hospital with its state folder open, which no other process may have."""
+    """A hospital with its state folder open, which no other process may have.
+
+    round_of: what a round is, see ``open_holder``. leaving: called before the masked contribution
+        is made and sent; what it writes is on the disk by then, and if it raises nothing leaves.
+    """
     identity = load_identity(place.key)
     with (
         open_counter(place.state / "rounds.json", place.missed) as counter,
-        open_transcript(place.state / "transcript.log", identity, "hospital") as log,
+        open_transcript(
+            place.state / "transcript.log", identity, "hospital", watch=place.watch
+        ) as log,
     ):
-        yield Member(place, prepare, counter, log, report)
+        yield Member(place, prepare, counter, log, report, round_of, leaving)
 
 
 class Witness:

@@ -11,19 +11,22 @@ from repro.files import write_whole
 from repro.secagg.deploy.announcement import STATE_BYTES
 from repro.secagg.deploy.counter import MISSED
 from repro.secagg.deploy.directory import PinnedDirectory
+from repro.secagg.deploy.transcript import Watch, unwatched
 from repro.secagg.transport.quiet import Report
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a party keeps its things. key: its private key; directory: the operator's file;
-    operator: the public key that signs it; state: a folder of this party's own."""
+    operator: the public key that signs it; state: a folder of this party's own. watch: told of
+    every entry of its log, see ``Monitor``."""
 
     key: Path
     directory: Path
     operator: bytes
     state: Path
     missed: int = MISSED
+    watch: Watch = unwatched
 
     def pinned(self, report: Report = lambda line: None) -> PinnedDirectory:
         return PinnedDirectory(self.directory, self.operator, self.state / "directory.json", report)

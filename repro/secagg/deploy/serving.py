@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from repro.secagg.deploy.holding import Hold, Holder, Sum, open_holder
 from repro.secagg.deploy.place import Place
 from repro.secagg.deploy.results import Results
 from repro.secagg.errors import RoundFailed
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.quiet import Once, Report
 from repro.secagg.transport.tcp_server import TcpServer
@@ -26,11 +26,12 @@ Network: TypeAlias = "contextlib.AbstractContextManager[tuple[Hold, Limits | Non
 
 @dataclass(frozen=True)
 class Listener:
-    """Where to listen, and what a peer is granted. tls: a server's context; None for tests."""
+    """Where to listen, and what a peer is granted. tls: a server's context, or one that follows
+    its files; None for tests."""
 
     host: str
     port: int
-    tls: ssl.SSLContext | None = None
+    tls: Wraps | None = None
     limits: Limits = field(default_factory=Limits)
 
 

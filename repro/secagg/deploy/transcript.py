@@ -4,6 +4,9 @@ One JSON object a line. Every entry holds the SHA-256 of the line before it and 
 the party's key, so no line can be changed, dropped or put in between afterwards without the
 key. What a chain alone cannot show is that its end is missing: note the head (``head``)
 somewhere else, or compare with the other parties' logs (``audit``).
+
+A log that has grown to 64 MiB is set aside when the next round begins, as transcript-000001.log and
+so on; the one that goes on names the head of the one before.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,21 +31,37 @@ from repro.secagg.rounds import Round
 FORMAT = "repro secagg transcript v2"
 _PURPOSE = "transcript"
 _START = "0" * 64
+LARGEST = 64 << 20  # bytes, after which a log is set aside
 _RESERVED = {"entry", "time", "event", "previous", "signature"}
+Watch = Callable[[str, Mapping[str, Any]], None]  # event, its fields
+
+
+def unwatched(event: str, fields: Mapping[str, Any]) -> None:
+    """Nobody is told."""
 
 
 class Transcript:
     """An open log. Entries are with the operating system when ``append`` returns (kill -9 loses
     none), on the disk when ``sync`` returns. party: "server" or "hospital"; continues: the head
-    of the log before it, if it was another key's (``rotate``)."""
+    of the log before it, if it was another key's (``rotate``); watch: told of each entry."""
 
     def __init__(
-        self, path: Path, identity: Identity, party: str, continues: str | None = None
+        self,
+        path: Path,
+        identity: Identity,
+        party: str,
+        continues: str | None = None,
+        watch: Watch = unwatched,
     ) -> None:
-        self._identity = identity
+        self._path, self._identity, self._party, self._watch = path, identity, party, watch
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._count, self._head, whole = _end_of(path, identity.public)
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (``close``)
+        if continues is None and not path.exists():  # killed while the one before was set aside?
+            continues = _head_aside(path, identity.public)
+        self._open(continues)
+
+    def _open(self, continues: str | None) -> None:
+        self._count, self._head, whole = _end_of(self._path, self._identity.public)
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (``close``)
         torn = self._file.tell() - whole
         if torn:  # the process was killed within a line: that line was never complete
             self._file.truncate(whole)
@@ -50,9 +69,9 @@ class Transcript:
         self.append(
             "opened",
             format=FORMAT,
-            public=identity.public.hex(),
+            public=self._identity.public.hex(),
             torn_bytes=torn,
-            party=party,
+            party=self._party,
             **more,
         )
 
@@ -60,12 +79,17 @@ class Transcript:
         """One entry. fields: those of the event, see ``entries``."""
         if _RESERVED & set(fields):
             raise InputError("fields", sorted(_RESERVED & set(fields)), "other names")
+        if event == "begun" and self._file.tell() >= LARGEST:
+            self.close()
+            self._path.rename(_aside(self._path, len(_set_aside(self._path)) + 1))
+            self._open(self._head)
         entry = {"entry": self._count, "time": round(time.time(), 3), "event": event}
         entry |= {**fields, "previous": self._head}
         entry["signature"] = self._identity.sign(_PURPOSE, _canonical(entry)).hex()
         line = json.dumps(entry).encode()
         self._file.write(line + b"\n")
         self._count, self._head = self._count + 1, hashlib.sha256(line).hexdigest()
+        self._watch(event, fields)
 
     def message(
         self, way: str, direction: str, round_: Round, phase: str, hospital: int, message: Buffer
@@ -94,9 +118,13 @@ class Transcript:
 
 @contextlib.contextmanager
 def open_transcript(
-    path: Path, identity: Identity, party: str, continues: str | None = None
+    path: Path,
+    identity: Identity,
+    party: str,
+    continues: str | None = None,
+    watch: Watch = unwatched,
 ) -> Iterator[Transcript]:
-    transcript = Transcript(path, identity, party, continues)
+    transcript = Transcript(path, identity, party, continues, watch)
     try:
         yield transcript
     finally:
@@ -146,6 +174,23 @@ def read_log(path: Path, public: bytes | None = None) -> Log:
     if public is not None and owner != public:
         raise InputError("log's key", owner.hex(), public.hex())
     return Log(owner, tuple(entries), head, len(torn))
+
+
+def _aside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number:06d}{path.suffix}")
+
+
+def _set_aside(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}-{'[0-9]' * 6}{path.suffix}"))
+
+
+def _head_aside(path: Path, public: bytes) -> str | None:
+    """Head of the log that was set aside last; None if none was, or it was another key's."""
+    earlier = _set_aside(path)
+    try:
+        return _end_of(earlier[-1], public)[1] if earlier else None
+    except InputError:
+        return None
 
 
 def _end_of(path: Path, public: bytes) -> tuple[int, str, int]:

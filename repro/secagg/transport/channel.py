@@ -11,6 +11,7 @@ import socket
 import ssl
 
 from repro.secagg.messages import Buffer
+from repro.secagg.transport.following import Wraps
 
 _CHUNK = 1 << 16  # a send that would block is repeated with the very same bytes
 
@@ -18,7 +19,7 @@ _CHUNK = 1 << 16  # a send that would block is repeated with the very same bytes
 class Channel:
     """The server's end of one accepted connection. address: the peer's host, as text."""
 
-    def __init__(self, connection: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, connection: socket.socket, tls: Wraps | None) -> None:
         connection.setblocking(False)
         self.address = _host(connection)
         self.waits_for = selectors.EVENT_READ  # while ``established`` is False

@@ -29,10 +29,11 @@ class Limits:
     """Seconds, bytes and counts, each against one way of holding a round up.
 
     phase: seconds a phase waits for silent hospitals; opening: the same for the first, in which
-    hospitals find their way here (None: as the others). After them a phase goes on only while a
-    hospital is in the middle of a transfer, see ``overtime``. introduction: seconds from a peer's
-    connection to its valid ADVERTISE, the TLS handshake included, and what it takes at ``rate`` in
-    between not counted. grace, rate: a frame that has begun (or an
+    hospitals find their way here (None: as the others). enough, stragglers: once so many hospitals
+    are in (0: never mind), it lasts so many seconds more at most. After them a phase goes on only
+    while a hospital is in the middle of a transfer, see ``overtime``. introduction: seconds from a
+    peer's connection to its valid ADVERTISE, the TLS handshake included, what it takes at ``rate``
+    in between not counted. grace, rate: a frame that has begun (or an
     answer that is being sent) may be ``grace`` seconds behind a steady ``rate`` of bytes a
     second, so one of n bytes is there after grace + n/rate seconds or never. turn: seconds a
     frame may take while others wait for its place in the buffer; None for a quarter of a phase.
@@ -41,6 +42,8 @@ class Limits:
 
     phase: float = 60.0
     opening: float | None = None
+    enough: int = 0
+    stragglers: float = 60.0
     introduction: float = 5.0
     grace: float = 5.0
     rate: float = RATE
@@ -49,8 +52,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         given = [name for name in ("opening", "turn") if getattr(self, name) is not None]
-        check_above_zero(self, "phase", "introduction", "grace", "rate", *given)
-        check_counts(self, peers=1)
+        check_above_zero(self, "phase", "stragglers", "introduction", "grace", "rate", *given)
+        check_counts(self, peers=1, enough=0)
 
     def seconds(self, phase: str) -> float:
         """How long the phase may take."""

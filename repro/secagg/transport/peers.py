@@ -11,7 +11,6 @@ import errno
 import secrets
 import selectors
 import socket
-import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from repro.secagg.errors import Refused
 from repro.secagg.messages import ADVERTISE_BYTES, Buffer
 from repro.secagg.transport.channel import Channel
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.notice import notice
 from repro.secagg.transport.quiet import Quiet, Report
@@ -77,7 +77,7 @@ class Peers:
         self,
         listener: socket.socket,
         limits: Limits,
-        tls: ssl.SSLContext | None = None,
+        tls: Wraps | None = None,
         report: Report = lambda line: None,
     ) -> None:
         self.limits, self.capacity, self.greeting, self.room = limits, limits.peers, b"", 0

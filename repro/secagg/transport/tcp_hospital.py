@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
-import ssl
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from repro.secagg.errors import Refused
 from repro.secagg.hospital import Contribution, Hospital
 from repro.secagg.messages import Buffer, max_message_bytes, phase_of
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.notice import said
 from repro.secagg.transport.wire import RATE, Deadline, receive_frame, send_frame
 
@@ -25,7 +26,7 @@ def take_part(
     *,
     timeout: float = 120.0,
     watch: Watch = lambda phase, moment: None,
-    tls: ssl.SSLContext | None = None,
+    tls: Wraps | None = None,
 ) -> None:
     """Take ``hospital`` through its round with the server at ``address``.
 
@@ -42,15 +43,21 @@ def connect(
     address: tuple[str, int],
     *,
     timeout: float,
-    tls: ssl.SSLContext | None = None,
+    tls: Wraps | None = None,
     server_name: str | None = None,
+    proxy: tuple[str, int] | None = None,
 ) -> socket.socket:
     """A connection to the server, under TLS if a context is given. Raises OSError.
 
-    server_name: the name its certificate has to bear, if not the host of ``address``.
+    server_name: the name its certificate has to bear, if not the host of ``address``. proxy: an
+    HTTP proxy that is asked to CONNECT; it sees the server's name and TLS records. Only with TLS.
     """
     deadline = Deadline(timeout)
-    connection = socket.create_connection(address, timeout=deadline.left())
+    if proxy is None:
+        connection = socket.create_connection(address, timeout=deadline.left())
+    else:
+        assert tls is not None
+        connection = _through(proxy, address, deadline.left())
     if tls is None:
         return connection
     try:
@@ -59,6 +66,20 @@ def connect(
     except BaseException:
         connection.close()
         raise
+
+
+def _through(proxy: tuple[str, int], address: tuple[str, int], timeout: float) -> socket.socket:
+    """A connection by HTTP CONNECT (RFC 9110, section 9.3.6). What the other end says first may
+    be lost, so it must be a protocol in which the client does, such as TLS."""
+    tunnel = http.client.HTTPConnection(*proxy, timeout=timeout)
+    tunnel.set_tunnel(*address)
+    try:
+        tunnel.connect()
+    except http.client.HTTPException as problem:
+        tunnel.close()
+        raise OSError(f"proxy {proxy[0]}:{proxy[1]}: {problem!r}") from None
+    connection: socket.socket = tunnel.sock
+    return connection
 
 
 def converse(

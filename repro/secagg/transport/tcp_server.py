@@ -9,7 +9,6 @@ what a misbehaving peer loses.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, runtime_checkable
@@ -22,6 +21,7 @@ from repro.secagg.messages import ADVERTISE_BYTES, Buffer, sender_of
 from repro.secagg.rounds import Round
 from repro.secagg.server import Answers, Server
 from repro.secagg.simulation import Completed, Traffic
+from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.limits import Limits, buffer_bytes, frame_limit
 from repro.secagg.transport.peers import Peer, Peers
 from repro.secagg.transport.quiet import Report
@@ -69,7 +69,7 @@ class TcpServer:
         port: int = 0,
         *,
         limits: Limits | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Wraps | None = None,
         report: Report = lambda line: None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
@@ -126,10 +126,14 @@ class TcpServer:
         ends = started + self.limits.seconds(phase)
         limit = frame_limit(phase, server.round)
         largest = max(limit, 0 if door is None or phase != "advertise" else door.largest)
-        last = ends + self.limits.overtime(largest)
+        overtime = self.limits.overtime(largest)
+        enough = self.limits.enough if phase == "advertise" else 0
         self._admit(server, limit)
         while self._unfinished(server, phase):
             now = time.monotonic()
+            if enough and len(server.round.roster) - len(server.awaited) >= enough:
+                enough, ends = 0, min(ends, now + self.limits.stragglers)
+            last = ends + overtime
             if now >= last or (now >= ends and not self._in_transfer(server)):
                 break
             for peer, message in self._peers.poll(min(_TURN, last - now)):

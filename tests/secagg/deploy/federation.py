@@ -47,7 +47,7 @@ class Deployment:
         )
 
     def create(self, name):
-        (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
         return create_identity(self.folder / name / "key").public
 
     def publish(self, directory):
@@ -71,7 +71,7 @@ class Deployment:
         self._start(self.serve_here, rounds, **more)
         assert self.listening.wait(20), self.errors
 
-    def serve_here(self, rounds, place=None, **more):
+    def serve_here(self, rounds, place=None, tls=None, **more):
         """In this thread."""
 
         def listening(address):
@@ -81,7 +81,7 @@ class Deployment:
         service = Service(self.folder / "results", **({"pause": 0.02} | more))
         serve(
             place or self.place("server"),
-            Listener("127.0.0.1", 0, limits=self.limits),
+            Listener("127.0.0.1", 0, tls, self.limits),
             service,
             rounds=rounds,
             report=self.lines.append,
@@ -98,10 +98,11 @@ class Deployment:
         place = more.pop("place", None) or self.place(str(one))
         options = {"patience": 30.0} | more
         address = options.pop("address", self.address)
+        way = {name: options.pop(name, None) for name in ("tls", "proxy")}
         self._start(
             join,
             place,
-            Server(*address, wait=20.0),
+            Server(*address, wait=20.0, **way),
             contribution or partial(self.contribution, one),
             rounds=rounds,
             report=self.lines.append,

@@ -267,3 +267,15 @@ def test_a_round_trip_of_an_announcement():
     for cut in range(len(announced.to_bytes(server))):
         with pytest.raises(Refused):
             Announcement.from_bytes(announced.to_bytes(server)[:cut], server.public)
+
+
+def test_an_opening_ends_soon_after_enough_hospitals_are_in(tmp_path):
+    """Three of four come; the opening would last a minute."""
+    deployment = Deployment(tmp_path, opening=60.0, enough=3, stragglers=0.3)
+    began = time.monotonic()
+    deployment.serve(1)
+    for one in range(3):
+        deployment.join(one, 1)
+    deployment.finish()
+    assert time.monotonic() - began < 30
+    deployment.check(1, range(3))

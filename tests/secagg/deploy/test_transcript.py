@@ -276,3 +276,25 @@ def test_a_round_that_is_no_number_is_one_line(tmp_path):
     path.write_bytes(resigned([entries[0], entries[1] | {"round": "x"}], identity))
     with pytest.raises(InputError, match=r'line 2.*round, not "x"'):
         read_log(path)
+
+
+def test_a_log_that_has_grown_is_set_aside_between_rounds_and_audited_as_one(tmp_path, monkeypatch):
+    """Also when it was killed between setting aside and going on; a part that is lost is named."""
+    monkeypatch.setattr(transcript, "LARGEST", 1500)
+    me, path = Identity(), tmp_path / "transcript.log"
+    for first in (1, 4):
+        with open_transcript(path, me, "hospital") as log:
+            for number in range(first, first + 3):
+                log.append("begun", session=SESSION, round=number, serial=1)
+                log.append("done", session=SESSION, round=number)
+        if first == 1:
+            path.rename(tmp_path / "transcript-000002.log")  # as if killed there
+    files = sorted(tmp_path.glob("*.log"))
+    assert len(files) >= 4
+    assert all(file.stat().st_size < 2600 for file in files)
+    logs = [read_log(file, me.public) for file in files]
+    found = audit(logs)
+    assert (found.rounds, found.findings) == (6, ())
+    lost = audit(logs[:1] + logs[2:])
+    assert len(lost.findings) == 1
+    assert logs[1].head[:12] in lost.findings[0]

@@ -1,0 +1,334 @@
+"""``repro federation``: train across hospitals as processes, each on its own file."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro.cli.output import Outcome
+from repro.cli.secagg_parties import (
+    configure_connection,
+    configure_listener,
+    configure_place,
+    listener_of,
+    operator_key,
+    place_of,
+    report,
+    server_of,
+    shown,
+    stop,
+)
+from repro.errors import InputError
+
+if TYPE_CHECKING:
+    from repro.federated.deploy.plan import TrainingPlan
+    from repro.federated.deploy.training import Training
+    from repro.secagg.deploy.directory import FederationDirectory
+    from repro.secagg.keys import Identity
+
+_HERE = "repro.cli.federation"
+# second word -> (module, suffix of its two functions, one line of help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "split": (_HERE, "split", "cut a data set into hospitals' files, to try it out"),
+    "offer": (_HERE, "offer", "a hospital's word to the operator: its key, its number of records"),
+    "plan": (_HERE, "plan", "the operator signs what is trained, and what it will spend"),
+    "serve": (_HERE, "serve", "be the server of a plan, to its last round"),
+    "join": (_HERE, "join", "be a hospital of a plan, to its last round"),
+}
+OPENING = 3600.0  # seconds until an opening that too few come to is begun anew
+_EXAMPLES = {
+    "split": "repro federation split random-newton-eps6 --hospitals 3 --seed 0 --out files",
+    "offer": "repro federation offer a.offer --key a.key --data files/hospital-0.npz",
+    "plan": "repro federation plan random-newton-eps6 plan.json --operator-key operator.key "
+    "--server-key server.key.pub \\\n    --offer a.offer --offer b.offer --offer c.offer",
+    "serve": "repro federation serve plan.json --key server.key --directory directory.json \\\n"
+    "    --operator operator.key.pub --state state --tls-certificate server.key.tls.pem "
+    "--tls-key server.key.tls.key",
+    "join": "repro federation join plan.json --data hospital-0.npz --policy policy.toml "
+    "--server aggregator.example.org:7443 \\\n    --key a.key --directory directory.json "
+    "--operator operator.key.pub --state state --tls-authorities server.key.tls.pem",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    listing = "\n".join(f"  {name:<6} {words[2]}" for name, words in COMMANDS.items())
+    parser.epilog = f"commands (docs/federation.md):\n{listing}"
+    parser.add_argument("action", choices=list(COMMANDS), metavar="COMMAND", help="see below")
+
+
+def execute(arguments: argparse.Namespace) -> Outcome:
+    """Never reached: a word that is no command is refused before."""
+    raise InputError("command", arguments.action, ", ".join(COMMANDS))
+
+
+def _configure_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("arm", metavar="ARM", help="noise shared in the secure sum, or fedavg-secagg (repro arms)")
+    add("--profile", default="quick", metavar="P", help="its settings (%(default)s)")
+    add("--seed", type=int, metavar="S", help="reproducible, NOT private: a rehearsal")
+
+
+def configure_split(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['split']}"
+    _configure_training(parser)
+    add = parser.add_argument
+    add("--hospitals", type=int, default=3, metavar="K", help="how many (%(default)s)")
+    add("--data", default="auto", metavar="auto|synthetic|FILE", help="what is cut")
+    add("--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (%(default)s)")
+    add("--out", type=Path, required=True, metavar="DIR", help="where the files go")
+
+
+def configure_offer(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['offer']}"
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="offer to write, for the operator")
+    add("--key", type=Path, required=True, help="the hospital's private key")
+    add("--data", type=Path, required=True, metavar="NPZ", help="its train_images, train_labels")
+    add("--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (%(default)s)")
+
+
+def configure_plan(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['plan']}"
+    _configure_training(parser)
+    add = parser.add_argument
+    add("file", type=Path, metavar="PLAN", help="plan to write")
+    add("--operator-key", type=Path, required=True, metavar="KEY", help="signs it")
+    add("--server-key", type=Path, required=True, metavar="PUB", help="the server's public key")
+    add(
+        *("--offer", "--offers"),
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="of hospital 0, 1, …: repeatable",
+    )
+    add("--directory", type=Path, metavar="FILE", help="to write (directory.json beside PLAN)")
+    add("--rounds", type=int, metavar="R", help="default: the profile's")
+    add("--least", type=int, metavar="N", help="no sum of fewer hospitals (all but one)")
+    add("--sizes", default="public", metavar="public|private", help="numbers of records")
+
+
+def configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['serve']}"
+    add = parser.add_argument
+    add("plan", type=Path, metavar="PLAN", help="the operator's plan")
+    configure_place(parser)
+    configure_listener(parser)
+    add(
+        *("--stragglers",),
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="s to wait for the others once enough are in (%(default)s)",
+    )
+    add("--model", type=Path, metavar="NPY", help="the last model (STATE/model.npy)")
+    add("--test", type=Path, metavar="NPZ", help="test_images, test_labels to judge it on")
+
+
+def configure_join(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"example:\n  {_EXAMPLES['join']}"
+    add = parser.add_argument
+    add("plan", type=Path, metavar="PLAN", help="the operator's plan")
+    add("--data", type=Path, required=True, metavar="NPZ", help="this hospital's records")
+    add("--policy", type=Path, required=True, metavar="TOML", help="what it agrees to")
+    add("--server", required=True, metavar="HOST:PORT", help="where the server listens")
+    configure_place(parser)
+    configure_connection(parser)
+    add("--model", type=Path, metavar="NPY", help="the last model (STATE/model.npy)")
+    add("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
+
+
+def execute_split(arguments: argparse.Namespace) -> Outcome:
+    from repro.data import load_dataset
+    from repro.federated.deploy.split import split_files
+    from repro.runs.arms import get_arm
+    from repro.runs.composition import compose
+    from repro.runs.profiles import get_profile
+
+    settings = compose(
+        get_arm(arguments.arm),
+        get_profile(arguments.profile),
+        hospitals=arguments.hospitals,
+        seed=arguments.seed,
+    )
+    dataset = load_dataset(arguments.data, arguments.dataset)
+    images = split_files(dataset, settings, arguments.out)
+    lines = [f"{arguments.out / name}: {count} images" for name, count in images.items()]
+    return Outcome({"folder": str(arguments.out), "images": images}, "\n".join(lines))
+
+
+def execute_offer(arguments: argparse.Namespace) -> Outcome:
+    from repro.federated.deploy.plan import write_offer
+    from repro.secagg.deploy.keystore import load_identity
+
+    identity = load_identity(arguments.key)
+    offer = write_offer(arguments.file, identity, arguments.data, arguments.dataset)
+    data = {"path": str(arguments.file), "public": offer.public.hex(), "records": offer.records}
+    return Outcome(data, f"{arguments.file}: {offer.records} records, key {offer.public.hex()}")
+
+
+def execute_plan(arguments: argparse.Namespace) -> Outcome:
+    from repro.federated.deploy.plan import (
+        TrainingPlan,
+        check_sizes,
+        fewest_in_a_sum,
+        load_offers,
+    )
+    from repro.federated.deploy.training import Training
+    from repro.runs.arms import get_arm
+    from repro.runs.composition import compose
+    from repro.runs.profiles import get_profile
+    from repro.secagg.deploy.directory import load_directory
+    from repro.secagg.deploy.keystore import load_identity, read_public
+
+    check_sizes(arguments.sizes)
+    operator, server = load_identity(arguments.operator_key), read_public(arguments.server_key)
+    offers = load_offers(arguments.offer)
+    settings = compose(
+        get_arm(arguments.arm),
+        get_profile(arguments.profile),
+        hospitals=len(offers),
+        seed=arguments.seed,
+        rounds=arguments.rounds,
+    )
+    path = arguments.directory or arguments.file.with_name("directory.json")
+    earlier = load_directory(path, operator.public) if path.exists() else None
+    plan = TrainingPlan(
+        arm=arguments.arm,
+        profile=arguments.profile,
+        rounds=settings.rounds,
+        dataset=offers[0].dataset,
+        side=offers[0].side,
+        hospitals={one: offer.records for one, offer in enumerate(offers)},
+        seed=arguments.seed,
+        model_seed=secrets.randbits(64) if arguments.seed is None else arguments.seed,
+        least=arguments.least or max(len(offers) - 1, fewest_in_a_sum(settings)),
+        serial=1 if earlier is None else earlier.serial + 1,
+    )
+    training = Training(plan, device="cpu")
+    plan = replace(plan, stated=training.stated())
+    keys = {one: offer.public for one, offer in enumerate(offers)}
+    _directory(training, earlier, operator, server, keys).write(path, operator)
+    plan.write(arguments.file, operator)
+    data = {"path": str(arguments.file), "directory": str(path), "digest": plan.digest.hex()}
+    return Outcome({**data, "plan": dict(plan.stated)}, _described(plan, arguments.file, path))
+
+
+def _directory(
+    training: Training,
+    earlier: FederationDirectory | None,
+    operator: Identity,
+    server: bytes,
+    keys: dict[int, bytes],
+) -> FederationDirectory:
+    """Of the plan's hospitals and settings: the first, or the next after ``earlier``."""
+    from repro.secagg.deploy.directory import FederationDirectory
+    from repro.secagg.rounds import SESSION_BYTES
+
+    settings = training.directory_settings()
+    if earlier is None:
+        return FederationDirectory(
+            operator=operator.public,
+            serial=1,
+            session=secrets.token_bytes(SESSION_BYTES),
+            server=server,
+            hospitals=keys,
+            settings=settings,
+        )
+    gone = set(earlier.hospitals) - set(keys)
+    return earlier.changed(hospitals=keys, remove=gone, server=server, settings=settings)
+
+
+def _described(plan: TrainingPlan, path: Path, directory: Path) -> str:
+    lines = [
+        f"{path}: {plan.arm}, {len(plan.hospitals)} hospitals, {plan.rounds} rounds, "
+        f"{plan.stated['exchanges']} sums of at least {plan.least} hospitals each",
+        f"{directory}: who takes part",
+        "what the whole training spends at most:",
+    ]
+    lines += [
+        f"  ε = {float(row['epsilon_at_most']):.4g} at δ = {row['delta']:g} per {row['unit']}, "
+        f"{row['relation']}, {row['view']}"
+        for row in plan.stated["privacy"]
+    ]
+    if plan.seed is not None:
+        lines.append("  the noise is of a public seed: whoever has the plan can remove it")
+    return "\n".join(lines)
+
+
+def execute_serve(arguments: argparse.Namespace) -> Outcome:
+    from repro.federated.deploy.plan import load_plan
+    from repro.federated.deploy.server import judged, serve_training
+
+    plan = load_plan(arguments.plan, operator_key(arguments.operator))
+    signal.signal(signal.SIGTERM, stop)
+    training, progress = serve_training(
+        plan,
+        place_of(arguments),
+        listener_of(arguments, OPENING),
+        stragglers=arguments.stragglers,
+        report=report,
+        listening=lambda address: report(f"listening on {shown(*address)}"),
+    )
+    path = arguments.model or arguments.state / "model.npy"
+    _save_model(path, progress.vector)
+    failed = sum(not survivors for *_, survivors in progress.sums)
+    data: dict[str, Any] = {"model": str(path), "sums": progress.sums, "failed": failed}
+    text = f"{path}: after {len(progress.sums)} sums, {failed} of which came to nothing"
+    if arguments.test is not None:
+        data["accuracy"] = judged(training, progress.vector, arguments.test)
+        text += f"; accuracy {100 * data['accuracy']:.2f} % on {arguments.test}"
+    return Outcome(data, text)
+
+
+def execute_join(arguments: argparse.Namespace) -> Outcome:
+    from repro.federated.deploy.hospital import take_part
+    from repro.federated.deploy.plan import load_plan
+    from repro.federated.deploy.policy import load_policy
+    from repro.federated.deploy.training import statements
+
+    plan = load_plan(arguments.plan, operator_key(arguments.operator))
+    policy = load_policy(arguments.policy)
+    server = server_of(arguments)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        mine = take_part(
+            plan,
+            place_of(arguments),
+            server,
+            arguments.data,
+            policy,
+            device=arguments.device,
+            patience=arguments.patience,
+            report=report,
+        )
+    except TimeoutError as reason:
+        return Outcome({"reason": str(reason)}, str(reason), 1)
+    if mine.model is None:
+        raise InputError("server", "closed", "the last model, which it has not handed out")
+    path = arguments.model or arguments.state / "model.npy"
+    _save_model(path, mine.model)
+    spent = statements(mine.kept.ledger(mine.training))
+    lines = [f"{path}: the last model; this hospital's records have spent at most:"]
+    lines += [
+        f"  ε = {float(row['epsilon_at_most']):.4g} at δ = {row['delta']:g} per {row['unit']}, "
+        f"{row['view']}"
+        for row in spent
+    ]
+    return Outcome({"model": str(path), "spent": spent}, "\n".join(lines))
+
+
+def _save_model(path: Path, vector: Any) -> None:
+    import io
+
+    import numpy as np
+
+    from repro.files import write_whole
+
+    content = io.BytesIO()
+    np.save(content, vector.cpu().numpy())
+    write_whole(path, content.getvalue())
