@@ -107,6 +107,15 @@ class Whitened(nn.Module):
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             raw = torch.cat(list(pool.map(one, range(0, len(drawn), _BATCH))))
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # axes of next to no variance hang on the last bits
+        try:
+            return self._axes(raw)
+        finally:
+            torch.set_num_threads(before)
+
+    def _axes(self, raw: Float[Tensor, "b r"]) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``_statistics`` gives, of the drawn images' raw features."""
         mean, deviation = raw.mean(0), raw.std(0) + 1e-3
         standard = _standard(raw, mean, deviation).double()
         second = torch.cov(standard.T)

@@ -70,6 +70,21 @@ def test_an_images_features_do_not_depend_on_how_many_others_there_are(model, im
         assert np.array_equal(fixed_features(made, images[:count]), everybody[:count])
 
 
+def test_threads_move_no_axis_of_the_whitening(monkeypatch):
+    """Also those axes in which drawn images hardly vary, which any last bit would turn: hospitals
+    whose machines have other numbers of cores must mean the same by a feature."""
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(Whitened(RandomFilterRings(), 3)._statistics())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_large_images_have_the_features_of_their_averages(monkeypatch):
     """224 px: blocks of eight; 64 px: every pixel's area, as weights say that add up to one."""
     stream = np.random.default_rng(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from repro.federated.deploy.signed import plain_json
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place
 from repro.federated.secure import weighted_encoding
+from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.rounds import SharedRounds
 from repro.federated.shared.spending import spent_on
 from repro.federated.shared.sum import integer_encoding
@@ -82,9 +84,18 @@ class Training:
         """What the vectors of an exchange mean, and how long they are."""
         if isinstance(self.protocol, SharedRounds):
             plan = self.protocol.sum_in(at.round).plan
-            return integer_encoding(plan), plan.dimension
+            encoding = replace(integer_encoding(plan), scale=self._granularity(at, plan))
+            return encoding, plan.dimension
         assert self.settings.secagg is not None
         return weighted_encoding(self.settings.secagg, self.weights), self.initial.numel()
+
+    def _granularity(self, at: Place, mine: NoisePlan) -> float:
+        """As the plan states it: another processor's arithmetic may give another last digit, and
+        those who do not say the same share no masks. ``check_stated`` holds it to this party's."""
+        for row in self.plan.stated.get("noise", ()):
+            if row["rounds"][0] <= at.round <= row["rounds"][1]:
+                return float(row["granularity"])
+        return mine.granularity  # while the plan is being made
 
     def announced(self, at: Place, vector: Tensor) -> bytes:
         """What the server sends the hospitals: the exchange, and the model it begins with."""

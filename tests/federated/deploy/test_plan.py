@@ -16,6 +16,8 @@ from repro.federated.deploy.keeping import Kept
 from repro.federated.deploy.plan import load_plan
 from repro.federated.deploy.policy import Policy
 from repro.federated.protocol import Place
+from repro.federated.shared import trainer
+from repro.federated.shared.trainer import planned_multiplier
 from repro.secagg.deploy.announcement import Announcement
 from repro.secagg.deploy.directory import load_directory
 from repro.secagg.deploy.keystore import load_identity
@@ -128,6 +130,24 @@ def test_a_round_is_bound_to_plan_exchange_and_model(trial, tmp_path):
     stranger = training.announced(Place(1), training.initial).replace(trial.plan.digest, b"p" * 32)
     with pytest.raises(Refused, match="another plan"):
         training.read(stranger)
+
+
+def test_processors_that_differ_in_a_last_digit_share_masks(trial, tmp_path, monkeypatch):
+    """The noise worked out a little off: within what a plan's check allows, and one round."""
+
+    def round_parts(name):
+        mine = Participant(trial.plan, AGREED, tmp_path / name, trial.file(0), 0, "cpu").training
+        directory = load_directory(trial.folder / "directory.json", trial.operator)
+        announced = mine.announced(Place(1), mine.initial)
+        return mine.round_of(directory, 1, announced).parts, mine.protocol.sum_in(1).plan
+
+    parts, plan = round_parts("here")
+    monkeypatch.setattr(
+        trainer, "planned_multiplier", lambda *given: planned_multiplier(*given) * (1 + 1e-14)
+    )
+    theirs, other = round_parts("there")
+    assert plan.granularity != other.granularity
+    assert parts == theirs
 
 
 def test_a_plan_that_understates_what_is_spent_is_not_taken(trial, tmp_path):
