@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(name: str, words: Sequence[str]) -> int:
     module = importlib.import_module(COMMANDS[name][0])
-    configure, execute = module.configure, module.execute
+    home, part = module, ""
     parser = OneLineParser(
         prog=f"repro {name}",
         description=COMMANDS[name][1] + ".",
@@ -133,18 +133,15 @@ def _command(name: str, words: Sequence[str]) -> int:
     parser.words = words
     further: dict[str, tuple[str, str, str]] = getattr(module, "COMMANDS", {})
     if words and words[0] in further:
-        home, suffix, summary = further[words[0]]
+        where, suffix, summary = further[words[0]]
+        home, part = importlib.import_module(where), f"_{suffix}"
         parser.prog += f" {words[0]}"
         parser.description = f"{summary[0].upper()}{summary[1:]}."
         parser.add_argument("action", choices=[words[0]], help=argparse.SUPPRESS)
-        configure, execute = (
-            getattr(importlib.import_module(home), f"{part}_{suffix}")
-            for part in ("configure", "execute")
-        )
-    configure(parser)
+    getattr(home, f"configure{part}")(parser)
     arguments = parser.parse_args(words)
     _check_ranks(name)
-    outcome: Outcome = execute(arguments)
+    outcome: Outcome = getattr(home, f"execute{part}")(arguments)
     emit(outcome, as_json=arguments.json)
     return outcome.status
 

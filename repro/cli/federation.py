@@ -60,11 +60,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=list(COMMANDS), metavar="COMMAND", help="see below")
 
 
-def execute(arguments: argparse.Namespace) -> Outcome:
-    """Never reached: a word that is no command is refused before."""
-    raise InputError("command", arguments.action, ", ".join(COMMANDS))
-
-
 def _configure_training(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("arm", metavar="ARM", help="noise shared in the secure sum, or fedavg-secagg (repro arms)")

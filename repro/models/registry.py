@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ MODELS: dict[str, tuple[str, str]] = {
     "drawn-choice": ("repro.models.turned_filters", "DrawnChoiceRings"),
     "backbone": ("repro.models.backbone", "BackboneRings"),
 }
+
+_GENERATOR = threading.Lock()  # torch's global one: a second thread would draw in between
 
 
 def build_model(
@@ -54,7 +57,7 @@ def build_model(
     if settings.filters is not None:
         options = options | {"filters": settings.filters}
     factory = getattr(importlib.import_module(module), attribute)
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+    with _GENERATOR, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed.derive("initial weights") >> 1)
         model = factory(

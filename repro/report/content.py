@@ -136,7 +136,7 @@ def ablation_summary(sources: Sources) -> Table | None:
         return None
     return Table(
         name="ablations",
-        title="Ablations",
+        title="One decision changed at a time",
         columns=[
             Column("name", "ablation"),
             Column("range", "accuracy (%) of the arm moved most, lowest and highest variant"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from repro.errors import InputError
-from repro.federated.deploy.keeping import Kept, spent_before
+from repro.federated.deploy.keeping import TRAININGS, Kept, spent_before
 from repro.federated.deploy.plan import TrainingPlan
 from repro.federated.deploy.policy import Policy
 from repro.federated.deploy.training import Training, shown
@@ -18,7 +18,7 @@ from repro.federated.training.plain import HospitalData
 from repro.privacy.noise_key import new_run
 from repro.secagg import Contribution
 from repro.secagg.deploy.announcement import Announcement
-from repro.secagg.deploy.directory import FederationDirectory
+from repro.secagg.deploy.counter import locked
 from repro.secagg.deploy.joining import Server, join
 from repro.secagg.deploy.keystore import load_identity
 from repro.secagg.deploy.place import Place as Files
@@ -28,7 +28,7 @@ from repro.secagg.transport.quiet import Report
 class Participant:
     """Makes a hospital's parts, and has what they cost on the disk before they leave.
 
-    Nothing of it may be used but in one process at a time: ``join`` locks the state folder.
+    In one process at a time: ``take_part`` holds the lock of ``state``'s trainings.
     """
 
     def __init__(
@@ -87,11 +87,12 @@ def take_part(
     against this version's own arithmetic, the records against the plan. patience: see ``join``.
     Killed at any moment, the same call goes on with the next exchange that is open.
     """
-    policy.check(plan, spent_before(files.state, plan))
     directory = files.pinned(report).current()
-    hospital = own_id(files, directory)
+    hospital = directory.id_of(load_identity(files.key).public)
     threads = plan.settings.threads or os.cpu_count() or 1
-    with cpu_threads(threads):
+    # Before anything of the state is read: a second process would go by what was shared then.
+    with locked(files.state / TRAININGS), cpu_threads(threads):
+        policy.check(plan, spent_before(files.state, plan))
         mine = Participant(plan, policy, files.state, data, hospital, device)
         mine.training.check_directory(directory)
         new_run(mine.training.seed)
@@ -106,11 +107,3 @@ def take_part(
             leaving=mine.leaving,
         )
     return mine
-
-
-def own_id(files: Files, directory: FederationDirectory) -> int:
-    public = load_identity(files.key).public
-    for one, key in directory.hospitals.items():
-        if key == public:
-            return one
-    raise InputError("key", public.hex(), "a key that the directory lists")

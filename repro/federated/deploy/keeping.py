@@ -26,7 +26,7 @@ from repro.formatting import to_json
 from repro.randomness import RootSeed
 from repro.secagg.errors import Refused
 
-_FOLDER = "trainings"
+TRAININGS = "trainings"  # folder in a hospital's state
 
 
 class Kept:
@@ -35,7 +35,7 @@ class Kept:
 
     def __init__(self, state: Path, plan: TrainingPlan) -> None:
         self._plan = plan
-        self._path = state / _FOLDER / f"{plan.digest.hex()[:16]}.json"
+        self._path = state / TRAININGS / f"{plan.digest.hex()[:16]}.json"
         found = _read(self._path)
         if found is None:
             seed = fresh_seed(plan)
@@ -113,7 +113,7 @@ def spent_before(state: Path, plan: TrainingPlan) -> float:
     """Σ ε at most of the other plans under which anything has been shared; ε of several trainings
     on the same records adds up (Dwork and Roth 2014, theorem 3.16), and so does δ."""
     total = 0.0
-    for path in sorted((state / _FOLDER).glob("*.json")):
+    for path in sorted((state / TRAININGS).glob("*.json")):
         found = _read(path)
         if found is not None and found["plan"] != plan.digest.hex() and found["shared"]:
             total += float(found["epsilon_at_most"])

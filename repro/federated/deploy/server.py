@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,13 @@ from repro.files import write_whole
 from repro.secagg.deploy.holding import Holder, open_holder
 from repro.secagg.deploy.place import Place as Files
 from repro.secagg.deploy.serving import Listener
+from repro.secagg.deploy.transcript import Watch
 from repro.secagg.errors import RoundFailed
-from repro.secagg.keys import Identity
-from repro.secagg.messages import Buffer
-from repro.secagg.rounds import Round
-from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.quiet import Report
-from repro.secagg.transport.tcp_server import Door, Observe, TcpServer
+from repro.secagg.transport.tcp_server import TcpServer
 
 _LONGEST_PAUSE = 60.0
+_ASKED = ("message", "sent", "masked")  # a log's entry: the server asks for a part
 
 
 @dataclass
@@ -70,9 +67,12 @@ def serve_training(
     with cpu_threads(plan.settings.threads):
         training = Training(plan, device="cpu")
         plan.check_stated(training.stated())
-        with open_holder(files, report, round_of=training.round_of) as holder:
+        folder = files.state / "trainings" / plan.digest.hex()[:16]
+        opened = _Opened(folder, files.watch)
+        watched = replace(files, watch=opened.watch)
+        with open_holder(watched, report, round_of=training.round_of) as holder:
             training.check_directory(holder.directory())
-            served = _Served(training, files.state, holder, report)
+            served = _Served(training, folder, opened, holder, report)
             limits = replace(listener.limits, enough=plan.least, stragglers=stragglers)
             with TcpServer(
                 listener.host, listener.port, limits=limits, tls=listener.tls, report=report
@@ -85,11 +85,13 @@ def serve_training(
 
 
 class _Served:
-    def __init__(self, training: Training, state: Path, holder: Holder, report: Report) -> None:
+    def __init__(
+        self, training: Training, folder: Path, opened: _Opened, holder: Holder, report: Report
+    ) -> None:
         self._training, self._holder, self._report = training, holder, report
-        self._folder = state / "trainings" / training.plan.digest.hex()[:16]
+        self._folder, self._opened = folder, opened
         self.progress = self._restored()
-        if self._opened() == self.progress.at and self.progress.at is not None:
+        if self._opened.last == self.progress.at and self.progress.at is not None:
             self._report(f"{shown(self.progress.at)} was cut short; the next one begins")
             self._advance(None, ())
 
@@ -98,15 +100,14 @@ class _Served:
         while (at := self.progress.at) is not None:
             self._report(f"{shown(at)}; {self._training.settings.rounds} rounds in all")
             announced = self._training.announced(at, self.progress.vector)
+            self._opened.next = at
             try:
                 given = self._holder.hold(
-                    _Marked(server, partial(self._mark, at)),
-                    application=announced,
-                    limits=server.limits,
+                    server.run_round, application=announced, limits=server.limits
                 )
             except RoundFailed:
                 failures += 1
-                if self._opened() == at:
+                if self._opened.last == at:
                     self._advance(None, ())
                 time.sleep(min(0.5 * 2**failures, _LONGEST_PAUSE))
                 continue
@@ -140,7 +141,7 @@ class _Served:
     def _restored(self) -> Progress:
         saved = load_checkpoint(self._folder, private=True)
         if saved is None:
-            if self._opened() is not None:
+            if self._opened.last is not None:
                 expected = "the checkpoint that goes with it: begin again with a new plan"
                 raise InputError("state", str(self._folder / "opened.json"), expected)
             begun = Progress(Place(1), self._training.initial)
@@ -150,40 +151,26 @@ class _Served:
         at = None if saved["at"] is None else Place(*saved["at"])
         return Progress(at, saved["vector"], saved["sums"])
 
-    def _mark(self, at: Place) -> None:
-        """Hospitals are about to be told to send their parts."""
-        write_whole(self._folder / "opened.json", json.dumps(list(at)) + "\n")
 
-    def _opened(self) -> Place | None:
-        path = self._folder / "opened.json"
-        return Place(*json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+class _Opened:
+    """The exchange in which hospitals were last asked for their parts: on the disk before the
+    first is asked, as the server's log notes a message before it is sent."""
 
+    def __init__(self, folder: Path, watch: Watch) -> None:
+        self._path, self._watch = folder / "opened.json", watch
+        self.next: Place | None = None  # to be noted when it comes to that
 
-class _Marked:
-    """``TcpServer.run_round`` that calls ``mark`` before anybody is asked for a masked input."""
+    def watch(self, event: str, fields: Mapping[str, Any]) -> None:
+        if self.next and (event, fields.get("way"), fields.get("phase")) == _ASKED:
+            write_whole(self._path, json.dumps(list(self.next)) + "\n")
+            self.next = None
+        self._watch(event, fields)
 
-    def __init__(self, server: TcpServer, mark: Callable[[], None]) -> None:
-        self._server, self._mark = server, mark
-
-    def __call__(
-        self,
-        identity: Identity,
-        round_: Round,
-        traffic: Traffic | None = None,
-        *,
-        door: Door | None = None,
-        observe: Observe = lambda way, phase, hospital, message: None,
-    ) -> Completed:
-        marked = False
-
-        def noted(way: str, phase: str, hospital: int, message: Buffer) -> None:
-            nonlocal marked
-            if (way, phase) == ("sent", "masked") and not marked:
-                self._mark()
-                marked = True
-            observe(way, phase, hospital, message)
-
-        return self._server.run_round(identity, round_, traffic, door=door, observe=noted)
+    @property
+    def last(self) -> Place | None:
+        if not self._path.exists():
+            return None
+        return Place(*json.loads(self._path.read_text(encoding="utf-8")))
 
 
 def judged(training: Training, vector: Tensor, path: Path) -> float:

@@ -119,6 +119,15 @@ class FederationDirectory:
         """SHA-256 of the content: equal digests are equal directories."""
         return hashlib.sha256(self._content()).digest()
 
+    def id_of(self, public: bytes) -> int:
+        """The hospital with this public key; InputError for a key that is not listed (any more)."""
+        for one, key in self.hospitals.items():
+            if key == public:
+                return one
+        gone = public in self.revoked
+        expected = "a key that has not been revoked" if gone else "a key that the directory lists"
+        raise InputError("key", public.hex(), expected)
+
     def write(self, path: Path, operator: Identity) -> None:
         """Sign and write whole."""
         if operator.public != self.operator:

@@ -71,7 +71,7 @@ class Member:
     def directory(self) -> FederationDirectory:
         """The operator's, as it is now. InputError if this hospital is not in it."""
         directory = self._pinned.current()
-        self._own_id(directory)
+        directory.id_of(self._identity.public)
         return directory
 
     def heard(self, raw: Buffer, directory: FederationDirectory) -> Announcement:
@@ -104,7 +104,7 @@ class Member:
         wanted &= announcement.length > 0
         wants = wanted and announcement.application_digest != self._application[0]
         last = self._counter.last(announcement.session)
-        hello = Hello(self._own_id(self.directory()), self._state, last, wants)
+        hello = Hello(self.directory().id_of(self._identity.public), self._state, last, wants)
         return hello.to_bytes(self._identity, announced, challenge), wants
 
     def informed(self, announcement: Announcement, application: bytes | None) -> Announcement:
@@ -145,7 +145,7 @@ class Member:
         assert self._prepared is not None
         assert self._prepared[0] == announcement
         contribution = self._prepared[1]
-        me = self._own_id(directory)
+        me = directory.id_of(self._identity.public)
         round_ = self._round_of(directory, announcement.number, announcement.application)
         # The counter is on the disk when this returns: whatever happens from here on, the
         # number is not used again.
@@ -167,14 +167,6 @@ class Member:
         self._log.append("done", session=taking.hospital.round.session.hex(), round=number)
         self._log.sync()
         self.report(f"round {number}: done")
-
-    def _own_id(self, directory: FederationDirectory) -> int:
-        for one, public in directory.hospitals.items():
-            if public == self._identity.public:
-                return one
-        gone = self._identity.public in directory.revoked
-        expected = "a key that has not been revoked" if gone else "a key that the directory lists"
-        raise InputError("key", self._identity.public.hex(), expected)
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Transcript:
             raise InputError("fields", sorted(_RESERVED & set(fields)), "other names")
         if event == "begun" and self._file.tell() >= LARGEST:
             self.close()
-            self._path.rename(_aside(self._path, len(_set_aside(self._path)) + 1))
+            self._path.rename(_next_aside(self._path))
             self._open(self._head)
         entry = {"entry": self._count, "time": round(time.time(), 3), "event": event}
         entry |= {**fields, "previous": self._head}
@@ -176,12 +176,15 @@ def read_log(path: Path, public: bytes | None = None) -> Log:
     return Log(owner, tuple(entries), head, len(torn))
 
 
-def _aside(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}-{number:06d}{path.suffix}")
-
-
 def _set_aside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.stem}-{'[0-9]' * 6}{path.suffix}"))
+
+
+def _next_aside(path: Path) -> Path:
+    """A name after the last one: whoever has taken earlier ones away loses none by it."""
+    earlier = _set_aside(path)
+    number = int(earlier[-1].stem[-6:]) + 1 if earlier else 1
+    return path.with_name(f"{path.stem}-{number:06d}{path.suffix}")
 
 
 def _head_aside(path: Path, public: bytes) -> str | None:

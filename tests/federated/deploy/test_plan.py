@@ -10,16 +10,17 @@ import pytest
 
 from repro.cli import main
 from repro.errors import InputError
-from repro.federated.deploy import hospital
-from repro.federated.deploy.hospital import Participant
-from repro.federated.deploy.keeping import Kept
+from repro.federated.deploy.hospital import Participant, take_part
+from repro.federated.deploy.keeping import TRAININGS, Kept
 from repro.federated.deploy.plan import load_plan
 from repro.federated.deploy.policy import Policy
 from repro.federated.protocol import Place
 from repro.federated.shared import trainer
 from repro.federated.shared.trainer import planned_multiplier
 from repro.secagg.deploy.announcement import Announcement
+from repro.secagg.deploy.counter import locked
 from repro.secagg.deploy.directory import load_directory
+from repro.secagg.deploy.joining import Server
 from repro.secagg.deploy.keystore import load_identity
 from repro.secagg.errors import Refused
 from tests.federated.deploy.trial import Trial
@@ -204,5 +205,11 @@ def test_records_have_to_be_as_many_as_were_offered(trial, tmp_path):
         np.savez(tmp_path / "less.npz", **{name: arrays[name][1:] for name in arrays})
     with pytest.raises(InputError, match="training records"):
         Participant(trial.plan, AGREED, tmp_path, tmp_path / "less.npz", 0, "cpu")
-    assert hospital.own_id(trial.files(1), load_directory(
-        trial.folder / "directory.json", trial.operator)) == 1  # fmt: skip
+
+
+def test_a_second_process_does_not_read_what_the_first_has_shared(trial):
+    """It could write that down again when the first has shared more."""
+    files = trial.files(1)
+    with locked(files.state / TRAININGS), pytest.raises(InputError, match="no other process"):
+        take_part(trial.plan, files, Server("127.0.0.1", 1), trial.file(1), AGREED, device="cpu")
+    assert not list((files.state / TRAININGS).glob("*.json"))

@@ -298,3 +298,10 @@ def test_a_log_that_has_grown_is_set_aside_between_rounds_and_audited_as_one(tmp
     lost = audit(logs[:1] + logs[2:])
     assert len(lost.findings) == 1
     assert logs[1].head[:12] in lost.findings[0]
+    # Whoever archives the earliest ones finds none of the others overwritten.
+    files[0].rename(tmp_path / "archived")
+    kept = {file.name: file.read_bytes() for file in files[1:-1]}
+    with open_transcript(path, me, "hospital") as log:
+        for number in range(7, 12):
+            log.append("begun", session=SESSION, round=number, serial=1)
+    assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
