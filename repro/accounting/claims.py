@@ -21,7 +21,7 @@ from repro.accounting.checks import (
     Relation,
 )
 from repro.accounting.claim import PER_RECORD, POISSON, SAMPLINGS, SHUFFLED, UPDATE, PrivacyClaim
-from repro.accounting.composition import BEST, compose_epsilon, lower_epsilon
+from repro.accounting.composition import compose_epsilon, lower_epsilon
 from repro.accounting.gaussian import basic_composition, gaussian_sigma
 from repro.accounting.shuffled import shuffled_lower_epsilon
 
@@ -198,7 +198,6 @@ def _sigma_needed(
         claim.sample_rate,
         int(claim.rounds) * int(claim.steps),
         relation=relation,
-        accountant=BEST,
     )
     return multiplier * clip
 

@@ -118,7 +118,7 @@ def _ours() -> tuple[Callable[[], float], Callable[[], float]]:
         return RDPAccountant().compose(event, _STEPS).epsilon(_DELTA)[0]
 
     def noise() -> float:
-        return calibrate_noise_multiplier(_TARGET, _DELTA, _RATE, _STEPS)[0]
+        return calibrate_noise_multiplier(_TARGET, _DELTA, _RATE, _STEPS, accountant="rdp")[0]
 
     return epsilon, noise
 

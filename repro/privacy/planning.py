@@ -227,7 +227,6 @@ def make_private(
                 target_delta,
                 sampler.sample_rate,
                 -(-steps // bands),  # as in ``banded_event``
-                accountant="best",
             )
     source = DrawnGradients(
         taking,

@@ -185,4 +185,4 @@ def test_calibrated_noise_is_enough_and_hardly_more():
     _, upper = bounds(sigma, 1e-3, 2000, 1e-6)
     assert reached == upper <= 0.5
     assert bounds(sigma * 0.98, 1e-3, 2000, 1e-6)[0] > 0.5
-    assert sigma < calibrate_noise_multiplier(0.5, 1e-6, 1e-3, 2000)[0]
+    assert sigma < calibrate_noise_multiplier(0.5, 1e-6, 1e-3, 2000, accountant="rdp")[0]

@@ -104,7 +104,7 @@ def test_the_plan_spends_what_was_asked_and_no_more():
 def test_the_noise_is_the_least_that_any_proof_allows():
     """Less than RDP would ask for, by what RDP gives away; exact where there is no sampling."""
     training = planned(target_epsilon=2.0, epochs=3)
-    by_rdp, _ = calibrate_noise_multiplier(2.0, 1e-3, 10 / RECORDS, 18)
+    by_rdp, _ = calibrate_noise_multiplier(2.0, 1e-3, 10 / RECORDS, 18, accountant="rdp")
     assert training.noise_multiplier < 0.95 * by_rdp
     step = PoissonSampledGaussianEvent(training.noise_multiplier, 10 / RECORDS)
     assert RDPAccountant().compose(step, 18).epsilon(1e-3)[0] > 2.0

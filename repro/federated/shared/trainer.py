@@ -188,9 +188,7 @@ def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) 
     """The least noise over sensitivity that keeps ``steps`` sums within (ε, δ)."""
     if sample_rate == 1:  # no sampling: exactly the Gaussian mechanism
         return gaussian_sigma(settings.epsilon, 1.0, steps, settings.delta)
-    multiplier, _ = calibrate_noise_multiplier(
-        settings.epsilon, settings.delta, sample_rate, steps, accountant="best"
-    )
+    multiplier, _ = calibrate_noise_multiplier(settings.epsilon, settings.delta, sample_rate, steps)
     return multiplier
 
 

@@ -103,7 +103,7 @@ def noise_for_sums(targets: tuple[float, ...] = TARGETS) -> list[dict[str, Any]]
 
 
 def noise_for_records(targets: tuple[float, ...] = TARGETS) -> list[dict[str, Any]]:
-    """Third table: noise multipliers of record-level DP-SGD (Poisson, add/remove, RDP)."""
+    """Third table: noise multipliers of record-level DP-SGD (Poisson, add/remove)."""
     found = []
     for images, batch in HOSPITALS:
         steps = LOCAL_EPOCHS * images // batch
