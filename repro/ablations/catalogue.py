@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from repro.ablations.base import Ablation, Variant, base, change
 from repro.formatting import small
 from repro.runs.arm import EPSILONS
 from repro.runs.profiles import SCATTERING_EPOCHS, Profile
-from repro.runs.settings import PartitionSettings, RecordPrivacy, RunSettings
+from repro.runs.settings import PartitionSettings, RecordPrivacy, Robustness, RunSettings
 
 Variants = Callable[[Profile, int], list[Variant]]
 PLAIN, PRIVATE = "fedavg", "dpsgd-eps6"
@@ -115,6 +116,22 @@ def _levels(profile: Profile, hospitals: int) -> list[Variant]:
         ("all the field has", own),
         *((f"{n:,}", change(own, "secagg", levels=n)) for n in levels),
     ]
+
+
+def _lies(profile: Profile, hospitals: int) -> list[Variant]:
+    own = base("clip-secagg", profile, hospitals)
+    cases: dict[str, Robustness | None] = {
+        "all honest": None,
+        "all honest, alarm, pairs": Robustness(alarm=True, group=2),
+        "largest lie": Robustness(1, "largest"),
+        "largest lie, alarm": Robustness(1, "largest", alarm=True),
+        "largest lie, alarm, pairs": Robustness(1, "largest", alarm=True, group=2),
+        "reversed": Robustness(1, "reversed"),
+        "reversed, alarm": Robustness(1, "reversed", alarm=True),
+        "reversed, alarm, fives": Robustness(1, "reversed", alarm=True, group=5),
+        "reversed, alarm, pairs": Robustness(1, "reversed", alarm=True, group=2),
+    }
+    return [(label, replace(own, robustness=case)) for label, case in cases.items()]
 
 
 _NORMS = (0.1, 0.5, 1.0, 3.0, 7.0)
@@ -257,6 +274,18 @@ CATALOGUE = (
         expected="no difference down to about a thousand levels over ±8; below, the unbiased "
         "rounding noise becomes as large as the updates and accuracy falls.",
         columns=("error_bound", "traffic"),
+        ordered=False,
+    ),
+    Ablation(
+        name="hostile",
+        question="What does one lying hospital do to a secure sum, and what helps?",
+        axis="one hospital's lie, and sums of how many",
+        variants=_lies,
+        expected="either lie undoes training where all are in one sum; the alarm on a sum's length "
+        "then stops training instead, against the largest lie, and does not notice the reversed "
+        "one; in sums of two hospitals the largest lie costs one pair, the reversed one a part of "
+        "every step. The smaller the sums, the more the server learns of each hospital.",
+        columns=("left_out", "updates_clipped", "traffic"),
         ordered=False,
     ),
     Ablation(

@@ -96,6 +96,10 @@ MEASURES: dict[str, Measure] = {
     "survivors": Measure(
         "survivors a round", _over_runs(_of_rounds(lambda facts: facts["survivors"]))
     ),
+    "left_out": Measure(
+        "sums left out a round",
+        _over_runs(_of_rounds(lambda facts: float(facts.get("left_out", 0)))),
+    ),
     "traffic": Measure("bytes a round, all hospitals", _over_runs(_of_rounds(_traffic))),
     "tolerance": Measure("drop-outs always survived", _surely_survived),
 }

@@ -5,6 +5,8 @@ This is the one place where ``repro.privacy`` and ``repro.secagg`` meet the fede
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from repro.accounting import gaussian_sigma
@@ -133,4 +135,11 @@ def _aggregator(
     from repro.federated.secure import SecureAggregation
 
     known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
+    if settings.robustness is not None:
+        from repro.federated.robust import GroupedAggregation
+
+        clip = settings.update_privacy.clip_norm if settings.update_privacy else math.inf
+        return GroupedAggregation(
+            settings.robustness, settings.secagg, weights, clip, seed, ranks, known
+        )
     return SecureAggregation(settings.secagg, weights, seed, ranks, known)

@@ -102,9 +102,12 @@ class SecureAggregation:
         """Encode, mask and add; the update is not kept."""
         if hospital in self._lost or self._failed is not None:
             return
+        self._driver.add(hospital, self.contribution(hospital, update))
+
+    def contribution(self, hospital: int, update: Float[Tensor, " size"]) -> Contribution:
+        """What a hospital puts into the sum."""
         key = self.seed.derive("secagg rounding", hospital, self._round_number)
-        vector = update.cpu().numpy()
-        self._driver.add(hospital, Contribution(vector, self._weights[hospital], key))
+        return Contribution(update.cpu().numpy(), self._weights[hospital], key)
 
     def finish(self) -> Aggregated:
         """The mean; or no change, where too few hospitals were left or the sum is impossible."""

@@ -44,6 +44,7 @@ SCOPES = ("federated", "pooled", "single")
 PRECISIONS = ("single", "double")
 TRAINED_IN = ("float32", "bf16-mixed")  # of RunSettings.precision
 EVALUATED_ON = ("test", "validation")
+LIES = ("largest", "reversed")
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,24 @@ class SecAggParameters:
 
 
 @dataclass(frozen=True)
+class Robustness:
+    """Hospitals that lie about their updates, and what is done about it; no arm has any."""
+
+    hostile: int = 0  # how many lie: the first ones
+    # "largest": the largest vector that the sum takes, at the largest weight, against its own
+    # update; "reversed": what turns the sum's mean into minus its own update
+    lie: str = "largest"
+    group: int | None = None  # hospitals in a secure sum; None: all
+    alarm: bool = False  # leave out sums that are longer than honest ones can be
+
+    def __post_init__(self) -> None:
+        _check_choices(self, {"lie": LIES})
+        _check_counts(self, hostile=0)
+        if self.group is not None:
+            _check_counts(self, group=2)
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """One run, completely: arm × hospitals × seed, and everything it depends on but the data."""
 
@@ -229,6 +248,7 @@ class RunSettings:
     record_privacy: RecordPrivacy | None = None
     update_privacy: UpdatePrivacy | None = None
     secagg: SecAggParameters | None = None
+    robustness: Robustness | None = None  # of secure aggregation of updates, for the ablation
     shared: SharedNoise | None = None
     second_order: SecondOrder | None = None
     search: SearchSettings | None = None  # over such steps' settings; each trial a whole training
@@ -255,6 +275,8 @@ class RunSettings:
                     raise InputError(name, getattr(self, name), "None in a run that claims an ε")
         if self.twin_of is not None and not (self.shared and self.second_order):
             raise InputError("twin_of", self.twin_of, "None without second-order steps")
+        if self.robustness is not None and (self.secagg is None or self.shared is not None):
+            raise InputError("robustness", self.robustness, "None but for secure sums of updates")
         if self.search is not None and not (self.second_order and self.record_privacy):
             raise InputError("search", self.search, "None without private second-order steps")
         if self.logistic_ridge is not None:
@@ -305,7 +327,7 @@ class RunSettings:
             del known["precision"]
         if self.shared is None:
             del known["shared"]
-        for name in ("second_order", "search", "twin_of", "logistic_ridge"):
+        for name in ("robustness", "second_order", "search", "twin_of", "logistic_ridge"):
             if known[name] is None:
                 del known[name]
         if self.model.filters is None:

@@ -1,0 +1,116 @@
+"""What a lying hospital does to a secure sum, and what sums of few hospitals make of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from repro.errors import InputError
+from repro.federated.parallel.ranks import Ranks
+from repro.federated.robust import GroupedAggregation
+from repro.randomness import RootSeed
+from repro.runs.arms import get_arm
+from repro.runs.composition import compose
+from repro.runs.profiles import PROFILES
+from repro.runs.settings import Robustness, SecAggParameters
+
+WEIGHTS = {0: 90, 1: 120, 2: 60, 3: 110, 4: 100}
+CLIP = 1.0
+EXACT = 1e-4  # far above what the encoding rounds
+
+
+@pytest.fixture
+def updates():
+    """About one direction, of unlike lengths up to the clip norm."""
+    generator = np.random.default_rng(0)
+    common = generator.normal(size=50)
+    found = {}
+    for one in WEIGHTS:
+        vector = common + 0.3 * generator.normal(size=50)
+        found[one] = torch.tensor(vector / np.linalg.norm(vector) * (0.6 + 0.08 * one)).float()
+    return found
+
+
+def aggregated(updates, **settings):
+    aggregator = GroupedAggregation(
+        Robustness(**settings), SecAggParameters(), WEIGHTS, CLIP, RootSeed.from_user(1), Ranks()
+    )
+    aggregator.start(1, WEIGHTS, torch.zeros(50))
+    for one, update in updates.items():
+        aggregator.add(one, update)
+    return aggregator.finish()
+
+
+def mean_of(updates, hospitals):
+    return sum(WEIGHTS[h] * updates[h] for h in hospitals) / sum(WEIGHTS[h] for h in hospitals)
+
+
+@pytest.mark.parametrize("alarm", [False, True])
+@pytest.mark.parametrize("group", [None, 2, 3, 4, 9])
+def test_honest_hospitals_make_the_weighted_mean_in_any_groups(updates, group, alarm):
+    found = aggregated(updates, group=group, alarm=alarm)
+    torch.testing.assert_close(found.mean, mean_of(updates, WEIGHTS), rtol=0, atol=EXACT)
+    assert found.survivors == tuple(WEIGHTS)
+    facts = found.facts["secagg"]
+    assert (facts["sums"], facts["left_out"]) == ({None: 1, 2: 2, 3: 1, 4: 1, 9: 1}[group], 0)
+    assert facts["survivors"] == 5
+    assert facts["up_bytes"]["masked"] > 0
+
+
+def test_the_largest_lie_moves_the_mean_beyond_all_that_is_honest(updates):
+    assert aggregated(updates, hostile=1).mean.norm() > 10 * CLIP
+
+
+def test_the_alarm_on_one_sum_leaves_nothing_of_the_round(updates):
+    found = aggregated(updates, hostile=1, alarm=True)
+    assert not found.mean.any()
+    assert found.survivors == ()
+    assert found.facts["secagg"]["left_out"] == 1
+
+
+def test_in_pairs_the_largest_lie_costs_its_own_sum_only(updates):
+    found = aggregated(updates, hostile=1, alarm=True, group=2)
+    assert found.survivors == (2, 3, 4)
+    torch.testing.assert_close(found.mean, mean_of(updates, (2, 3, 4)), rtol=0, atol=EXACT)
+
+
+def test_the_reversed_lie_turns_its_own_sum_round_and_is_not_noticed(updates):
+    whole = aggregated(updates, hostile=1, lie="reversed", alarm=True)
+    assert whole.facts["secagg"]["left_out"] == 0
+    assert torch.cosine_similarity(whole.mean, updates[0], dim=0) < -0.9
+    pairs = aggregated(updates, hostile=1, lie="reversed", alarm=True, group=2)
+    assert pairs.facts["secagg"]["left_out"] == 0
+    assert torch.cosine_similarity(pairs.mean, mean_of(updates, WEIGHTS), dim=0) > 0.5
+
+
+def test_a_sum_twice_as_long_as_most_is_left_out_within_the_clip_norm(updates):
+    """Five sums would be needed for a median of honest ones; two pairs and a rest show the rule."""
+    short = {one: update * (1.0 if one < 2 else 0.1) for one, update in updates.items()}
+    assert aggregated(short, group=2, alarm=True).facts["secagg"]["left_out"] == 0
+    even = dict.fromkeys(WEIGHTS, updates[0] * 0.1) | {0: updates[0]}
+    weights = dict.fromkeys(range(10), 100)
+    aggregator = GroupedAggregation(
+        Robustness(alarm=True, group=2), SecAggParameters(), weights, CLIP,
+        RootSeed.from_user(1), Ranks(),
+    )  # fmt: skip
+    aggregator.start(1, weights, torch.zeros(50))
+    for one in weights:
+        aggregator.add(one, even.get(one, updates[0] * 0.1))
+    assert aggregator.finish().survivors == tuple(range(2, 10))
+
+
+def test_only_secure_sums_of_updates_have_it():
+    plain = compose(get_arm("fedavg"), PROFILES["smoke"], hospitals=5, seed=0)
+    with pytest.raises(InputError, match="robustness"):
+        type(plain)(**(vars(plain) | {"robustness": Robustness()}))
+
+
+def test_one_process_only():
+    class Two(Ranks):
+        size = 2
+
+    with pytest.raises(InputError, match=r"ranks.*one process"):
+        GroupedAggregation(
+            Robustness(), SecAggParameters(), WEIGHTS, CLIP, RootSeed.from_user(1), Two()
+        )
