@@ -7,6 +7,7 @@ comment gives the numbers; nothing here changes a setting by itself.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -100,10 +101,12 @@ def choose(cells: Sequence[Cell]) -> Cell:
 def search_epsilon(cells: Sequence[Cell], dataset: Dataset) -> float:
     """ε of all runs' steps composed, at the δ of one, for the hospital that loses most by it.
 
-    Every run trains on the same images, so their events compose (RDP adds up over the runs:
-    Mironov 2017, proposition 1); hospitals have disjoint images, so the worst one counts.
+    Every run trains on the same images, so their events compose; hospitals have disjoint images,
+    so the worst one counts.
     """
-    from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
+    from repro.accounting import PoissonSampledGaussianEvent, PrivacyEvent
+    from repro.accounting.checks import ADD_REMOVE, RECORD
+    from repro.accounting.composition import compose_epsilon
     from repro.federated.division import shares, subset
     from repro.federated.training.private import plan
 
@@ -111,15 +114,15 @@ def search_epsilon(cells: Sequence[Cell], dataset: Dataset) -> float:
     train = subset(dataset, first)["train"]
     worst = 0.0
     for size in {len(positions) for positions in shares(first, train.labels).values()}:
-        accountant = RDPAccountant("add_remove")
+        spent = Counter[PrivacyEvent]()
         for cell in cells:
             settings, privacy = cell.settings, cell.settings.record_privacy
             assert privacy is not None
             one = plan(privacy, size, settings.local.epochs, settings.rounds)
             event = PoissonSampledGaussianEvent(one.noise_multiplier, one.sampler.sample_rate)
             steps = one.steps_per_round * settings.rounds
-            accountant.compose(event, steps * len(cell.records))
-        worst = max(worst, accountant.epsilon(_delta(cells))[0])
+            spent[event] += steps * len(cell.records)
+        worst = max(worst, compose_epsilon(spent, ADD_REMOVE, RECORD, _delta(cells)).epsilon)
     return worst
 
 

@@ -215,7 +215,7 @@ def test_tuning_refuses_to_choose_on_test_images():
 
 
 def test_charging_the_search_costs_more_than_one_run_and_less_than_all_added_up():
-    """RDP composition of n runs of ε = 6 lies between 6 and 6 n; of one run it is 6 itself."""
+    """Composition of n runs of ε = 6 lies between 6 and 6 n; of one run it is 6 itself."""
     dataset = small_dataset()
     cells = [
         Cell(label, settings, [fake.record("dpsgd-eps6", 10, 0)])
