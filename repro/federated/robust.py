@@ -52,7 +52,7 @@ class GroupedAggregation:
             raise InputError("ranks", ranks.size, "1: sums of groups are taken in one process")
         self.settings, self.weights, self.clip_norm = settings, weights, clip_norm
         self._sums = [
-            _WithLiars(settings, _fitting(secagg, len(group)), group, seed, ranks, training)
+            _WithLiars(settings, secagg.among(len(group)), group, seed, ranks, training)
             for group in _divided(weights, settings.group)
         ]
         self._of = {one: each for each in self._sums for one in each.members}
@@ -116,13 +116,6 @@ def _divided(weights: dict[int, int], size: int | None) -> list[dict[int, int]]:
         {one: weights[one] for one in ids[start:end]}
         for start, end in zip(starts, ends, strict=True)
     ]
-
-
-def _fitting(secagg: SecAggParameters, hospitals: int) -> SecAggParameters:
-    """With fewer hospitals than the graph has neighbours: all the others, and a majority."""
-    if hospitals > secagg.neighbours:
-        return secagg
-    return replace(secagg, neighbours=hospitals - 1, threshold=hospitals // 2 + 1)
 
 
 def _together(facts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def compose(
         record, twin_of = None, record
     secagg = None
     if secure:
-        secagg = _sharing_graph(hospitals)
+        secagg = SecAggParameters().among(hospitals)
         if arm.noise == "calibrated":
             # The noise alone reaches hundreds; ±8 would clip it away and void the experiment.
             secagg = replace(secagg, value_range=1024.0)
@@ -125,16 +125,6 @@ def precision_of(
         return wanted
     gains = arm.model == "dpresnet" and not arm.private
     return "bf16-mixed" if gains and fast_bfloat16() else "float32"
-
-
-def _sharing_graph(hospitals: int) -> SecAggParameters:
-    """The paper's graph where there are hospitals enough for it, else the complete graph."""
-    if hospitals < 2:
-        raise InputError("hospitals", hospitals, "at least 2 with secure aggregation")
-    paper = SecAggParameters()
-    if hospitals > paper.neighbours:
-        return paper
-    return replace(paper, neighbours=hospitals - 1, threshold=hospitals // 2 + 1)
 
 
 def _check(hospitals: int, seed: int | None, rounds: int | None) -> None:

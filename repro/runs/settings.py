@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from repro.checks import check_above_zero as _check_above_zero
@@ -212,6 +212,14 @@ class SecAggParameters:
         if isinstance(self.field_bits, bool) or plain(self.field_bits) not in (31, 61):
             raise InputError("field_bits", self.field_bits, "31 or 61")
         object.__setattr__(self, "field_bits", int(self.field_bits))
+
+    def among(self, hospitals: int) -> SecAggParameters:
+        """This graph where there are hospitals enough for it, else the complete graph."""
+        if hospitals < 2:
+            raise InputError("hospitals", hospitals, "at least 2 with secure aggregation")
+        if hospitals > self.neighbours:
+            return self
+        return replace(self, neighbours=hospitals - 1, threshold=hospitals // 2 + 1)
 
 
 @dataclass(frozen=True)
