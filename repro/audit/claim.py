@@ -170,7 +170,8 @@ def _shared_claim(
 
 
 def _auditable() -> str:
-    return f"one that adds noise: {', '.join(arm.name for arm in private_arms())}"
+    names = ", ".join(arm.name for arm in private_arms())
+    return f"one whose noise is planned before it runs: {names}"
 
 
 def full_batch_mu(claim: AuditedClaim, steps: int) -> float:
