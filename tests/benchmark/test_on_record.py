@@ -1,0 +1,31 @@
+"""The benchmark's page on record is what its runs on record give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from repro.cli import main
+from repro.report.claims import PAPER_RESULTS
+
+RECORD = PAPER_RESULTS / "benchmark"
+
+
+def done(path):
+    """Every cell that has numbers, without what depends on where it is drawn."""
+    cells = json.loads((path / "benchmark.json").read_text())["cells"]
+    return [
+        {name: value for name, value in cell.items() if name != "seconds"}
+        for cell in cells
+        if cell["status"] == "done"
+    ]
+
+
+def test_the_page_on_record_is_what_its_runs_give(tmp_path, capsys):
+    shutil.copytree(RECORD / "runs", tmp_path / "runs")
+    assert main(["benchmark", "--record", str(PAPER_RESULTS), "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    found = done(tmp_path)
+    assert found == done(RECORD)
+    assert len(found) >= 60
+    assert all(cell["n"] >= 3 for cell in found)
