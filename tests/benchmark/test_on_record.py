@@ -12,8 +12,8 @@ RECORD = PAPER_RESULTS / "benchmark"
 
 
 def done(path):
-    """Every cell that has numbers; without AUC, whose scores are too large to keep here, and without
-    why there are no more seeds."""
+    """Every cell that has numbers. AUC needs scores, which are too large to keep here; why there
+    are no more seeds depends on what is installed."""
     cells = json.loads((path / "benchmark.json").read_text())["cells"]
     return [
         {name: value for name, value in cell.items() if name not in ("seconds", "auc", "reason")}
