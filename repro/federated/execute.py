@@ -81,6 +81,7 @@ def execute(
         started = _now()
         start = _begun(settings, dataset, store, folder, ranks, finished=finished is not None)
         assert start.seed is not None
+        keep_freed_memory()  # before features are made: it halves their time
         federation = assemble(
             settings,
             data,
@@ -96,7 +97,6 @@ def execute(
         federation.rounds = rounds
         threads = settings.threads or start.threads
         threads = threads or max(1, (os.cpu_count() or 1) // ranks.here)
-        keep_freed_memory()
         with cpu_threads(threads), _Bar(settings, rounds, ranks, quiet) as bar:
             federation.made_on = machines(federation.model, ranks)
             state = run_rounds(federation, folder, bar)
