@@ -70,9 +70,9 @@ def of_the_paper() -> list[Schedule]:
     for images, batch in table.HOSPITALS:
         rate, steps = batch / images, table.LOCAL_EPOCHS * images // batch
         for target in table.TARGETS:
-            noise = calibrate_noise_multiplier(target, table.DELTA, rate, steps, accountant="rdp")[
-                0
-            ]
+            noise, _ = calibrate_noise_multiplier(
+                target, table.DELTA, rate, steps, accountant="rdp"
+            )
             label = f"{images:,} images, batch {batch}"
             schedules.append(Schedule(label, TABLE, noise, rate, steps, table.DELTA))
     return schedules

@@ -66,10 +66,11 @@ class GroupedAggregation:
         self._of[hospital].add(hospital, update)
 
     def finish(self) -> Aggregated:
-        found = [each.finish() for each in self._sums]
+        ended = [each.finish() for each in self._sums]
+        found = [one for one in ended if one.survivors]  # a failed sum has no length to go by
         lengths = [float(one.mean.norm()) for one in found]
         longest = np.inf
-        if self.settings.alarm:  # the encoding's rounding is far below a per cent
+        if self.settings.alarm and found:  # the encoding's rounding is far below a per cent
             longest = min(1.01 * self.clip_norm, _TIMES_THE_MEDIAN * float(np.median(lengths)))
         kept = [one for one, length in zip(found, lengths, strict=True) if length <= longest]
         survivors = tuple(sorted(one for each in kept for one in each.survivors))
@@ -77,8 +78,8 @@ class GroupedAggregation:
         for each in kept:
             total += sum(self.weights[one] for one in each.survivors) * each.mean
         mean = total / max(1, sum(self.weights[one] for one in survivors))
-        facts = _together([one.facts["secagg"] for one in found])
-        facts |= {"sums": len(found), "left_out": len(found) - len(kept)}
+        facts = _together([one.facts["secagg"] for one in ended])
+        facts |= {"sums": len(ended), "left_out": len(found) - len(kept)}
         return Aggregated(mean, survivors, {"secagg": facts})
 
 
@@ -126,6 +127,9 @@ def _together(facts: list[dict[str, Any]]) -> dict[str, Any]:
         "max_error_bound": max((one.get("max_error_bound", 0.0) for one in facts), default=0.0),
         "clipped_values": sum(one.get("clipped_values", 0) for one in facts),
     }
+    failures = [one["failed"] for one in facts if "failed" in one]
+    if failures:
+        result["failed"] = "; ".join(failures)
     for way in ("up_bytes", "down_bytes"):
         total: Counter[str] = Counter()
         for one in facts:

@@ -283,8 +283,10 @@ class RunSettings:
                     raise InputError(name, getattr(self, name), "None in a run that claims an ε")
         if self.twin_of is not None and not (self.shared and self.second_order):
             raise InputError("twin_of", self.twin_of, "None without second-order steps")
-        if self.robustness is not None and (self.secagg is None or self.shared is not None):
-            raise InputError("robustness", self.robustness, "None but for secure sums of updates")
+        if self.robustness is not None and (self.secagg is None or self._noisy):
+            # The ledger's views are of one sum of all; sums of groups, some left out, show more.
+            expected = "None but for secure sums of updates without noise"
+            raise InputError("robustness", self.robustness, expected)
         if self.search is not None and not (self.second_order and self.record_privacy):
             raise InputError("search", self.search, "None without private second-order steps")
         if self.logistic_ridge is not None:
@@ -295,6 +297,11 @@ class RunSettings:
         """Is an ε claimed, with noise that nobody knows? Then nothing that the run gives away may
         depend on a record but by the mechanisms that its ledger accounts for."""
         return self.seed is None and bool(self.record_privacy or self.update_privacy)
+
+    @property
+    def _noisy(self) -> bool:
+        updates = self.update_privacy is not None and self.update_privacy.noise != "none"
+        return updates or self.record_privacy is not None or self.shared is not None
 
     @property
     def trainer(self) -> str:

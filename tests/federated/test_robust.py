@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,10 +102,32 @@ def test_a_sum_twice_as_long_as_most_is_left_out_within_the_clip_norm(updates):
     assert aggregator.finish().survivors == tuple(range(2, 10))
 
 
-def test_only_secure_sums_of_updates_have_it():
-    plain = compose(get_arm("fedavg"), PROFILES["smoke"], hospitals=5, seed=0)
-    with pytest.raises(InputError, match="robustness"):
-        type(plain)(**(vars(plain) | {"robustness": Robustness()}))
+@pytest.mark.parametrize(
+    "arm", ["fedavg", "calibrated-secagg", "documented-secagg", "dpsgd-eps6-secagg",
+            "shared-dpsgd-eps6", "turned-newton-eps6"],
+)  # fmt: skip
+def test_only_secure_sums_without_noise_have_it(arm):
+    """Sums of groups show more than the one sum of all that a ledger accounts for."""
+    settings = compose(get_arm(arm), PROFILES["smoke"], hospitals=5, seed=0)
+    with pytest.raises(InputError, match=r"robustness.*without noise"):
+        replace(settings, robustness=Robustness(group=2))
+
+
+def test_a_failed_sum_is_told_and_no_reason_to_leave_out_another(updates):
+    """A group that loses too many has no mean, and its zero is not taken for a short one."""
+    weights = dict.fromkeys(range(6), 100)
+    aggregator = GroupedAggregation(
+        Robustness(alarm=True, group=2), SecAggParameters(drop_rate=0.5), weights, CLIP,
+        RootSeed.from_user(1), Ranks(),
+    )  # fmt: skip
+    aggregator.start(1, weights, torch.zeros(50))
+    for one in weights:
+        aggregator.add(one, updates[0])
+    found = aggregator.finish()
+    assert found.survivors == ()
+    assert not found.mean.any()
+    assert (found.facts["secagg"]["left_out"], found.facts["secagg"]["survivors"]) == (0, 0)
+    assert found.facts["secagg"]["failed"]
 
 
 def test_one_process_only():

@@ -20,6 +20,7 @@ from torch import Tensor
 from repro.data.npz import read_npz
 from repro.errors import InputError
 from repro.federated.checkpoint import load_checkpoint, save_checkpoint
+from repro.federated.deploy.keeping import TRAININGS
 from repro.federated.deploy.plan import TrainingPlan
 from repro.federated.deploy.training import Training, shown
 from repro.federated.evaluation import evaluate
@@ -67,7 +68,7 @@ def serve_training(
     with cpu_threads(plan.settings.threads):
         training = Training(plan, device="cpu")
         plan.check_stated(training.stated())
-        folder = files.state / "trainings" / plan.digest.hex()[:16]
+        folder = files.state / TRAININGS / plan.digest.hex()[:16]
         opened = _Opened(folder, files.watch)
         watched = replace(files, watch=opened.watch)
         with open_holder(watched, report, round_of=training.round_of) as holder:
