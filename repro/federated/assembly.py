@@ -136,10 +136,10 @@ def _aggregator(
 
     known = {name: value for name, value in settings.as_dict().items() if name != "seed"}
     if settings.robustness is not None:
+        from repro.federated.bounded import BoundedAggregation
         from repro.federated.robust import GroupedAggregation
 
         clip = settings.update_privacy.clip_norm if settings.update_privacy else math.inf
-        return GroupedAggregation(
-            settings.robustness, settings.secagg, weights, clip, seed, ranks, known
-        )
+        kind = BoundedAggregation if settings.robustness.norm else GroupedAggregation
+        return kind(settings.robustness, settings.secagg, weights, clip, seed, ranks, known)
     return SecureAggregation(settings.secagg, weights, seed, ranks, known)

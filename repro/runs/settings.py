@@ -44,7 +44,7 @@ SCOPES = ("federated", "pooled", "single")
 PRECISIONS = ("single", "double")
 TRAINED_IN = ("float32", "bf16-mixed")  # of RunSettings.precision
 EVALUATED_ON = ("test", "validation")
-LIES = ("largest", "reversed")
+LIES = ("largest", "reversed", "within")
 
 
 @dataclass(frozen=True)
@@ -228,16 +228,23 @@ class Robustness:
 
     hostile: int = 0  # how many lie: the first ones
     # "largest": the largest vector that the sum takes, at the largest weight, against its own
-    # update; "reversed": what turns the sum's mean into minus its own update
+    # update; "reversed": what turns the sum's mean into minus its own update; "within": its own
+    # update turned round and made as long as the norm, or the clip norm, allows
     lie: str = "largest"
     group: int | None = None  # hospitals in a secure sum; None: all
     alarm: bool = False  # leave out sums that are longer than honest ones can be
+    # every hospital cuts its update to this norm and proves it: repro.secagg.bounded; None: nobody
+    norm: float | None = None
 
     def __post_init__(self) -> None:
         _check_choices(self, {"lie": LIES})
         _check_counts(self, hostile=0)
         if self.group is not None:
             _check_counts(self, group=2)
+        if self.norm is not None:
+            _check_above_zero(self, "norm")
+            if self.group is not None or self.alarm:
+                raise InputError("norm", self.norm, "None with sums of groups or an alarm")
 
 
 @dataclass(frozen=True)
@@ -345,6 +352,8 @@ class RunSettings:
         for name in ("robustness", "second_order", "search", "twin_of", "logistic_ridge"):
             if known[name] is None:
                 del known[name]
+        if self.robustness is not None and self.robustness.norm is None:
+            del known["robustness"]["norm"]
         if self.model.filters is None:
             del known["model"]["filters"]
         if self.secagg is not None and self.secagg.field_bits == 31:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from repro.errors import InputError
+from repro.federated.bounded import BoundedAggregation
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.robust import GroupedAggregation
 from repro.randomness import RootSeed
@@ -130,11 +131,73 @@ def test_a_failed_sum_is_told_and_no_reason_to_leave_out_another(updates):
     assert found.facts["secagg"]["failed"]
 
 
-def test_one_process_only():
+@pytest.mark.parametrize("kind", [GroupedAggregation, BoundedAggregation])
+def test_one_process_only(kind):
     class Two(Ranks):
         size = 2
 
     with pytest.raises(InputError, match=r"ranks.*one process"):
-        GroupedAggregation(
-            Robustness(), SecAggParameters(), WEIGHTS, CLIP, RootSeed.from_user(1), Two()
+        kind(Robustness(norm=1.0), SecAggParameters(), WEIGHTS, CLIP, RootSeed.from_user(1), Two())
+
+
+def bounded(updates, **settings):
+    aggregator = BoundedAggregation(
+        Robustness(norm=CLIP, **settings), SecAggParameters(), WEIGHTS, CLIP,
+        RootSeed.from_user(1), Ranks(),
+    )  # fmt: skip
+    aggregator.start(1, WEIGHTS, torch.zeros(50))
+    for one, update in updates.items():
+        aggregator.add(one, update)
+    return aggregator.finish()
+
+
+def test_bounded_updates_make_the_weighted_mean(updates):
+    found = bounded(updates)
+    assert found.survivors == tuple(WEIGHTS)
+    error = found.facts["secagg"]["max_error_bound"]
+    assert (found.mean - mean_of(updates, WEIGHTS)).abs().max() <= error + 1e-7
+    assert found.facts["secagg"]["excluded"] == {}
+
+
+@pytest.mark.parametrize("lie", ["largest", "reversed"])
+def test_a_lie_beyond_the_bound_is_named_and_left_out(updates, lie):
+    found = bounded(updates, hostile=1, lie=lie)
+    assert found.survivors == (1, 2, 3, 4)
+    assert set(found.facts["secagg"]["excluded"]) == {"0"}
+    torch.testing.assert_close(found.mean, mean_of(updates, (1, 2, 3, 4)), rtol=0, atol=EXACT)
+
+
+def test_a_lie_within_the_bound_passes_and_moves_the_mean_by_no_more(updates):
+    found = bounded(updates, hostile=1, lie="within")
+    assert found.survivors == tuple(WEIGHTS)
+    others = sum(WEIGHTS[one] * updates[one] for one in WEIGHTS if one)
+    lie = found.mean * sum(WEIGHTS.values()) - others
+    assert lie.norm() == pytest.approx(CLIP * max(WEIGHTS.values()), rel=1e-3)
+    assert torch.cosine_similarity(lie, -updates[0], dim=0) > 0.999
+    unbounded = aggregated(updates, hostile=1, lie="within")
+    lie = unbounded.mean * sum(WEIGHTS.values()) - others
+    assert lie.norm() == pytest.approx(CLIP * WEIGHTS[0], rel=1e-3)
+
+
+def test_too_many_lies_leave_the_model_as_it_is(updates):
+    found = bounded(updates, hostile=4)
+    assert not found.mean.any()
+    assert "2 that pass" in found.facts["secagg"]["failed"]
+
+
+def test_longer_updates_are_cut_to_the_norm(updates):
+    longer = {one: 3 * update for one, update in updates.items()}
+    cut = {one: update / update.norm() for one, update in updates.items()}
+    torch.testing.assert_close(bounded(longer).mean, mean_of(cut, WEIGHTS), rtol=0, atol=EXACT)
+
+
+def test_bounds_have_what_they_need():
+    lossy = SecAggParameters(drop_rate=0.2)
+    with pytest.raises(InputError, match="drop_rate"):
+        BoundedAggregation(
+            Robustness(norm=1.0), lossy, WEIGHTS, CLIP, RootSeed.from_user(1), Ranks()
         )
+    with pytest.raises(InputError, match="norm"):
+        Robustness(norm=1.0, group=2)
+    with pytest.raises(InputError, match="norm"):
+        Robustness(norm=0.0)
