@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from repro.bench import flower_secagg
+from repro.bench import bounded, flower_secagg
 from repro.bench.harness import Row, peak_memory
 from repro.errors import InputError, MissingDependency
 from repro.runs.provenance import environment
@@ -94,11 +94,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--lost", type=float, nargs="+", default=[0.0, 0.1, 0.3], help="fractions (0 0.1 0.3)")
     add("--repeats", type=int, default=3, help="rounds of each (%(default)s)")
     add("--quick", action="store_true", help="K=10 at 100,000 coordinates only")
+    add(
+        "--bound",
+        action="store_true",
+        help="instead: what it costs that every hospital proves its vector's norm",
+    )
     add("--no-memory", action="store_true", help="leave out peak memory (a process each)")
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     cases = _cases(arguments)
+    if arguments.bound:
+        return bounded.measure(arguments), environment(("numpy", "cryptography"))
     contestants: dict[str, Callable[[Case], Cost]] = {OURS: our_round}
     missing = ""
     try:

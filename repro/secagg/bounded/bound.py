@@ -22,10 +22,10 @@ p/2 − T away, where v, sub-Gaussian with variance ‖x‖²/2, is with probabi
 2·exp(−(p/2 − T)²/((β² + 4)T²)).
 (c) *‖x‖ ≤ βT.* v wraps around p with probability at most 2·exp(−(p/2)²/(βT)²). Where no row does,
 E v² = ‖x‖²/2 =: w and E v⁴ ≤ 3w², so E exp(−θv²/w) ≤ 1 − θ + 3θ²/2 (Achlioptas, J. Comput. Syst.
-Sci. 2003, section 4), and Σ v² ≤ η·m·w with probability at most
+Sci. 2003), and Σ v² ≤ η·m·w with probability at most
 min_θ (e^{θη}·(1 − θ + 3θ²/2))^m.
 
-The modular half is the idea of Gentry, Halevi and Lyubashevsky (Eurocrypt 2022, section 3.3) and
+The modular half is the idea of Gentry, Halevi and Lyubashevsky (Eurocrypt 2022) and
 of the wraparound checks of PINE (Rothblum et al., arXiv 2311.10237), with constants of our own.
 
 **Completeness.** An honest vector, ‖x‖₂ ≤ ``norm``, fails with probability at most ``failure``:
@@ -167,7 +167,7 @@ def allowance(clip_norm: float, deviation: float, length: int, failure: float = 
 
     clip_norm: of its update; deviation: of the discrete Gaussian in each of ``length``
     coordinates; both in units. Noise is longer than the result allows with at most ``failure``: it
-    is sub-Gaussian (Canonne, Kamath and Steinke, NeurIPS 2020, fact 16), so its squared norm has
+    is sub-Gaussian (Canonne, Kamath and Steinke, NeurIPS 2020), so its squared norm has
     the tail of a χ² (Laurent and Massart, Ann. Statist. 2000, lemma 1). The larger
     √length·deviation is against clip_norm, the less the bound says: a liar may use all of it.
     """

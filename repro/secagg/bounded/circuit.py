@@ -1,7 +1,7 @@
 """A proof, on shares, that numbers are bits and that squares add up to no more than a bound.
 
 The statement is ``NormBound``'s. Its proof is a fully linear one (Boneh, Boneh, Corrigan-Gibbs,
-Gilboa and Ishai, CRYPTO 2019, section 4; Prio3's): the prover shares, beside the bits of z + T and
+Gilboa and Ishai, CRYPTO 2019; Prio3's): the prover shares, beside the bits of z + T and
 of what the squares leave of S, polynomials h. Everything that is checked is a linear function of
 what is shared, so parties that hold shares work on them alone.
 

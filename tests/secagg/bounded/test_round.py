@@ -240,6 +240,12 @@ def test_with_more_gone_the_round_fails_without_a_sum(phase):
         play(party, round_, drop={phase: round_.committee[:3]})
 
 
+def test_no_members_word_counts_alone():
+    party, round_ = make()
+    with pytest.raises(RoundFailed, match="answers: .* 2 members that say the same"):
+        play(party, round_, drop={"answers": round_.committee[:2]})
+
+
 def test_too_few_that_pass_are_not_summed():
     party, round_ = make(minimum=4)
     with pytest.raises(RoundFailed, match="4 that pass"):
@@ -339,9 +345,13 @@ def test_a_lying_server_gets_no_second_answer_about_a_vector():
     with pytest.raises(Refused, match="no quorum"):
         fourth.mask_sum(0)
     fourth.confirm(round_.roster)
-    own = {fourth.id: party.hospitals[fourth.id].sign("accepted", b"")}
-    with pytest.raises(Refused, match="0 signatures"):
-        fourth.mask_digests(own)
+    statement = confirmation(round_, round_.roster)
+    signed = {one: party.hospitals[one].sign("accepted", statement) for one in round_.committee}
+    few = dict(list(signed.items())[: round_.quorum - 1])
+    with pytest.raises(Refused, match="2 signatures; a quorum is 3"):
+        fourth.mask_digests(few)
+    with pytest.raises(Refused, match="2 signatures; a quorum is 3"):
+        fourth.mask_digests(few | {outsider(round_): few[round_.committee[0]]})
 
 
 def test_two_proofs_of_one_hospital_are_refused():
