@@ -242,7 +242,7 @@ def test_with_more_gone_the_round_fails_without_a_sum(phase):
 
 def test_no_members_word_counts_alone():
     party, round_ = make()
-    with pytest.raises(RoundFailed, match="answers: .* 2 members that say the same"):
+    with pytest.raises(RoundFailed, match=r"answers: .* 2 members that say the same"):
         play(party, round_, drop={"answers": round_.committee[:2]})
 
 
