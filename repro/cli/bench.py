@@ -42,8 +42,9 @@ def configure(parser: OneLineParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> Outcome:
     rows, where = importlib.import_module(BENCHMARKS[arguments.name][0]).measure(arguments)
+    bound = getattr(arguments, "bound", False)
     data = {
-        "name": arguments.name,
+        "name": arguments.name + "_bound" * bound,
         "rows": [row.as_dict() for row in rows],
         "environment": where,
     }

@@ -24,10 +24,11 @@ MEASURES = {
     "clipped": "coordinates clipped",
 }
 BENCH_TITLE = "Table 3b. Secure aggregation beside its peers"
+BOUNDS_TITLE = "Table 3c. What it costs that every hospital proves its vector's norm"
 
 
 def build(sources: Sources) -> list[Table]:
-    return [_runs(sources), _bench(sources)]
+    return [_runs(sources), _bench(sources), _bounds(sources)]
 
 
 def _runs(sources: Sources) -> Table:
@@ -85,6 +86,22 @@ def _facts(run: RunRecord) -> dict[str, int | float]:
         if name in last:
             facts[key] = last[name]
     return facts
+
+
+def _bounds(sources: Sources) -> Table:
+    bench = sources.side("bench/secagg_bound")
+    if bench is None:
+        return empty_table(
+            "table3-bounds",
+            BOUNDS_TITLE,
+            caption="Nothing was measured here.",
+            how="repro bench secagg --bound --out OUT",
+        )
+    notes = [
+        "Both in one run, taking turns. A member's time and bytes are beyond what it costs to be a "
+        "hospital.",
+    ]
+    return benchmark_table("table3-bounds", BOUNDS_TITLE, bench, notes)
 
 
 def _mean(values: list[int | float | None]) -> float | None:

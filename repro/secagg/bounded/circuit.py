@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache, lru_cache
+from math import factorial
 
 import numpy as np
 
@@ -193,12 +194,23 @@ def _extension() -> np.ndarray:
 @lru_cache(maxsize=256)  # all parties ask for the same points
 def _lagrange(point: int, nodes: int) -> np.ndarray:
     """(nodes,): the weights of a polynomial's values at 0 … nodes − 1 in its value at ``point``."""
-    weights = []
+    # Π (point − other) over the others: products of those before and of those after.
+    before, after = [1], [1]
     for node in range(nodes):
-        above = below = 1
-        for other in range(nodes):
-            if other != node:
-                above = above * (point - other) % P
-                below = below * (node - other) % P
-        weights.append(above * pow(below, -1, P) % P)
+        before.append(before[-1] * (point - node) % P)
+        after.append(after[-1] * (point - (nodes - 1 - node)) % P)
+    weights = [
+        before[node] * after[nodes - 1 - node] % P * scale % P
+        for node, scale in enumerate(_scales(nodes))
+    ]
     return np.array(weights, np.uint64)
+
+
+@cache
+def _scales(nodes: int) -> list[int]:
+    """1 / Π (node − other) over the others, for each node."""
+    below = [
+        (-1) ** (nodes - 1 - node) * factorial(node) * factorial(nodes - 1 - node)
+        for node in range(nodes)
+    ]
+    return [pow(one, -1, P) for one in below]
