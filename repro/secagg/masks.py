@@ -28,7 +28,10 @@ def chacha20_words(key: bytes) -> WordSource:
     stream = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
 
     def fill(words: np.ndarray) -> None:
-        stream.update_into(_ZEROS[: words.nbytes], words.data.cast("B"))
+        room = words.data.cast("B")
+        for start in range(0, len(room), len(_ZEROS)):
+            part = room[start : start + len(_ZEROS)]
+            stream.update_into(_ZEROS[: len(part)], part)
 
     return fill
 

@@ -80,8 +80,8 @@ class NormBound:
         least = _of_wrapping(self.rows)
         if self.error <= 2 * least:
             raise InputError("error", self.error, f"above {2 * least:.1e}, or more rows")
-        largest = P / _ROOM
-        if self._least_reach > largest:
+        if _ROOM * self.reach > P:
+            largest = 2 ** math.floor(math.log2(P / _ROOM))  # T is a power of two
             most = largest / self._least_reach * self.norm
             raise InputError("norm", self.norm, f"at most {most:.4g}, so that no projection wraps")
         if self._eta <= 0:

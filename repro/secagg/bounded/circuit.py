@@ -9,7 +9,7 @@ Gates are taken ``GATES`` at a time. f is the polynomial through a chunk's value
 0 … GATES − 1 and through random ones at the next ``QUERIES`` points; h is f·(f − 1), which is 0
 wherever f's value is a bit, or f², the squares. At ``QUERIES`` points drawn afterwards the parties
 open f and h: where h is not what f says, a point shows it with probability
-1 − (2·GATES + 4)/(p − 2·GATES − 5) at least, all of them together but for 2⁻⁷¹. What is opened is
+1 − 134/(p − 135) at least, all four together but for 2⁻⁹⁵. What is opened is
 uniform, because as many of f's values are; h follows from f. That z's bits make up z, and the
 squares and the rest S, is opened as ``QUERIES`` random combinations of what has to be 0.
 """
@@ -25,10 +25,10 @@ import numpy as np
 from repro.secagg.bounded.bound import FIELD, NormBound, P
 from repro.secagg.masks import mask
 
-GATES, QUERIES = 64, 3
+GATES, QUERIES = 64, 4
 _KNOWN = GATES + QUERIES  # points that fix f
 _NODES = 2 * _KNOWN - 1  # points that fix h
-# The prover may choose its proof until the points suit it, so 2⁻⁷¹ is what each try has.
+# The prover may try proofs until the points suit it; 2⁻⁹⁵ is what each try has.
 PROOF_ERROR = ((_NODES - 1) / (P - _NODES)) ** QUERIES
 
 

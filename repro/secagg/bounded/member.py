@@ -1,13 +1,13 @@
 """A member of the committee: holds seeds of masks, checks proofs on shares, gives out one sum.
 
 Whatever the server sends, an honest member opens of a hospital's shares one proof that the
-hospital has signed, and gives out its masks' sum over one set of hospitals, which 2·t + 1 members
-have signed. So two servers' stories of who was accepted cannot both be unmasked.
+hospital has signed, and gives out its masks' sum over one set of hospitals, all of which it has
+opened a proof of, and for which 2·t + 1 members have signed. So two servers' stories of who was
+accepted cannot both be unmasked.
 """
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Collection, Mapping
 
@@ -15,20 +15,22 @@ import numpy as np
 
 from repro.secagg.bounded.bound import FIELD
 from repro.secagg.bounded.circuit import Circuit
-from repro.secagg.bounded.hospital import mask_key, seeds_opened
 from repro.secagg.bounded.messages import (
+    SEED_BYTES,
     Complaint,
     MemberKey,
     Offer,
     Proof,
     array_digest,
+    challenge_from,
     confirmation,
-    seed_commitment,
+    fits_commitment,
+    nonce_commitment,
 )
 from repro.secagg.bounded.projections import project
 from repro.secagg.bounded.setting import BoundedRound
 from repro.secagg.errors import Refused
-from repro.secagg.keys import AgreementKey, Identity, unseal, verify
+from repro.secagg.keys import AgreementKey, Identity, derive, unseal, verify
 from repro.secagg.masks import add_mask, mask
 from repro.secagg.shamir import Entropy
 
@@ -38,8 +40,9 @@ Answers = dict[int, np.ndarray]  # mask -> what its share answers
 
 
 class Member:
-    """One member in one round: ``key``, ``complaints``, ``learn``, ``answers``, ``confirm``,
-    ``mask_digests``, ``mask_sum``, in this order."""
+    """One member in one round: ``key``, ``complaints``, ``nonce``, ``learn``, ``answers``,
+    ``confirm``, ``mask_digests``, ``mask_sum``, in this order. ``BoundedHospital.member`` makes it,
+    once a round."""
 
     def __init__(
         self,
@@ -50,72 +53,97 @@ class Member:
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         self.id, self.round, self._identity = member, round_, identity
-        self._key = AgreementKey(entropy(32))
+        self._key, self._nonce = AgreementKey(entropy(32)), entropy(SEED_BYTES)
+        self._keys: list[MemberKey] = []
         self._seeds: dict[int, dict[int, bytes]] = {}  # hospital -> mask -> seed
         self._offers: dict[int, Offer] = {}
-        self._answered = False
+        self._answered: set[int] | None = None
         self._accepted: tuple[int, ...] = ()
         self._agreed = False
 
     def key(self) -> MemberKey:
-        statement = MemberKey.statement(self.round, self.id, self._key.public)
-        signature = self._identity.sign("member key", statement)
-        return MemberKey(self.id, self._key.public, signature)
+        hidden = nonce_commitment(self.round, self.id, self._nonce)
+        key = MemberKey(self.id, self._key.public, hidden)
+        signature = self._identity.sign("member key", key.statement(self.round))
+        return MemberKey(self.id, self._key.public, hidden, signature)
 
-    def complaints(self, offers: Collection[Offer]) -> list[Complaint]:
-        """One for each seed that is not what its hospital has committed to."""
+    def complaints(self, keys: Collection[MemberKey], offers: Collection[Offer]) -> list[Complaint]:
+        """One for each seed that is not what its hospital has committed to.
+
+        keys: the members', as the hospitals were given them.
+        """
         if self._offers:
             raise Refused("a second set of offers in one round")
+        if not all(key.genuine(self.round) for key in keys):
+            raise Refused("keys that are not the committee's")
+        self._keys = list(keys)
         found = []
         for offer in offers:
-            if offer.hospital in self._offers or not offer.genuine(self.round):
+            if not offer.genuine(self.round) or offer.hospital in self._offers:
                 raise Refused("an offer that its hospital has not signed, or two of one")
             if self.id not in offer.sealed:
                 raise Refused("an offer without seeds for this member: its key was kept back")
             self._offers[offer.hospital] = offer
-            self._seeds[offer.hospital] = dict(
-                seeds_opened(self.round, offer, self.id, self._opened(offer))
-            )
+            self._seeds[offer.hospital] = seeds = self._opened(offer)
+            about = (self.id, self._key.public, offer.digest(self.round))
             found += [
-                Complaint.of(self.round, offer.hospital, number, self.id, self._identity)
+                Complaint(offer.hospital, number, *about).signed(self.round, self._identity)
                 for number in self.round.held_by(self.id)
-                if number not in self._seeds[offer.hospital]
+                if number not in seeds
             ]
         return found
 
-    def _opened(self, offer: Offer) -> bytes:
+    def nonce(self) -> bytes:
+        """Its part of the challenge, once the vectors are fixed."""
+        if not self._offers:
+            raise Refused("a nonce is asked for before there are offers")
+        return self._nonce
+
+    def _opened(self, offer: Offer) -> dict[int, bytes]:
+        """Mask -> seed, of those that come out as they were committed to."""
         who = ("seeds", offer.hospital, self.id)
         try:
             key = self._key.agree(offer.ephemeral, self.round.context, *who)
-            return unseal(key, offer.sealed[self.id], self.round.context)
+            opened = unseal(key, offer.sealed[self.id], self.round.context)
         except Refused:
-            return b""
+            return {}
+        seeds = {
+            number: opened[SEED_BYTES * at : SEED_BYTES * (at + 1)]
+            for at, number in enumerate(self.round.held_by(self.id))
+        }
+        return {
+            number: seed
+            for number, seed in seeds.items()
+            if fits_commitment(self.round, offer, number, seed)
+        }
 
-    def learn(self, published: Mapping[int, Mapping[int, bytes]]) -> None:
-        """Seeds that accused hospitals have published: hospital -> mask -> seed."""
+    def learn(self, published: Mapping[int, Mapping[int, bytes]]) -> tuple[()]:
+        """Seeds that accused hospitals have published: hospital -> mask -> seed. No answer."""
         for hospital, seeds in published.items():
             for number in set(seeds) & set(self.round.held_by(self.id)):
-                offer = self._offers[hospital]
-                commitment = seed_commitment(self.round, hospital, number, seeds[number])
-                if commitment == offer.commitments[number]:
+                if fits_commitment(self.round, self._offers[hospital], number, seeds[number]):
                     self._seeds[hospital].setdefault(number, seeds[number])
+        return ()
 
-    def answers(self, challenge: bytes, proofs: Collection[Proof]) -> dict[int, Answers]:
+    def answers(self, nonces: Mapping[int, bytes], proofs: Collection[Proof]) -> dict[int, Answers]:
         """Hospital -> what this member's shares of its vector and proof answer. Once a round."""
-        if self._answered:
+        if self._answered is not None:
             raise Refused("a second set of proofs in one round")
-        self._answered = True
+        self._answered = set()
+        challenge = challenge_from(self.round, self._keys, nonces)
+        if self.id not in nonces:
+            raise Refused("a challenge that this member has no part in")
         for proof in proofs:
-            offer = self._offers.get(proof.hospital)
+            offer = self._offers.get(proof.hospital) if proof.genuine(self.round) else None
             if (
                 offer is None
                 or not self._complete(proof.hospital)
                 or proof.challenge != challenge
                 or proof.offer != offer.digest(self.round)
-                or not proof.genuine(self.round)
             ):
-                raise Refused(f"a proof that hospital {proof.hospital} has not signed as it is")
-        if len({proof.hospital for proof in proofs}) != len(proofs):
+                raise Refused("a proof that its hospital has not signed as it is")
+        judged = {proof.hospital for proof in proofs}
+        if len(judged) != len(proofs):
             raise Refused("two proofs of one hospital")
         held = self.round.held_by(self.id)
         each = len(held) * self.round.length * FIELD.dtype.itemsize
@@ -124,6 +152,7 @@ class Member:
         found: dict[int, Answers] = {}
         for start in range(0, len(ordered), together):
             found |= self._of_shares(challenge, ordered[start : start + together], held)
+        self._answered = judged
         return found
 
     def _of_shares(
@@ -154,8 +183,8 @@ class Member:
             raise Refused("a second set of accepted hospitals in one round")
         if list(accepted) != sorted(set(accepted)) or len(accepted) < self.round.minimum:
             raise Refused(f"fewer than {self.round.minimum} hospitals in a sum, or one twice")
-        if not all(self._complete(one) for one in accepted):
-            raise Refused("a hospital whose seeds this member does not have")
+        if not set(accepted) <= (self._answered or set()):
+            raise Refused("a hospital of whose proof this member has opened nothing")
         self._accepted = accepted
         return self._identity.sign("accepted", confirmation(self.round, accepted))
 
@@ -190,6 +219,6 @@ class Member:
         return len(self._seeds.get(hospital, ())) == len(self.round.held_by(self.id))
 
 
-def challenge_from(entropy: Entropy = secrets.token_bytes) -> bytes:
-    """A fresh key of the matrix; the server draws it when all vectors are in."""
-    return hashlib.sha256(b"repro secagg projections" + entropy(32)).digest()
+def mask_key(round_: BoundedRound, seed: bytes, what: str, hospital: int, mask: int) -> bytes:
+    """The key of one of a hospital's masks: of its vector, or of its proof."""
+    return derive(seed, round_.context, "bounded", what, hospital, mask)

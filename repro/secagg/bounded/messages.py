@@ -1,34 +1,58 @@
-"""What parties of a bounded round send: objects, not bytes. There is no wire format yet."""
+"""What parties of a bounded round send: objects, not bytes. There is no wire format yet.
+
+``genuine`` says whether a message has the shape that its phase asks for and its sender's signature;
+nothing of one that is not is used.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from repro.secagg.bounded.setting import BoundedRound
-from repro.secagg.keys import Identity, commit, verify
+from repro.secagg.errors import Refused
+from repro.secagg.keys import (
+    PUBLIC_BYTES,
+    SIGNATURE_BYTES,
+    TAG_BYTES,
+    Identity,
+    check_public,
+    commit,
+    verify,
+)
+
+SEED_BYTES = 32
+DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
 class MemberKey:
-    """A member's fresh X25519 public key, signed."""
+    """A member's fresh X25519 public key and the commitment to its nonce, signed."""
 
     member: int
     public: bytes
-    signature: bytes
+    nonce: bytes
+    signature: bytes = b""
 
-    @staticmethod
-    def statement(round_: BoundedRound, member: int, public: bytes) -> bytes:
-        return round_.context + _number(member) + public
+    def statement(self, round_: BoundedRound) -> bytes:
+        return commit(round_.context, b"member", _number(self.member), self.public, self.nonce)
 
     def genuine(self, round_: BoundedRound) -> bool:
-        public = round_.directory.hospitals.get(self.member, b"")
-        statement = self.statement(round_, self.member, self.public)
-        return verify(public, "member key", statement, self.signature)
+        if not (
+            _is_one_of(self.member, round_.committee)
+            and _are_bytes(PUBLIC_BYTES, self.public)
+            and _are_bytes(DIGEST_BYTES, self.nonce)
+        ):
+            return False
+        try:
+            check_public(self.public)
+        except Refused:  # one that no secret can be agreed on with
+            return False
+        return _signed(round_, self.member, "member key", self.statement(round_), self.signature)
 
 
 @dataclass(frozen=True)
@@ -47,17 +71,22 @@ class Offer:
     signature: bytes = b""
 
     def digest(self, round_: BoundedRound) -> bytes:
-        sealed = b"".join(_number(one) + _long(self.sealed[one]) for one in sorted(self.sealed))
+        sealed = b"".join(_number(one) + self.sealed[one] for one in sorted(self.sealed))
         parts = (_number(self.hospital), self.masked, *self.commitments, self.ephemeral, sealed)
         return commit(round_.context, b"offer", *parts)
 
     def genuine(self, round_: BoundedRound) -> bool:
-        public = round_.directory.hospitals.get(self.hospital, b"")
         return (
-            len(self.commitments) == len(round_.masks)
-            and set(self.sealed) <= set(round_.committee)
-            and len(self.sealed) >= round_.quorum
-            and verify(public, "offer", self.digest(round_), self.signature)
+            _is_one_of(self.hospital, round_.roster)
+            and _are_bytes(DIGEST_BYTES, self.masked, *self.commitments)
+            and len(self.commitments) == len(round_.masks)
+            and _are_bytes(PUBLIC_BYTES, self.ephemeral)
+            and all(_is_one_of(one, round_.committee) for one in self.sealed)
+            and all(
+                _are_bytes(SEED_BYTES * len(round_.held_by(one)) + TAG_BYTES, box)
+                for one, box in self.sealed.items()
+            )
+            and _signed(round_, self.hospital, "offer", self.digest(round_), self.signature)
         )
 
 
@@ -65,8 +94,8 @@ class Offer:
 class Proof:
     """A hospital's second message but for the masked proof, which only the server is sent.
 
-    masked: SHA-256 of it. challenge: the matrix's key that the hospital was given. What the members
-    open of its shares depends on all of it, so they open one point of one proof.
+    masked: SHA-256 of it. challenge: the matrix's key that the hospital has worked out. What the
+    members open of its shares depends on all of it, so they open the points of one proof.
     """
 
     hospital: int
@@ -80,33 +109,75 @@ class Proof:
         return commit(round_.context, b"proof", *parts)
 
     def genuine(self, round_: BoundedRound) -> bool:
-        public = round_.directory.hospitals.get(self.hospital, b"")
-        return verify(public, "proof", self.digest(round_), self.signature)
+        return (
+            _is_one_of(self.hospital, round_.roster)
+            and _are_bytes(DIGEST_BYTES, self.offer, self.challenge, self.masked)
+            and _signed(round_, self.hospital, "proof", self.digest(round_), self.signature)
+        )
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """A member's word that it was given no seed of this mask that is committed to."""
+    """A member's word that an offer held no seed for it that is committed to.
+
+    key: the member's public key of this round, which the seeds had to be sealed for; offer: the
+    digest of what it complains about. Without them an honest word about something else would do.
+    """
 
     hospital: int
     mask: int
     member: int
-    signature: bytes
+    key: bytes
+    offer: bytes
+    signature: bytes = b""
 
-    @classmethod
-    def of(
-        cls, round_: BoundedRound, hospital: int, mask: int, member: int, identity: Identity
-    ) -> Complaint:
-        statement = _complaint(round_, hospital, mask, member)
-        return cls(hospital, mask, member, identity.sign("complaint", statement))
+    def statement(self, round_: BoundedRound) -> bytes:
+        numbers = (_number(one) for one in (self.hospital, self.mask, self.member))
+        return commit(round_.context, b"complaint", *numbers, self.key, self.offer)
+
+    def signed(self, round_: BoundedRound, identity: Identity) -> Complaint:
+        parts = (self.hospital, self.mask, self.member, self.key, self.offer)
+        return Complaint(*parts, identity.sign("complaint", self.statement(round_)))
 
     def genuine(self, round_: BoundedRound) -> bool:
         """From somebody who should hold the seed: nobody else may have it published."""
-        if not 0 <= self.mask < len(round_.masks) or self.member not in round_.masks[self.mask]:
-            return False
-        statement = _complaint(round_, self.hospital, self.mask, self.member)
-        public = round_.directory.hospitals[self.member]
-        return verify(public, "complaint", statement, self.signature)
+        return (
+            _is_one_of(self.hospital, round_.roster)
+            and _is_one_of(self.mask, range(len(round_.masks)))
+            and _is_one_of(self.member, round_.masks[self.mask])
+            and _are_bytes(PUBLIC_BYTES, self.key)
+            and _are_bytes(DIGEST_BYTES, self.offer)
+            and _signed(round_, self.member, "complaint", self.statement(round_), self.signature)
+        )
+
+
+def nonce_commitment(round_: BoundedRound, member: int, nonce: bytes) -> bytes:
+    return commit(round_.context, b"nonce", _number(member), nonce)
+
+
+def fits_nonce(round_: BoundedRound, key: MemberKey, nonce: Any) -> bool:
+    return _are_bytes(SEED_BYTES, nonce) and (
+        nonce_commitment(round_, key.member, nonce) == key.nonce
+    )
+
+
+def challenge_from(
+    round_: BoundedRound, keys: Collection[MemberKey], nonces: Mapping[int, bytes]
+) -> bytes:
+    """The key of the projections' matrix, of the nonces of 2·t + 1 or more members.
+
+    They were committed to before any vector was sent and are given out after, so neither a
+    hospital nor the server can know the matrix while vectors may still be chosen, nor t members
+    choose it. Raises Refused for too few nonces, or one that is not as it was committed to.
+    """
+    known = {key.member: key for key in keys}
+    for member, nonce in nonces.items():
+        if member not in known or not fits_nonce(round_, known[member], nonce):
+            raise Refused("a nonce that its member has not committed to")
+    if len(nonces) < round_.quorum:
+        raise Refused(f"nonces of {len(nonces)} members; a quorum is {round_.quorum}")
+    drawn = (_number(member) + nonces[member] for member in sorted(nonces))
+    return commit(round_.context, b"challenge", *drawn)
 
 
 def confirmation(round_: BoundedRound, accepted: tuple[int, ...]) -> bytes:
@@ -114,8 +185,15 @@ def confirmation(round_: BoundedRound, accepted: tuple[int, ...]) -> bytes:
     return commit(round_.context, b"accepted", *(_number(one) for one in accepted))
 
 
+def fits_commitment(round_: BoundedRound, offer: Offer, mask: int, seed: Any) -> bool:
+    """Whether it is a seed, and the one that the offer commits to."""
+    return _are_bytes(SEED_BYTES, seed) and (
+        seed_commitment(round_, offer.hospital, mask, seed) == offer.commitments[mask]
+    )
+
+
 def seed_commitment(round_: BoundedRound, hospital: int, mask: int, seed: bytes) -> bytes:
-    return commit(round_.context, b"seed", hospital, mask, seed)
+    return commit(round_.context, b"seed", _number(hospital), _number(mask), seed)
 
 
 def array_digest(vector: np.ndarray) -> bytes:
@@ -137,13 +215,20 @@ def size_of(message: Any) -> int:
     return 8
 
 
-def _complaint(round_: BoundedRound, hospital: int, mask: int, member: int) -> bytes:
-    return round_.context + _number(hospital) + _number(mask) + _number(member)
+def _signed(
+    round_: BoundedRound, party: int, purpose: str, statement: bytes, signature: Any
+) -> bool:
+    public = round_.directory.hospitals[party]
+    return _are_bytes(SIGNATURE_BYTES, signature) and verify(public, purpose, statement, signature)
+
+
+def _is_one_of(value: Any, among: Collection[int]) -> bool:
+    return type(value) is int and value in among
+
+
+def _are_bytes(size: int, *values: Any) -> bool:
+    return all(isinstance(value, bytes) and len(value) == size for value in values)
 
 
 def _number(value: int) -> bytes:
     return value.to_bytes(8, "little")
-
-
-def _long(content: bytes) -> bytes:
-    return _number(len(content)) + content

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
 from repro.secagg.bounded.bound import FIELD, P
 from repro.secagg.bounded.circuit import Circuit
-from repro.secagg.bounded.member import Answers
 from repro.secagg.bounded.messages import (
     Complaint,
     MemberKey,
     Offer,
     Proof,
     array_digest,
+    challenge_from,
     confirmation,
-    seed_commitment,
+    fits_commitment,
+    fits_nonce,
 )
 from repro.secagg.bounded.projections import project
 from repro.secagg.bounded.setting import BoundedRound
@@ -28,98 +30,123 @@ from repro.secagg.keys import verify
 class BoundedServer:
     """Keeps the masked vectors of all hospitals until it is known who passes.
 
-    ``excluded``: hospital -> why it is not in the sum. ``lying``: members whose word was not what
-    t + 1 others holding the same mask say. Methods raise RoundFailed where too few members answer.
+    What members say comes as member -> its word, by the connection it came on. ``excluded``:
+    hospital -> why it is not in the sum. ``lying``: members whose word was not what t + 1 others
+    holding the same mask say. Methods raise Refused for what is not as it was signed, RoundFailed
+    where too few members answer.
     """
 
     def __init__(self, round_: BoundedRound) -> None:
         self.round = round_
         self.excluded: dict[int, str] = {}
         self.lying: set[int] = set()
+        self.keys: dict[int, MemberKey] = {}
         self.offers: dict[int, Offer] = {}
         self.proofs: dict[int, Proof] = {}
-        self._members: set[int] = set()
+        self.nonces: dict[int, bytes] = {}
         self._vectors: dict[int, np.ndarray] = {}
         self._masked_proofs: dict[int, np.ndarray] = {}
         self._circuit = Circuit(round_.bound)
 
-    def take_keys(self, keys: Collection[MemberKey]) -> None:
-        """The committee's keys, whose seeds every offer has to hold."""
-        self._members = {key.member for key in keys if key.genuine(self.round)}
-        self._members &= set(self.round.committee)
-        if len(self._members) < self.round.quorum:
-            raise RoundFailed("keys", self._members, f"{self.round.quorum} members")
+    def take_keys(self, said: Mapping[int, MemberKey]) -> list[MemberKey]:
+        """The good ones, whose owners every offer has to hold seeds for."""
+        self.keys = {
+            one: key for one, key in said.items() if key.genuine(self.round) and key.member == one
+        }
+        if len(self.keys) < self.round.quorum:
+            raise RoundFailed("keys", self.keys, f"{self.round.quorum} members")
+        return list(self.keys.values())
 
-    def take_offer(self, offer: Offer, masked: np.ndarray) -> None:
+    def take_offer(self, sender: int, offer: Offer, masked: np.ndarray) -> None:
         good = (
             offer.genuine(self.round)
-            and set(offer.sealed) == self._members
+            and offer.hospital == sender
+            and set(offer.sealed) == set(self.keys)
             and self._is(masked, self.round.length, offer.masked)
         )
-        if not good or offer.hospital in self.offers:
+        if not good or sender in self.offers:
             raise Refused("an offer that is not as it was signed, or a second one")
-        self.offers[offer.hospital], self._vectors[offer.hospital] = offer, masked
+        self.offers[sender], self._vectors[sender] = offer, masked
 
-    def accused(self, complaints: Collection[Complaint]) -> dict[int, list[Complaint]]:
-        """Hospital -> the genuine complaints it has to answer."""
+    def accused(
+        self, complaints: Mapping[int, Collection[Complaint]]
+    ) -> dict[int, list[Complaint]]:
+        """Hospital -> the complaints it has to answer: of members that it sealed seeds for."""
         found: dict[int, list[Complaint]] = {}
-        for complaint in complaints:
-            if complaint.hospital in self.offers and complaint.genuine(self.round):
-                found.setdefault(complaint.hospital, []).append(complaint)
+        for sender, each in complaints.items():
+            for complaint in each:
+                if (
+                    complaint.genuine(self.round)
+                    and complaint.member == sender
+                    and sender in self.keys
+                    and complaint.key == self.keys[sender].public
+                    and complaint.hospital in self.offers
+                    and complaint.offer == self.offers[complaint.hospital].digest(self.round)
+                ):
+                    found.setdefault(complaint.hospital, []).append(complaint)
         return found
 
     def take_answer(
         self, hospital: int, complaints: Collection[Complaint], published: Mapping[int, bytes]
     ) -> dict[int, bytes]:
         """The published seeds that are right; a hospital that has not answered all is left out."""
-        offer = self.offers[hospital]
+        asked = {complaint.mask for complaint in complaints}
         right = {
             number: published[number]
-            for number in {complaint.mask for complaint in complaints} & set(published)
-            if seed_commitment(self.round, hospital, number, published[number])
-            == offer.commitments[number]
+            for number in asked & set(published)
+            if fits_commitment(self.round, self.offers[hospital], number, published[number])
         }
-        if len(right) < len({complaint.mask for complaint in complaints}):
+        if len(right) < len(asked):
             self.leave_out(hospital, "gave a member no seed that it had committed to")
         return right
 
-    def take_proof(self, proof: Proof, masked: np.ndarray, challenge: bytes) -> None:
-        one = proof.hospital
-        if one not in self.offers or one in self.proofs:
+    def take_nonces(self, nonces: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Those that are as their members have committed to them."""
+        self.nonces = {
+            one: nonce
+            for one, nonce in nonces.items()
+            if one in self.keys and fits_nonce(self.round, self.keys[one], nonce)
+        }
+        if len(self.nonces) < self.round.quorum:
+            raise RoundFailed("nonces", self.nonces, f"{self.round.quorum} members")
+        self._challenge = challenge_from(self.round, self.keys.values(), self.nonces)
+        return self.nonces
+
+    def take_proof(self, sender: int, proof: Proof, masked: np.ndarray) -> None:
+        if sender not in self.offers or sender in self.proofs:
             raise Refused("a proof without an offer, or a second one")
         good = (
-            proof.challenge == challenge
-            and proof.offer == self.offers[one].digest(self.round)
-            and proof.genuine(self.round)
+            proof.genuine(self.round)
+            and proof.hospital == sender
+            and proof.challenge == self._challenge
+            and proof.offer == self.offers[sender].digest(self.round)
             and self._is(masked, self._circuit.size, proof.masked)
         )
         if not good:
             raise Refused("a proof that is not as it was signed")
-        self.proofs[one], self._masked_proofs[one] = proof, masked
+        self.proofs[sender], self._masked_proofs[sender] = proof, masked
 
-    def judge(
-        self, challenge: bytes, answers: Mapping[int, Mapping[int, Answers]]
-    ) -> tuple[int, ...]:
+    def judge(self, answers: Mapping[int, Mapping[int, Mapping[int, Any]]]) -> tuple[int, ...]:
         """member -> hospital -> mask -> answers; -> the hospitals whose proofs pass, ascending."""
         for one in sorted(set(self.offers) - set(self.proofs)):
             self.leave_out(one, "sent no proof")
         judged = sorted(self.proofs)
+        own: dict[int, np.ndarray] = {}
         if judged:
             vectors = np.stack([self._vectors[one] for one in judged])
-            own = dict(zip(judged, project(challenge, self.round.bound.rows, vectors), strict=True))
+            rows = project(self._challenge, self.round.bound.rows, vectors)
+            own = dict(zip(judged, rows, strict=True))
         for one in judged:
             query = self.proofs[one].digest(self.round)
             masked = self._masked_proofs.pop(one)
             total = self._circuit.answers(masked, own[one], query, constants=True)
-            for number in range(len(self.round.masks)):
+            for number, holders in enumerate(self.round.masks):
                 said = {
-                    member: each[one][number].tobytes()
+                    member: word
                     for member, each in answers.items()
-                    if member in self.round.masks[number] and number in each.get(one, {})
+                    if member in holders and (word := self._word(each, one, number))
                 }
                 agreed = np.frombuffer(self._agreed("answers", said), FIELD.dtype)
-                if agreed.shape != total.shape:
-                    raise RoundFailed("answers", self.offers, "answers of the right length")
                 total = (total + agreed) % np.uint64(P)
             if not self._circuit.accepts(total):
                 proved = self.round.bound.proved
@@ -138,41 +165,54 @@ class BoundedServer:
         good = {
             one: signature
             for one, signature in signatures.items()
-            if one in self.round.committee and verify(keys[one], "accepted", statement, signature)
+            if one in self.keys and verify(keys[one], "accepted", statement, signature)
         }
         if len(good) < self.round.quorum:
             raise RoundFailed("confirm", good, f"{self.round.quorum} members that confirm")
         return good
 
-    def sources(self, digests: Mapping[int, Mapping[int, bytes]]) -> dict[int, tuple[int, bytes]]:
-        """Mask -> (a member that says what most say its sum is, that sum's digest).
-
-        The members take turns, so that each sends about as many sums.
-        """
-        found, sends = {}, Counter(dict.fromkeys(digests, 0))
-        for number, holders in enumerate(self.round.masks):
-            said = {one: each[number] for one, each in digests.items() if one in holders}
-            agreed = self._agreed("masks", said)
-            sender = min((sends[one], one) for one in said if said[one] == agreed)[1]
-            sends[sender] += 1
-            found[number] = sender, agreed
-        return found
-
     def unmask(
-        self, sums: Mapping[int, np.ndarray], sources: Mapping[int, tuple[int, bytes]]
+        self,
+        digests: Mapping[int, Mapping[int, bytes]],
+        mask_sum: Callable[[int, int], np.ndarray | None],
     ) -> np.ndarray:
-        """(length,) int64: the sum over the accepted, of which no coordinate can have wrapped."""
+        """(length,) int64: the sum over the accepted, of which no coordinate can have wrapped.
+
+        digests: member -> mask -> SHA-256 of its sum. mask_sum: (member, mask) -> the sum, from a
+        member that says what t + 1 say; they take turns, and the next is asked where one's word
+        was false.
+        """
         total = FIELD.zeros(self.round.length)
         for one in sorted(self.offers):
             FIELD.add_into(total, self._vectors[one])
-        for number, (member, digest) in sources.items():
-            if number not in sums or not self._is(sums[number], self.round.length, digest):
-                self.lying.add(member)
-                raise RoundFailed("masks", self.offers, "the sum a member gave the digest of")
-            FIELD.add_into(total, sums[number])
+        sends = Counter(dict.fromkeys(digests, 0))
+        for number, holders in enumerate(self.round.masks):
+            said = {
+                one: each[number]
+                for one, each in digests.items()
+                if one in holders and isinstance(each.get(number), bytes)
+            }
+            agreed = self._agreed("masks", said)
+            for sender in sorted(
+                (one for one in said if said[one] == agreed), key=lambda one: sends[one]
+            ):
+                sends[sender] += 1
+                given = mask_sum(sender, number)
+                if given is not None and self._is(given, self.round.length, agreed):
+                    FIELD.add_into(total, given)
+                    break
+                self.lying.add(sender)
+            else:
+                raise RoundFailed("masks", self.offers, f"the sum of mask {number}")
         whole = total.astype(np.int64)
         whole[whole > P // 2] -= P
         return whole
+
+    def leave_out(self, hospital: int, reason: str) -> None:
+        """Out of the sum, and nothing of it is kept."""
+        self.excluded[hospital] = reason
+        for kept in (self.offers, self.proofs, self._vectors, self._masked_proofs):
+            kept.pop(hospital, None)
 
     def _agreed(self, phase: str, said: Mapping[int, bytes]) -> bytes:
         """What t + 1 or more say: one of them at least is honest."""
@@ -183,15 +223,18 @@ class BoundedServer:
         self.lying |= {one for one, each in said.items() if each != word}
         return word
 
-    def leave_out(self, hospital: int, reason: str) -> None:
-        """Out of the sum, and nothing of it is kept."""
-        self.excluded[hospital] = reason
-        for kept in (self.offers, self.proofs, self._vectors, self._masked_proofs):
-            kept.pop(hospital, None)
+    def _word(self, answers: Mapping[int, Mapping[int, Any]], hospital: int, number: int) -> bytes:
+        """A member's answers, as bytes; none for what are no answers."""
+        found = answers.get(hospital, {}).get(number)
+        size = self._circuit.answer_size
+        if not isinstance(found, np.ndarray) or found.dtype != FIELD.dtype:
+            return b""
+        return found.tobytes() if found.shape == (size,) else b""
 
     @staticmethod
-    def _is(elements: np.ndarray, length: int, digest: bytes) -> bool:
+    def _is(elements: Any, length: int, digest: bytes) -> bool:
         """Whether it is a vector of field elements, and the one that was signed for."""
-        if elements.shape != (length,) or elements.dtype != FIELD.dtype:
+        if not isinstance(elements, np.ndarray) or elements.dtype != FIELD.dtype:
             return False
-        return int(elements.max()) < P and array_digest(elements) == digest
+        whole = elements.shape == (length,) and int(elements.max()) < P
+        return whole and array_digest(elements) == digest

@@ -13,7 +13,7 @@ from repro.secagg.bounded.bound import NormBound
 from repro.secagg.context import DIGEST_BYTES
 from repro.secagg.rounds import SESSION_BYTES, Directory
 
-PHASES = ("keys", "offer", "complaints", "proof", "answers", "confirm", "masks")
+PHASES = ("keys", "offer", "complaints", "nonces", "proof", "answers", "confirm", "masks")
 MAX_FAULTS = 3  # 10 members, 120 masks a hospital: beyond that masks cost more than they hide
 _LARGEST = 2**63
 
@@ -25,7 +25,8 @@ class BoundedRound:
     directory, session, number, model, training, application: as in ``repro.secagg.Round``.
     bound: what each hospital proves. length: of the vectors. faults: t, the members of the
     committee of 3·t + 1 hospitals that may lie, vanish or tell the server all they know.
-    minimum: no sum of fewer hospitals is unmasked.
+    minimum: no sum of fewer hospitals is unmasked; 0 for more than half of them. Where c of them
+    may work with the server it sees the sum of the others, minimum − c or more.
     """
 
     directory: Directory
@@ -37,7 +38,7 @@ class BoundedRound:
     training: bytes
     application: bytes = b""
     faults: int = 1
-    minimum: int = 2
+    minimum: int = 0
 
     def __post_init__(self) -> None:
         sizes = {"session": SESSION_BYTES, "model": DIGEST_BYTES, "training": DIGEST_BYTES}
@@ -45,7 +46,7 @@ class BoundedRound:
             if len(getattr(self, name)) != size:
                 raise InputError(name, f"{len(getattr(self, name))} bytes", f"{size} bytes")
         object.__setattr__(self, "number", check_count("round", self.number))
-        check_counts(self, length=1, faults=1, minimum=2)
+        check_counts(self, length=1, faults=1, minimum=0)
         if self.number >= _LARGEST:
             raise InputError("round", self.number, "1 to 2^63 - 1")
         count = len(self.directory.hospitals)
@@ -53,7 +54,9 @@ class BoundedRound:
         if self.faults > most:
             needs = f"{3 * self.faults + 1} of the {count} hospitals on the committee"
             raise InputError("faults", self.faults, f"1 to {most}: it needs {needs}")
-        if self.minimum > count:
+        if self.minimum == 0:
+            object.__setattr__(self, "minimum", count // 2 + 1)
+        if not 2 <= self.minimum <= count:
             raise InputError("minimum", self.minimum, f"2 to {count}")
         if self.bound.hospitals < count:
             raise InputError("bound.hospitals", self.bound.hospitals, f"{count} or more")
@@ -64,9 +67,12 @@ class BoundedRound:
 
     @cached_property
     def committee(self) -> tuple[int, ...]:
-        """3·t + 1 hospitals, ascending, that a hash of session, number and directory picks."""
-        fixed = self.session + self.number.to_bytes(8, "little") + self.directory.digest
-        seed = context.part_digest("bounded committee", fixed)
+        """3·t + 1 hospitals, ascending, that a hash of session and directory picks.
+
+        The same in every round of a session: drawn anew each time, it would sooner or later be one
+        of which more than t work with the server.
+        """
+        seed = context.part_digest("bounded committee", self.session + self.directory.digest)
         ranked = sorted(self.roster, key=lambda one: graph.hashed(seed, one))
         return tuple(sorted(ranked[: 3 * self.faults + 1]))
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from repro.errors import InputError
 from repro.secagg.bounded.hospital import BoundedHospital
-from repro.secagg.bounded.member import Member, challenge_from
-from repro.secagg.bounded.messages import size_of
+from repro.secagg.bounded.member import Member
+from repro.secagg.bounded.messages import MemberKey, size_of
 from repro.secagg.bounded.server import BoundedServer
 from repro.secagg.bounded.setting import PHASES, BoundedRound
 from repro.secagg.errors import Refused
@@ -23,6 +23,7 @@ from repro.secagg.shamir import Entropy
 from repro.secagg.simulation import Party
 
 Result = TypeVar("Result")
+Message = TypeVar("Message")  # an Offer or a Proof
 ROLES = ("hospital", "member", "server")
 
 
@@ -74,44 +75,30 @@ def run_bounded_round(
     members are left or agree, or too few hospitals pass.
     """
     play = _Play(party, round_, drop or {}, entropy)
-    member_of = {one: (members or {}).get(one, Member) for one in round_.committee}
-    for one in round_.committee:
-        play.members[one] = member_of[one](one, party.hospitals[one], round_, entropy=entropy)
-    keys = list(play.members_say("keys", lambda member: member.key()).values())
-    play.server.take_keys(keys)
-    for one in play.present("offer", round_.roster):
-        player = (hospitals or {}).get(one, BoundedHospital)
-        with play.costs.timed("hospital"):
-            hospital = player(one, party.hospitals[one], round_, vector(one), entropy=entropy)
-        play.hospitals[one] = hospital
-        said = play.hospital_says(one, partial(hospital.offer, keys), keys)
-        if said is not None:
-            play.taken(one, partial(play.server.take_offer, *said))
-    play.settle_complaints()
-    challenge = challenge_from(entropy)
-    for one in play.present("proof", sorted(play.server.offers)):
-        hospital = play.hospitals[one]
-        proof = play.hospital_says(one, partial(hospital.prove, challenge), challenge)
-        if proof is not None:
-            play.taken(one, partial(play.server.take_proof, *proof, challenge))
-    proofs = list(play.server.proofs.values())
-    answers = play.members_say("answers", lambda m: m.answers(challenge, proofs), proofs)
-    with play.costs.timed("server"):
-        accepted = play.server.judge(challenge, answers)
-    signatures = play.members_say("confirm", lambda m: m.confirm(accepted), accepted)
-    with play.costs.timed("server"):
-        good = play.server.quorum(accepted, signatures)
-    digests = play.members_say("masks", lambda m: m.mask_digests(good), good)
-    with play.costs.timed("server"):
-        sources = play.server.sources(digests)
-    sums = {}
-    for number, (one, _) in sources.items():
-        given = play.member_says(one, partial(Member.mask_sum, number=number), number)
-        if given is not None:
-            sums[number] = given
-    with play.costs.timed("server"):
-        total = play.server.unmask(sums, sources)
+    play.join(hospitals or {}, members or {})
     server = play.server
+    keys = server.take_keys(play.members_say("keys", lambda member: member.key()))
+    for one in play.present("offer", play.hospitals):
+        hospital = play.hospitals[one]
+        play.sent(one, partial(hospital.offer, keys, vector(one)), keys, server.take_offer)
+    play.settle_complaints(keys)
+    nonces = server.take_nonces(play.members_say("nonces", lambda member: member.nonce()))
+    for one in play.present("proof", sorted(server.offers)):
+        hospital = play.hospitals[one]
+        play.sent(one, partial(hospital.prove, nonces), nonces, server.take_proof)
+    proofs = list(server.proofs.values())
+    given = (nonces, proofs)
+    answers = play.members_say("answers", lambda member: member.answers(nonces, proofs), given)
+    with play.costs.timed("server"):
+        accepted = server.judge(answers)
+    signatures = play.members_say("confirm", lambda member: member.confirm(accepted), accepted)
+    with play.costs.timed("server"):
+        good = server.quorum(accepted, signatures)
+    digests = play.members_say("masks", lambda member: member.mask_digests(good), good)
+    before = play.costs.seconds["member"]
+    with play.costs.timed("server"):
+        total = server.unmask(digests, play.mask_sum)
+    play.costs.seconds["server"] -= play.costs.seconds["member"] - before  # asked meanwhile
     lying = frozenset(server.lying)
     return BoundedSum(total, accepted, server.excluded, lying, play.left, play.costs)
 
@@ -128,30 +115,75 @@ class _Play:
     ) -> None:
         if set(drop) - set(PHASES):
             raise InputError("drop", sorted(drop), f"phases: {', '.join(PHASES)}")
-        self.round, self._drop = round_, drop
+        self.party, self.round, self._drop, self._entropy = party, round_, drop, entropy
         self.server = BoundedServer(round_)
         self.hospitals: dict[int, BoundedHospital] = {}
         self.members: dict[int, Member] = {}
         self.left: dict[int, str] = {}
         self.costs = BoundedCosts()
 
+    def join(
+        self, kinds: Mapping[int, type[BoundedHospital]], members: Mapping[int, type[Member]]
+    ) -> None:
+        """Everybody, those too that are lost at once: the next round is the next for all."""
+        for one in self.round.roster:
+            kind, identity = kinds.get(one, BoundedHospital), self.party.hospitals[one]
+            make = partial(kind, one, identity, self.round, entropy=self._entropy)
+            hospital = self._says("hospital", one, make, ())
+            if hospital is not None:
+                self.hospitals[one] = hospital
+                if one in self.round.committee:
+                    self.members[one] = hospital.member(members.get(one, Member))
+
     def present(self, phase: str, parties: Collection[int]) -> list[int]:
         so_far = PHASES[: PHASES.index(phase) + 1]
         gone = {one for each in so_far for one in self._drop.get(each, ())}
         return [one for one in parties if one not in gone]
 
-    def hospital_says(self, one: int, say: Callable[[], Result], given: Any) -> Result | None:
-        return self._says("hospital", one, say, given)
-
-    def member_says(self, one: int, say: Callable[[Member], Result], given: Any) -> Result | None:
-        return self._says("member", one, lambda: say(self.members[one]), given)
-
     def members_say(
         self, phase: str, say: Callable[[Member], Result], given: Any = ()
     ) -> dict[int, Result]:
         """Member -> what it says; one that refuses, or has gone, says nothing."""
-        said = {one: self.member_says(one, say, given) for one in self.present(phase, self.members)}
+        said = {
+            one: self._says("member", one, partial(say, self.members[one]), given)
+            for one in self.present(phase, self.members)
+        }
         return {one: each for one, each in said.items() if each is not None}
+
+    def mask_sum(self, member: int, number: int) -> np.ndarray | None:
+        return self._says("member", member, partial(self.members[member].mask_sum, number), number)
+
+    def sent(
+        self,
+        one: int,
+        say: Callable[[], tuple[Message, np.ndarray]],
+        given: Any,
+        take: Callable[[int, Message, np.ndarray], None],
+    ) -> None:
+        """The server takes what a hospital says, or leaves the hospital out."""
+        said = self._says("hospital", one, say, given)
+        if said is None:
+            return
+        with self.costs.timed("server"):
+            try:
+                take(one, *said)
+            except Refused as reason:
+                self.server.leave_out(one, str(reason))
+
+    def settle_complaints(self, keys: Collection[MemberKey]) -> None:
+        offers = list(self.server.offers.values())
+        given = (keys, offers)
+        said = self.members_say("complaints", lambda each: each.complaints(keys, offers), given)
+        published = {}
+        for one, complaints in self.server.accused(said).items():
+            answer: Mapping[int, bytes] | None = None
+            if one in self.present("complaints", self.hospitals):
+                say = partial(self.hospitals[one].published, complaints)
+                answer = self._says("hospital", one, say, complaints)
+            published[one] = self.server.take_answer(one, complaints, answer or {})
+        heard = {one: seeds for one, seeds in published.items() if one in self.server.offers}
+        if heard:
+            self.members_say("complaints", lambda member: member.learn(heard), heard)
 
     def _says(self, role: str, one: int, say: Callable[[], Result], given: Any) -> Result | None:
         self.costs.down_bytes[role] += size_of(given)
@@ -161,27 +193,6 @@ class _Play:
             except Refused as reason:
                 self.left[one] = str(reason)
                 return None
-        self.costs.up_bytes[role] += size_of(said)
+        if not isinstance(said, BoundedHospital):
+            self.costs.up_bytes[role] += size_of(said)
         return said
-
-    def taken(self, one: int, take: Callable[[], None]) -> None:
-        """The server takes a hospital's message, or leaves the hospital out."""
-        with self.costs.timed("server"):
-            try:
-                take()
-            except Refused as reason:
-                self.server.leave_out(one, str(reason))
-
-    def settle_complaints(self) -> None:
-        offers = list(self.server.offers.values())
-        said = self.members_say("complaints", lambda member: member.complaints(offers), offers)
-        accused = self.server.accused([one for each in said.values() for one in each])
-        published = {}
-        for one, complaints in accused.items():
-            answer = None
-            if one in self.present("complaints", self.hospitals):
-                hospital = self.hospitals[one]
-                say = partial(hospital.published, complaints)
-                answer = self.hospital_says(one, say, complaints)
-            published[one] = self.server.take_answer(one, complaints, answer or {})
-        self.members_say("complaints", lambda member: member.learn(published), published)

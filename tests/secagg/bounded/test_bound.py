@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from repro.errors import InputError
 from repro.secagg.bounded import Circuit, NormBound, allowance, project
 from repro.secagg.bounded.bound import _BETA, P
 
-REACH = 1 << 20  # T of the enumerated cases; p > 85·T
+REACH = P // 85  # T of the enumerated cases, as large as the theorem takes it
 
 
 def row_distribution(vector: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +53,23 @@ def test_a_row_passes_half_the_time_at_most_with_a_long_vector(vector):
     assert passes(vector) <= 0.5
 
 
+def test_the_steps_of_case_b_hold():
+    """The kernel is 1 or more in the window, and what its transform weighs is ½ in all at β."""
+    a = mpmath.pi / 2
+    kappa = ((a / 2) / mpmath.sin(a / 2)) ** 2
+
+    def kernel(u):
+        return kappa * (mpmath.sin(a * u / 2) / (a * u / 2)) ** 2
+
+    assert min(kernel(mpmath.mpf(k) / 100) for k in range(1, 101)) >= 1 - mpmath.mpf(10) ** -12
+    for u in (0.3, 1.0, 2.5):
+        transform = mpmath.quad(lambda t: (1 - abs(t) / a) * mpmath.cos(t * u), [-a, 0, a])  # noqa: B023
+        assert abs(kappa * transform / a - kernel(mpmath.mpf(u))) < 1e-10
+    beta = mpmath.mpf(_BETA)
+    weight = mpmath.quad(lambda t: mpmath.exp(-((beta * t / 2) ** 2)), [-mpmath.inf, mpmath.inf])
+    assert abs(kappa / a * weight - 0.5) < 1e-12
+
+
 @settings(max_examples=60)
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=8).filter(any), st.floats(0.01, 0.6))
 def test_short_sums_of_squares_are_as_rare_as_the_bound_says(vector, theta):
@@ -86,6 +104,7 @@ def test_the_proved_bound_has_the_error_it_states(rows, error):
     theta = np.linspace(1e-4, 0.66, 20_000)
     log_error = (rows * (theta * part + np.log(1 - theta + 1.5 * theta**2))).min()
     assert log_error == pytest.approx(math.log(error / 2), rel=1e-3)
+    assert 85 * bound.reach <= P
     assert rows * 4.0 ** (bound.bits - 1 - bound.shift) <= 2**30  # the squares cannot wrap
 
 
@@ -132,6 +151,25 @@ def test_vectors_that_wrap_around_do_not_pass(size, count):
     vector[:count] = size
     bound = NormBound(1e5, 10)
     assert not any(kept(bound, vector, key) for key in range(5))
+
+
+@pytest.mark.parametrize("rows", [256, 4096])
+def test_the_largest_norm_leaves_the_room_that_the_theorem_asks_for(rows):
+    with pytest.raises(InputError) as refused:
+        NormBound(1e9, 10, rows=rows)
+    largest = float(str(refused.value).split("at most ")[1].split(",")[0])
+    assert 85 * NormBound(0.999 * largest, 10, rows=rows).reach <= P
+    with pytest.raises(InputError, match="no projection wraps"):
+        NormBound(1.001 * largest, 10, rows=rows)
+
+
+def test_every_row_is_drawn():
+    """Of the largest matrix, too, which no single piece of key stream fills."""
+    vectors = np.random.default_rng(0).integers(0, P, (1, 5000), dtype=np.uint64).astype(np.uint32)
+    rows = project(bytes(32), 4096, vectors)[0]
+    assert len(np.unique(rows)) > 4090
+    bound = NormBound(1e4, 10, rows=4096)
+    assert not kept(bound, scaled(SHAPES["normal"], 1.3 * bound.norm), 1)
 
 
 def test_noise_is_within_its_allowance():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import combinations, permutations
+from math import prod
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,15 +85,25 @@ def test_false_statements_have_no_proof_made_as_usual(norm):
 
 
 def test_a_number_that_is_no_bit_does_not_pass():
-    """z out of range as 2·(2^(b−1)) in its highest place, with h made for it in the open."""
+    """The lowest two bits 0 and 1 written as 2 and 0: z and its square are the same, and all of h
+    that is sent is f·(f − 1) of the f that has the 2; only its value at the gate is not."""
     values = projections()
-    values[0] = (BOUND.reach + 5) % P
-    proof = proved(values)
-    low = int(values[0]) + BOUND.reach - 2 * (1 << BOUND.bits - 1)
-    for place in range(BOUND.bits - 1):
-        proof[place] = low >> place & 1
-    proof[BOUND.bits - 1] = 2
-    assert not accepted(proof, values)
+    row = int(np.flatnonzero((values + np.uint64(BOUND.reach)) % np.uint64(P) % np.uint64(4) == 2)[0])
+    first = row * BOUND.bits
+    assert BOUND.shift >= 2  # the square does not see these bits
+    honest = CIRCUIT._bits_of(values)
+    assert honest[first : first + 2].tolist() == [0, 1]
+    bits_of = Circuit._bits_of
+    cheat = honest.copy()
+    cheat[first : first + 2] = 2, 0
+    Circuit._bits_of = lambda *_: cheat
+    try:
+        proof = proved(values)
+    finally:
+        Circuit._bits_of = bits_of
+    answers = CIRCUIT.answers(proof, values, b"c", constants=True)
+    assert not answers[-QUERIES:].any()  # everything linear holds
+    assert not CIRCUIT.accepts(answers)
 
 
 def test_what_is_opened_of_f_is_any_value_whatever_the_statement():
@@ -98,8 +111,12 @@ def test_what_is_opened_of_f_is_any_value_whatever_the_statement():
     for challenge in (b"a", b"b", b"c"):
         points, _ = _drawn(challenge, 1)
         matrix = [[int(one) for one in _lagrange(at, GATES + QUERIES)[GATES:]] for at in points]
-        (a, b, c), (d, e, f), (g, h, i) = matrix
-        assert (a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)) % P
+        signed = [
+            (-1) ** sum(a > b for a, b in combinations(order, 2))
+            * prod(matrix[row][column] for row, column in enumerate(order))
+            for order in permutations(range(QUERIES))
+        ]
+        assert sum(signed) % P  # the determinant
 
 
 def test_points_are_distinct_and_never_at_a_gate():
