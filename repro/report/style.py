@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from repro.files import write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 INK = "#1a1a1a"
 MUTED = "#5c5c5c"
@@ -90,8 +91,6 @@ def mark(index: int) -> Mark:
 
 def applied() -> AbstractContextManager[None]:
     """The house style, for figures built and saved inside."""
-    from matplotlib import rc_context
-
     return rc_context(SETTINGS)
 
 
@@ -100,9 +99,6 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
 
     Built without ``pyplot``: no global state and no display.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     lines = textwrap.wrap(caption, width=int(width * 17))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from repro.report.evidence import Evidence
 from repro.report.shown import runs_shown, shown
@@ -11,10 +14,6 @@ from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, Mark, mark, new_figure, say_not_run, spread
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS, FEDAVG
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 REFERENCE = Mark("#9a9a9a", "-", "")
 HIGH, HIGH_FROM = 70, 60  # per cent
@@ -104,8 +103,6 @@ def _high(evidence: Evidence, groups: dict[str, list[tuple[Arm, str]]]) -> set[s
 
 def _ticks(axes: Axes) -> None:
     """Numbers on a logarithmic axis as close as they can be read: 1.2, 1.4 …, 1, 2, 5 or 1, 10."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     low, high = axes.get_ylim()
     close, some = (1.2, 1.4, 1.6, 1.8, 2, 3, 4, 6, 8), (2, 5)
     between = close if high / low < 3 else some if high / low < 100 else ()

@@ -7,13 +7,10 @@ stays close; the documented noise falls to the majority class within the first r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
 from repro.report.items.curves import build_curves
 from repro.report.sources import Sources
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:

@@ -7,7 +7,10 @@ fixed random filters lose little, and more at ε = 1 than at 6.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.evidence import Evidence
 from repro.report.front import front_rows, front_table
@@ -15,10 +18,6 @@ from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
 from repro.runs.arm import PRIVATE
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 ROW = 0.46  # inches of height of a row, whose label has two lines
 

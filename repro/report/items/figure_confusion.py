@@ -6,16 +6,15 @@ Expected: without noise nearly diagonal; with the documented noise one or two co
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.shown import class_order, runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import new_figure, say_not_run
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:

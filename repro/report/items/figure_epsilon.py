@@ -9,16 +9,15 @@ documentation has 0.699 [calc].
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.items.figure_privacy import series
 from repro.report.items.table2_privacy import CLIP_NORM, EPSILON
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, mark, new_figure, spread
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PANELS = ("epsilon_against_rounds", "noise_against_epsilon", "multiplier_against_epsilon")
 # In the same look wherever they appear; the secure sums' replace lines stand in Table 2.

@@ -12,9 +12,11 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.formatting import small
 from repro.report.comparison import local_epochs
@@ -25,10 +27,6 @@ from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
 from repro.runs.arm import PRIVATE, Arm, Family
 from repro.runs.guarantees import protected_unit, total_epsilon
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LEFT, RIGHT, INFINITY, END = 0.5, 2e4, 1.7e5, 1e6  # of the axis; where ∞ is drawn
 # Where honest guarantees lie has most of the room: beyond ε = 10 a decade is a fifth as wide.

@@ -7,15 +7,14 @@ with 10 hospitals, 328 to 868 with 20 [code].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.evidence import data_caption
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, say_not_run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:

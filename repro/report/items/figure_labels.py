@@ -7,15 +7,14 @@ divide contiguous slices of a shuffled file: hospitals differ in size, not in la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.items.figure_hospitals import partition_caption
 from repro.report.sources import Sources
 from repro.report.style import new_figure, say_not_run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:

@@ -6,13 +6,10 @@ Expected: falls with accuracy's rise; the documented noise makes it explode, hen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
 from repro.report.items.curves import build_curves
 from repro.report.sources import Sources
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:

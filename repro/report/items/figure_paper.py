@@ -7,16 +7,13 @@ with fast bfloat16 (AMD EPYC). Expected: FedAvg levels off below the paper's 98.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
 from repro.report.style import INK, MUTED, mark, new_figure, say_not_run
 from repro.runs.profiles import PROFILES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:

@@ -7,17 +7,15 @@ honest record-level privacy costs small and hard classes more than large ones.
 from __future__ import annotations
 
 from math import nan
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.clinical import recalls
 from repro.report.shown import class_order, runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import MARKS, MUTED, legend_below, new_figure, say_not_run
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:
