@@ -65,7 +65,7 @@ def _load(path: Path) -> dict[str, dict[str, Judgement]]:
 
 
 def _judgement(name: str, entry: dict[str, Any]) -> Judgement:
-    made = Judgement(**entry | {"means": tuple(entry.get("means", ()))})
+    made = Judgement(**entry | {"means": tuple(map(float, entry.get("means", ())))})
     if made.answer not in ANSWERS:
         raise InputError(f"{FILE}: {name}", made.answer, "one of " + ", ".join(ANSWERS))
     if made.answer != "yes" and not made.why:
