@@ -107,7 +107,7 @@ def _write_models(out: Path) -> None:
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
     from repro.report.answer import answer
-    from repro.report.assemble import write_report
+    from repro.report.content import write_report
     from repro.report.expected import check_expected
     from repro.report.sources import Sources
     from repro.report.verdicts import judge, verdict_lines

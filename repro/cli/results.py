@@ -88,7 +88,7 @@ def _check_not_empty(sources: Any, arguments: argparse.Namespace) -> None:
 
 
 def _report(sources: Any, *, update_docs: bool) -> list[Path]:
-    from repro.report.assemble import write_report
+    from repro.report.content import write_report
 
     paths = write_report(sources)
     if update_docs:

@@ -13,9 +13,9 @@ from repro.ablations.measures import MEASURES
 from repro.report import style
 from repro.report.cache import digest_of, is_current, mark_current, noted_paths
 from repro.report.evidence import Evidence, data_kind
-from repro.report.rows import cell as shown
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import Column, Table, as_json, write_table
+from repro.report.table import cell as shown
 from repro.runs.profiles import Profile
 from repro.runs.record import RunRecord
 

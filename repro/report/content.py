@@ -1,4 +1,4 @@
-"""What the report shows, gathered once for both of its forms.
+"""The report: what it shows, gathered once for both of its forms, and how they are written.
 
 The report is the answer, the claims' verdicts and the few tables and figures that carry them.
 The rest (details, benchmarks, ablations) lies beside it, is listed with one line each, and is
@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repro.ablations import NAMES
+from repro.files import write_changed
 from repro.report.answer import Answer, answer
 from repro.report.honest import recommended
-from repro.report.items import ITEMS, Item, find
-from repro.report.items.table2_drawn import privacy_summary
+from repro.report.items import ITEMS, Item, draw_all, find
+from repro.report.items.table2_privacy import privacy_summary
 from repro.report.items.table6_audit import audit_summary
 from repro.report.items.table7_overnight import build as overnight_tables
 from repro.report.items.table8_forensics import forensics_summary
-from repro.report.methods import measured_table
+from repro.report.methods import LIMITS, measured_table
+from repro.report.rendering import render
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
-from repro.report.table import Column, Table
+from repro.report.table import Column, Table, write_table
 from repro.report.verdicts import judge, verdict_table
 from repro.runs.arm import PRIVATE
 from repro.runs.guarantees import promise
@@ -62,6 +64,19 @@ class Content:
     ablations: Table | None
     methods: Table
     caption: str
+
+
+def write_report(sources: Sources) -> list[Path]:
+    """``report.html`` and ``report.md`` in the sources' folder, drawing what is missing first."""
+    for _ in draw_all(sources):
+        pass
+    content = collect(sources)
+    write_table(content.verdicts, sources.out / "tables")
+    said = {"title": TITLE, "subtitle": SUBTITLE, "paper": PAPER, "limits": LIMITS}
+    paths = [sources.out / name for name in ("report.html", "report.md")]
+    for path in paths:
+        write_changed(path, render(path.name, content=content, **said))
+    return paths
 
 
 def collect(sources: Sources) -> Content:
@@ -108,7 +123,7 @@ def _elsewhere(sources: Sources) -> list[tuple[str, str]]:
     listed = []
     for item in ITEMS:
         if item.kind == "table":
-            parts = item.load().build(sources)
+            parts = item.build(sources)
             listed += [
                 (part.title, f"tables/{part.name}.md")
                 for part in (parts[1:] if item.name in SHOWN_TABLES else parts)

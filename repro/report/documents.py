@@ -19,9 +19,9 @@ from repro.report.expected import load_expected
 from repro.report.front import front_table
 from repro.report.methods import profile_columns
 from repro.report.rendering import render
-from repro.report.rows import table_of_rows
 from repro.report.sections import ablation_sections, item_table
 from repro.report.sources import Sources
+from repro.report.table import table_of_rows
 from repro.report.verdicts import judge, verdict_table
 
 DOCUMENTS = ("README.md", "RESULTS.md", "REPRODUCE.md", "ABLATIONS.md", "docs/profiles.md")

@@ -14,8 +14,8 @@ from typing import Any
 
 from repro.ablations import ABLATIONS, NAMES
 from repro.report.claims import PAPER_RESULTS
+from repro.report.expected import ablation_judged, item_judged
 from repro.report.items import ITEMS, Item
-from repro.report.judged import ablation_judged, item_judged
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
 from repro.report.table import Column, Table

@@ -45,6 +45,8 @@ MARKS: tuple[tuple[str, Any, str], ...] = (
     (OKABE_ITO["purple"], (0, (9, 3)), "P"),
 )
 
+End = tuple[int | float, int | float, str, str]  # of a line: x, y, its name, its colour
+
 SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
     "font.size": 9,
@@ -161,6 +163,28 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     for rank, i in enumerate(order):
         placed[i] = max(low, min(flat[rank], top)) + rank * gap
     return placed
+
+
+def label_ends(
+    axes: Axes,
+    ends: Sequence[End],
+    *,
+    gap: float = 0.085,
+    low: float = 0.03,
+    beside: float = 1.06,
+    **arrow: Any,
+) -> None:
+    """Names beside the axes, each with a line to the end that it names, and never overlapping.
+
+    gap: between names; low: of the lowest; beside: where they begin, all as parts of the axes.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [float(to_axes.transform((x, y))[1]) for x, y, _, _ in ends]
+    for (x, y, name, color), place in zip(ends, spread(heights, gap, low, 0.98), strict=True):
+        look = {"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 3} | arrow
+        axes.annotate(name, xy=(x, y), xytext=(beside, place), textcoords="axes fraction",
+                      color=INK, size=8, va="center", annotation_clip=False,
+                      arrowprops=look)  # fmt: skip
 
 
 def _settle(figure: Figure) -> None:

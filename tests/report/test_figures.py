@@ -45,7 +45,7 @@ def test_every_figure_is_there_as_svg_and_png(drawn, item):
 @pytest.mark.parametrize("item", FIGURES, ids=lambda item: item.name)
 def test_every_figure_says_its_data_profile_and_seeds(sources, item):
     with style.applied():
-        figure = item.load().build(sources)
+        figure = item.build(sources)
     caption = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     if "ndependent of data" not in caption:
         assert "FAKE RECORDS OF A TEST" in caption

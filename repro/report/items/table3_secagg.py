@@ -8,10 +8,9 @@ far below what accuracy notices, and so no cost in accuracy.
 
 from __future__ import annotations
 
-from repro.report.rows import benchmark_table, cell, empty_table
 from repro.report.sources import Sources
 from repro.report.statistics import Summary
-from repro.report.table import NOT_RUN, Column, Table
+from repro.report.table import NOT_RUN, Column, Table, benchmark_table, cell, empty_table
 from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord
 

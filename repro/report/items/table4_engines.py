@@ -7,9 +7,8 @@ takes minutes on 2 cores. Expected: the best engine within 1.4 times a plain ste
 
 from __future__ import annotations
 
-from repro.report.rows import benchmark_table, empty_table
 from repro.report.sources import Sources
-from repro.report.table import Table
+from repro.report.table import Table, benchmark_table, empty_table
 
 PARTS = (
     ("dpsgd", "table4", "Table 4. DP-SGD engines: time and memory of a step"),

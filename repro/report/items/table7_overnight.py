@@ -14,11 +14,10 @@ from collections.abc import Sequence
 
 from repro.report.evidence import Evidence
 from repro.report.privacy import epsilon, true_epsilon
-from repro.report.rows import empty_table
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
 from repro.report.statistics import Summary, percent
-from repro.report.table import NOT_RUN, Column, Table
+from repro.report.table import NOT_RUN, Column, Table, empty_table
 from repro.runs.guarantees import protected_unit
 from repro.runs.profiles import PROFILES
 from repro.runs.record import RunRecord
