@@ -28,11 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_common(parser)
     add_precision(parser)
-    parser.add_argument(
-        "--arms", metavar="A,B", help="only these arms (default: the profile's, else all)"
-    )
-    parser.add_argument("--seeds", metavar="S,T", help="these seeds instead of the profile's")
-    parser.add_argument("--hospitals", metavar="K,L", help="these K instead of 10,20")
+    add = parser.add_argument
+    add("--arms", metavar="A,B", help="only these arms (default: the profile's, else all)")
+    add("--seeds", metavar="S,T", help="these seeds instead of the profile's")
+    add("--hospitals", metavar="K,L", help="these K instead of 10,20")
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from repro.report.answer_table import answer_table, counts_in_words
 from repro.report.comparison import NOT_RESOLVED, compare, compared, local_epochs
 from repro.report.evidence import Evidence
-from repro.report.honest import best_honest, honest_findings
+from repro.report.honest import Finding, best_honest, honest_findings
 from repro.report.items.table9_clinical import clinical_finding
 from repro.report.paper_setting import paper_setting
 from repro.report.privacy import epsilon
@@ -47,14 +47,6 @@ from repro.runs.settings import UpdatePrivacy
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the answer: a bold lead and a sentence or two."""
-
-    lead: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Answer:
     scope: str  # how far these runs reach: the first line
     claims: str
@@ -77,8 +69,8 @@ def answer(sources: Sources, verdicts: list[Verdict]) -> Answer:
             _privacy(sources),
             _secagg(sources),
             _costs(sources.evidence),
-            *(Finding(lead, text) for lead, text in honest_findings(sources)),
-            *(Finding(lead, text) for lead, text in clinical_finding(sources)),
+            *honest_findings(sources),
+            *clinical_finding(sources),
         ),
         table=answer_table(sources),
         sure=_sure(sources, verdicts),
@@ -197,13 +189,13 @@ def _costs(evidence: Evidence) -> Finding:
 
 
 def _length(evidence: Evidence, arm: str) -> str:
-    runs = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
+    runs = evidence.all_runs(arm)
     return f" ({local_epochs(runs[0]):g} local epochs)" if runs else ""
 
 
 def _never_clipped(evidence: Evidence) -> str:
     """Why clipping may change nothing at all, where that is so."""
-    runs = [run for k in evidence.hospital_counts for run in evidence.runs(CLIPPED, k)]
+    runs = evidence.all_runs(CLIPPED)
     if not runs or any(run.diagnostics.get("updates_clipped", 1) for run in runs):
         return ""
     return " (no update was long enough to be clipped)"

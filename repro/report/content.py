@@ -7,7 +7,6 @@ not repeated: who reads the report should be able to finish it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +62,6 @@ class Content:
     elsewhere: list[tuple[str, str]]  # (title, file beside the report) of all that is not shown
     ablations: Table | None
     methods: Table
-    caption: str
 
 
 def write_report(sources: Sources) -> list[Path]:
@@ -96,7 +94,6 @@ def collect(sources: Sources) -> Content:
         elsewhere=_elsewhere(sources),
         ablations=ablation_summary(sources),
         methods=measured_table(sources),
-        caption=sources.evidence.caption(),
     )
 
 
@@ -137,16 +134,10 @@ def ablation_summary(sources: Sources) -> Table | None:
     """A line for each ablation that was run: how far it moved the arm that it moved most."""
     rows = []
     for name in NAMES:
-        path = sources.find(f"ablations/{name}.json")
-        if path is not None:
-            table = json.loads(path.read_text(encoding="utf-8"))
+        table = sources.side(f"ablations/{name}")
+        if table is not None:
             variants = (table.get("data") or {}).get("variants", [])
-            rows.append(
-                {
-                    "name": name,
-                    "range": _range(variants),
-                }
-            )
+            rows.append({"name": name, "range": _range(variants)})
     if not rows:
         return None
     return Table(
@@ -170,10 +161,15 @@ def _range(variants: list[dict[str, Any]]) -> str:
     for variant in sorted(variants, key=lambda variant: float(variant["mean"])):
         series.setdefault(variant["series"], []).append(variant)
     arm, ordered = max(series.items(), key=lambda item: item[1][-1]["mean"] - item[1][0]["mean"])
+    ends = ((variant_label(one), variant_summary(one)) for one in (ordered[0], ordered[-1]))
+    said = (f"{percent(summary, digits=1)} ({label})" for label, summary in ends)
+    return f"{arm}: {' to '.join(said)}"
 
-    def shown(variant: dict[str, Any]) -> str:
-        summary = Summary(variant["mean"], variant["deviation"], len(variant["seeds"]))
-        label = " ".join(str(variant["variant"]).replace("\n", ", ").split())
-        return f"{percent(summary, digits=1)} ({label})"
 
-    return f"{arm}: {shown(ordered[0])} to {shown(ordered[-1])}"
+def variant_label(variant: dict[str, Any]) -> str:
+    """Of an ablation's variant, in one line."""
+    return " ".join(str(variant["variant"]).replace("\n", ", ").split())
+
+
+def variant_summary(variant: dict[str, Any]) -> Summary:
+    return Summary(variant["mean"], variant["deviation"], len(variant["seeds"]))

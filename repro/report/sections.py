@@ -6,7 +6,6 @@ expected, what came of it. ABLATIONS.md has a section for an ablation, with what
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 
 from repro.ablations import ABLATIONS, NAMES
 from repro.report.claims import PAPER_RESULTS
+from repro.report.content import variant_label, variant_summary
 from repro.report.expected import ablation_judged, item_judged
 from repro.report.items import ITEMS, Item
 from repro.report.sources import Sources
-from repro.report.statistics import Summary, percent
+from repro.report.statistics import percent
 from repro.report.table import Column, Table
 from repro.report.verdicts import Verdict, judge
 
@@ -43,7 +43,7 @@ def item_table(sources: Sources) -> str:
 
 def ablation_sections(sources: Sources) -> str:
     folder = sources.find("ablations") or sources.out / "ablations"
-    measured = {name: _read(folder / f"{name}.json") for name in NAMES}
+    measured = {name: sources.side(f"ablations/{name}") for name in NAMES}
     captions = Counter(table["caption"] for table in measured.values() if table)
     common = captions.most_common(1)[0][0] if captions else ""
     said = f"Accuracy (%) of the last round. Unless said otherwise: {common}\n\n" if common else ""
@@ -103,22 +103,13 @@ def _verdict(item: Item, sources: Sources, verdicts: list[Verdict]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "–"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def _measured(table: dict[str, Any] | None, common: str) -> str:
     """Accuracy of every variant, by series, from an ablation's JSON; or that it was not run."""
     if table is None:
         return "not run here yet."
     series: dict[str, list[str]] = {}
     for variant in table["data"]["variants"]:
-        series.setdefault(variant["series"], []).append(_variant(variant))
+        said = f"{variant_label(variant)}: {percent(variant_summary(variant))}"
+        series.setdefault(variant["series"], []).append(said)
     lines = [f"  - {name}: {'; '.join(shown)}" for name, shown in series.items()]
     return "\n".join(["" if table["caption"] == common else table["caption"], *lines])
-
-
-def _variant(variant: dict[str, Any]) -> str:
-    summary = Summary(variant["mean"], variant["deviation"], len(variant["seeds"]))
-    label = " ".join(variant["variant"].replace("\n", ", ").split())
-    return f"{label}: {percent(summary)}"

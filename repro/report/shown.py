@@ -34,9 +34,4 @@ def class_order(record: RunRecord) -> list[int]:
 
 def runs_shown(evidence: Evidence, place: Place) -> list[RunRecord]:
     """The runs of every arm shown in ``place``, of every number of hospitals."""
-    return [
-        run
-        for arm, _ in shown(place)
-        for hospitals in evidence.hospital_counts
-        for run in evidence.runs(arm.name, hospitals)
-    ]
+    return evidence.all_runs(*(arm.name for arm, _ in shown(place)))

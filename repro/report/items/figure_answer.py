@@ -45,8 +45,7 @@ def build(sources: Sources) -> Figure:
 def _caption(sources: Sources, arms: list[tuple[str, Evidence]]) -> str:
     runs: dict[str, list[RunRecord]] = {}
     for arm, evidence in arms:
-        found = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
-        runs.setdefault(evidence.profile, []).extend(found)
+        runs.setdefault(evidence.profile, []).extend(evidence.all_runs(arm))
     data = sources.evidence.dataset_caption
     told = {evidence.profile: evidence.caption(runs[evidence.profile]) for _, evidence in arms}
     return (
@@ -107,9 +106,8 @@ def _row(axes: Axes, evidence: Evidence, arm: str, hospitals: int, place: int) -
 
 def _majority(axes: Axes, evidence: Evidence) -> None:
     """A line at the accuracy of always guessing the commonest class."""
-    if not evidence.records:
+    if evidence.guessing is None:
         return
-    images = max(([sum(row) for row in run.confusion] for run in evidence.records), key=sum)
-    level = 100 * max(images) / sum(images)
+    level = 100 * evidence.guessing
     axes.axvline(level, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
     axes.text(level + 1, -0.7, "always the commonest class", size=8, color=MUTED, va="center")

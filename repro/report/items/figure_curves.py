@@ -120,16 +120,9 @@ def _curves(
 
 def _high(evidence: Evidence, groups: dict[str, list[tuple[Arm, str]]]) -> set[str]:
     """The rows whose every run ends with an accuracy above ``HIGH``."""
-    finals = {
-        group: [
-            100 * run.final_accuracy
-            for arm, _ in arms
-            for hospitals in evidence.hospital_counts
-            for run in evidence.runs(arm.name, hospitals)
-        ]
-        for group, arms in groups.items()
-    }
-    return {group for group, found in finals.items() if found and min(found) > HIGH}
+    found = {name: evidence.all_runs(*(arm.name for arm, _ in its)) for name, its in groups.items()}
+    finals = {name: [100 * run.final_accuracy for run in runs] for name, runs in found.items()}
+    return {name for name, reached in finals.items() if reached and min(reached) > HIGH}
 
 
 def _ticks(axes: Axes) -> None:

@@ -18,9 +18,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
+from repro.report.privacy import deltas
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
@@ -100,10 +100,10 @@ def build(sources: Sources) -> Figure:
     used, rows = runs_shown(evidence, "frontier"), charts()
     caption = (
         "Small points: one run each, last round; large: their mean. ε: total, from each run's "
-        f"ledger, at δ = {' or '.join(_deltas(used))}, for one record unless a label says "
-        "hospital; the two are different promises. Rows differ in network and training length: "
-        f"compare within a row. Beyond ε = {DENSE:g} the axis is compressed; runs at ∞ stand side "
-        "by side. "
+        f"ledger, at δ = {' or '.join(deltas(used) or ['(none)'])}, for one record unless a label "
+        "says hospital; the two are different promises. Rows differ in network and training "
+        f"length: compare within a row. Beyond ε = {DENSE:g} the axis is compressed; runs at ∞ "
+        "stand side by side. "
     )
     lowest = {heading: _lowest(evidence, curves) for heading, curves in rows.items()}
     if any(lowest.values()):
@@ -144,32 +144,21 @@ def _names(place: Axes, panels: Sequence[Axes]) -> None:
                  borderaxespad=0, labelspacing=0.9)  # fmt: skip
 
 
-def _deltas(used: list[RunRecord]) -> list[str]:
-    found = {float(row["delta"]) for run in used for row in run.privacy if row.get("delta")}
-    return [small(delta) for delta in sorted(found)] or ["(none)"]
-
-
 def _length(evidence: Evidence, curves: list[Curve]) -> str:
     lengths = {
         local_epochs(run)
         for curve in curves
         for arm in curve.arms
         if arm.trainer != "logistic"  # it has no length: it is solved to the end
-        for k in evidence.hospital_counts
-        for run in evidence.runs(arm.name, k)
+        for run in evidence.all_runs(arm.name)
     }
     return f", {' or '.join(f'{length:g}' for length in sorted(lengths))} epochs" if lengths else ""
 
 
 def _lowest(evidence: Evidence, curves: list[Curve]) -> int:
     """Where the axis of accuracies begins, per cent."""
-    reached = [
-        100 * run.final_accuracy
-        for curve in curves
-        for arm in curve.arms
-        for k in evidence.hospital_counts
-        for run in evidence.runs(arm.name, k)
-    ]
+    arms = [arm.name for curve in curves for arm in curve.arms]
+    reached = [100 * run.final_accuracy for run in evidence.all_runs(*arms)]
     return HIGH if reached and min(reached) > HIGH else 0
 
 
