@@ -6,12 +6,11 @@ Finished runs are kept, so the same command may be given again at any time. ``--
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
 from repro.cli.run import add_device
 from repro.errors import InputError
 from repro.runs.profiles import PROFILES, Profile, get_profile
@@ -184,7 +183,7 @@ def _run(found: Sequence[Board], store: RunStore, device: str | None) -> None:
             made = run_all(list(cell.runs.values()), board.data, store, device=device, title=title)
         except InputError as problem:
             cell.reason = str(problem)
-            print(f"repro benchmark: {title}: not run: {problem}", file=sys.stderr, flush=True)
+            say(f"repro benchmark: {title}: not run: {problem}")
             continue
         cell.found |= dict(zip(cell.runs, made, strict=True))
         cell.runs = {}

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
 from repro.cli.run import add_dataset, add_device
+from repro.cli.secagg_files import first_directory
 from repro.cli.secagg_parties import (
     configure_connection,
     configure_listener,
@@ -18,7 +19,6 @@ from repro.cli.secagg_parties import (
     listener_of,
     operator_key,
     place_of,
-    report,
     server_of,
     shown,
     stop,
@@ -211,19 +211,9 @@ def _directory(
     keys: dict[int, bytes],
 ) -> FederationDirectory:
     """Of the plan's hospitals and settings: the first, or the next after ``earlier``."""
-    from repro.secagg.deploy.directory import FederationDirectory
-    from repro.secagg.rounds import SESSION_BYTES
-
     settings = training.directory_settings()
     if earlier is None:
-        return FederationDirectory(
-            operator=operator.public,
-            serial=1,
-            session=secrets.token_bytes(SESSION_BYTES),
-            server=server,
-            hospitals=keys,
-            settings=settings,
-        )
+        return first_directory(operator.public, server, keys, settings)
     gone = set(earlier.hospitals) - set(keys)
     return earlier.changed(hospitals=keys, remove=gone, server=server, settings=settings)
 
@@ -256,8 +246,8 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
         place_of(arguments),
         listener_of(arguments, OPENING),
         stragglers=arguments.stragglers,
-        report=report,
-        listening=lambda address: report(f"listening on {shown(*address)}"),
+        report=say,
+        listening=lambda address: say(f"listening on {shown(*address)}"),
     )
     path = arguments.model or arguments.state / "model.npy"
     _save_model(path, progress.vector)
@@ -289,7 +279,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
             policy,
             device=arguments.device,
             patience=arguments.patience,
-            report=report,
+            report=say,
         )
     except TimeoutError as reason:
         return Outcome({"reason": str(reason)}, str(reason), 1)
