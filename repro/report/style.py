@@ -144,6 +144,23 @@ def say_not_run(axes: Axes, text: str = "not run") -> None:
     )
 
 
+def star(axes: Axes, x: float, y: float, **look: Any) -> None:
+    """A claim of the paper, which nobody ran: hollow, where it puts itself."""
+    hollow: dict[str, Any] = {
+        "markerfacecolor": "white",
+        "markeredgecolor": INK,
+        "markersize": 13,
+    } | look
+    axes.plot([x], [y], marker="*", linestyle="none", **hollow)
+
+
+def note(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any
+) -> None:
+    """Text at a point, moved by ``offset`` (in typographic points)."""
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", **look)
+
+
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions closest to ``values`` that are at least ``gap`` apart, for labels of lines.
 

@@ -170,8 +170,13 @@ def _numeric(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
     )
 
 
-def benchmark_table(name: str, title: str, bench: Mapping[str, Any], notes: Sequence[str]) -> Table:
-    """The rows of ``repro bench NAME --json``, with the machine they hold for as caption."""
+def benchmark_table(
+    name: str, title: str, bench: str, found: Mapping[str, Any] | None, note: str
+) -> Table:
+    """What ``repro bench BENCH --json`` gave, with the machine it holds for; or how to run it."""
+    if found is None:
+        how = f"repro bench {bench} --json > OUT/bench/{bench}.json"
+        return empty_table(name, title, caption="Nothing was measured here.", how=how)
     rows = [
         {
             "contestant": row["name"],
@@ -184,8 +189,8 @@ def benchmark_table(name: str, title: str, bench: Mapping[str, Any], notes: Sequ
             "relative": row.get("relative"),
             "note": row.get("note", ""),
         }
-        for row in bench.get("rows", [])
+        for row in found.get("rows", [])
     ]
-    where = bench.get("environment", {})
+    where = found.get("environment", {})
     machine = ", ".join(f"{key} {value}" for key, value in where.items() if value is not None)
-    return table_of_rows(name, title, rows, caption=f"Measured on: {machine}.", notes=notes)
+    return table_of_rows(name, title, rows, caption=f"Measured on: {machine}.", notes=[note])

@@ -7,15 +7,13 @@ fixed random filters lose little, and more at ε = 1 than at 6.
 
 from __future__ import annotations
 
-from typing import Any
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from repro.report.evidence import Evidence
 from repro.report.front import front_rows, front_table
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
+from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, note, star
 from repro.runs.arm import PRIVATE
 from repro.runs.record import RunRecord
 
@@ -59,19 +57,9 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     claim = sources.claims.accuracy(PRIVATE, hospitals)
     if claim is None:
         return
-    look: dict[str, Any] = {"marker": "*", "markersize": 13, "linestyle": "none"}
-    look |= {"markerfacecolor": "white", "markeredgecolor": INK}
-    axes.plot([claim.value], [0], **look)
-    axes.annotate(
-        f"{claim.value:.2f} [{claim.source}]",
-        (claim.value, 0),
-        xytext=(-10, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        size=8,
-        color=MUTED,
-    )
+    star(axes, claim.value, 0)
+    text, at = f"{claim.value:.2f} [{claim.source}]", (claim.value, 0)
+    note(axes, text, at, (-10, 0), ha="right", va="center", size=8, color=MUTED)
 
 
 def _row(axes: Axes, evidence: Evidence, arm: str, hospitals: int, place: int) -> None:
@@ -92,16 +80,9 @@ def _row(axes: Axes, evidence: Evidence, arm: str, hospitals: int, place: int) -
         markeredgewidth=0.6,
     )
     left = mean > 60
-    axes.annotate(
-        f"{mean:.1f}",
-        (min(values) if left else max(values), place),
-        xytext=(-8 if left else 8, 0),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="center",
-        size=8.5,
-        color=INK,
-    )
+    at, offset = (min(values) if left else max(values), place), (-8 if left else 8, 0)
+    side = "right" if left else "left"
+    note(axes, f"{mean:.1f}", at, offset, ha=side, va="center", size=8.5, color=INK)
 
 
 def _majority(axes: Axes, evidence: Evidence) -> None:

@@ -23,7 +23,7 @@ from repro.report.evidence import Evidence
 from repro.report.privacy import deltas
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
+from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, star
 from repro.runs.arm import PRIVATE, Arm, Family
 from repro.runs.guarantees import protected_unit, total_epsilon
 from repro.runs.record import RunRecord
@@ -228,17 +228,8 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     if claim is None:
         return
     stated = float(sources.claims.get("epsilon").value)
-    axes.plot(
-        [stated],
-        [claim.value],
-        marker="*",
-        markersize=13,
-        markerfacecolor="white",
-        markeredgecolor=INK,
-        linestyle="none",
-        label=f"a claim, not a run: the paper, at the ε it names [{claim.source}]",
-        zorder=5,
-    )
+    label = f"a claim, not a run: the paper, at the ε it names [{claim.source}]"
+    star(axes, stated, claim.value, label=label, zorder=5)
     axes.annotate(
         "",
         xy=(RIGHT * 2, claim.value),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from repro.report.evidence import data_caption
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, say_not_run
+from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, note, say_not_run
 
 
 def build_hospitals(sources: Sources) -> Figure:
@@ -65,16 +65,9 @@ def _bars(axes: Axes, partition: dict[str, Any]) -> None:
     )
     small = len(sizes) > 12
     for place, size in zip(places, sizes, strict=True):
-        axes.annotate(
-            f"{size:,}",
-            (place, size),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            size=6.5 if small else 7,
-            color=INK,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-        )
+        look: dict[str, Any] = {"ha": "center", "size": 6.5 if small else 7, "color": INK}
+        card = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        note(axes, f"{size:,}", (place, size), (0, 3), bbox=card, **look)
     mean = sum(sizes) / len(sizes)
     axes.axhline(mean, color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
     axes.text(len(sizes) + 0.6, mean, f" mean {mean:,.0f}", va="center", size=7.5, color=MUTED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from repro.report.sources import Sources
 from repro.report.statistics import Summary
-from repro.report.table import NOT_RUN, Column, Table, benchmark_table, cell, empty_table
+from repro.report.table import NOT_RUN, Column, Table, benchmark_table, cell
 from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord
 
@@ -92,12 +92,5 @@ def _mean(values: list[int | float | None]) -> float | None:
 
 
 def _bench(sources: Sources) -> Table:
-    bench = sources.side("bench/secagg")
-    if bench is None:
-        return empty_table(
-            "table3-bench",
-            BENCH_TITLE,
-            caption="Nothing was measured here.",
-            how="repro bench secagg --json > OUT/bench/secagg.json",
-        )
-    return benchmark_table("table3-bench", BENCH_TITLE, bench, ["All contestants in one run."])
+    found, note = sources.side("bench/secagg"), "All contestants in one run."
+    return benchmark_table("table3-bench", BENCH_TITLE, "secagg", found, note)

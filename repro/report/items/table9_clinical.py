@@ -18,6 +18,7 @@ import numpy as np
 from repro.report import clinical
 from repro.report.evidence import Evidence
 from repro.report.honest import Finding, recommended
+from repro.report.images import judged_images
 from repro.report.shown import shown
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
@@ -39,7 +40,7 @@ class Judged(NamedTuple):
 
     @property
     def images(self) -> int:
-        return sum(map(sum, self.runs[0].confusion))
+        return judged_images(self.runs[0])
 
     def over_matrices(self, measure: Callable[[Any], float]) -> Summary | None:
         return Summary.of([measure(run.confusion) for run in self.runs])
