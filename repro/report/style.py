@@ -45,6 +45,7 @@ MARKS: tuple[tuple[str, Any, str], ...] = (
     (OKABE_ITO["purple"], (0, (9, 3)), "P"),
 )
 
+Point = tuple[int | float, int | float]
 End = tuple[int | float, int | float, str, str]  # of a line: x, y, its name, its colour
 
 SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
@@ -135,16 +136,23 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
     engine.set(rect=(left, bottom + room, width, height - room))
 
 
-def say_not_run(axes: Axes, text: str = "not run") -> None:
+def say_not_run(axes: Axes) -> None:
     """An empty panel that says so."""
     axes.grid(False)
     axes.tick_params(length=0, labelleft=False, labelbottom=False)
     axes.text(
-        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED, size=11
+        0.5,
+        0.5,
+        "not run",
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=MUTED,
+        size=11,
     )
 
 
-def star(axes: Axes, x: float, y: float, **look: Any) -> None:
+def star(axes: Axes, x: int | float, y: int | float, **look: Any) -> None:
     """A claim of the paper, which nobody ran: hollow, where it puts itself."""
     hollow: dict[str, Any] = {
         "markerfacecolor": "white",
@@ -154,9 +162,7 @@ def star(axes: Axes, x: float, y: float, **look: Any) -> None:
     axes.plot([x], [y], marker="*", linestyle="none", **hollow)
 
 
-def note(
-    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any
-) -> None:
+def note(axes: Axes, text: str, at: Point, offset: Point, **look: Any) -> None:
     """Text at a point, moved by ``offset`` (in typographic points)."""
     axes.annotate(text, at, xytext=offset, textcoords="offset points", **look)
 

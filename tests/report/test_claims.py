@@ -101,16 +101,16 @@ def test_real_data_in_the_paper_profile_decides(tmp_path):
     assert verdict_of(sources, "plain-20").measured == "not run"
 
 
-def test_the_best_round_alone_can_reproduce_and_is_named(tmp_path):
-    sources = sources_with(tmp_path, {"fedavg": [0.9835, 0.9836, 0.9837]})
-    found = verdict_of(sources, "plain-10")
-    assert found.verdict == REPRODUCED
-    assert "best round" in found.reason
-
-
-def test_an_interval_that_admits_anything_decides_nothing(tmp_path):
-    sources = sources_with(tmp_path, {"fedavg": [0.90, 0.97, 0.99]})
-    assert verdict_of(sources, "plain-10").verdict == NOT_CHECKABLE
+@pytest.mark.parametrize(
+    ("accuracies", "verdict", "why"),
+    [
+        ([0.9835, 0.9836, 0.9837], REPRODUCED, "best round"),  # by it alone, and it is named
+        ([0.90, 0.97, 0.99], NOT_CHECKABLE, "spread too far"),  # the interval admits anything
+    ],
+)
+def test_what_the_seeds_spread_decides(tmp_path, accuracies, verdict, why):
+    found = verdict_of(sources_with(tmp_path, {"fedavg": accuracies}), "plain-10")
+    assert (found.verdict, why in found.reason) == (verdict, True)
 
 
 @pytest.mark.parametrize(("profile", "kind"), [("quick", "official"), ("paper", "synthetic")])
