@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
-from repro.report.images import held_out, trained_on, widest_test_error
 from repro.report.privacy import audit_terms, deltas, epsilon, epsilon_of_arm
-from repro.report.shown import runs_shown, shown
+from repro.report.shown import held_out, runs_shown, shown, trained_on, widest_test_error
 from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table

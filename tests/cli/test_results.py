@@ -8,7 +8,7 @@ import pytest
 
 from repro.cli import main
 from repro.report.content import ablation_summary
-from repro.report.sections import ablation_sections
+from repro.report.documents import ablation_sections
 from repro.report.sources import Sources
 from tests.cli.commands import ask, refused
 from tests.report import fake

@@ -8,7 +8,7 @@ import pytest
 
 from repro.report import style
 from repro.report.clinical import recalls
-from repro.report.items import FIGURES, ITEMS, draw, figure_confusion, find
+from repro.report.items import FIGURES, ITEMS, draw, figure_classes, find
 from repro.report.sources import Sources
 from tests.report import fake
 
@@ -82,4 +82,4 @@ def test_recall_and_confusion_are_of_the_true_class():
     run = dataclasses.replace(fake.record("fedavg", 10, 0), confusion=[[10, 0], [30, 60]])
     assert recalls(run.confusion) == [1.0, 60 / 90]  # the precisions are 1/4 and 1
     # The larger class first.
-    assert figure_confusion.percentages(run) == [[100 * 60 / 90, 100 * 30 / 90], [0.0, 100.0]]
+    assert figure_classes.percentages(run) == [[100 * 60 / 90, 100 * 30 / 90], [0.0, 100.0]]

@@ -13,10 +13,16 @@ from repro.ablations.catalogue import LONG
 from repro.report.answer import answer
 from repro.report.claims import PAPER_RESULTS, load_claims
 from repro.report.content import CHART, SHOWN_FIGURES, ablation_summary, write_report
-from repro.report.documents import DOCUMENTS, refreshed, update_documents
+from repro.report.documents import (
+    DOCUMENTS,
+    ablation_sections,
+    item_table,
+    links,
+    refreshed,
+    update_documents,
+)
 from repro.report.expected import NOT_JUDGED, ablation_judged, judgements, means_of
 from repro.report.items import FIGURES, ITEMS
-from repro.report.sections import ablation_sections, item_table, links
 from repro.report.sources import Sources
 from repro.report.verdicts import judge
 from repro.runs import RunStore

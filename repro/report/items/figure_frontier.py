@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,7 @@ def build(sources: Sources) -> Figure:
     return figure
 
 
-def _names(place: Axes, panels: Sequence[Axes]) -> None:
+def _names(place: Axes, panels: Iterable[Axes]) -> None:
     """The curves of one row of panels, each once."""
     handles: dict[str, Any] = {}
     for axes in panels:

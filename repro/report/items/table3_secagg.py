@@ -26,7 +26,9 @@ BENCH_TITLE = "Table 3b. Secure aggregation beside its peers"
 
 
 def build(sources: Sources) -> list[Table]:
-    return [_runs(sources), _bench(sources)]
+    found, note = sources.side("bench/secagg"), "All contestants in one run."
+    bench = benchmark_table("table3-bench", BENCH_TITLE, "secagg", found, note)
+    return [_runs(sources), bench]
 
 
 def _runs(sources: Sources) -> Table:
@@ -89,8 +91,3 @@ def _facts(run: RunRecord) -> dict[str, int | float]:
 def _mean(values: list[int | float | None]) -> float | None:
     known = Summary.of([value for value in values if value is not None])
     return None if known is None else known.mean
-
-
-def _bench(sources: Sources) -> Table:
-    found, note = sources.side("bench/secagg"), "All contestants in one run."
-    return benchmark_table("table3-bench", BENCH_TITLE, "secagg", found, note)

@@ -18,8 +18,7 @@ import numpy as np
 from repro.report import clinical
 from repro.report.evidence import Evidence
 from repro.report.honest import Finding, recommended
-from repro.report.images import judged_images
-from repro.report.shown import shown
+from repro.report.shown import judged_images, shown
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import Column, Table
