@@ -103,7 +103,6 @@ def _options(arguments: argparse.Namespace) -> Outcome:
     ]
     data = {"audits": audits, "seed": arguments.seed, "code": code_version()}
     path = Path(arguments.out) / "audit" / "options.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_json(data) + "\n")
     lines = [
         f"{one.option}{', ' + OPTIONS[one.option] if one.control else ''}: "

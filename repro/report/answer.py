@@ -171,14 +171,13 @@ def _secagg(sources: Sources) -> Finding:
 
 def _costs(evidence: Evidence) -> Finding:
     """What each reading changes against FedAvg with secure aggregation, in points."""
-    parts = []
-    for what, arm in (
-        (f"clipping without noise{_never_clipped(evidence)}", CLIPPED),
-        ("the documented noise", DOCUMENTED),
-        (f"an honest {promise(RECORD)}", RECORD),
-        (f"an honest {promise(HOSPITAL)}", HOSPITAL),
-    ):
-        parts.append(f"{what} {compared(evidence, arm, FEDAVG_SECURE)}")
+    readings = {
+        f"clipping without noise{_never_clipped(evidence)}": CLIPPED,
+        "the documented noise": DOCUMENTED,
+        f"an honest {promise(RECORD)}": RECORD,
+        f"an honest {promise(HOSPITAL)}": HOSPITAL,
+    }
+    parts = [f"{what} {compared(evidence, arm, FEDAVG_SECURE)}" for what, arm in readings.items()]
     return Finding(
         "What privacy costs the paper's network, at equal training length"
         f"{_length(evidence, FEDAVG_SECURE)}:",
@@ -246,13 +245,11 @@ def _executed(sources: Sources) -> str:
     record = sources.side("forensics")
     if record is None:
         return ""
-    found = (
+    found = [f"of σ = {record['documented']['update']:.3g}"]
+    found += [
         f"{one['modifier']['deviation']:.3g} by {one['release']}" for one in record["releases"]
-    )
-    return (
-        f" (`repro forensics`, Table 8: of σ = {record['documented']['update']:.3g}, "
-        f"{', '.join(found)})"
-    )
+    ]
+    return f" (`repro forensics`, Table 8: {', '.join(found)})"
 
 
 def _sure_of_accuracy(sources: Sources) -> Finding:
@@ -280,11 +277,7 @@ def _sure_of_accuracy(sources: Sources) -> Finding:
             f"training and test images is ours, not the official one. {spread}",
         )  # fmt: skip
     if why_not is None:
-        lead, text = (
-            "Measured: the paper's accuracy.",
-            "Real images in the paper's setting decide the claims.",
-        )
-        return Finding(lead, f"{text} {spread}")
-    return Finding(
-        "Open: the paper's accuracy.", f"These runs decide no claim on it: {why_not}. {spread}"
-    )
+        text = "Real images in the paper's setting decide the claims."
+        return Finding("Measured: the paper's accuracy.", f"{text} {spread}")
+    text = f"These runs decide no claim on it: {why_not}."
+    return Finding("Open: the paper's accuracy.", f"{text} {spread}")

@@ -70,14 +70,15 @@ def _replaced(record: RunRecord, unit: str) -> float:
         for row in record.privacy
         if (row["unit"], row["relation"]) == (unit, "add_remove") and row["view"] != UNPROTECTED
     ]
-    schedules = [
-        tuple(row.get(key) for key in ("noise_multiplier", "sample_rate", "steps", "delta"))
-        for row in rows
-    ]
-    alike = all("shared noise" in row.get("mechanism", "") for row in rows)
-    if not schedules or not alike or any(None in schedule for schedule in schedules):
+    return max(map(exchanged_by_group, rows), default=math.inf)
+
+
+def exchanged_by_group(row: dict[str, Any]) -> float:
+    """``exchanged`` for a ledger's row; ∞ where its schedule is not that of all hospitals."""
+    schedule = [row.get(key) for key in ("noise_multiplier", "sample_rate", "steps", "delta")]
+    if "shared noise" not in row.get("mechanism", "") or None in schedule:
         return math.inf
-    return max(exchanged(*schedule) for schedule in schedules)
+    return exchanged(*schedule)
 
 
 @functools.cache
