@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.randomness import RootSeed
+
+if TYPE_CHECKING:
+    from repro.secagg import Contribution
 
 EXIT_BELOW_THRESHOLD = 3
 PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
@@ -115,16 +117,14 @@ def _aggregate(
     traffic = Traffic()
     try:
         play = run_on_loopback if arguments.processes else run_round
-        vector = partial(_contribution, truth, seed)
-        completed = play(party, round_, vector, drop=drop, traffic=traffic)
+        completed = play(party, round_, truth.contribution, drop=drop, traffic=traffic)
         decoded = encoding.decode(completed.total, len(completed.survivors))
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
         return Outcome(data, f"no sum: {failure}", EXIT_BELOW_THRESHOLD)
-    error = float(
-        np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
-    )
+    wanted = truth.mean(completed.survivors, arguments.clip_range)
+    error = float(np.abs(decoded.mean - wanted).max())
     data = {
         "ok": bool(error <= decoded.max_error_bound),
         "survivors": list(completed.survivors),
@@ -136,13 +136,6 @@ def _aggregate(
         **_costs(traffic),
     }
     return Outcome(data, _text(data))
-
-
-def _contribution(truth: _Truth, seed: RootSeed, hospital: int) -> Any:
-    from repro.secagg import Contribution
-
-    key = seed.derive("secagg rounding", hospital, 1)
-    return Contribution(truth.vector(hospital), truth.weight(hospital), key)
 
 
 class _Truth:
@@ -160,6 +153,12 @@ class _Truth:
     def weight(self, hospital: int) -> int:
         uniform = self._seed.numpy_generator("secagg demonstration weight", hospital)
         return int(uniform.integers(1, min(2000, self._max_weight) + 1))
+
+    def contribution(self, hospital: int) -> Contribution:
+        from repro.secagg import Contribution
+
+        key = self._seed.derive("secagg rounding", hospital, 1)
+        return Contribution(self.vector(hospital), self.weight(hospital), key)
 
     def mean(self, survivors: tuple[int, ...], limit: float) -> np.ndarray:
         """Σ n·x / Σ n of the vectors clipped at ± limit, in float64."""

@@ -7,13 +7,12 @@ not repeated: who reads the report should be able to finish it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from repro.ablations import NAMES
 from repro.files import write_changed
-from repro.report.answer import Answer, answer
+from repro.report.answer import answer
 from repro.report.honest import recommended
 from repro.report.items import ITEMS, Item, draw_all, find
 from repro.report.items.table2_privacy import privacy_summary
@@ -49,27 +48,12 @@ class Bar(NamedTuple):
     claimed: bool
 
 
-@dataclass(frozen=True)
-class Content:
-    """What both forms show."""
-
-    answer: Answer
-    chart: tuple[Item, Path]
-    headline: list[Bar]  # what a screen too narrow for the chart shows of it
-    verdicts: Table
-    tables: list[Table]
-    figures: list[tuple[Item, Path]]
-    elsewhere: list[tuple[str, str]]  # (title, file beside the report) of all that is not shown
-    ablations: Table | None
-    methods: Table
-
-
 def write_report(sources: Sources) -> list[Path]:
     """``report.html`` and ``report.md`` in the sources' folder, drawing what is missing first."""
     for _ in draw_all(sources):
         pass
     content = collect(sources)
-    write_table(content.verdicts, sources.out / "tables")
+    write_table(content["verdicts"], sources.out / "tables")
     said = {"title": TITLE, "subtitle": SUBTITLE, "paper": PAPER, "limits": LIMITS}
     paths = [sources.out / name for name in ("report.html", "report.md")]
     for path in paths:
@@ -77,24 +61,27 @@ def write_report(sources: Sources) -> list[Path]:
     return paths
 
 
-def collect(sources: Sources) -> Content:
+def collect(sources: Sources) -> dict[str, Any]:
+    """What both forms show, by the name that their templates have for it."""
     verdicts = judge(sources)
-    return Content(
-        answer=answer(sources, verdicts),
-        chart=_figure(sources, find("figure", CHART)),
-        headline=_headline(sources),
-        verdicts=verdict_table(sources, verdicts),
-        tables=[
+    return {
+        "answer": answer(sources, verdicts),
+        "chart": _figure(sources, find("figure", CHART)),
+        # What a screen too narrow for the chart shows of it.
+        "headline": _headline(sources),
+        "verdicts": verdict_table(sources, verdicts),
+        "tables": [
             privacy_summary(sources),
             *overnight_tables(sources),
             audit_summary(sources),
             forensics_summary(sources),
         ],
-        figures=[_figure(sources, find("figure", name)) for name in SHOWN_FIGURES],
-        elsewhere=_elsewhere(sources),
-        ablations=ablation_summary(sources),
-        methods=measured_table(sources),
-    )
+        "figures": [_figure(sources, find("figure", name)) for name in SHOWN_FIGURES],
+        # (title, file beside the report) of all that is not shown.
+        "elsewhere": _elsewhere(sources),
+        "ablations": ablation_summary(sources),
+        "methods": measured_table(sources),
+    }
 
 
 def _headline(sources: Sources) -> list[Bar]:
