@@ -11,9 +11,8 @@ import io
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -35,14 +34,23 @@ OKABE_ITO = {
     "sky": "#56B4E9",
     "yellow": "#F0E442",
 }
-# Colour, line style, marker: by position within one panel.
-MARKS: tuple[tuple[str, Any, str], ...] = (
-    (OKABE_ITO["black"], "-", "o"),
-    (OKABE_ITO["orange"], (0, (6, 1.5)), "s"),
-    (OKABE_ITO["blue"], (0, (3, 1, 1, 1)), "^"),
-    (OKABE_ITO["green"], (0, (1, 1)), "D"),
-    (OKABE_ITO["vermilion"], (0, (6, 1.5, 1, 1.5, 1, 1.5)), "v"),
-    (OKABE_ITO["purple"], (0, (9, 3)), "P"),
+
+
+class Mark(NamedTuple):
+    """How one series is drawn."""
+
+    color: str
+    line: Any
+    marker: str
+
+
+MARKS = (  # by position within one panel
+    Mark(OKABE_ITO["black"], "-", "o"),
+    Mark(OKABE_ITO["orange"], (0, (6, 1.5)), "s"),
+    Mark(OKABE_ITO["blue"], (0, (3, 1, 1, 1)), "^"),
+    Mark(OKABE_ITO["green"], (0, (1, 1)), "D"),
+    Mark(OKABE_ITO["vermilion"], (0, (6, 1.5, 1, 1.5, 1, 1.5)), "v"),
+    Mark(OKABE_ITO["purple"], (0, (9, 3)), "P"),
 )
 
 Point = tuple[int | float, int | float]
@@ -79,17 +87,8 @@ SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
 }
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How one series is drawn."""
-
-    color: str
-    line: Any
-    marker: str
-
-
 def mark(index: int) -> Mark:
-    return Mark(*MARKS[index % len(MARKS)])
+    return MARKS[index % len(MARKS)]
 
 
 def applied() -> AbstractContextManager[None]:

@@ -149,38 +149,34 @@ def test_text_for_people(capsys, command, options):
     assert capsys.readouterr().out.count("\n") == 1
 
 
+OPTIONS = {"epsilon": EPSILON, "rdp": RDP, "noise": NOISE, "gaussian": GAUSSIAN}
+OPTIONS |= {"search-cost": SEARCH}
+BAD = {
+    ("epsilon", "noise-multiplier"): (-1, "nan", "inf"),
+    ("epsilon", "sample-rate"): (1.1, "nan"),
+    ("epsilon", "steps"): (-1, 2.5, "nan"),
+    ("epsilon", "delta"): (0, 1, "nan"),
+    ("epsilon", "relation"): ("replace_one",),
+    ("rdp", "order"): (1, "inf"),
+    ("noise", "epsilon"): (0, "nan"),
+    ("noise", "delta"): (2,),
+    ("noise", "relation"): ("replace_one",),
+    ("gaussian", "sigma"): (-1,),
+    ("gaussian", "rounds"): (0.5,),
+    ("gaussian", "delta"): (1,),
+    ("search-cost", "trials"): (1,),
+    ("search-cost", "eta"): (-1,),
+    ("search-cost", "delta"): (0,),
+    ("search-cost", "relation"): ("replace_one",),
+}
+
+
 @pytest.mark.parametrize(
-    ("command", "options", "field", "value"),
-    [
-        ("epsilon", EPSILON, "noise-multiplier", -1),
-        ("epsilon", EPSILON, "noise-multiplier", "nan"),
-        ("epsilon", EPSILON, "noise-multiplier", "inf"),
-        ("epsilon", EPSILON, "sample-rate", 1.1),
-        ("epsilon", EPSILON, "sample-rate", "nan"),
-        ("epsilon", EPSILON, "steps", -1),
-        ("epsilon", EPSILON, "steps", 2.5),
-        ("epsilon", EPSILON, "steps", "nan"),
-        ("epsilon", EPSILON, "delta", 0),
-        ("epsilon", EPSILON, "delta", 1),
-        ("epsilon", EPSILON, "delta", "nan"),
-        ("epsilon", EPSILON, "relation", "replace_one"),
-        ("rdp", RDP, "order", 1),
-        ("rdp", RDP, "order", "inf"),
-        ("noise", NOISE, "epsilon", 0),
-        ("noise", NOISE, "epsilon", "nan"),
-        ("noise", NOISE, "delta", 2),
-        ("noise", NOISE, "relation", "replace_one"),
-        ("gaussian", GAUSSIAN, "sigma", -1),
-        ("gaussian", GAUSSIAN, "rounds", 0.5),
-        ("gaussian", GAUSSIAN, "delta", 1),
-        ("search-cost", SEARCH, "trials", 1),
-        ("search-cost", SEARCH, "eta", -1),
-        ("search-cost", SEARCH, "delta", 0),
-        ("search-cost", SEARCH, "relation", "replace_one"),
-    ],
+    ("command", "field", "value"), [(*key, value) for key, its in BAD.items() for value in its]
 )
-def test_a_mistake_is_one_line_that_names_it(capsys, command, options, field, value):
-    line = commands.refused(capsys, *words(command, options, **{field: value}), "--json")
+def test_a_mistake_is_one_line_that_names_it(capsys, command, field, value):
+    bad = words(command, OPTIONS[command], **{field: value})
+    line = commands.refused(capsys, *bad, "--json")
     assert field.replace("-", "_") in line
 
 
