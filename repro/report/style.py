@@ -194,19 +194,23 @@ def label_ends(
     gap: float = 0.085,
     low: float = 0.03,
     beside: float = 1.06,
+    at_edge: bool = False,
     **arrow: Any,
 ) -> None:
     """Names beside the axes, each with a line to the end that it names, and never overlapping.
 
     gap: between names; low: of the lowest; beside: where they begin, all as parts of the axes.
+    at_edge: every line goes to the right edge, so that names are led to it.
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = [float(to_axes.transform((x, y))[1]) for x, y, _, _ in ends]
-    for (x, y, name, color), place in zip(ends, spread(heights, gap, low, 0.98), strict=True):
+    places = spread(heights, gap, low, 0.98)
+    for (x, y, name, color), height, place in zip(ends, heights, places, strict=True):
+        end, frame = ((1.0, height), "axes fraction") if at_edge else ((x, y), "data")
         look = {"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 3} | arrow
-        axes.annotate(name, xy=(x, y), xytext=(beside, place), textcoords="axes fraction",
-                      color=INK, size=8, va="center", annotation_clip=False,
-                      arrowprops=look)  # fmt: skip
+        axes.annotate(name, xy=end, xycoords=frame, xytext=(beside, place),
+                      textcoords="axes fraction", color=INK, size=8, va="center",
+                      annotation_clip=False, arrowprops=look)  # fmt: skip
 
 
 def _settle(figure: Figure) -> None:

@@ -92,7 +92,7 @@ def _panel(axes: Axes, panel: dict[str, Any]) -> None:
         axes.minorticks_off()
     axes.set_xlim(min(lines[0]["x"]), max(lines[0]["x"]))
     axes.yaxis.set_major_formatter("{x:,g}")
-    label_ends(axes, ends, gap=0.075, low=0.02, beside=1.045, shrinkB=1)
+    label_ends(axes, ends, gap=0.075, low=0.02, beside=1.045, at_edge=True, shrinkB=1)
 
 
 def _left_to_the_table(label: str) -> bool:
