@@ -1,13 +1,13 @@
 """Table 2: what every reading of the paper's setting guarantees, and the noise an ε needs.
 
+The setting is the authors' (δ, ε, clip norm, rounds) [code]; what it guarantees is computed here.
+
 Command: ``repro table 2``; the comparison with a tight accountant is that of ``repro bench
 tightness --out OUT`` kept in ``OUT/bench/tightness.json``. Cost and hardware: seconds on any
 machine, two minutes with that comparison; no runs, accounting only. Expected: no reading reaches
 the ε = 6 that the setting names; the documented noise gives 2,759 for a hospital's update over 50
 rounds [calc]; Rényi accounting gives away 10–13 % over the thousands of steps of the paper's
 setting.
-
-The setting is the authors' (δ, ε, clip norm, rounds) [code]; what it guarantees is computed here.
 """
 
 from __future__ import annotations
