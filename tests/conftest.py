@@ -58,7 +58,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Twenty seconds, so test processes share one. To look at, not to change.
     """
-    from repro.report.assemble import write_report
+    from repro.report.content import write_report
     from repro.report.sources import Sources
     from tests.report import fake
 

@@ -8,8 +8,7 @@ from typing import Any
 from repro.benchmark.grid import ONE_PLACE, place_name
 from repro.benchmark.results import DONE, NOT_RUN
 from repro.report.comparison import signed
-from repro.report.rows import table_of_rows
-from repro.report.table import Column, Table, markdown
+from repro.report.table import Column, Table, markdown, table_of_rows
 
 FEW = 5  # seeds: cells with fewer are marked
 

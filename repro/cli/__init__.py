@@ -22,8 +22,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from repro.cli.legible import make_legible
-from repro.cli.output import Outcome, emit
+from repro.cli.output import Outcome, emit, make_legible, say
 from repro.errors import InputError
 from repro.version import __version__
 
@@ -149,7 +148,7 @@ def _command(name: str, words: Sequence[str]) -> int:
 def _say(name: str, line: str) -> None:
     """One line on stderr; of several ranks that all met the same, the first says it."""
     if os.environ.get("RANK", "0") == "0" or not line.startswith("interrupted"):
-        print(f"repro {name}: {line}", file=sys.stderr, flush=True)
+        say(f"repro {name}: {line}")
 
 
 def _refusal(problem: OSError, *, goes_on: bool) -> str:

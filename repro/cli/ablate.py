@@ -116,12 +116,7 @@ def _explain(profile: Profile) -> Outcome:
                 "expected": said["Expected"],
             }
         )
-        lines += [
-            f"{name}: {ablation.question}",
-            f"  runs      {runs} in {profile.name}",
-            f"  cost      {said['Cost and hardware']}",
-            f"  expected  {said['Expected']}",
-            "",
-        ]
+        lines += [f"{name}: {ablation.question}", f"  runs      {runs} in {profile.name}"]
+        lines += [f"  {key:<9} {rows[-1][key]}" for key in ("cost", "expected")] + [""]
     text = "\n".join(lines).rstrip()
     return Outcome({"ablations": rows}, text.replace("`", ""))  # a terminal shows no code

@@ -45,7 +45,12 @@ trials is proved; it is printed beside.
 def configure(parser: argparse.ArgumentParser) -> None:
     command = parser.get_default("command")
     for name in _OPTIONS[command]:
-        parser.add_argument(f"--{name}", **_ARGUMENTS[name])
+        if name in _CHOICES:
+            settings, text = _CHOICES[name]
+            parser.add_argument(f"--{name}", **settings, help=text)
+        else:
+            kind, letter, text = _NUMBERS[name]
+            parser.add_argument(f"--{name}", type=kind, required=True, metavar=letter, help=text)
     # Of both, so that `noise` and `epsilon` undo each other.
     parser.set_defaults(accountant="best")
     words = {"gaussian": "", "search-cost": _SEARCH}.get(command, _DEFINITIONS)
@@ -56,63 +61,51 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     return _COMMANDS[arguments.command](arguments)
 
 
-def _whole(text: str) -> int | float:
-    """``1000``, ``1e9``; anything else is left to the accountant's own one-line refusal."""
+def whole(text: str) -> int | float:
+    """``1000``, ``1e9``; anything else is left to the accounting's own one-line refusal."""
     try:
         return int(text)
     except ValueError:
         return float(text)
 
 
-_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "noise-multiplier": {"type": float, "required": True, "metavar": "Z", "help": "σ ÷ clip norm"},
-    "sample-rate": {"type": float, "required": True, "metavar": "Q", "help": "from 0 to 1"},
-    "steps": {"type": _whole, "required": True, "metavar": "T", "help": "number of steps"},
-    "delta": {"type": float, "required": True, "metavar": "D", "help": "above 0, below 1"},
-    "order": {"type": float, "required": True, "metavar": "A", "help": "Rényi order above 1"},
-    "epsilon": {"type": float, "required": True, "metavar": "E", "help": "target ε"},
-    "sigma": {
-        "type": float,
-        "required": True,
-        "metavar": "S",
-        "help": "noise standard deviation per coordinate",
-    },
-    "sensitivity": {
-        "type": float,
-        "required": True,
-        "metavar": "C",
-        "help": "L2 sensitivity, in the unit of sigma (clip norm; twice that to replace one)",
-    },
-    "rounds": {"type": _whole, "required": True, "metavar": "R", "help": "number of releases"},
-    "trials": {
-        "type": float,
-        "required": True,
-        "metavar": "N",
-        "help": "trials on average, above 1",
-    },
-    "eta": {
-        "type": float,
-        "default": 0.0,
-        "metavar": "H",
-        "help": "shape of their number: 0 logarithmic, 1 geometric (default: %(default)s)",
-    },
-    "relation": {
-        "choices": ["add_remove", "replace_one", "zero_out"],
-        "default": "add_remove",
-        "help": "which datasets are neighbours (default: %(default)s)",
-    },
-    "accountant": {
-        "choices": ["best", "rdp", "pld"],
-        "help": "whose proof: rdp (Rényi), pld (privacy loss distribution, about a tenth "
+# What has to be given: type, letter, help.
+_NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
+    "noise-multiplier": (float, "Z", "σ ÷ clip norm"),
+    "sample-rate": (float, "Q", "from 0 to 1"),
+    "steps": (whole, "T", "number of steps"),
+    "delta": (float, "D", "above 0, below 1"),
+    "order": (float, "A", "Rényi order above 1"),
+    "epsilon": (float, "E", "target ε"),
+    "sigma": (float, "S", "noise standard deviation per coordinate"),
+    "sensitivity": (
+        *(float, "C"),
+        "L2 sensitivity, in the unit of sigma (clip norm; twice that to replace one)",
+    ),
+    "rounds": (whole, "R", "number of releases"),
+    "trials": (float, "N", "trials on average, above 1"),
+}
+# What has a default: the arguments of ``add_argument``, and its help.
+_CHOICES: dict[str, tuple[dict[str, Any], str]] = {
+    "eta": (
+        {"type": float, "default": 0.0, "metavar": "H"},
+        "shape of their number: 0 logarithmic, 1 geometric (default: %(default)s)",
+    ),
+    "relation": (
+        {"choices": ["add_remove", "replace_one", "zero_out"], "default": "add_remove"},
+        "which datasets are neighbours (default: %(default)s)",
+    ),
+    "accountant": (
+        {"choices": ["best", "rdp", "pld"]},
+        "whose proof: rdp (Rényi), pld (privacy loss distribution, about a tenth "
         "smaller; Gaussian noise with Poisson sampling only), or the best of all, the exact "
         "formula included where nothing is sampled (default: %(default)s)",
-    },
-    "sampling": {
-        "choices": ["poisson", "fixed"],
-        "default": "poisson",
-        "help": "poisson, or fixed-size batches without replacement, which is what replace_one "
+    ),
+    "sampling": (
+        {"choices": ["poisson", "fixed"], "default": "poisson"},
+        "poisson, or fixed-size batches without replacement, which is what replace_one "
         "is proved for (default: %(default)s)",
-    },
+    ),
 }
 
 _KIND = ("relation", "sampling")
@@ -121,10 +114,7 @@ _OPTIONS = {
     "rdp": ("noise-multiplier", "sample-rate", "order", *_KIND),
     "noise": ("epsilon", "delta", "sample-rate", "steps", *_KIND, "accountant"),
     "gaussian": ("sigma", "sensitivity", "rounds", "delta"),
-    "search-cost": (
-        *("noise-multiplier", "sample-rate", "steps", "delta", "trials", "eta"),
-        *_KIND,
-    ),
+    "search-cost": ("noise-multiplier", "sample-rate", "steps", "delta", "trials", "eta", *_KIND),
 }
 
 

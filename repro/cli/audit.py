@@ -42,27 +42,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
         "example: repro audit scattering-dpsgd-eps6 --hospitals 10 --seed 0"
     )
-    parser.add_argument(
-        "arm",
-        metavar="ARM",
-        help="a private arm; `all` of them; `controls`, on some of them; or `options`",
-    )
-    parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the audit (default 0)")
+    add = parser.add_argument
+    arms = "a private arm; `all` of them; `controls`, on some of them; or `options`"
+    add("arm", metavar="ARM", help=arms)
+    add("--hospitals", metavar="K", type=int, default=10, help="default 10")
+    add("--seed", metavar="S", type=int, default=0, help="of the audit (default 0)")
     add_common(parser)
-    parser.add_argument(
-        "--control", choices=list(CONTROLS), help="audit a broken version; see below"
-    )
-    parser.add_argument(
-        "--trials", metavar="N", type=int, default=2000, help="runs each way (default 2000)"
-    )
-    parser.add_argument(
-        "--canaries", metavar="M", type=int, default=40_000, help="of one run (default 40,000)"
-    )
-    parser.add_argument(
-        "--confidence", metavar="C", type=float, default=0.95, help="of the findings (default 0.95)"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--control", choices=list(CONTROLS), help="audit a broken version; see below")
+    add("--trials", metavar="N", type=int, default=2000, help="runs each way (default 2000)")
+    add("--canaries", metavar="M", type=int, default=40_000, help="of one run (default 40,000)")
+    sure = "of the findings (default 0.95)"
+    add("--confidence", metavar="C", type=float, default=0.95, help=sure)
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 @dataclass(frozen=True)
@@ -112,7 +103,6 @@ def _options(arguments: argparse.Namespace) -> Outcome:
     ]
     data = {"audits": audits, "seed": arguments.seed, "code": code_version()}
     path = Path(arguments.out) / "audit" / "options.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_json(data) + "\n")
     lines = [
         f"{one.option}{', ' + OPTIONS[one.option] if one.control else ''}: "

@@ -6,12 +6,12 @@ Finished runs are kept, so the same command may be given again at any time. ``--
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
+from repro.cli.run import add_device
 from repro.errors import InputError
 from repro.runs.profiles import PROFILES, Profile, get_profile
 from repro.runs.store import RunStore
@@ -32,49 +32,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "and those on record are not repeated. docs/benchmark.md says how to enter a method.\n\n"
         "example: repro benchmark --data bloodmnist.npz chestmnist_64.npz --list"
     )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]FILE",
-        help="MedMNIST files, 2D, any size, one label or several (the file's name tells the set, "
-        "unless NAME= does), or synthetic; default: only what is on record",
+    add = parser.add_argument
+    files = (
+        "MedMNIST files, 2D, any size, one label or several (the file's name tells the set, "
+        "unless NAME= does), or synthetic; default: only what is on record"
     )
-    parser.add_argument(
-        "--arms",
-        nargs="+",
-        default=[],
-        metavar="A",
-        help="methods, i.e. arms without their ε (default: those that have one at every ε)",
-    )
-    parser.add_argument(
-        "--method", nargs="+", default=[], metavar="FILE", help="your own, one Python file each"
-    )
-    parser.add_argument(
-        "--epsilon", nargs="+", type=float, default=list(EPSILONS), metavar="E", help="1 3 6 8"
-    )
-    parser.add_argument(
-        "--hospitals",
-        nargs="+",
-        type=int,
-        default=[1, 10, 20],
-        metavar="K",
-        help="1: all images in one trusted place (default 1 10 20)",
-    )
-    parser.add_argument("--seeds", nargs="+", default=["0-4"], metavar="S", help="0-4, or 0 1 2")
-    parser.add_argument(
-        "--profile", default="quick", metavar="P", help=f"{', '.join(PROFILES)} (default quick)"
-    )
-    parser.add_argument(
-        "--record", metavar="DIR", help=f"also read finished runs there (default: ./{RECORD})"
-    )
-    parser.add_argument(
-        "--out", default="benchmark", metavar="DIR", help="runs and results (default: benchmark)"
-    )
-    parser.add_argument(
-        "--list", action="store_true", help="what there is, what would run, how long; run nothing"
-    )
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
+    add("--data", nargs="+", default=[], metavar="[NAME=]FILE", help=files)
+    methods = "methods, i.e. arms without their ε (default: those that have one at every ε)"
+    add("--arms", nargs="+", default=[], metavar="A", help=methods)
+    own = "your own, one Python file each"
+    add("--method", nargs="+", default=[], metavar="FILE", help=own)
+    wanted = list(EPSILONS)
+    add("--epsilon", nargs="+", type=float, default=wanted, metavar="E", help="1 3 6 8")
+    places = "1: all images in one trusted place (default 1 10 20)"
+    add("--hospitals", nargs="+", type=int, default=[1, 10, 20], metavar="K", help=places)
+    add("--seeds", nargs="+", default=["0-4"], metavar="S", help="0-4, or 0 1 2")
+    add("--profile", default="quick", metavar="P", help=f"{', '.join(PROFILES)} (default quick)")
+    add("--record", metavar="DIR", help=f"also read finished runs there (default: ./{RECORD})")
+    add("--out", default="benchmark", metavar="DIR", help="runs and results (default: benchmark)")
+    listing = "what there is, what would run, how long; run nothing"
+    add("--list", action="store_true", help=listing)
+    add_device(parser)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -205,7 +183,7 @@ def _run(found: Sequence[Board], store: RunStore, device: str | None) -> None:
             made = run_all(list(cell.runs.values()), board.data, store, device=device, title=title)
         except InputError as problem:
             cell.reason = str(problem)
-            print(f"repro benchmark: {title}: not run: {problem}", file=sys.stderr, flush=True)
+            say(f"repro benchmark: {title}: not run: {problem}")
             continue
         cell.found |= dict(zip(cell.runs, made, strict=True))
         cell.runs = {}

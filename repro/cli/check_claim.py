@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from repro.cli import EXIT_BAD_INPUT
+from repro.cli.accounting import whole
 from repro.cli.output import Outcome
 from repro.errors import InputError
 
@@ -65,38 +66,19 @@ hospital takes part in every round.
 def configure(parser: argparse.ArgumentParser) -> None:
     from repro.accounting.claims_cases import CASES
 
-    parser.add_argument(
-        "--case",
-        choices=sorted(CASES),
-        help="a claim that ships with this program; further options change it",
-    )
+    add = parser.add_argument
+    shipped = "a claim that ships with this program; further options change it"
+    add("--case", choices=sorted(CASES), help=shipped)
     for name, (kind, text) in _OPTIONS.items():
-        parser.add_argument(f"--{name}", type=kind, metavar=name[0].upper(), help=text)
-    parser.add_argument("--level", choices=["update", "record"], help="what is clipped and noised")
-    parser.add_argument(
-        "--sampling",
-        choices=["poisson", "fixed", "shuffled"],
-        help="record level: how records come into a step (default: poisson)",
-    )
-    parser.add_argument(
-        "--secure-aggregation", action="store_true", default=None, help="only sums are seen"
-    )
-    parser.add_argument(
-        "--noise-discarded", action="store_true", help="the program adds no noise in the end"
-    )
-    parser.add_argument(
-        "--exit-zero", action="store_true", help="exit 0 whatever the verdict (bad input: 2)"
-    )
+        add(f"--{name}", type=kind, metavar=name[0].upper(), help=text)
+    add("--level", choices=["update", "record"], help="what is clipped and noised")
+    how = "record level: how records come into a step (default: poisson)"
+    add("--sampling", choices=["poisson", "fixed", "shuffled"], help=how)
+    add("--secure-aggregation", action="store_true", default=None, help="only sums are seen")
+    add("--noise-discarded", action="store_true", help="the program adds no noise in the end")
+    add("--exit-zero", action="store_true", help="exit 0 whatever the verdict (bad input: 2)")
     cases = "\n".join(f"  {name:<18} {case[0]}" for name, case in CASES.items())
     parser.epilog = f"{_HELP}\nexamples:{_EXAMPLES}\ncases:\n{cases}"
-
-
-def _whole(text: str) -> int | float:
-    """``50``, ``1e4``; anything else is left to the claim's own one-line refusal."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 _OPTIONS: dict[str, tuple[Any, str]] = {
@@ -106,12 +88,12 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "noise-multiplier": (float, "sigma / clip, instead of --sigma"),
     "epsilon": (float, "the claimed epsilon"),
     "delta": (float, "the claimed delta"),
-    "rounds": (_whole, "rounds, each with a release of every hospital's update (default: 1)"),
-    "hospitals": (_whole, "hospitals in the federation (default: 1)"),
+    "rounds": (whole, "rounds, each with a release of every hospital's update (default: 1)"),
+    "hospitals": (whole, "hospitals in the federation (default: 1)"),
     "hospital-rate": (float, "share of hospitals in a round (default: 1)"),
     "honest": (float, "share of the hospitals in a sum that are honest (default: 1)"),
     "sample-rate": (float, "record level: probability that a record joins a step (default: 1)"),
-    "steps": (_whole, "record level: steps in a round (default: 1)"),
+    "steps": (whole, "record level: steps in a round (default: 1)"),
 }
 
 

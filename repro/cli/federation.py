@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
+from repro.cli.run import add_dataset, add_device
+from repro.cli.secagg_files import first_directory
 from repro.cli.secagg_parties import (
     configure_connection,
     configure_listener,
@@ -17,7 +19,6 @@ from repro.cli.secagg_parties import (
     listener_of,
     operator_key,
     place_of,
-    report,
     server_of,
     shown,
     stop,
@@ -73,7 +74,7 @@ def configure_split(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--hospitals", type=int, default=3, metavar="K", help="how many (%(default)s)")
     add("--data", default="auto", metavar="auto|synthetic|FILE", help="what is cut")
-    add("--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (%(default)s)")
+    add_dataset(parser)
     add("--out", type=Path, required=True, metavar="DIR", help="where the files go")
 
 
@@ -83,7 +84,7 @@ def configure_offer(parser: argparse.ArgumentParser) -> None:
     add("file", type=Path, metavar="FILE", help="offer to write, for the operator")
     add("--key", type=Path, required=True, help="the hospital's private key")
     add("--data", type=Path, required=True, metavar="NPZ", help="its train_images, train_labels")
-    add("--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (%(default)s)")
+    add_dataset(parser)
 
 
 def configure_plan(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +94,8 @@ def configure_plan(parser: argparse.ArgumentParser) -> None:
     add("file", type=Path, metavar="PLAN", help="plan to write")
     add("--operator-key", type=Path, required=True, metavar="KEY", help="signs it")
     add("--server-key", type=Path, required=True, metavar="PUB", help="the server's public key")
-    add(
-        *("--offer", "--offers"),
-        type=Path,
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="of hospital 0, 1, …: repeatable",
-    )
+    each = "of hospital 0, 1, …: repeatable"
+    add("--offer", "--offers", type=Path, action="append", required=True, metavar="FILE", help=each)
     add("--directory", type=Path, metavar="FILE", help="to write (directory.json beside PLAN)")
     add("--rounds", type=int, metavar="R", help="default: the profile's")
     add("--least", type=int, metavar="N", help="no sum of fewer hospitals (all but one)")
@@ -113,13 +108,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     configure_place(parser)
     configure_listener(parser)
-    add(
-        *("--stragglers",),
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="s to wait for the others once enough are in (%(default)s)",
-    )
+    others = "s to wait for the others once enough are in (%(default)s)"
+    add("--stragglers", type=float, default=60.0, metavar="S", help=others)
     add("--model", type=Path, metavar="NPY", help="the last model (STATE/model.npy)")
     add("--test", type=Path, metavar="NPZ", help="test_images, test_labels to judge it on")
 
@@ -134,7 +124,7 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     configure_place(parser)
     configure_connection(parser)
     add("--model", type=Path, metavar="NPY", help="the last model (STATE/model.npy)")
-    add("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
+    add_device(parser)
 
 
 def execute_split(arguments: argparse.Namespace) -> Outcome:
@@ -221,19 +211,9 @@ def _directory(
     keys: dict[int, bytes],
 ) -> FederationDirectory:
     """Of the plan's hospitals and settings: the first, or the next after ``earlier``."""
-    from repro.secagg.deploy.directory import FederationDirectory
-    from repro.secagg.rounds import SESSION_BYTES
-
     settings = training.directory_settings()
     if earlier is None:
-        return FederationDirectory(
-            operator=operator.public,
-            serial=1,
-            session=secrets.token_bytes(SESSION_BYTES),
-            server=server,
-            hospitals=keys,
-            settings=settings,
-        )
+        return first_directory(operator.public, server, keys, settings)
     gone = set(earlier.hospitals) - set(keys)
     return earlier.changed(hospitals=keys, remove=gone, server=server, settings=settings)
 
@@ -266,8 +246,8 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
         place_of(arguments),
         listener_of(arguments, OPENING),
         stragglers=arguments.stragglers,
-        report=report,
-        listening=lambda address: report(f"listening on {shown(*address)}"),
+        report=say,
+        listening=lambda address: say(f"listening on {shown(*address)}"),
     )
     path = arguments.model or arguments.state / "model.npy"
     _save_model(path, progress.vector)
@@ -299,7 +279,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
             policy,
             device=arguments.device,
             patience=arguments.patience,
-            report=report,
+            report=say,
         )
     except TimeoutError as reason:
         return Outcome({"reason": str(reason)}, str(reason), 1)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
 from repro.cli.results import DEFAULT_OUT
 from repro.files import writable_folder, write_whole
 from repro.forensics.plan import RELEASES, Settings
@@ -38,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> Outcome:
     from repro.forensics.environments import ask
     from repro.forensics.record import as_record
+    from repro.report.items.table8_forensics import forensics_table
+    from repro.report.table import markdown
 
     settings, out = Settings(), writable_folder("out", Path(arguments.out))
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,20 +48,9 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         for release in RELEASES:
             work = Path(scratch) / f"work-{release}"
             work.mkdir()
-            answers.append(ask(release, settings, folder, work, _say))
-    _say("our own code: running")
+            answers.append(ask(release, settings, folder, work, say))
+    say("our own code: running")
     where = {"environment": environment(("torch", "numpy")), "code": code_version()}
     record = as_record(answers, settings, where, datetime.date.today().isoformat())
     write_whole(out / "forensics.json", to_json(record) + "\n")
-    return Outcome(record, _text(record))
-
-
-def _text(record: dict[str, Any]) -> str:
-    from repro.report.items.table8_forensics import forensics_table
-    from repro.report.table import markdown
-
-    return markdown(forensics_table(record))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return Outcome(record, markdown(forensics_table(record)))

@@ -37,19 +37,14 @@ example:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _HELP
-    parser.add_argument("run", metavar="RUN", help="a run: see below")
-    parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of an arm (default 0)")
-    parser.add_argument("--profile", metavar="P", help="of an arm (default: any)")
-    parser.add_argument(
-        "--runs",
-        metavar="DIR",
-        default=DEFAULT_RUNS,
-        help=f"the store of runs, with its audits beside them (default {DEFAULT_RUNS})",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="also write RUN.md, RUN.html and RUN.json there"
-    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run: see below")
+    add("--hospitals", metavar="K", type=int, default=10, help="default 10")
+    add("--seed", metavar="S", type=int, default=0, help="of an arm (default 0)")
+    add("--profile", metavar="P", help="of an arm (default: any)")
+    store = f"the store of runs, with its audits beside them (default {DEFAULT_RUNS})"
+    add("--runs", metavar="DIR", default=DEFAULT_RUNS, help=store)
+    add("--out", metavar="DIR", help="also write RUN.md, RUN.html and RUN.json there")
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -76,7 +71,7 @@ def _find(arguments: argparse.Namespace) -> tuple[RunRecord, Path]:
     if (path / _RECORD).is_file():
         path = path.resolve()
         root = path.parent.parent
-        return _read(path / _RECORD), root
+        return RunRecord.from_dict(_read(path / _RECORD)), root
     root = Path(arguments.runs)
     store = RunStore(root, written=False)
     named = store.load(path.name)
@@ -85,12 +80,10 @@ def _find(arguments: argparse.Namespace) -> tuple[RunRecord, Path]:
     return _of_arm(arguments, store), root
 
 
-def _read(path: Path) -> RunRecord:
+def _read(path: Path) -> Any:
     try:
-        return RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
-        if isinstance(problem, InputError):
-            raise
         raise InputError(str(path), type(problem).__name__, "readable JSON") from problem
 
 
@@ -118,9 +111,4 @@ def _of_arm(arguments: argparse.Namespace, store: RunStore) -> RunRecord:
 def _audit(root: Path, arm: str) -> dict[str, Any] | None:
     """Of the arm as it is, where there is one beside the runs."""
     path = root / "audit" / f"{arm}.json"
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as problem:
-        raise InputError(str(path), type(problem).__name__, "readable JSON") from problem
+    return dict(_read(path)) if path.is_file() else None

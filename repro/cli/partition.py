@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from repro.cli.output import Outcome
+from repro.cli.run import add_data
 from repro.data import SCHEMES, Dataset, check_partition, label_counts, load_dataset, partition
 from repro.data.duplicates import duplicate_facts
 
@@ -13,22 +14,13 @@ from repro.data.duplicates import duplicate_facts
 def configure(parser: argparse.ArgumentParser) -> None:
     schemes = "\n".join(f"  {name:<10} {summary}" for name, summary in SCHEMES.items())
     parser.epilog = f"schemes:\n{schemes}"
-    parser.add_argument("--hospitals", metavar="K", type=int, required=True, help="how many")
-    parser.add_argument("--scheme", choices=list(SCHEMES), default="authors", help="see below")
-    parser.add_argument("--alpha", type=float, default=0.5, help="of dirichlet (default 0.5)")
-    parser.add_argument("--exponent", type=float, default=1.0, help="of zipf (default 1)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of shuffles and train/validation splits (default 0)"
-    )
-    parser.add_argument(
-        "--data",
-        default="auto",
-        metavar="auto|synthetic|FILE",
-        help="auto: BLOODMNIST_NPZ, MedMNIST's cache or download, else the synthetic stand-in",
-    )
-    parser.add_argument(
-        "--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (bloodmnist)"
-    )
+    add = parser.add_argument
+    add("--hospitals", metavar="K", type=int, required=True, help="how many")
+    add("--scheme", choices=list(SCHEMES), default="authors", help="see below")
+    add("--alpha", type=float, default=0.5, help="of dirichlet (default 0.5)")
+    add("--exponent", type=float, default=1.0, help="of zipf (default 1)")
+    add("--seed", type=int, default=0, help="of shuffles and train/validation splits (default 0)")
+    add_data(parser)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:

@@ -7,12 +7,12 @@ Exit status 1: a number of ours left its expected band.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
 from repro.cli.run import add_common, add_precision, chosen_precision
 from repro.errors import InputError
+from repro.files import write_whole
 from repro.formatting import to_json
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS, get_arm
@@ -28,11 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_common(parser)
     add_precision(parser)
-    parser.add_argument(
-        "--arms", metavar="A,B", help="only these arms (default: the profile's, else all)"
-    )
-    parser.add_argument("--seeds", metavar="S,T", help="these seeds instead of the profile's")
-    parser.add_argument("--hospitals", metavar="K,L", help="these K instead of 10,20")
+    add = parser.add_argument
+    add("--arms", metavar="A,B", help="only these arms (default: the profile's, else all)")
+    add("--seeds", metavar="S,T", help="these seeds instead of the profile's")
+    add("--hospitals", metavar="K,L", help="these K instead of 10,20")
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -53,10 +52,11 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     runs = matrix(profile, arms, hospitals, seeds, precision)
     dataset = load_dataset(arguments.data, arguments.dataset)
     check_synthetic(dataset, profile, arguments.data)
-    _say(f"profile {profile.name}: {profile.summary}", dataset.caption())
+    say(f"profile {profile.name}: {profile.summary}\n{dataset.caption()}")
     if not (arguments.arms or profile.arms):  # said when nothing can be refused any more
         missing = {arm.missing for arm in ARMS.values() if arm.missing}
-        _say(*(f"not run: {one}" for one in sorted(missing)))
+        for one in sorted(missing):
+            say(f"not run: {one}")
     _write_partitions(arguments, profile, out)
     _write_models(out)
     run_all(runs, dataset, store, device=device)
@@ -77,15 +77,9 @@ def integers(field: str, text: str | None) -> tuple[int, ...]:
         raise InputError(field, text, "whole numbers with commas between") from None
 
 
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
-
-
 def _write_partitions(arguments: argparse.Namespace, profile: Profile, out: Path) -> None:
     """The hospitals of the whole train split, for the figures: ``OUT/partition/kK.json``."""
     from repro.cli import OneLineParser, partition
-    from repro.files import write_whole
 
     for count in profile.hospitals:
         parser = OneLineParser()
@@ -99,7 +93,6 @@ def _write_models(out: Path) -> None:
     """Table 5 is counted on the modules themselves, once: ``OUT/models.json``."""
     if (out / "models.json").exists():
         return
-    from repro.files import write_whole
     from repro.models.compare import compare
 
     write_whole(out / "models.json", to_json({"rows": compare()}) + "\n")
@@ -107,12 +100,12 @@ def _write_models(out: Path) -> None:
 
 def _draw(out: Path, profile: Profile, fingerprint: str) -> Outcome:
     from repro.report.answer import answer
-    from repro.report.assemble import write_report
+    from repro.report.content import write_report
     from repro.report.expected import check_expected
     from repro.report.sources import Sources
     from repro.report.verdicts import judge, verdict_lines
 
-    _say("drawing tables and figures")
+    say("drawing tables and figures")
     sources = Sources.of(out, profile=profile.name, fingerprint=fingerprint)
     paths = write_report(sources)
     verdicts = judge(sources)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from repro.cli.output import Outcome
@@ -17,35 +16,27 @@ DEFAULT_OUT = "reproduction"
 def configure(parser: argparse.ArgumentParser) -> None:
     from repro.report.items import FIGURES, TABLES
 
-    command = parser.get_default("command")
+    add, command = parser.add_argument, parser.get_default("command")
     if command != "report":
         items = TABLES if command == "table" else FIGURES
         listing = "\n".join(f"  {item.number}  {item.name:<11} {item.title}" for item in items)
         parser.epilog = f"{command}s:\n{listing}"
-        parser.add_argument("item", metavar="N|NAME", help=f"which {command}: see below")
+        add("item", metavar="N|NAME", help=f"which {command}: see below")
     else:
-        parser.add_argument(
-            "--update-docs",
-            action="store_true",
-            help="also refresh the generated parts of README.md, RESULTS.md, REPRODUCE.md, …",
-        )
-    parser.add_argument(
-        "--out", default=DEFAULT_OUT, metavar="DIR", help=f"where to draw (default {DEFAULT_OUT})"
+        parts = "also refresh the generated parts of README.md, RESULTS.md, REPRODUCE.md, …"
+        add("--update-docs", action="store_true", help=parts)
+    add("--out", default=DEFAULT_OUT, metavar="DIR", help=f"where to draw (default {DEFAULT_OUT})")
+    elsewhere = (
+        "the run store's folder, where it is not --out; its partition, bench and ablations "
+        "are found too"
     )
-    parser.add_argument(
-        "--runs",
-        metavar="DIR",
-        help="the run store's folder, where it is not --out; its partition, bench and ablations "
-        "are found too",
-    )
-    parser.add_argument(
-        "--profile",
-        metavar="P",
-        help=f"{', '.join(PROFILES)} (default: of those with runs, the one that trains most)",
-    )
+    add("--runs", metavar="DIR", help=elsewhere)
+    profiles = f"{', '.join(PROFILES)} (default: of those with runs, the one that trains most)"
+    add("--profile", metavar="P", help=profiles)
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
+    from repro.report.content import write_report
     from repro.report.items import draw, find
     from repro.report.sources import Sources
 
@@ -54,12 +45,14 @@ def execute(arguments: argparse.Namespace) -> Outcome:
         item = find(arguments.command, arguments.item)
     sources = Sources.of(arguments.out, runs=arguments.runs, profile=arguments.profile)
     _check_not_empty(sources, arguments)
-    facts: dict[str, Any] = {
-        "profile": sources.evidence.profile,
-        "data": sources.evidence.dataset_caption,
-    }
+    evidence = sources.evidence
+    facts: dict[str, Any] = {"profile": evidence.profile, "data": evidence.dataset_caption}
     if item is None:
-        paths = _report(sources, update_docs=arguments.update_docs)
+        paths = write_report(sources)
+        if arguments.update_docs:
+            from repro.report.documents import update_documents
+
+            paths += update_documents(sources)
     else:
         paths = draw(item, sources)
         facts["number"], facts["name"] = item.number, item.name
@@ -80,19 +73,5 @@ def _check_not_empty(sources: Any, arguments: argparse.Namespace) -> None:
     if profiles and arguments.profile is not None:
         raise InputError("profile", arguments.profile, f"one with runs in {place}: {profiles}")
     if not any(next(root.glob(pattern), None) for root in sources.places for pattern in SIDE):
-        raise InputError(
-            option,
-            place,
-            f"a folder with runs ({place}/runs), as `repro reproduce` leaves it",
-        )
-
-
-def _report(sources: Any, *, update_docs: bool) -> list[Path]:
-    from repro.report.assemble import write_report
-
-    paths = write_report(sources)
-    if update_docs:
-        from repro.report.documents import update_documents
-
-        paths += update_documents(sources)
-    return paths
+        wanted = f"a folder with runs ({place}/runs), as `repro reproduce` leaves it"
+        raise InputError(option, place, wanted)

@@ -44,67 +44,56 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "example: repro run fedavg --hospitals 10 --seed 0 --profile quick\n"
         "on two processes: torchrun --nproc-per-node 2 -m repro run fedavg --hospitals 10 --seed 0"
     )
-    parser.add_argument("arm", metavar="ARM", help="see below")
-    parser.add_argument("--hospitals", metavar="K", type=int, default=10, help="default 10")
-    parser.add_argument(
-        "--seed",
-        metavar="S",
-        type=int,
-        default=None,
-        help="reproducible, NOT private noise; without it keys come from the operating system",
-    )
+    add = parser.add_argument
+    add("arm", metavar="ARM", help="see below")
+    add("--hospitals", metavar="K", type=int, default=10, help="default 10")
+    seeded = "reproducible, NOT private noise; without it keys come from the operating system"
+    add("--seed", metavar="S", type=int, help=seeded)
     add_common(parser)
-    parser.add_argument("--rounds", metavar="R", type=int, help="default: the profile's")
-    parser.add_argument(
-        "--extend",
-        metavar="R",
-        type=int,
-        default=0,
-        help="go on R rounds after a finished run, at the same noise: ε grows and is restated; the "
-        "record is then of the longer run, which the tables of the matrix leave out",
+    add("--rounds", metavar="R", type=int, help="default: the profile's")
+    longer = (
+        "go on R rounds after a finished run, at the same noise: ε grows and is restated; the "
+        "record is then of the longer run, which the tables of the matrix leave out"
     )
-    parser.add_argument(
-        "--field-bits",
-        metavar="B",
-        type=int,
-        choices=(31, 61),
-        default=31,
-        help="of secure aggregation: 31, or 61 for finer steps at twice the bytes (default 31)",
-    )
+    add("--extend", metavar="R", type=int, default=0, help=longer)
+    bits = "of secure aggregation: 31, or 61 for finer steps at twice the bytes (default 31)"
+    add("--field-bits", metavar="B", type=int, choices=(31, 61), default=31, help=bits)
     add_precision(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """The options that every training command shares."""
-    parser.add_argument(
-        "--profile",
-        metavar="P",
-        help=f"{', '.join(PROFILES)} (default: paper where CUDA is at hand, else quick)",
-    )
-    parser.add_argument(
-        "--data",
-        default="auto",
-        metavar="auto|synthetic|FILE",
-        help="auto: BLOODMNIST_NPZ, MedMNIST's cache or download, else the synthetic stand-in",
-    )
-    parser.add_argument(
-        "--dataset", default="bloodmnist", metavar="NAME", help="a 2D MedMNIST set (bloodmnist)"
-    )
-    parser.add_argument(
-        "--out", default="reproduction", metavar="DIR", help="run store (default: reproduction)"
-    )
+    add = parser.add_argument
+    profiles = f"{', '.join(PROFILES)} (default: paper where CUDA is at hand, else quick)"
+    add("--profile", metavar="P", help=profiles)
+    add_data(parser)
+    add("--out", default="reproduction", metavar="DIR", help="run store (default: reproduction)")
+    add_device(parser)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    auto = "auto: BLOODMNIST_NPZ, MedMNIST's cache or download, else the synthetic stand-in"
+    parser.add_argument("--data", default="auto", metavar="auto|synthetic|FILE", help=auto)
+    add_dataset(parser)
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    known = "a 2D MedMNIST set (bloodmnist)"
+    parser.add_argument("--dataset", default="bloodmnist", metavar="NAME", help=known)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: CUDA if any)")
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision",
-        metavar="P",
-        help="float32, bf16-mixed (bfloat16 convolutions and products; parameters, updates and "
+    choices = (
+        "float32, bf16-mixed (bfloat16 convolutions and products; parameters, updates and "
         "evaluation stay float32), or auto: bf16-mixed for arms without noise where this machine "
-        "is fast in it (default: the profile's)",
+        "is fast in it (default: the profile's)"
     )
+    parser.add_argument("--precision", metavar="P", help=choices)
 
 
 def chosen_precision(arguments: argparse.Namespace, profile: Profile, arm: Arm) -> str:

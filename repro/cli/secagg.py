@@ -1,14 +1,14 @@
 """``repro secagg``: one secure aggregation of random vectors, with drop-outs where one says.
 
-Its first word may be a command of a deployed federation instead, see ``COMMANDS``.
+Its first word may be ``committee`` or a command of a deployed federation, see ``COMMANDS``.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +16,16 @@ from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.randomness import RootSeed
 
+if TYPE_CHECKING:
+    from repro.secagg import Contribution
+
 EXIT_BELOW_THRESHOLD = 3
 PHASES = ("advertise", "share", "verify", "masked", "consistency", "unmask")
 
 # second word -> (module, suffix of its two functions, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "committee": (
-        "repro.cli.secagg_committee", "committee",
+        "repro.cli.secagg", "committee",
         "how likely chance places colluders and drop-outs badly",
     ),
     "keygen": (
@@ -35,11 +38,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("repro.cli.secagg_parties", "serve", "be the server, round after round"),
     "join": ("repro.cli.secagg_parties", "join", "be a hospital, round after round"),
     "rotate": (
-        "repro.cli.secagg_renewal", "rotate",
+        "repro.cli.secagg_files", "rotate",
         "take a party's new key into use, with the state it has",
     ),
     "recover": (
-        "repro.cli.secagg_renewal", "recover",
+        "repro.cli.secagg_files", "recover",
         "begin anew with a new key where a party's state is lost",
     ),
     "audit-log": (
@@ -67,22 +70,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--dimension", type=int, default=1000, metavar="N", help="vector length (%(default)s)")
     add("--threshold", type=int, default=4, metavar="T", help="shares needed (%(default)s)")
     add("--neighbours", type=int, default=4, metavar="k", help="even, or K-1 (%(default)s)")
-    add(
-        "--drop",
-        action="append",
-        default=[],
-        metavar="PHASE:ID",
-        help=f"lose hospital ID before it sends in PHASE ({', '.join(PHASES)}); repeatable",
-    )
-    add(
-        "--processes",
-        action="store_true",
-        help="each hospital a process of its own, over TCP on loopback; kill -9 for --drop",
-    )
+    lost = f"lose hospital ID before it sends in PHASE ({', '.join(PHASES)}); repeatable"
+    add("--drop", action="append", default=[], metavar="PHASE:ID", help=lost)
+    apart = "each hospital a process of its own, over TCP on loopback; kill -9 for --drop"
+    add("--processes", action="store_true", help=apart)
     add("--seed", type=int, metavar="S", help="seed of vectors and rounding (else entropy)")
-    add(
-        "--clip-range", type=float, default=8.0, metavar="R", help="values clip at ±R (%(default)s)"
-    )
+    clipped = "values clip at ±R (%(default)s)"
+    add("--clip-range", type=float, default=8.0, metavar="R", help=clipped)
     add("--max-weight", type=int, default=10_000, metavar="W", help="weights' bound (%(default)s)")
     add("--field-bits", type=int, default=31, choices=(31, 61), help="field (%(default)s)")
 
@@ -92,10 +86,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
     for name, least in (("hospitals", 2), ("dimension", 1)):
         if getattr(arguments, name) < least:
             raise InputError(name, getattr(arguments, name), f"at least {least}")
-    if arguments.seed is None:
-        seed = RootSeed.from_entropy()
-    else:
-        seed = RootSeed.from_user(arguments.seed)
+    given = arguments.seed
+    seed = RootSeed.from_entropy() if given is None else RootSeed.from_user(given)
     return _aggregate(arguments, drop, seed)
 
 
@@ -125,16 +117,14 @@ def _aggregate(
     traffic = Traffic()
     try:
         play = run_on_loopback if arguments.processes else run_round
-        vector = partial(_contribution, truth, seed)
-        completed = play(party, round_, vector, drop=drop, traffic=traffic)
+        completed = play(party, round_, truth.contribution, drop=drop, traffic=traffic)
         decoded = encoding.decode(completed.total, len(completed.survivors))
     except RoundFailed as failure:
         data = {"ok": False, "survivors": [], "dropped": lost, "max_error": None}
         data |= {"reason": str(failure), "phase": failure.phase, **_costs(traffic)}
         return Outcome(data, f"no sum: {failure}", EXIT_BELOW_THRESHOLD)
-    error = float(
-        np.abs(decoded.mean - truth.mean(completed.survivors, arguments.clip_range)).max()
-    )
+    wanted = truth.mean(completed.survivors, arguments.clip_range)
+    error = float(np.abs(decoded.mean - wanted).max())
     data = {
         "ok": bool(error <= decoded.max_error_bound),
         "survivors": list(completed.survivors),
@@ -146,13 +136,6 @@ def _aggregate(
         **_costs(traffic),
     }
     return Outcome(data, _text(data))
-
-
-def _contribution(truth: _Truth, seed: RootSeed, hospital: int) -> Any:
-    from repro.secagg import Contribution
-
-    key = seed.derive("secagg rounding", hospital, 1)
-    return Contribution(truth.vector(hospital), truth.weight(hospital), key)
 
 
 class _Truth:
@@ -170,6 +153,12 @@ class _Truth:
     def weight(self, hospital: int) -> int:
         uniform = self._seed.numpy_generator("secagg demonstration weight", hospital)
         return int(uniform.integers(1, min(2000, self._max_weight) + 1))
+
+    def contribution(self, hospital: int) -> Contribution:
+        from repro.secagg import Contribution
+
+        key = self._seed.derive("secagg rounding", hospital, 1)
+        return Contribution(self.vector(hospital), self.weight(hospital), key)
 
     def mean(self, survivors: tuple[int, ...], limit: float) -> np.ndarray:
         """Σ n·x / Σ n of the vectors clipped at ± limit, in float64."""
@@ -218,3 +207,45 @@ def _text(data: Mapping[str, Any]) -> str:
         for phase in PHASES
     ]
     return "\n".join(lines)
+
+
+def configure_committee(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Upper bounds, over the random order of the neighbours' ring. Privacy fails if the server\n"
+        "and the colluders learn more than the sum of the honest hospitals; a round that is lost\n"
+        "reveals nothing.\n\n"
+        "example:\n"
+        "  repro secagg committee --hospitals 100 --neighbours 20 --threshold 14 --colluders 5 "
+        "--drop-rate 0.05"
+    )
+    add = parser.add_argument
+    add("--hospitals", type=int, default=10, metavar="K", help="hospitals (%(default)s)")
+    add("--neighbours", type=int, default=4, metavar="k", help="even, or K-1 (%(default)s)")
+    add("--threshold", type=int, default=4, metavar="T", help="shares needed (%(default)s)")
+    add("--colluders", type=int, default=0, metavar="C", help="beside the server (%(default)s)")
+    add("--drop-rate", type=float, default=0.0, metavar="D", help="lost, each alone (%(default)s)")
+    add("--quorum", type=int, default=0, metavar="Q", help="confirmers needed (the usual number)")
+    add("--rounds", type=int, default=1, metavar="N", help="in any of N rounds (%(default)s)")
+
+
+def execute_committee(arguments: argparse.Namespace) -> Outcome:
+    from repro.secagg import committee_risk
+
+    risk = committee_risk(
+        arguments.hospitals,
+        arguments.neighbours,
+        arguments.threshold,
+        arguments.colluders,
+        arguments.drop_rate,
+        quorum=arguments.quorum,
+        rounds=arguments.rounds,
+    )
+    lines = [
+        f"quorum                 {risk.quorum} of {risk.confirmer_count} confirmers",
+        f"both secrets exposed   {risk.secrets:.3g}",
+        f"two sets confirmed     {risk.confirmers:.3g}",
+        f"graph in pieces        {risk.pieces:.3g}",
+        f"privacy, any of these  {risk.privacy:.3g}",
+        f"round lost             {risk.lost:.3g}",
+    ]
+    return Outcome(asdict(risk), "\n".join(lines))

@@ -1,17 +1,20 @@
-"""``repro secagg keygen``, ``directory`` and ``audit-log``: the files of a federation."""
+"""``repro secagg keygen``, ``directory``, ``rotate``, ``recover`` and ``audit-log``: a federation's
+files, and a party's new key with the state it has or without."""
 
 from __future__ import annotations
 
 import argparse
+import secrets
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, named_lines
 from repro.cli.secagg_parties import operator_key
 from repro.errors import InputError
 
 if TYPE_CHECKING:
-    from repro.secagg.deploy.directory import FederationDirectory
+    from repro.secagg.deploy.directory import FederationDirectory, Settings
 
 _SETTINGS = (
     "threshold",
@@ -45,6 +48,24 @@ examples:
     --hospital 0=a.pub --hospital 1=b.pub --hospital 2=c.pub \\
     --threshold 2 --neighbours 2 --dimension 1000
   repro secagg directory directory.json --operator-key operator.key --hospital 1=new.pub --remove 2
+"""
+ROTATE_EXAMPLE = """
+A planned change of key. First `repro secagg keygen NEW.key`, hand NEW.key.pub to the operator
+(`repro secagg directory FILE --hospital ID=NEW.key.pub`, or --server-key), get the new directory;
+then stop the party, run this, and start it with --key NEW.key and the same --state. The old log
+is closed and kept beside the new one; audit both.
+
+example:
+  repro secagg rotate --state state --old hospital.key --new new.key
+"""
+RECOVER_EXAMPLE = """
+Where DIR is lost, damaged or came from a backup: nobody can say any more in which rounds the key
+was used, so a new key is made, and what is left of DIR is set aside. Hand NEW.key.pub to the
+operator, get the new directory (a new session begins with it), and start the party with
+--key NEW.key and --state DIR. For hospitals and servers alike.
+
+example:
+  repro secagg recover --state state --key new.key
 """
 AUDIT_EXAMPLE = """
 Checks every line's signature and its place in the chain, that no round number was used twice,
@@ -83,6 +104,21 @@ def configure_directory(parser: argparse.ArgumentParser) -> None:
     parser.epilog = DIRECTORY_EXAMPLE
 
 
+def configure_rotate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--state", type=Path, required=True, metavar="DIR", help="the party's state folder")
+    add("--old", type=Path, required=True, metavar="KEY", help="the key used so far")
+    add("--new", type=Path, required=True, metavar="KEY", help="the key to go on with")
+    parser.epilog = ROTATE_EXAMPLE
+
+
+def configure_recover(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--state", type=Path, required=True, metavar="DIR", help="the state folder to begin anew")
+    add("--key", type=Path, required=True, metavar="KEY", help="the new key to make")
+    parser.epilog = RECOVER_EXAMPLE
+
+
 def configure_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="+", metavar="FILE", help="transcript")
     parser.epilog = AUDIT_EXAMPLE
@@ -103,7 +139,7 @@ def execute_keygen(arguments: argparse.Namespace) -> Outcome:
         data["tls_key"] = f"{path}.tls.key"
         write_whole(Path(data["tls_certificate"]), certificate)
         write_private(Path(data["tls_key"]), key)
-    return Outcome(data, "\n".join(f"{name:<16} {value}" for name, value in data.items()))
+    return Outcome(data, named_lines(data, 16))
 
 
 def execute_directory(arguments: argparse.Namespace) -> Outcome:
@@ -130,12 +166,32 @@ def execute_directory(arguments: argparse.Namespace) -> Outcome:
         "revoked": len(directory.revoked),
         "digest": directory.digest.hex(),
     }
-    return Outcome(data, "\n".join(f"{name:<10} {value}" for name, value in data.items()))
+    return Outcome(data, named_lines(data, 10))
+
+
+def execute_rotate(arguments: argparse.Namespace) -> Outcome:
+    from repro.secagg.deploy.keystore import load_identity
+    from repro.secagg.deploy.renewal import rotate
+
+    old, new = load_identity(arguments.old), load_identity(arguments.new)
+    data = {"public": new.public.hex(), "old_log": str(rotate(arguments.state, old, new))}
+    return Outcome(data, named_lines(data, 12))
+
+
+def execute_recover(arguments: argparse.Namespace) -> Outcome:
+    from repro.secagg.deploy.keystore import public_path
+    from repro.secagg.deploy.renewal import recover
+
+    identity, aside = recover(arguments.state, arguments.key)
+    data = {
+        "public": identity.public.hex(),
+        "public_file": str(public_path(arguments.key)),
+        "set_aside": None if aside is None else str(aside),
+    }
+    return Outcome(data, named_lines(data, 12))
 
 
 def execute_audit(arguments: argparse.Namespace) -> Outcome:
-    from dataclasses import asdict
-
     from repro.secagg.deploy.audit import audit
     from repro.secagg.deploy.transcript import read_log
 
@@ -172,28 +228,27 @@ def _hospital(text: str) -> tuple[int, bytes]:
     return int(number), operator_key(key)
 
 
+def first_directory(
+    operator: bytes, server: bytes, hospitals: dict[int, bytes], settings: Settings
+) -> FederationDirectory:
+    """Of a federation that begins: serial 1, and a session that nobody had before."""
+    from repro.secagg.deploy.directory import FederationDirectory
+    from repro.secagg.rounds import SESSION_BYTES
+
+    session = secrets.token_bytes(SESSION_BYTES)
+    return FederationDirectory(operator, 1, session, server, hospitals, settings)
+
+
 def _first(
     operator: bytes, server: bytes | None, hospitals: dict[int, bytes], settings: dict[str, Any]
 ) -> FederationDirectory:
-    import secrets
-
-    from repro.secagg.deploy.directory import FederationDirectory, Settings
-    from repro.secagg.rounds import SESSION_BYTES
+    from repro.secagg.deploy.directory import Settings
 
     missing = [name for name in ("threshold", "neighbours", "dimension") if name not in settings]
-    if server is None:
-        missing.append("server_key")
     if missing or server is None:
-        option = "--" + missing[0].replace("_", "-")
+        option = "--" + (missing[0] if missing else "server_key").replace("_", "-")
         raise InputError(option, None, "a value, for the first directory")
-    return FederationDirectory(
-        operator=operator,
-        serial=1,
-        session=secrets.token_bytes(SESSION_BYTES),
-        server=server,
-        hospitals=hospitals,
-        settings=Settings(**settings),
-    )
+    return first_directory(operator, server, hospitals, Settings(**settings))
 
 
 def _next(
@@ -203,8 +258,6 @@ def _next(
     server: bytes | None,
     settings: dict[str, Any],
 ) -> FederationDirectory:
-    from dataclasses import replace
-
     if settings and not arguments.new_session:
         raise InputError("settings", sorted(settings), "--new-session, if settings are to change")
     return earlier.changed(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from repro.cli.output import Outcome
+from repro.cli.output import Outcome, say
 from repro.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,13 +72,8 @@ def configure_listener(parser: argparse.ArgumentParser) -> None:
     add("--tls-key", type=Path, metavar="PEM", help="its private key")
     add("--tls-hospitals", type=Path, metavar="PEM", help="who may connect (mutual TLS)")
     add("--phase", type=float, default=60.0, metavar="S", help="s to answer in (%(default)s)")
-    add(
-        "--introduction",
-        type=float,
-        default=5.0,
-        metavar="S",
-        help="s to say who one is, and to advertise (%(default)s)",
-    )
+    who = "s to say who one is, and to advertise (%(default)s)"
+    add("--introduction", type=float, default=5.0, metavar="S", help=who)
     add("--grace", type=float, default=5.0, metavar="S", help="s a transfer may lag (%(default)s)")
     add_rate(add)
 
@@ -88,9 +83,8 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--server", metavar="HOST:PORT", help="where the server listens")
-    where.add_argument(
-        "--agent", type=Path, metavar="SOCKET", help="answer on a Unix socket, for Flower's network"
-    )
+    socket = "answer on a Unix socket, for Flower's network"
+    where.add_argument("--agent", type=Path, metavar="SOCKET", help=socket)
     configure_connection(parser)
     add("--vector", type=Path, required=True, metavar="NPY", help="(N,) float32 or float64")
     add("--weight", type=int, required=True, metavar="W", help="such as training examples")
@@ -139,8 +133,8 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
         listener,
         service,
         rounds=arguments.rounds,
-        report=report,
-        listening=lambda address: report(f"listening on {shown(*address)}"),
+        report=say,
+        listening=lambda address: say(f"listening on {shown(*address)}"),
     )
     data = {"rounds": sums, "results": str(arguments.results)}
     return Outcome(data, f"{sums} sums in {arguments.results}")
@@ -157,7 +151,7 @@ def listener_of(arguments: argparse.Namespace, opening: float) -> Listener:
     if tls_wanted(arguments, "tls_certificate", "tls_key"):
         files = arguments.tls_certificate, arguments.tls_key, arguments.tls_hospitals
         tls = FollowedContext(
-            lambda: server_context(*files), [path for path in files if path is not None], report
+            lambda: server_context(*files), [path for path in files if path is not None], say
         )
     limits = Limits(
         phase=arguments.phase,
@@ -182,9 +176,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
     if arguments.agent is not None:
         from repro.secagg.deploy.agent import run_agent
 
-        completed = run_agent(
-            place, arguments.agent, prepare, rounds=arguments.rounds, report=report
-        )
+        completed = run_agent(place, arguments.agent, prepare, rounds=arguments.rounds, report=say)
         return Outcome({"rounds": completed}, f"took part in {completed} rounds")
     server = server_of(arguments)
     try:
@@ -194,7 +186,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
             prepare,
             rounds=arguments.rounds,
             patience=arguments.patience,
-            report=report,
+            report=say,
         )
     except TimeoutError as reason:
         return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)
@@ -211,7 +203,7 @@ def server_of(arguments: argparse.Namespace) -> Server:
     if tls_wanted(arguments, "tls_authorities"):
         files = arguments.tls_authorities, arguments.tls_certificate, arguments.tls_key
         tls = FollowedContext(
-            lambda: hospital_context(*files), [path for path in files if path is not None], report
+            lambda: hospital_context(*files), [path for path in files if path is not None], say
         )
     proxy = None if arguments.proxy is None else address_of("proxy", arguments.proxy)
     return Server(*address, tls, arguments.tls_name, arguments.wait, arguments.rate, proxy)
@@ -236,7 +228,7 @@ def place_of(arguments: argparse.Namespace) -> Place:
 
         watch = monitor = Monitor()
         serve_pages(monitor, *address_of("monitor", arguments.monitor))
-        report(f"health and metrics on {arguments.monitor}")
+        say(f"health and metrics on {arguments.monitor}")
     return Place(
         arguments.key,
         arguments.directory,
@@ -309,10 +301,6 @@ def _check_first(arguments: argparse.Namespace, place: Place) -> None:
 
 def shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def stop(*_: object) -> NoReturn:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from repro.ablations.base import Ablation, Cell, Conclusion
 from repro.ablations.measures import MEASURES
 from repro.report import style
 from repro.report.cache import digest_of, is_current, mark_current, noted_paths
 from repro.report.evidence import Evidence, data_kind
-from repro.report.rows import cell as shown
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import Column, Table, as_json, write_table
+from repro.report.table import cell as shown
 from repro.runs.profiles import Profile
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FOLDER = "ablations"
 CHARACTERS_PER_INCH = 14  # of tick labels, at the house style's size

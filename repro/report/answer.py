@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from repro.report.answer_table import answer_table, counts_in_words
 from repro.report.comparison import NOT_RESOLVED, compare, compared, local_epochs
 from repro.report.evidence import Evidence
-from repro.report.honest import best_honest, honest_findings
+from repro.report.honest import Finding, best_honest, honest_findings
 from repro.report.items.table9_clinical import clinical_finding
 from repro.report.paper_setting import paper_setting
 from repro.report.privacy import epsilon
@@ -47,14 +47,6 @@ from repro.runs.settings import UpdatePrivacy
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the answer: a bold lead and a sentence or two."""
-
-    lead: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Answer:
     scope: str  # how far these runs reach: the first line
     claims: str
@@ -77,8 +69,8 @@ def answer(sources: Sources, verdicts: list[Verdict]) -> Answer:
             _privacy(sources),
             _secagg(sources),
             _costs(sources.evidence),
-            *(Finding(lead, text) for lead, text in honest_findings(sources)),
-            *(Finding(lead, text) for lead, text in clinical_finding(sources)),
+            *honest_findings(sources),
+            *clinical_finding(sources),
         ),
         table=answer_table(sources),
         sure=_sure(sources, verdicts),
@@ -179,14 +171,13 @@ def _secagg(sources: Sources) -> Finding:
 
 def _costs(evidence: Evidence) -> Finding:
     """What each reading changes against FedAvg with secure aggregation, in points."""
-    parts = []
-    for what, arm in (
-        (f"clipping without noise{_never_clipped(evidence)}", CLIPPED),
-        ("the documented noise", DOCUMENTED),
-        (f"an honest {promise(RECORD)}", RECORD),
-        (f"an honest {promise(HOSPITAL)}", HOSPITAL),
-    ):
-        parts.append(f"{what} {compared(evidence, arm, FEDAVG_SECURE)}")
+    readings = {
+        f"clipping without noise{_never_clipped(evidence)}": CLIPPED,
+        "the documented noise": DOCUMENTED,
+        f"an honest {promise(RECORD)}": RECORD,
+        f"an honest {promise(HOSPITAL)}": HOSPITAL,
+    }
+    parts = [f"{what} {compared(evidence, arm, FEDAVG_SECURE)}" for what, arm in readings.items()]
     return Finding(
         "What privacy costs the paper's network, at equal training length"
         f"{_length(evidence, FEDAVG_SECURE)}:",
@@ -197,13 +188,13 @@ def _costs(evidence: Evidence) -> Finding:
 
 
 def _length(evidence: Evidence, arm: str) -> str:
-    runs = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
+    runs = evidence.all_runs(arm)
     return f" ({local_epochs(runs[0]):g} local epochs)" if runs else ""
 
 
 def _never_clipped(evidence: Evidence) -> str:
     """Why clipping may change nothing at all, where that is so."""
-    runs = [run for k in evidence.hospital_counts for run in evidence.runs(CLIPPED, k)]
+    runs = evidence.all_runs(CLIPPED)
     if not runs or any(run.diagnostics.get("updates_clipped", 1) for run in runs):
         return ""
     return " (no update was long enough to be clipped)"
@@ -254,13 +245,11 @@ def _executed(sources: Sources) -> str:
     record = sources.side("forensics")
     if record is None:
         return ""
-    found = (
+    found = [f"of σ = {record['documented']['update']:.3g}"]
+    found += [
         f"{one['modifier']['deviation']:.3g} by {one['release']}" for one in record["releases"]
-    )
-    return (
-        f" (`repro forensics`, Table 8: of σ = {record['documented']['update']:.3g}, "
-        f"{', '.join(found)})"
-    )
+    ]
+    return f" (`repro forensics`, Table 8: {', '.join(found)})"
 
 
 def _sure_of_accuracy(sources: Sources) -> Finding:
@@ -288,11 +277,7 @@ def _sure_of_accuracy(sources: Sources) -> Finding:
             f"training and test images is ours, not the official one. {spread}",
         )  # fmt: skip
     if why_not is None:
-        lead, text = (
-            "Measured: the paper's accuracy.",
-            "Real images in the paper's setting decide the claims.",
-        )
-        return Finding(lead, f"{text} {spread}")
-    return Finding(
-        "Open: the paper's accuracy.", f"These runs decide no claim on it: {why_not}. {spread}"
-    )
+        text = "Real images in the paper's setting decide the claims."
+        return Finding("Measured: the paper's accuracy.", f"{text} {spread}")
+    text = f"These runs decide no claim on it: {why_not}."
+    return Finding("Open: the paper's accuracy.", f"{text} {spread}")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
-from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
-from repro.report.images import held_out, trained_on, widest_test_error
-from repro.report.privacy import audit_terms, epsilon, true_epsilon
-from repro.report.shown import runs_shown, shown
+from repro.report.privacy import audit_terms, deltas, epsilon, epsilon_of_arm
+from repro.report.shown import held_out, runs_shown, shown, trained_on, widest_test_error
 from repro.report.sources import Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table
 from repro.report.verdicts import epsilon_of_a_hospital
 from repro.runs.arm import PRIVATE, Arm
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import protected_unit
-from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
 
 
@@ -25,16 +19,13 @@ def counts_in_words(evidence: Evidence) -> str:
     return f"{' / '.join(map(str, evidence.hospital_counts))} hospitals"
 
 
-def runs_of(evidence: Evidence, arm: str) -> list[RunRecord]:
-    """Those of every number of hospitals."""
-    return [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
-
-
 def answer_table(sources: Sources) -> Table:
     """The answer's few numbers: true ε and accuracy of each reading."""
     evidence = sources.evidence
     counts = evidence.hospital_counts
     stated = sources.claims.get("epsilon").value
+    found = " or ".join(deltas(runs_shown(evidence, "answer")))
+    own = f"δ = {found}" if found else "its own δ"
     rows = [
         {
             "group": "the paper's claim, not run",
@@ -69,7 +60,7 @@ def answer_table(sources: Sources) -> Table:
         rows=rows,
         caption="Accuracy (%) of the last round: mean over seeds, in brackets each seed"
         f"{_guessing(evidence)}{_images(evidence)}. ε: total, from the runs' ledgers, at "
-        f"{_deltas(evidence)}, for the unit in brackets: that it contributes or not (zero-out: how "
+        f"{own}, for the unit in brackets: that it contributes or not (zero-out: how "
         "many records a hospital has is public), and after the semicolon that it is exchanged for "
         "any other, where that is known (by group privacy for Poisson-sampled shared noise) "
         "(below the 6 promised where noise was planned for a drop-out that did not happen); "
@@ -93,11 +84,9 @@ def _accuracy(evidence: Evidence, arm: str, hospitals: int) -> str:
 
 def _guessing(evidence: Evidence) -> str:
     """The accuracy of a model that knows nothing but which class is the commonest."""
-    if not evidence.records:
+    if evidence.guessing is None:
         return ""
-    every = ([sum(row) for row in record.confusion] for record in evidence.records)
-    images = max(every, key=sum)  # of each class; some runs are judged on a part of the test images
-    return f"; always guessing the commonest class has {100 * max(images) / sum(images):.1f} %"
+    return f"; always guessing the commonest class has {100 * evidence.guessing:.1f} %"
 
 
 def _images(evidence: Evidence) -> str:
@@ -118,16 +107,6 @@ def _images(evidence: Evidence) -> str:
     )
 
 
-def _deltas(evidence: Evidence) -> str:
-    found = {
-        float(row["delta"])
-        for run in runs_shown(evidence, "answer")
-        for row in run.privacy
-        if row.get("delta") is not None
-    }
-    return "δ = " + " or ".join(small(delta) for delta in sorted(found)) if found else "its own δ"
-
-
 def _public_seeds(evidence: Evidence) -> str:
     if not any(run.seed_source == "user seed" for run in evidence.records):
         return ""
@@ -138,7 +117,7 @@ def _public_seeds(evidence: Evidence) -> str:
 
 
 def _epochs(evidence: Evidence, arm: str) -> str:
-    runs = runs_of(evidence, arm)
+    runs = evidence.all_runs(arm)
     if not runs:
         return NOT_RUN
     solved = ARMS[arm].trainer == "logistic"  # it has no length
@@ -160,14 +139,9 @@ def _attacked(sources: Sources) -> str:
 
 def _true_epsilon(sources: Sources, arm: str) -> str:
     """The largest total ε in the ledgers of the arm's runs, and what it protects."""
-    unit = protected_unit(arm)
-    if unit is None:
-        return epsilon(math.inf)
-    runs = runs_of(sources.evidence, arm)
-    if not runs:
-        return NOT_RUN
-    found = true_epsilon(runs, unit)
-    claim, rounds = sources.claims.get("epsilon"), max(run.rounds for run in runs)
+    runs = sources.evidence.all_runs(arm)
+    found, claim = epsilon_of_arm(arm, runs), sources.claims.get("epsilon")
+    rounds = max((run.rounds for run in runs), default=claim["rounds"])
     if ARMS[arm].noise != "documented" or rounds == claim["rounds"]:
         return found
     # This noise was fitted to no length of training, so ε is another for every one.

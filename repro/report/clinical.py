@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.checks import check_count, check_real
+from repro.checks import check_real
 from repro.report.statistics import CONFIDENCE
 from repro.shapes import Bool, Float, Int64
 
@@ -21,10 +21,10 @@ BINS = 15  # of the calibration error, as in Guo et al. 2017
 
 def probabilities(logits: np.ndarray) -> Float[np.ndarray, "images classes"]:
     """Softmax in float64 of (images, classes) logits, which may lack a constant a row."""
-    shifted = logits.astype(np.float64)
-    shares = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    result: np.ndarray = shares / shares.sum(axis=1, keepdims=True)
-    return result
+    from scipy.special import softmax
+
+    shares: np.ndarray = softmax(logits.astype(np.float64), axis=1)
+    return shares
 
 
 def auc(
@@ -50,9 +50,7 @@ def auc(
 
 
 def calibration_error(
-    shares: Float[np.ndarray, "images classes"],
-    labels: Int64[np.ndarray, " images"],
-    bins: int = BINS,
+    shares: Float[np.ndarray, "images classes"], labels: Int64[np.ndarray, " images"]
 ) -> float:
     """Expected calibration error: Σ (images of a bin ÷ images) · |accuracy − mean confidence|.
 
@@ -60,9 +58,9 @@ def calibration_error(
     (Naeini et al. 2015; Guo et al. 2017, equation 3). 0: what is said with 90 % is right in 90 %.
     """
     confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
-    edges = np.arange(1, check_count("bins", bins)) / bins
+    edges = np.arange(1, BINS) / BINS
     bin_of = np.searchsorted(edges, confidence, side="left")
-    gap = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    gap = np.bincount(bin_of, weights=right - confidence, minlength=BINS)
     return float(np.abs(gap).sum() / len(labels))
 
 

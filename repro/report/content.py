@@ -1,4 +1,4 @@
-"""What the report shows, gathered once for both of its forms.
+"""The report: what it shows, gathered once for both of its forms, and how they are written.
 
 The report is the answer, the claims' verdicts and the few tables and figures that carry them.
 The rest (details, benchmarks, ablations) lies beside it, is listed with one line each, and is
@@ -7,23 +7,23 @@ not repeated: who reads the report should be able to finish it.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from repro.ablations import NAMES
-from repro.report.answer import Answer, answer
+from repro.files import write_changed
+from repro.report.answer import answer
 from repro.report.honest import recommended
-from repro.report.items import ITEMS, Item, find
-from repro.report.items.table2_drawn import privacy_summary
+from repro.report.items import ITEMS, Item, draw_all, find
+from repro.report.items.table2_privacy import privacy_summary
 from repro.report.items.table6_audit import audit_summary
 from repro.report.items.table7_overnight import build as overnight_tables
 from repro.report.items.table8_forensics import forensics_summary
-from repro.report.methods import measured_table
+from repro.report.methods import LIMITS, measured_table
+from repro.report.rendering import render
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent
-from repro.report.table import Column, Table
+from repro.report.table import Column, Table, write_table
 from repro.report.verdicts import judge, verdict_table
 from repro.runs.arm import PRIVATE
 from repro.runs.guarantees import promise
@@ -48,41 +48,40 @@ class Bar(NamedTuple):
     claimed: bool
 
 
-@dataclass(frozen=True)
-class Content:
-    """What both forms show."""
-
-    answer: Answer
-    chart: tuple[Item, Path]
-    headline: list[Bar]  # what a screen too narrow for the chart shows of it
-    verdicts: Table
-    tables: list[Table]
-    figures: list[tuple[Item, Path]]
-    elsewhere: list[tuple[str, str]]  # (title, file beside the report) of all that is not shown
-    ablations: Table | None
-    methods: Table
-    caption: str
+def write_report(sources: Sources) -> list[Path]:
+    """``report.html`` and ``report.md`` in the sources' folder, drawing what is missing first."""
+    for _ in draw_all(sources):
+        pass
+    content = collect(sources)
+    write_table(content["verdicts"], sources.out / "tables")
+    said = {"title": TITLE, "subtitle": SUBTITLE, "paper": PAPER, "limits": LIMITS}
+    paths = [sources.out / name for name in ("report.html", "report.md")]
+    for path in paths:
+        write_changed(path, render(path.name, content=content, **said))
+    return paths
 
 
-def collect(sources: Sources) -> Content:
+def collect(sources: Sources) -> dict[str, Any]:
+    """What both forms show, by the name that their templates have for it."""
     verdicts = judge(sources)
-    return Content(
-        answer=answer(sources, verdicts),
-        chart=_figure(sources, find("figure", CHART)),
-        headline=_headline(sources),
-        verdicts=verdict_table(sources, verdicts),
-        tables=[
+    return {
+        "answer": answer(sources, verdicts),
+        "chart": _figure(sources, find("figure", CHART)),
+        # What a screen too narrow for the chart shows of it.
+        "headline": _headline(sources),
+        "verdicts": verdict_table(sources, verdicts),
+        "tables": [
             privacy_summary(sources),
             *overnight_tables(sources),
             audit_summary(sources),
             forensics_summary(sources),
         ],
-        figures=[_figure(sources, find("figure", name)) for name in SHOWN_FIGURES],
-        elsewhere=_elsewhere(sources),
-        ablations=ablation_summary(sources),
-        methods=measured_table(sources),
-        caption=sources.evidence.caption(),
-    )
+        "figures": [_figure(sources, find("figure", name)) for name in SHOWN_FIGURES],
+        # (title, file beside the report) of all that is not shown.
+        "elsewhere": _elsewhere(sources),
+        "ablations": ablation_summary(sources),
+        "methods": measured_table(sources),
+    }
 
 
 def _headline(sources: Sources) -> list[Bar]:
@@ -108,7 +107,7 @@ def _elsewhere(sources: Sources) -> list[tuple[str, str]]:
     listed = []
     for item in ITEMS:
         if item.kind == "table":
-            parts = item.load().build(sources)
+            parts = item.build(sources)
             listed += [
                 (part.title, f"tables/{part.name}.md")
                 for part in (parts[1:] if item.name in SHOWN_TABLES else parts)
@@ -122,16 +121,10 @@ def ablation_summary(sources: Sources) -> Table | None:
     """A line for each ablation that was run: how far it moved the arm that it moved most."""
     rows = []
     for name in NAMES:
-        path = sources.find(f"ablations/{name}.json")
-        if path is not None:
-            table = json.loads(path.read_text(encoding="utf-8"))
+        table = sources.side(f"ablations/{name}")
+        if table is not None:
             variants = (table.get("data") or {}).get("variants", [])
-            rows.append(
-                {
-                    "name": name,
-                    "range": _range(variants),
-                }
-            )
+            rows.append({"name": name, "range": _range(variants)})
     if not rows:
         return None
     return Table(
@@ -155,10 +148,15 @@ def _range(variants: list[dict[str, Any]]) -> str:
     for variant in sorted(variants, key=lambda variant: float(variant["mean"])):
         series.setdefault(variant["series"], []).append(variant)
     arm, ordered = max(series.items(), key=lambda item: item[1][-1]["mean"] - item[1][0]["mean"])
+    ends = ((variant_label(one), variant_summary(one)) for one in (ordered[0], ordered[-1]))
+    said = (f"{percent(summary, digits=1)} ({label})" for label, summary in ends)
+    return f"{arm}: {' to '.join(said)}"
 
-    def shown(variant: dict[str, Any]) -> str:
-        summary = Summary(variant["mean"], variant["deviation"], len(variant["seeds"]))
-        label = " ".join(str(variant["variant"]).replace("\n", ", ").split())
-        return f"{percent(summary, digits=1)} ({label})"
 
-    return f"{arm}: {shown(ordered[0])} to {shown(ordered[-1])}"
+def variant_label(variant: dict[str, Any]) -> str:
+    """Of an ablation's variant, in one line."""
+    return " ".join(str(variant["variant"]).replace("\n", ", ").split())
+
+
+def variant_summary(variant: dict[str, Any]) -> Summary:
+    return Summary(variant["mean"], variant["deviation"], len(variant["seeds"]))

@@ -65,6 +65,11 @@ class Evidence:
             found = [r for r in self.records if r.arm == arm and r.hospitals == min(counts)]
         return found
 
+    def all_runs(self, *arms: str) -> list[RunRecord]:
+        """The finished runs of these arms, of every number of hospitals."""
+        cells = [(arm, hospitals) for arm in arms for hospitals in self.hospital_counts]
+        return [run for cell in cells for run in self.runs(*cell)]
+
     def final(self, arm: str, hospitals: int) -> Summary | None:
         """Test accuracy after the last round (a fraction), over seeds."""
         return Summary.of([r.final_accuracy for r in self.runs(arm, hospitals)])
@@ -86,6 +91,16 @@ class Evidence:
                 return [str(name) for name in names]
         classes = len(self.records[0].confusion) if self.records else 0
         return [f"class {index}" for index in range(classes)]
+
+    @property
+    def guessing(self) -> float | None:
+        """The accuracy (a fraction) of always guessing the commonest class; None without a run.
+
+        Of the run that is judged on the most images: some are judged on a part of them.
+        """
+        every = ([sum(row) for row in record.confusion] for record in self.records)
+        images = max(every, key=sum, default=None)
+        return max(images) / sum(images) if images else None
 
     @property
     def foreign(self) -> str | None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from repro.formatting import small
 from repro.report.comparison import compare, signed
 from repro.report.evidence import Evidence, data_caption
-from repro.report.images import widest_test_error
 from repro.report.paper_setting import READINGS
-from repro.report.shown import shown
+from repro.report.shown import shown, widest_test_error
 from repro.report.sources import OTHERS, PAPER, Sources
 from repro.report.statistics import percent
 from repro.report.table import NOT_RUN, Column, Table

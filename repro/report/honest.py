@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from repro.accounting import (
     GaussianEvent,
@@ -27,6 +28,13 @@ from repro.runs.profiles import NEWTON_SEARCH, PROFILES, SCATTERING_SEARCH
 from repro.runs.record import RunRecord
 
 LENGTHS = "ablations/training-length"  # the side file that holds the longer runs
+
+
+class Finding(NamedTuple):
+    """One line of the answer: a bold lead and a sentence or two."""
+
+    lead: str
+    text: str
 
 
 def honest_arms() -> list[Arm]:
@@ -114,14 +122,13 @@ def exchange(evidence: Evidence, arm: str, before: str = "", after: str = "") ->
     return f"{before}ε = {' / '.join(found)}{after}"
 
 
-def honest_findings(sources: Sources) -> list[tuple[str, str]]:
-    """(lead, text) of each finding on honest privacy."""
+def honest_findings(sources: Sources) -> list[Finding]:
     evidence = sources.evidence
     parts = [_reached(evidence, arm) for arm in honest_arms() if arm.family != DPRESNET]
     pooled = evidence.final(POOLED, evidence.hospital_counts[0])
     free = [a.family.sentence for a in honest_arms() if not a.tuned and a.search is None]
     found = [
-        (
+        Finding(
             "What honest privacy reaches with a model that suits few images",
             f"at ε = 6 for a record, with secure aggregation and {counts_in_words(evidence)} "
             "(after a comma: points against itself without privacy; spreads in the table below): "
@@ -199,7 +206,7 @@ def search_charge(arm: Arm, runs: Iterable[RunRecord]) -> float:
     )
 
 
-def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
+def _after_a_night(evidence: Evidence) -> list[Finding]:
     """The paper's network at a real length: Table 7 in a sentence; nothing before it was run."""
     plain, honest = FEDAVG, RECORD_SHARED
     pairs = {k: compare(evidence, honest, plain, k) for k in evidence.hospital_counts}
@@ -212,7 +219,7 @@ def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
 
     profile = PROFILES[evidence.profile]
     return [
-        (
+        Finding(
             "After a night's training, the paper's network",
             f"(width {profile.width}, {profile.rounds * profile.local_epochs:g} local epochs) has "
             f"{shown(plain)} % without privacy and {shown(honest)} % at {promise(honest)}, noise "
@@ -222,7 +229,7 @@ def _after_a_night(evidence: Evidence) -> list[tuple[str, str]]:
     ]
 
 
-def _trained_longer(sources: Sources) -> list[tuple[str, str]]:
+def _trained_longer(sources: Sources) -> list[Finding]:
     """The paper's network with as much training as scattering's; none if it was not run."""
     from repro.ablations.catalogue import LONG
 
@@ -241,7 +248,7 @@ def _trained_longer(sources: Sources) -> list[tuple[str, str]]:
         return []
     cost = 100 * (private.mean - plain.mean)
     return [
-        (
+        Finding(
             "Trained longer, the paper's network",
             f"has {percent(plain)} % without privacy and {percent(private)} % at "
             f"{promise(RECORD_CLEAR)}, {signed(cost)} points, both after {LONG}, with "

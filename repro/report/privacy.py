@@ -9,9 +9,16 @@ from typing import Any
 
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant
 from repro.accounting.ledger import PLAIN_VIEW, SECURE_VIEW, UNPROTECTED
+from repro.formatting import small
 from repro.report.table import NOT_RUN
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import REPLACE, or_infinity, statements, total_epsilon
+from repro.runs.guarantees import (
+    REPLACE,
+    or_infinity,
+    protected_unit,
+    statements,
+    total_epsilon,
+)
 from repro.runs.record import RunRecord
 
 RELATIONS = {"add_remove": "add/remove", REPLACE: "replace"}
@@ -63,14 +70,15 @@ def _replaced(record: RunRecord, unit: str) -> float:
         for row in record.privacy
         if (row["unit"], row["relation"]) == (unit, "add_remove") and row["view"] != UNPROTECTED
     ]
-    schedules = [
-        tuple(row.get(key) for key in ("noise_multiplier", "sample_rate", "steps", "delta"))
-        for row in rows
-    ]
-    alike = all("shared noise" in row.get("mechanism", "") for row in rows)
-    if not schedules or not alike or any(None in schedule for schedule in schedules):
+    return max(map(exchanged_by_group, rows), default=math.inf)
+
+
+def exchanged_by_group(row: dict[str, Any]) -> float:
+    """``exchanged`` for a ledger's row; ∞ where its schedule is not that of all hospitals."""
+    schedule = [row.get(key) for key in ("noise_multiplier", "sample_rate", "steps", "delta")]
+    if "shared noise" not in row.get("mechanism", "") or None in schedule:
         return math.inf
-    return max(exchanged(*schedule) for schedule in schedules)
+    return exchanged(*schedule)
 
 
 @functools.cache
@@ -93,6 +101,20 @@ def exchanged(noise_multiplier: float, sample_rate: float, steps: int, delta: fl
             return 2 * once
         inner = 0.99 * delta / (1 + math.exp(once))
     return math.inf
+
+
+def epsilon_of_arm(arm: str, runs: Sequence[RunRecord]) -> str:
+    """``true_epsilon`` for the unit that the arm protects; ∞ without noise, or ``not run``."""
+    unit = protected_unit(arm)
+    if unit is None:
+        return epsilon(math.inf)
+    return true_epsilon(runs, unit) if runs else NOT_RUN
+
+
+def deltas(runs: Iterable[RunRecord]) -> list[str]:
+    """Every δ of the runs' ledgers, the smallest first."""
+    found = {float(row["delta"]) for run in runs for row in run.privacy if row.get("delta")}
+    return [small(delta) for delta in sorted(found)]
 
 
 def true_epsilon(runs: Sequence[RunRecord], unit: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,25 +68,24 @@ class Sources:
     @cached_property
     def cut_short(self) -> tuple[RunRecord, ...]:
         """Runs in the paper's own setting of fewer rounds, where there is no whole one."""
-        found = cut_short(self.stored, PAPER, self._data)
-        for place in self.places:
-            if not found:
-                stored = RunStore(place / PAPER, written=False).all()
-                found = cut_short(stored, PAPER, self._data)
+        tried = (cut_short(stored, PAPER, self._data) for stored in self._stored(PAPER))
+        found = next(filter(None, tried), [])
         return tuple(run for run in found if not self.paper.runs(run.arm, run.hospitals))
 
     @property
     def _data(self) -> str | None:
         return next(map(fingerprint_of, self.evidence.records), None)
 
-    def _gather(self, profile: str) -> Evidence:
-        """In the store itself, or in its folder ``profile``."""
-        data = self._data
-        found = gather(self.stored, profile, data)
+    def _stored(self, profile: str) -> Iterator[Iterable[RunRecord]]:
+        """Where runs of ``profile`` may be: in the store itself, or in its folder ``profile``."""
+        yield self.stored
         for place in self.places:
-            if not found.records:
-                found = gather(RunStore(place / profile, written=False).all(), profile, data)
-        return found
+            yield RunStore(place / profile, written=False).all()
+
+    def _gather(self, profile: str) -> Evidence:
+        tried = (gather(stored, profile, self._data) for stored in self._stored(profile))
+        none = Evidence(profile, None, ())
+        return next((found for found in tried if found.records), none)
 
     @property
     def places(self) -> tuple[Path, ...]:

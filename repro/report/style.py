@@ -11,15 +11,15 @@ import io
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from repro.files import write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 INK = "#1a1a1a"
 MUTED = "#5c5c5c"
@@ -34,15 +34,27 @@ OKABE_ITO = {
     "sky": "#56B4E9",
     "yellow": "#F0E442",
 }
-# Colour, line style, marker: by position within one panel.
-MARKS: tuple[tuple[str, Any, str], ...] = (
-    (OKABE_ITO["black"], "-", "o"),
-    (OKABE_ITO["orange"], (0, (6, 1.5)), "s"),
-    (OKABE_ITO["blue"], (0, (3, 1, 1, 1)), "^"),
-    (OKABE_ITO["green"], (0, (1, 1)), "D"),
-    (OKABE_ITO["vermilion"], (0, (6, 1.5, 1, 1.5, 1, 1.5)), "v"),
-    (OKABE_ITO["purple"], (0, (9, 3)), "P"),
+
+
+class Mark(NamedTuple):
+    """How one series is drawn."""
+
+    color: str
+    line: Any
+    marker: str
+
+
+MARKS = (  # by position within one panel
+    Mark(OKABE_ITO["black"], "-", "o"),
+    Mark(OKABE_ITO["orange"], (0, (6, 1.5)), "s"),
+    Mark(OKABE_ITO["blue"], (0, (3, 1, 1, 1)), "^"),
+    Mark(OKABE_ITO["green"], (0, (1, 1)), "D"),
+    Mark(OKABE_ITO["vermilion"], (0, (6, 1.5, 1, 1.5, 1, 1.5)), "v"),
+    Mark(OKABE_ITO["purple"], (0, (9, 3)), "P"),
 )
+
+Point = tuple[int | float, int | float]
+End = tuple[int | float, int | float, str, str]  # of a line: x, y, its name, its colour
 
 SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
@@ -75,23 +87,12 @@ SETTINGS: Any = {  # matplotlib's keys are a literal type too long to name
 }
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How one series is drawn."""
-
-    color: str
-    line: Any
-    marker: str
-
-
 def mark(index: int) -> Mark:
-    return Mark(*MARKS[index % len(MARKS)])
+    return MARKS[index % len(MARKS)]
 
 
 def applied() -> AbstractContextManager[None]:
     """The house style, for figures built and saved inside."""
-    from matplotlib import rc_context
-
     return rc_context(SETTINGS)
 
 
@@ -100,9 +101,6 @@ def new_figure(width: float, height: float, title: str, caption: str) -> Figure:
 
     Built without ``pyplot``: no global state and no display.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     lines = textwrap.wrap(caption, width=int(width * 17))
@@ -137,13 +135,35 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
     engine.set(rect=(left, bottom + room, width, height - room))
 
 
-def say_not_run(axes: Axes, text: str = "not run") -> None:
+def say_not_run(axes: Axes) -> None:
     """An empty panel that says so."""
     axes.grid(False)
     axes.tick_params(length=0, labelleft=False, labelbottom=False)
     axes.text(
-        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED, size=11
+        0.5,
+        0.5,
+        "not run",
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=MUTED,
+        size=11,
     )
+
+
+def star(axes: Axes, x: int | float, y: int | float, **look: Any) -> None:
+    """A claim of the paper, which nobody ran: hollow, where it puts itself."""
+    hollow: dict[str, Any] = {
+        "markerfacecolor": "white",
+        "markeredgecolor": INK,
+        "markersize": 13,
+    } | look
+    axes.plot([x], [y], marker="*", linestyle="none", **hollow)
+
+
+def note(axes: Axes, text: str, at: Point, offset: Point, **look: Any) -> None:
+    """Text at a point, moved by ``offset`` (in typographic points)."""
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", **look)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -165,6 +185,32 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     for rank, i in enumerate(order):
         placed[i] = max(low, min(flat[rank], top)) + rank * gap
     return placed
+
+
+def label_ends(
+    axes: Axes,
+    ends: Sequence[End],
+    *,
+    gap: float = 0.085,
+    low: float = 0.03,
+    beside: float = 1.06,
+    at_edge: bool = False,
+    **arrow: Any,
+) -> None:
+    """Names beside the axes, each with a line to the end that it names, and never overlapping.
+
+    gap: between names; low: of the lowest; beside: where they begin, all as parts of the axes.
+    at_edge: every line goes to the right edge, so that names are led to it.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [float(to_axes.transform((x, y))[1]) for x, y, _, _ in ends]
+    places = spread(heights, gap, low, 0.98)
+    for (x, y, name, color), height, place in zip(ends, heights, places, strict=True):
+        end, frame = ((1.0, height), "axes fraction") if at_edge else ((x, y), "data")
+        look = {"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "shrinkB": 3} | arrow
+        axes.annotate(name, xy=end, xycoords=frame, xytext=(beside, place),
+                      textcoords="axes fraction", color=INK, size=8, va="center",
+                      annotation_clip=False, arrowprops=look)  # fmt: skip
 
 
 def _settle(figure: Figure) -> None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.formatting import small
-from repro.report.rows import empty_table
 from repro.report.sources import Sources
-from repro.report.table import Column, Table
+from repro.report.table import Column, Table, empty_table
 
 OURS, UPPER, LOWER = "RDP (ours)", "PLD, upper bound", "PLD, lower bound"
 TABLE, RUNS = "Table 2", "runs"  # where schedules come from

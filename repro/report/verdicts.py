@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro.accounting.gaussian import gaussian_epsilon
 from repro.formatting import small
@@ -53,26 +53,44 @@ class Verdict:
     reason: str
 
 
+class Judged(NamedTuple):
+    """What a verdict has of the runs."""
+
+    measured: str
+    interval: str
+    verdict: str
+    reason: str
+
+
 def judge(sources: Sources) -> list[Verdict]:
     """A verdict for every reading of every claim, in the order of ``claims.toml``."""
-    found = []
-    for claim in sources.claims.claims:
-        judge_one = {
-            "accuracy": _accuracy,
-            "difference": _difference,
-            "epsilon": _epsilon,
-            "parameters": _parameters,
-            "sizes": _sizes,
-        }.get(claim.kind)
-        for reading in claim.readings or ({},):
-            if not claim.comparable or judge_one is None:
-                found.append(_verdict(claim, reading, "–", "", NOT_COMPARABLE, claim.reason))
-            elif claim.kind in MEASURED and sources.evidence.foreign:
-                why = undecidable(sources.evidence) or ""
-                found.append(_verdict(claim, reading, "–", "", NOT_COMPARABLE, why))
-            else:
-                found.append(judge_one(sources, claim, reading))
-    return found
+    return [
+        Verdict(
+            claim.id,
+            claim.configuration,
+            claim.hospitals,
+            reading.get("name", ""),
+            claimed(claim),
+            *_judged(sources, claim, reading),
+        )
+        for claim in sources.claims.claims
+        for reading in claim.readings or ({},)
+    ]
+
+
+def _judged(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Judged:
+    judge_one = {
+        "accuracy": _accuracy,
+        "difference": _difference,
+        "epsilon": _epsilon,
+        "parameters": _parameters,
+        "sizes": _sizes,
+    }.get(claim.kind)
+    if not claim.comparable or judge_one is None:
+        return Judged("–", "", NOT_COMPARABLE, claim.reason)
+    if claim.kind in MEASURED and sources.evidence.foreign:
+        return Judged("–", "", NOT_COMPARABLE, undecidable(sources.evidence) or "")
+    return judge_one(sources, claim, reading)
 
 
 def verdict_table(sources: Sources, verdicts: list[Verdict] | None = None) -> Table:
@@ -124,22 +142,6 @@ def verdict_lines(verdicts: list[Verdict]) -> list[str]:
     return lines
 
 
-def _verdict(
-    claim: Claim, reading: dict[str, Any], measured: str, interval: str, verdict: str, reason: str
-) -> Verdict:
-    return Verdict(
-        claim=claim.id,
-        configuration=claim.configuration,
-        hospitals=claim.hospitals,
-        reading=reading.get("name", ""),
-        claimed=claimed(claim),
-        measured=measured,
-        interval=interval,
-        verdict=verdict,
-        reason=reason,
-    )
-
-
 def claimed(claim: Claim) -> str:
     """The paper's number with its unit and tag."""
     if claim.kind == "sizes":
@@ -178,25 +180,23 @@ def departures(profile: Profile) -> list[str]:
     ]
 
 
-def _accuracy(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
+def _accuracy(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Judged:
     arm, hospitals = reading["arm"], claim.hospitals or 0
     evidence = _deciding(sources, hospitals, arm)
     final, best = evidence.final(arm, hospitals), evidence.best(arm, hospitals)
     if final is None or best is None:
         why = f"the arm {arm} was not run with {hospitals} hospitals"
-        return _verdict(claim, reading, NOT_RUN, "", NOT_CHECKABLE, why)
+        return Judged(NOT_RUN, "", NOT_CHECKABLE, why)
     measured = f"{percent(final)} %\n(best round {percent(best)} %)"
     bounds = final.interval()
     shown = percent_interval(bounds)
     why_not = undecidable(evidence)
     if why_not:
-        return _verdict(claim, reading, measured, shown, NOT_CHECKABLE, why_not)
+        return Judged(measured, shown, NOT_CHECKABLE, why_not)
     if bounds is None:
-        verdict, reason = _one_run(claim, final, sources.claims.one_run)
-        shown = f"±{sources.claims.one_run:g}, one run"
-        return _verdict(claim, reading, measured, shown, verdict, reason)
-    verdict, reason = _against(claim, final, best)
-    return _verdict(claim, reading, measured, shown, verdict, reason)
+        tolerance = sources.claims.one_run
+        return Judged(measured, f"±{tolerance:g}, one run", *_one_run(claim, final, tolerance))
+    return Judged(measured, shown, *_against(claim, final, best))
 
 
 def _deciding(sources: Sources, hospitals: int, *arms: str) -> Evidence:
@@ -207,10 +207,8 @@ def _deciding(sources: Sources, hospitals: int, *arms: str) -> Evidence:
 
 def _one_run(claim: Claim, final: Summary, tolerance: float) -> tuple[str, str]:
     """One run against a claim: no interval over seeds, so a tolerance that was set beforehand."""
-    gap = 100 * final.mean - claim.value
-    side = "above" if gap > 0 else "below"
-    found = f"one run, {abs(gap):.2f} points {side} the claim"
-    if abs(gap) <= tolerance:
+    found = f"one run, {_beside(claim, final)}"
+    if abs(100 * final.mean - claim.value) <= tolerance:
         return REPRODUCED, f"{found}: no more than one run may miss it by (±{tolerance:g})"
     return NOT_REPRODUCED, f"{found}: more than test images and seed explain (±{tolerance:g})"
 
@@ -223,16 +221,17 @@ def _against(claim: Claim, final: Summary, best: Summary) -> tuple[str, str]:
             wide = f"the seeds spread too far: the interval is wider than ±{WIDEST_INTERVAL:g}"
             return NOT_CHECKABLE, wide + " points"
         if 100 * low - claim.tolerance <= claim.value <= 100 * high + claim.tolerance:
-            return (
-                REPRODUCED,
-                f"within the {name}'s interval, widened by the claim's ±{claim.tolerance:g} points",
-            )
+            widened = f"widened by the claim's ±{claim.tolerance:g} points"
+            return REPRODUCED, f"within the {name}'s interval, {widened}"
+    return NOT_REPRODUCED, f"the last round is {_beside(claim, final)}"
+
+
+def _beside(claim: Claim, final: Summary) -> str:
     gap = 100 * final.mean - claim.value
-    side = "above" if gap > 0 else "below"
-    return NOT_REPRODUCED, f"the last round is {abs(gap):.2f} points {side} the claim"
+    return f"{abs(gap):.2f} points {'above' if gap > 0 else 'below'} the claim"
 
 
-def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
+def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Judged:
     """The same seed with and without: a paired difference over seeds."""
     hospitals = claim.hospitals or 0
     evidence = _deciding(sources, hospitals, reading["arm"], reading["minus"])
@@ -240,9 +239,7 @@ def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verd
     right = {r.seed: r.final_accuracy for r in evidence.runs(reading["minus"], hospitals)}
     pairs = Summary.of([left[seed] - right[seed] for seed in left if seed in right])
     if pairs is None:
-        return _verdict(
-            claim, reading, NOT_RUN, "", NOT_CHECKABLE, "no seed was run both with and without"
-        )
+        return Judged(NOT_RUN, "", NOT_CHECKABLE, "no seed was run both with and without")
     deviation = "" if pairs.deviation is None else f" ± {100 * pairs.deviation:.2f}"
     measured = f"{100 * pairs.mean:+.2f}{deviation} points".replace("-", "−")
     bounds = pairs.interval()
@@ -250,21 +247,17 @@ def _difference(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verd
     shown = shown.replace("-", "−")
     why_not = undecidable(evidence) or ("one seed gives no interval" if bounds is None else None)
     if why_not or bounds is None:
-        return _verdict(claim, reading, measured, shown, NOT_CHECKABLE, why_not or "")
+        return Judged(measured, shown, NOT_CHECKABLE, why_not or "")
     low, high = 100 * bounds[0] - claim.tolerance, 100 * bounds[1] + claim.tolerance
-    verdict, reason = (
-        NOT_REPRODUCED,
-        (
-            "with the same seeds, quantisation is all that differs: "
-            "the paper's difference is run-to-run variation [infer]"
-        ),
-    )
     if low <= claim.value <= high:
-        verdict, reason = REPRODUCED, "within the interval, widened by the claim's tolerance"
-    return _verdict(claim, reading, measured, shown, verdict, reason)
+        why = "within the interval, widened by the claim's tolerance"
+        return Judged(measured, shown, REPRODUCED, why)
+    why = "with the same seeds, quantisation is all that differs: "
+    why += "the paper's difference is run-to-run variation [infer]"
+    return Judged(measured, shown, NOT_REPRODUCED, why)
 
 
-def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
+def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Judged:
     """Settled by accounting alone: no run is needed."""
     total = documented_epsilon(claim, reading)
     rounds = claim["rounds"]
@@ -276,7 +269,7 @@ def _epsilon(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict
             f"at δ = {small(claim['delta'])}"
         )
     verdict = REPRODUCED if total <= claim.value + claim.tolerance else NOT_REPRODUCED
-    return _verdict(claim, reading, f"{epsilon(total)} in total", "exact", verdict, reason)
+    return Judged(f"{epsilon(total)} in total", "exact", verdict, reason)
 
 
 def documented_epsilon(claim: Claim, reading: dict[str, Any]) -> float:
@@ -294,26 +287,25 @@ def epsilon_of_a_hospital(claim: Claim, clip_norm: float) -> float:
     return documented_epsilon(claim, next(alone))
 
 
-def _parameters(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
+def _parameters(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Judged:
     from repro.report.items.figure_dpresnet import parameters
 
     count = parameters()
     verdict = REPRODUCED if count == claim.value else NOT_REPRODUCED
     reason = "counted over the layers as the authors' code stacks them"
-    return _verdict(claim, reading, f"{count:,}", "exact", verdict, reason)
+    return Judged(f"{count:,}", "exact", verdict, reason)
 
 
-def _sizes(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Verdict:
+def _sizes(sources: Sources, claim: Claim, reading: dict[str, Any]) -> Judged:
     partition = sources.side(f"partition/k{claim.hospitals}")
     if partition is None:
-        return _verdict(claim, reading, NOT_RUN, "", NOT_CHECKABLE, "no partition was computed")
+        return Judged(NOT_RUN, "", NOT_CHECKABLE, "no partition was computed")
     data = partition.get("dataset", {}).get("name", CLAIMED)
     if data != CLAIMED:
         why = f"the claim is about BloodMNIST, this partition about {data}"
-        return _verdict(claim, reading, "–", "", NOT_COMPARABLE, why)
+        return Judged("–", "", NOT_COMPARABLE, why)
     sizes = partition["sizes"]
-    same = sizes == claim.value
     measured = f"{min(sizes)} to {max(sizes)}"
-    reason = "every hospital's number of images agrees" if same else "the sizes differ"
-    verdict = REPRODUCED if same else NOT_REPRODUCED
-    return _verdict(claim, reading, measured, "exact", verdict, reason)
+    if sizes != claim.value:
+        return Judged(measured, "exact", NOT_REPRODUCED, "the sizes differ")
+    return Judged(measured, "exact", REPRODUCED, "every hospital's number of images agrees")

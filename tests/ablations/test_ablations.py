@@ -21,9 +21,9 @@ from repro.federated.parallel.ranks import Ranks
 from repro.federated.secure import SecureAggregation
 from repro.randomness import RootSeed
 from repro.report.ablation import draw_ablation
+from repro.report.documents import ablation_sections
 from repro.report.evidence import gather
 from repro.report.items import table1_accuracy
-from repro.report.sections import ablation_sections
 from repro.report.sources import Sources
 from repro.report.table import markdown
 from repro.runs.arms import ARMS

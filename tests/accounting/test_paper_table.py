@@ -7,7 +7,7 @@ from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
 from repro.accounting.calibration import calibrate_noise_multiplier
 from repro.accounting.gaussian import gaussian_epsilon
-from repro.report.items import figure_privacy, table2_privacy
+from repro.report.items import figure_epsilon, table2_privacy
 
 PRINTED = {  # (reading, relation): ε of one round, of fifty [calc]
     ("nominal: pretending sensitivity 1", "add or remove"): (5.61, 86.3),
@@ -85,7 +85,7 @@ def test_noise_for_records_has_the_papers_steps():
 
 def test_figure_agrees_with_the_table_and_is_monotone():
     """The curves end at the table's totals; ε rises with rounds, noise falls with ε."""
-    panels = figure_privacy.series()
+    panels = figure_epsilon.series()
     lines = {line["label"]: line for line in panels["epsilon_against_rounds"]["lines"]}
     assert printed(lines["add or remove an update"]["y"][-1], 2759)
     for line in lines.values():

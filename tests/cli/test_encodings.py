@@ -13,7 +13,7 @@ import pytest
 
 import repro
 from repro.cli import COMMANDS, main
-from repro.cli.legible import make_legible
+from repro.cli.output import make_legible
 from repro.files import write_changed, write_whole
 from tests.report import fake
 

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from repro.cli import main
+from tests.cli.commands import refused
 from tests.forensics import fake
 
 
@@ -48,6 +49,5 @@ def test_offline_is_one_line_and_leaves_nothing(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("option", ["--keep", "--out"])
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, capsys, option):
     (tmp_path / "file").write_text("")
-    assert main(["forensics", option, str(tmp_path / "file" / "below")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(capsys, "forensics", option, tmp_path / "file" / "below")
     assert line.startswith(f"repro forensics: {option[2:]}: got")

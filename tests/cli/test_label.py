@@ -1,14 +1,13 @@
 """``repro label``: how a run is named, what is written, what is refused; the example in docs/."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from repro.cli import main
 from repro.runs.store import RunStore
+from tests.cli.commands import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = str(ROOT / "paper_results")
@@ -62,8 +61,7 @@ def test_it_is_written_as_three_files(tmp_path, capsys):
 )
 def test_a_run_that_is_not_there_is_one_line_and_exit_2(tmp_path, capsys, words):
     runs = [] if "--runs" in words else ["--runs", RECORDS]
-    assert main(["label", *words, *runs, "--out", str(tmp_path / "labels")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    refused(capsys, "label", *words, *runs, "--out", tmp_path / "labels")
     assert not (tmp_path / "labels").exists()
 
 
@@ -73,15 +71,4 @@ def test_a_record_that_cannot_be_read_or_believed_is_one_line_and_exit_2(tmp_pat
     path = tmp_path / "record.json"
     for content in ("{", "[]", json.dumps(record)):
         path.write_text(content, encoding="utf-8")
-        assert main(["label", str(tmp_path)]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_no_torch_is_needed():
-    code = (
-        "import sys; from repro.cli import main\n"
-        f"main(['label', '{NAME}', '--runs', {RECORDS!r}])\n"
-        "assert not {'torch', 'torchvision', 'matplotlib'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+        refused(capsys, "label", tmp_path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from repro.cli import main
+from tests.cli.commands import refused
 from tests.data.files import save, small_arrays
 
 
@@ -59,13 +60,5 @@ def test_mistake_is_one_line_and_exit_2(words, named, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     if "--data" not in words:
         words = [*words, "--data", "synthetic"]
-    try:
-        status = main(["partition", *words])
-    except SystemExit as stop:
-        status = stop.code
-    printed = capsys.readouterr()
-    assert status == 2
-    assert printed.err.count("\n") == 1
-    assert named in printed.err
-    assert printed.out == ""
+    assert named in refused(capsys, "partition", *words)
     assert list(tmp_path.iterdir()) == []

@@ -1,15 +1,14 @@
 """``repro run`` and ``repro arms``: the JSON contract, and one line for every mistake."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from repro.cli import main
 from repro.cli.run import describe
 from repro.report.sources import Sources
 from repro.runs import RunStore
+from tests.cli.commands import ask, refused
 from tests.report import fake
 
 KEYS = {
@@ -19,22 +18,19 @@ KEYS = {
 
 
 def test_arms_are_listed(capsys):
-    assert main(["arms", "--json"]) == 0
-    arms = json.loads(capsys.readouterr().out)["arms"]
+    arms = ask(capsys, "arms")["arms"]
     assert {"name", "description"} <= arms[0].keys()
     assert "fedavg" in [arm["name"] for arm in arms]
 
 
 def test_run_keeps_the_contract(tmp_path, capsys):
     words = "run fedavg --hospitals 3 --seed 0 --profile smoke --data synthetic --rounds 1"
-    assert main([*words.split(), "--out", str(tmp_path), "--json", "--quiet"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = ask(capsys, *words.split(), "--out", tmp_path, "--quiet")
     assert record.keys() >= KEYS
     assert record["dataset"].keys() >= {"name", "source", "official", "md5"}
     assert record["dataset"]["official"] is False
-    assert [set(entry) >= {"round", "loss", "accuracy"} for entry in record["history"]] == [
-        True
-    ] * 2
+    assert len(record["history"]) == 2
+    assert all(set(entry) >= {"round", "loss", "accuracy"} for entry in record["history"])
     (kept,) = RunStore(tmp_path).all()
     assert Sources.of(tmp_path).scores(kept) is not None  # and they give the confusion matrix
 
@@ -64,15 +60,8 @@ def test_run_keeps_the_contract(tmp_path, capsys):
 )
 def test_mistakes_cost_one_line_and_leave_nothing(words, field, tmp_path, capsys):
     out = tmp_path / "out"
-    try:
-        status = main([*words.split(), *("--profile smoke" * ("--profile" not in words)).split(),
-                       "--out", str(out)])  # fmt: skip
-    except SystemExit as stop:
-        status = stop.code
-    said = capsys.readouterr().err
-    assert status == 2
-    assert said.count("\n") == 1
-    assert field in said
+    words += " --profile smoke" * ("--profile" not in words)
+    assert field in refused(capsys, *words.split(), "--out", out)
     assert not out.exists()
 
 
@@ -85,8 +74,7 @@ def test_what_is_promised_comes_first():
 
 
 def test_an_arm_misspelt_is_guessed(capsys):
-    assert main(["run", "turned-newton-eps6al"]) == 2
-    said = capsys.readouterr().err
+    said = refused(capsys, "run", "turned-newton-eps6al")
     assert "did you mean turned-newton-eps6-all or " in said
     assert len(said) < 200
 

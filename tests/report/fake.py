@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from repro.accounting.ledger import UNPROTECTED
+from repro.report.claims import load_claims
 from repro.report.table import Column, Table, write_table
 from repro.runs import RunRecord, RunStore
 from repro.runs.arms import ARMS
@@ -187,31 +188,8 @@ def store(root: Path, arms=None, profile: str = "quick", kind: str = "synthetic"
     return made
 
 
-SIZES = {
-    10: [1093, 1298, 761, 1631, 926, 1466, 1090, 1302, 1125, 1267],
-    20: [
-        495,
-        700,
-        328,
-        868,
-        492,
-        704,
-        527,
-        669,
-        410,
-        786,
-        578,
-        618,
-        496,
-        700,
-        477,
-        719,
-        384,
-        812,
-        511,
-        685,
-    ],
-}
+# Images of each hospital, as the paper's code divides them.
+SIZES = {claim.hospitals: claim.value for claim in load_claims().of_kind("sizes")}
 
 
 def side_files(out: Path) -> None:

@@ -48,14 +48,8 @@ def test_any_profile_can_be_drawn_and_the_one_that_trains_most_is(tmp_path, monk
     for item in TABLES[0], FIGURES[2], FIGURES[4], FIGURES[5]:
         assert draw(item, sources)
     given = answer(sources, judge(sources))
-    assert [column.key for column in given.table.columns] == [
-        "group",
-        "what",
-        "epsilon",
-        "attack",
-        "epochs",
-        "k10",
-    ]
+    keys = [column.key for column in given.table.columns]
+    assert keys == ["group", "what", "epsilon", "attack", "epochs", "k10"]
     assert "width 16 instead of 64, 20 rounds instead of 50" in given.scope
     assert re.search(r"4 of \d+ runs", str(given.sure))
     fake.store(tmp_path, ["fedavg"], "paper")

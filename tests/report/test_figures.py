@@ -8,7 +8,7 @@ import pytest
 
 from repro.report import style
 from repro.report.clinical import recalls
-from repro.report.items import FIGURES, ITEMS, draw, figure_confusion, find
+from repro.report.items import FIGURES, ITEMS, draw, figure_classes, find
 from repro.report.sources import Sources
 from tests.report import fake
 
@@ -45,7 +45,7 @@ def test_every_figure_is_there_as_svg_and_png(drawn, item):
 @pytest.mark.parametrize("item", FIGURES, ids=lambda item: item.name)
 def test_every_figure_says_its_data_profile_and_seeds(sources, item):
     with style.applied():
-        figure = item.load().build(sources)
+        figure = item.build(sources)
     caption = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     if "ndependent of data" not in caption:
         assert "FAKE RECORDS OF A TEST" in caption
@@ -82,4 +82,4 @@ def test_recall_and_confusion_are_of_the_true_class():
     run = dataclasses.replace(fake.record("fedavg", 10, 0), confusion=[[10, 0], [30, 60]])
     assert recalls(run.confusion) == [1.0, 60 / 90]  # the precisions are 1/4 and 1
     # The larger class first.
-    assert figure_confusion.percentages(run) == [[100 * 60 / 90, 100 * 30 / 90], [0.0, 100.0]]
+    assert figure_classes.percentages(run) == [[100 * 60 / 90, 100 * 30 / 90], [0.0, 100.0]]

@@ -11,7 +11,7 @@ from repro.report.table import NOT_RUN
 
 
 def table_of(out):
-    (table,) = find("table", "8").load().build(Sources.of(out))
+    (table,) = find("table", "8").build(Sources.of(out))
     return table
 
 

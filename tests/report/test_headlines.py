@@ -9,8 +9,8 @@ import pytest
 from repro.accounting import PoissonSampledGaussianEvent, RDPAccountant, gaussian_epsilon
 from repro.accounting.ledger import UNPROTECTED
 from repro.report.answer import answer
-from repro.report.images import trained_on, widest_test_error
 from repro.report.privacy import exchanged, replaced_epsilon, true_epsilon
+from repro.report.shown import trained_on, widest_test_error
 from repro.report.sources import Sources
 from repro.report.statistics import binomial_error
 from repro.runs import RunStore

@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import json
 import math
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from repro.report.label import as_html, as_markdown, content, label_of
 from repro.report.label.page import FAITHFUL
 from repro.runs.arms import ARMS
 from repro.runs.store import RunStore
+from tests.report.page import Page
 
 RECORDS = Path(__file__).resolve().parents[2] / "paper_results"
 HEADLINE = "turned-newton-eps6-all-k10-s0-quick-a859b2e492"
@@ -107,12 +107,8 @@ def test_the_first_thing_said_is_whether_the_model_is_private(headline):
     secret = changed(headline, seed=None, seed_source="operating system entropy", privacy=rows)
     label = label_of(secret)
     assert label["first"] == []
-    assert label["seed"] == {
-        "source": "operating system entropy",
-        "public": False,
-        "seed": None,
-        "repeatable": False,
-    }
+    said = {"source": "operating system entropy", "public": False}
+    assert label["seed"] == said | {"seed": None, "repeatable": False}
     assert "whoever knows the seed" not in label["threat_model"]["excluded"]
 
 
@@ -137,42 +133,29 @@ def test_a_refuted_arm_says_so_first(headline):
     assert label_of(headline, audit)["first"][-1].startswith("REFUTED")
 
 
-def _epsilon_a_little_less(record):
-    row = next(row for row in record.privacy if row["view"] == "server")
-    row["epsilon_total"] *= 1 - 1e-4
+def _scale(entry, key, factor):
+    entry[key] *= factor
 
 
-def _a_hospital_was_lost(record):
-    record.history[5]["secagg"]["survivors"] = 9
+LIES = {
+    "ε a little less": lambda record: _scale(
+        next(row for row in record.privacy if row["view"] == "server"), "epsilon_total", 1 - 1e-4
+    ),
+    "a hospital was lost": lambda record: record.history[5]["secagg"].update(survivors=9),
+    "a round more": lambda record: record.history.append(
+        record.history[-1] | {"round": record.history[-1]["round"] + 1}
+    ),
+    "less noise planned": lambda record: _scale(
+        record.history[4]["secagg"]["plan"], "noise_multiplier", 0.999
+    ),
+    "another target": lambda record: record.settings["record_privacy"].update(epsilon=5.9),
+}
 
 
-def _a_round_more(record):
-    extra = copy.deepcopy(record.history[-1])
-    extra["round"] += 1
-    record.history.append(extra)
-
-
-def _less_noise_planned(record):
-    record.history[4]["secagg"]["plan"]["noise_multiplier"] *= 0.999
-
-
-def _another_target(record):
-    record.settings["record_privacy"]["epsilon"] = 5.9
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        _epsilon_a_little_less,
-        _a_hospital_was_lost,
-        _a_round_more,
-        _less_noise_planned,
-        _another_target,
-    ],
-)
+@pytest.mark.parametrize("lie", LIES)
 def test_a_record_that_contradicts_its_ledger_gets_no_label(headline, lie):
     record = copy.deepcopy(headline)
-    lie(record)
+    LIES[lie](record)
     with pytest.raises(InputError, match=r"epsilon_total of run|noise_multiplier of run"):
         label_of(record)
 
@@ -201,28 +184,8 @@ def test_an_arm_that_nobody_knows_is_refused(headline):
         label_of(changed(headline, arm="forgotten"))
 
 
-class _Balanced(HTMLParser):
-    """Every element that is opened is closed; nothing is loaded."""
-
-    def __init__(self):
-        super().__init__()
-        self.open = []
-
-    def handle_starttag(self, tag, attrs):
-        assert not {"src", "href"} & {name for name, _ in attrs}
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-
 def test_the_page_is_whole_and_loads_nothing(headline):
-    page = as_html(label_of(headline))
-    parser = _Balanced()
-    parser.feed(page)
-    assert parser.open == []
-    assert "<svg" in page
+    text = as_html(label_of(headline))
+    page = Page(text)
+    assert page.sources == page.links == []
+    assert "<svg" in text

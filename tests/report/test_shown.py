@@ -10,7 +10,7 @@ import pytest
 import repro.report
 from repro.report.answer_table import answer_table
 from repro.report.honest import honest_findings
-from repro.report.items.curves import panels_of_arms
+from repro.report.items.figure_curves import panels_of_arms
 from repro.report.items.figure_frontier import charts
 from repro.report.sources import Sources
 from repro.runs.arm import Family, Presentation

@@ -77,7 +77,7 @@ def test_a_private_arm_without_a_ledger_is_not_called_private(tmp_path):
 
 @pytest.mark.parametrize("item", TABLES, ids=lambda item: item.name)
 def test_every_table_carries_its_caption_in_every_format(drawn, item, sources):
-    for table in item.load().build(sources):
+    for table in item.build(sources):
         for ending in ("md", "csv", "json", "html"):
             text = (drawn / "tables" / f"{table.name}.{ending}").read_text()
             if ending == "html":
@@ -131,7 +131,7 @@ def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
     for out in (tmp_path / "one", tmp_path / "two"):
         fake.store(out, ["fedavg"])
         sources = Sources.of(out, profile="quick")
-        (table,) = find("table", "7").load().build(sources)
+        (table,) = find("table", "7").build(sources)
         fedavg, secagg, *_, shared = table.rows
         assert fedavg["k10"] == "94.95 ± 0.40"
         assert fedavg["epsilon"] == "∞"
@@ -141,7 +141,7 @@ def test_table_7_shows_another_profile_beside_the_evidence(tmp_path):
         before = sources.digest
         fake.store(out / "overnight" if out.name == "two" else out, ["clip-secagg"], "overnight")
         assert Sources.of(out, profile="quick").digest != before
-    (empty,) = find("table", "7").load().build(Sources.of(tmp_path / "three"))
+    (empty,) = find("table", "7").build(Sources.of(tmp_path / "three"))
     assert empty.rows[0]["state"] == "not run"
 
 
@@ -157,7 +157,7 @@ def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
         fake.store(out, ["fedavg"])
         fake.store(out, ["fedavg"], profile="overnight")
         sources = Sources.of(out, profile="quick")
-        (table,) = find("table", "7").load().build(sources)
+        (table,) = find("table", "7").build(sources)
         *night, clipped, wide = table.rows
         assert clipped["what"] == "“DP+” as most likely run, width 64, 8 of 50 rounds"
         assert wide == {
@@ -173,7 +173,7 @@ def test_table_7_ends_with_the_papers_own_width_as_far_as_it_got(tmp_path):
         RunStore(place).save(fake.record("fedavg", 10, 0, "paper", rounds=11))
         assert Sources.of(out, profile="quick").digest != before
         RunStore(place).save(fake.record("fedavg", 10, 0, "paper"))  # a whole one takes its place
-        (table,) = find("table", "7").load().build(Sources.of(out, profile="quick"))
+        (table,) = find("table", "7").build(Sources.of(out, profile="quick"))
         assert [row["what"] for row in table.rows[5:]] == [clipped["what"]]
 
 

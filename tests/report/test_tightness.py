@@ -1,4 +1,4 @@
-"""What Rényi accounting gives away, as Table 2 and the report print it."""
+"""What Rényi accounting gives away, as Table 2 and the report print it; what ledgers warn of."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 
 from repro.bench.tightness import LOWER, OURS, UPPER, of_the_runs
-from repro.report.methods import measured_table
+from repro.report.methods import _alike, measured_table
 from repro.report.sources import Sources
 from repro.report.tightness import comparisons, given_away, tightness_table
 from tests.report import fake
@@ -78,3 +78,9 @@ def test_schedules_of_runs_come_from_their_ledgers(tmp_path):
     (schedule,) = found.values()
     assert schedule.key == (0.9, 0.05, 70, 1.9e-4)
     assert schedule.label == "run dpsgd-eps6, 10 hospitals, quick"
+
+
+def test_warnings_that_differ_by_counts_are_one():
+    every = ["2 of them, in 3 places", "noise {key} known", "5 of them, in 3 places", "7"]
+    assert _alike(every) == ["2, 5 of them, in 3 places", "noise {key} known", "7"]
+    assert _alike([]) == []

@@ -1,7 +1,8 @@
 """Every table and figure: one module each, whose docstring says how to get it and what to expect.
 
-A table's module has ``build(sources) -> list[Table]``, a figure's ``build(sources) -> Figure``.
-Both read run records and side files only; drawing is left to ``draw`` and ``draw_all``.
+A table's module has ``build(sources) -> list[Table]``, a figure's ``build(sources) -> Figure``;
+where several are drawn alike, one module has ``build_NAME`` of each, with its docstring.
+All read run records and side files only; drawing is left to ``draw`` and ``draw_all``.
 """
 
 from __future__ import annotations
@@ -39,10 +40,17 @@ class Item:
         return f"{self.kind.capitalize()} {self.number}"
 
     def about(self) -> dict[str, str]:
-        """``Command``, ``Cost and hardware`` and ``Expected``, from the module's docstring."""
-        return docstring_parts(self.load().__doc__)
+        """``Command``, ``Cost and hardware`` and ``Expected``, as the docstring says them."""
+        own = getattr(self._module, f"build_{self.name}", self._module)
+        return docstring_parts(own.__doc__)
 
-    def load(self) -> Any:
+    def build(self, sources: Sources) -> Any:
+        """Its ``list[Table]`` or ``Figure``, not yet written."""
+        own = getattr(self._module, f"build_{self.name}", None)
+        return (own or self._module.build)(sources)
+
+    @property
+    def _module(self) -> Any:
         return importlib.import_module(f"repro.report.items.{self.module}")
 
 
@@ -58,7 +66,7 @@ TABLES = _numbered(
         "table1_accuracy",
         ("accuracy", "quoted", "difference"),
     ),
-    ("table2", "Privacy: what each reading guarantees", "table2_drawn", ("epsilon",)),
+    ("table2", "Privacy: what each reading guarantees", "table2_privacy", ("epsilon",)),
     ("table3", "Secure aggregation: bytes, time, error", "table3_secagg"),
     ("table4", "DP-SGD engines: time and memory", "table4_engines"),
     ("table5", "Models: size, work, receptive field", "table5_models"),
@@ -69,13 +77,13 @@ TABLES = _numbered(
 )
 FIGURES = _numbered(
     "figure",
-    ("hospitals", "Images per hospital", "figure_hospitals", ("sizes",)),
-    ("labels", "Label mix of the hospitals", "figure_labels"),
-    ("accuracy", "Test accuracy against round", "figure_accuracy"),
-    ("loss", "Test loss against round", "figure_loss"),
+    ("hospitals", "Images per hospital", "figure_partition", ("sizes",)),
+    ("labels", "Label mix of the hospitals", "figure_partition"),
+    ("accuracy", "Test accuracy against round", "figure_curves"),
+    ("loss", "Test loss against round", "figure_curves"),
     ("frontier", "Test accuracy against ε", "figure_frontier"),
-    ("confusion", "Confusion matrices", "figure_confusion"),
-    ("recall", "Per-class recall with and without privacy", "figure_recall"),
+    ("confusion", "Confusion matrices", "figure_classes"),
+    ("recall", "Per-class recall with and without privacy", "figure_classes"),
     ("epsilon", "ε against round and noise", "figure_epsilon"),
     ("dpresnet", "DPResNet", "figure_dpresnet", ("parameters",)),
     ("answer", "The answer in one chart", "figure_answer"),
@@ -102,11 +110,10 @@ def draw(item: Item, sources: Sources) -> list[Path]:
 
     folder = sources.out / item.folder
     if item.kind == "table":
-        tables = item.load().build(sources)
-        paths = [path for table in tables for path in write_table(table, folder)]
+        paths = [path for table in item.build(sources) for path in write_table(table, folder)]
     else:
         with style.applied():
-            paths = style.write_figure(item.load().build(sources), folder, item.name)
+            paths = style.write_figure(item.build(sources), folder, item.name)
     mark_current(sources.out, item.name, sources.digest, paths)
     return paths
 

@@ -7,18 +7,15 @@ fixed random filters lose little, and more at ε = 1 than at 6.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.evidence import Evidence
 from repro.report.front import front_rows, front_table
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
+from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, note, star
 from repro.runs.arm import PRIVATE
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 ROW = 0.46  # inches of height of a row, whose label has two lines
 
@@ -46,8 +43,7 @@ def build(sources: Sources) -> Figure:
 def _caption(sources: Sources, arms: list[tuple[str, Evidence]]) -> str:
     runs: dict[str, list[RunRecord]] = {}
     for arm, evidence in arms:
-        found = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
-        runs.setdefault(evidence.profile, []).extend(found)
+        runs.setdefault(evidence.profile, []).extend(evidence.all_runs(arm))
     data = sources.evidence.dataset_caption
     told = {evidence.profile: evidence.caption(runs[evidence.profile]) for _, evidence in arms}
     return (
@@ -61,19 +57,9 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     claim = sources.claims.accuracy(PRIVATE, hospitals)
     if claim is None:
         return
-    look: dict[str, Any] = {"marker": "*", "markersize": 13, "linestyle": "none"}
-    look |= {"markerfacecolor": "white", "markeredgecolor": INK}
-    axes.plot([claim.value], [0], **look)
-    axes.annotate(
-        f"{claim.value:.2f} [{claim.source}]",
-        (claim.value, 0),
-        xytext=(-10, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        size=8,
-        color=MUTED,
-    )
+    star(axes, claim.value, 0)
+    text, at = f"{claim.value:.2f} [{claim.source}]", (claim.value, 0)
+    note(axes, text, at, (-10, 0), ha="right", va="center", size=8, color=MUTED)
 
 
 def _row(axes: Axes, evidence: Evidence, arm: str, hospitals: int, place: int) -> None:
@@ -94,23 +80,15 @@ def _row(axes: Axes, evidence: Evidence, arm: str, hospitals: int, place: int) -
         markeredgewidth=0.6,
     )
     left = mean > 60
-    axes.annotate(
-        f"{mean:.1f}",
-        (min(values) if left else max(values), place),
-        xytext=(-8 if left else 8, 0),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="center",
-        size=8.5,
-        color=INK,
-    )
+    at, offset = (min(values) if left else max(values), place), (-8 if left else 8, 0)
+    side = "right" if left else "left"
+    note(axes, f"{mean:.1f}", at, offset, ha=side, va="center", size=8.5, color=INK)
 
 
 def _majority(axes: Axes, evidence: Evidence) -> None:
     """A line at the accuracy of always guessing the commonest class."""
-    if not evidence.records:
+    if evidence.guessing is None:
         return
-    images = max(([sum(row) for row in run.confusion] for run in evidence.records), key=sum)
-    level = 100 * max(images) / sum(images)
+    level = 100 * evidence.guessing
     axes.axvline(level, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1)
     axes.text(level + 1, -0.7, "always the commonest class", size=8, color=MUTED, va="center")

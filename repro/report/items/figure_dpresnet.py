@@ -6,14 +6,12 @@ convolutions, one skip, 4,802,120 parameters [code].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 from repro.report.sources import Sources
 from repro.report.style import INK, MUTED, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 CLASSES = 8
 # One hue, darker with more channels: the order survives grey printing.
@@ -86,8 +84,6 @@ def _layers(axes: Axes) -> tuple[float, float]:
 
 
 def _box(axes: Axes, x: float, size: int, color: str, lines: list[str]) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
     height = 1.55 + 1.35 * size / 28
     shape = "round,pad=0,rounding_size=0.07"
     axes.add_patch(

@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from repro.formatting import small
 from repro.report.comparison import local_epochs
 from repro.report.evidence import Evidence
+from repro.report.privacy import deltas
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure
+from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, star
 from repro.runs.arm import PRIVATE, Arm, Family
 from repro.runs.guarantees import protected_unit, total_epsilon
 from repro.runs.record import RunRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LEFT, RIGHT, INFINITY, END = 0.5, 2e4, 1.7e5, 1e6  # of the axis; where ∞ is drawn
 # Where honest guarantees lie has most of the room: beyond ε = 10 a decade is a fifth as wide.
@@ -102,10 +100,10 @@ def build(sources: Sources) -> Figure:
     used, rows = runs_shown(evidence, "frontier"), charts()
     caption = (
         "Small points: one run each, last round; large: their mean. ε: total, from each run's "
-        f"ledger, at δ = {' or '.join(_deltas(used))}, for one record unless a label says "
-        "hospital; the two are different promises. Rows differ in network and training length: "
-        f"compare within a row. Beyond ε = {DENSE:g} the axis is compressed; runs at ∞ stand side "
-        "by side. "
+        f"ledger, at δ = {' or '.join(deltas(used) or ['(none)'])}, for one record unless a label "
+        "says hospital; the two are different promises. Rows differ in network and training "
+        f"length: compare within a row. Beyond ε = {DENSE:g} the axis is compressed; runs at ∞ "
+        "stand side by side. "
     )
     lowest = {heading: _lowest(evidence, curves) for heading, curves in rows.items()}
     if any(lowest.values()):
@@ -135,7 +133,7 @@ def build(sources: Sources) -> Figure:
     return figure
 
 
-def _names(place: Axes, panels: Sequence[Axes]) -> None:
+def _names(place: Axes, panels: Iterable[Axes]) -> None:
     """The curves of one row of panels, each once."""
     handles: dict[str, Any] = {}
     for axes in panels:
@@ -146,32 +144,21 @@ def _names(place: Axes, panels: Sequence[Axes]) -> None:
                  borderaxespad=0, labelspacing=0.9)  # fmt: skip
 
 
-def _deltas(used: list[RunRecord]) -> list[str]:
-    found = {float(row["delta"]) for run in used for row in run.privacy if row.get("delta")}
-    return [small(delta) for delta in sorted(found)] or ["(none)"]
-
-
 def _length(evidence: Evidence, curves: list[Curve]) -> str:
     lengths = {
         local_epochs(run)
         for curve in curves
         for arm in curve.arms
         if arm.trainer != "logistic"  # it has no length: it is solved to the end
-        for k in evidence.hospital_counts
-        for run in evidence.runs(arm.name, k)
+        for run in evidence.all_runs(arm.name)
     }
     return f", {' or '.join(f'{length:g}' for length in sorted(lengths))} epochs" if lengths else ""
 
 
 def _lowest(evidence: Evidence, curves: list[Curve]) -> int:
     """Where the axis of accuracies begins, per cent."""
-    reached = [
-        100 * run.final_accuracy
-        for curve in curves
-        for arm in curve.arms
-        for k in evidence.hospital_counts
-        for run in evidence.runs(arm.name, k)
-    ]
+    arms = [arm.name for curve in curves for arm in curve.arms]
+    reached = [100 * run.final_accuracy for run in evidence.all_runs(*arms)]
     return HIGH if reached and min(reached) > HIGH else 0
 
 
@@ -241,17 +228,8 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     if claim is None:
         return
     stated = float(sources.claims.get("epsilon").value)
-    axes.plot(
-        [stated],
-        [claim.value],
-        marker="*",
-        markersize=13,
-        markerfacecolor="white",
-        markeredgecolor=INK,
-        linestyle="none",
-        label=f"a claim, not a run: the paper, at the ε it names [{claim.source}]",
-        zorder=5,
-    )
+    label = f"a claim, not a run: the paper, at the ε it names [{claim.source}]"
+    star(axes, stated, claim.value, label=label, zorder=5)
     axes.annotate(
         "",
         xy=(RIGHT * 2, claim.value),

@@ -7,16 +7,13 @@ with fast bfloat16 (AMD EPYC). Expected: FedAvg levels off below the paper's 98.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
-from repro.report.style import INK, MUTED, mark, new_figure, say_not_run
+from repro.report.style import INK, MUTED, mark, new_figure, say_not_run, star
 from repro.runs.profiles import PROFILES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def build(sources: Sources) -> Figure:
@@ -56,9 +53,9 @@ def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
         configuration = arm.presentation.configuration
         claim = configuration and sources.claims.accuracy(configuration, hospitals)
         if claim:
-            axes.plot([PROFILES[PAPER].rounds], [claim.value], marker="*", markersize=12,
-                      linestyle="none", markerfacecolor="none", markeredgecolor=look.color,
-                      label=f"claim {configuration}: {claim.value:.2f}", clip_on=False)  # fmt: skip
+            own = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": look.color}
+            label = f"claim {configuration}: {claim.value:.2f}"
+            star(axes, PROFILES[PAPER].rounds, claim.value, label=label, clip_on=False, **own)
         if not runs:
             missing.append(name)
     if len(missing) == len(arms):

@@ -24,6 +24,7 @@ from repro.runs.guarantees import promise, protected_unit
 from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
 
+NOT_IN_THE_PAPER = "not in the paper"
 COLUMNS = ("run", "documented", "hospital", "record")
 # Which of them an arm's reading fills; an honest arm that of the unit it protects.
 FILLED = {
@@ -43,12 +44,8 @@ def _readings(sources: Sources) -> Table:
     for hospitals in evidence.hospital_counts:
         for configuration in CONFIGURATIONS:
             claim = sources.claims.accuracy(configuration, hospitals)
-            row = {
-                "configuration": configuration,
-                "hospitals": str(hospitals),
-                "paper": f"{claim.value:.2f} [{claim.source}]" if claim else "not in the paper",
-            }
-            row |= dict.fromkeys(COLUMNS, "–")
+            paper = f"{claim.value:.2f} [{claim.source}]" if claim else NOT_IN_THE_PAPER
+            row = _row(configuration, hospitals, paper)
             for arm in ARMS.values():
                 if arm.presentation.configuration != configuration:
                     continue
@@ -59,22 +56,14 @@ def _readings(sources: Sources) -> Table:
             rows.append(row)
         for arm, name in shown("bounds"):
             used += evidence.runs(arm.name, hospitals)
-            rows.append(
-                {
-                    "configuration": name,
-                    "hospitals": str(hospitals),
-                    "paper": "not in the paper",
-                    **dict.fromkeys(COLUMNS, "–"),
-                    "run": _last_and_best(evidence, arm.name, hospitals),
-                }
-            )
+            run = _last_and_best(evidence, arm.name, hospitals)
+            rows.append(_row(name, hospitals, NOT_IN_THE_PAPER) | {"run": run})
         rows += [
-            {
-                "configuration": claim.configuration,
-                "hospitals": str(hospitals),
-                "paper": f"{claim.value:.2f} [{claim.source}]\nnot comparable",
-                **dict.fromkeys(COLUMNS, "–"),
-            }
+            _row(
+                claim.configuration,
+                hospitals,
+                f"{claim.value:.2f} [{claim.source}]\nnot comparable",
+            )
             for claim in sources.claims.of_kind("quoted")
             if claim.hospitals == hospitals
         ]
@@ -104,6 +93,12 @@ def _readings(sources: Sources) -> Table:
         ],
         data=_numbers(evidence),
     )
+
+
+def _row(configuration: str, hospitals: int, paper: str) -> dict[str, str]:
+    """With nothing of ours yet."""
+    row = {"configuration": configuration, "hospitals": str(hospitals), "paper": paper}
+    return row | dict.fromkeys(COLUMNS, "–")
 
 
 def _last_and_best(evidence: Evidence, arm: str, hospitals: int) -> str:

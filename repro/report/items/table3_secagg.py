@@ -8,10 +8,9 @@ far below what accuracy notices, and so no cost in accuracy.
 
 from __future__ import annotations
 
-from repro.report.rows import benchmark_table, cell, empty_table
 from repro.report.sources import Sources
 from repro.report.statistics import Summary
-from repro.report.table import NOT_RUN, Column, Table
+from repro.report.table import NOT_RUN, Column, Table, benchmark_table, cell
 from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord
 
@@ -28,7 +27,17 @@ BOUNDS_TITLE = "Table 3c. What it costs that every hospital proves its vector's 
 
 
 def build(sources: Sources) -> list[Table]:
-    return [_runs(sources), _bench(sources), _bounds(sources)]
+    found, note = sources.side("bench/secagg"), "All contestants in one run."
+    bench = benchmark_table("table3-bench", BENCH_TITLE, "secagg", found, note)
+    bounds = benchmark_table(
+        "table3-bounds",
+        BOUNDS_TITLE,
+        "secagg_bound",
+        sources.side("bench/secagg_bound"),
+        "Both in one run (`repro bench secagg --bound`), taking turns. A member's time and bytes "
+        "are beyond what it costs to be a hospital.",
+    )
+    return [_runs(sources), bench, bounds]
 
 
 def _runs(sources: Sources) -> Table:
@@ -88,34 +97,6 @@ def _facts(run: RunRecord) -> dict[str, int | float]:
     return facts
 
 
-def _bounds(sources: Sources) -> Table:
-    bench = sources.side("bench/secagg_bound")
-    if bench is None:
-        return empty_table(
-            "table3-bounds",
-            BOUNDS_TITLE,
-            caption="Nothing was measured here.",
-            how="repro bench secagg --bound --out OUT",
-        )
-    notes = [
-        "Both in one run, taking turns. A member's time and bytes are beyond what it costs to be a "
-        "hospital.",
-    ]
-    return benchmark_table("table3-bounds", BOUNDS_TITLE, bench, notes)
-
-
 def _mean(values: list[int | float | None]) -> float | None:
     known = Summary.of([value for value in values if value is not None])
     return None if known is None else known.mean
-
-
-def _bench(sources: Sources) -> Table:
-    bench = sources.side("bench/secagg")
-    if bench is None:
-        return empty_table(
-            "table3-bench",
-            BENCH_TITLE,
-            caption="Nothing was measured here.",
-            how="repro bench secagg --json > OUT/bench/secagg.json",
-        )
-    return benchmark_table("table3-bench", BENCH_TITLE, bench, ["All contestants in one run."])

@@ -7,9 +7,8 @@ takes minutes on 2 cores. Expected: the best engine within 1.4 times a plain ste
 
 from __future__ import annotations
 
-from repro.report.rows import benchmark_table, empty_table
 from repro.report.sources import Sources
-from repro.report.table import Table
+from repro.report.table import Table, benchmark_table
 
 PARTS = (
     ("dpsgd", "table4", "Table 4. DP-SGD engines: time and memory of a step"),
@@ -19,14 +18,8 @@ PARTS = (
 
 
 def build(sources: Sources) -> list[Table]:
-    tables = []
-    for bench, name, title in PARTS:
-        rows = sources.side(f"bench/{bench}")
-        if rows is None:
-            how = f"repro bench {bench} --json > OUT/bench/{bench}.json"
-            caption = "Nothing was measured here."
-            tables.append(empty_table(name, title, caption=caption, how=how))
-        else:
-            notes = ["Contestants took turns in one run; relative to the baseline's median."]
-            tables.append(benchmark_table(name, title, rows, notes))
-    return tables
+    note = "Contestants took turns in one run; relative to the baseline's median."
+    return [
+        benchmark_table(name, title, bench, sources.side(f"bench/{bench}"), note)
+        for bench, name, title in PARTS
+    ]

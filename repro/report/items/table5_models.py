@@ -6,9 +6,8 @@ parameters and 0.64 billion multiply–adds for one 28×28 image [code, calc].
 
 from __future__ import annotations
 
-from repro.report.rows import empty_table, table_of_rows
 from repro.report.sources import Sources
-from repro.report.table import Table
+from repro.report.table import Table, empty_table, table_of_rows
 
 TITLE = "Table 5. Models: size, work, receptive field"
 CAPTION = (

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from repro.report.privacy import audit_terms
-from repro.report.rows import cell, empty_table
 from repro.report.sources import Sources
-from repro.report.table import NOT_RUN, Column, Table
+from repro.report.table import NOT_RUN, Column, Table, cell, empty_table
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS
 

@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro.report.evidence import Evidence
-from repro.report.privacy import epsilon, true_epsilon
-from repro.report.rows import empty_table
+from repro.report.privacy import epsilon_of_arm
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
 from repro.report.statistics import Summary, percent
-from repro.report.table import NOT_RUN, Column, Table
-from repro.runs.guarantees import protected_unit
+from repro.report.table import Column, Table, empty_table
 from repro.runs.profiles import PROFILES
 from repro.runs.record import RunRecord
 
@@ -58,7 +56,7 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
         rows=[
             {
                 "what": what,
-                "epsilon": _epsilon(evidence, arm),
+                "epsilon": epsilon_of_arm(arm, evidence.all_runs(arm)),
                 **{f"k{k}": percent(evidence.final(arm, k)) for k in counts},
             }
             for arm, what in rows
@@ -73,23 +71,16 @@ def overnight_table(evidence: Evidence, wide: Sequence[RunRecord] = ()) -> Table
 
 
 def _wide_rows(wide: Sequence[RunRecord], counts: Sequence[int]) -> list[dict[str, str]]:
-    rows = []
+    rows, whole = [], PROFILES[PAPER]
     names = {arm.name: name for arm, name in shown("overnight")}
     for arm, rounds in sorted({(run.arm, run.rounds) for run in wide}):
-        runs = {k: [r for r in wide if (r.arm, r.rounds, r.hospitals) == (arm, rounds, k)]
-                for k in counts}  # fmt: skip
-        finals = {k: Summary.of([run.final_accuracy for run in runs[k]]) for k in counts}
-        whole = PROFILES[PAPER]
-        unit = protected_unit(arm)
-        every = [run for group in runs.values() for run in group]
-        rows.append(
-            {
-                "what": f"{names.get(arm, arm)}, width {whole.width}, {rounds} of {whole.rounds} "
-                "rounds",
-                "epsilon": true_epsilon(every, unit) if unit else epsilon(float("inf")),
-                **{f"k{k}": percent(finals[k]) for k in counts},
-            }
-        )
+        runs = [run for run in wide if (run.arm, run.rounds) == (arm, rounds)]
+        name = f"{names.get(arm, arm)}, width {whole.width}, {rounds} of {whole.rounds} rounds"
+        row = {"what": name, "epsilon": epsilon_of_arm(arm, runs)}
+        for k in counts:
+            finals = [run.final_accuracy for run in runs if run.hospitals == k]
+            row[f"k{k}"] = percent(Summary.of(finals))
+        rows.append(row)
     return rows
 
 
@@ -101,13 +92,3 @@ def _unequal(wide: Sequence[RunRecord]) -> str:
         f" Last: the paper's own setting (profile {PAPER}), cut short, seed {seeds}; it trained "
         "less than the rows above."
     )
-
-
-def _epsilon(evidence: Evidence, arm: str) -> str:
-    unit = protected_unit(arm)
-    if unit is None:
-        return epsilon(float("inf"))
-    runs = [run for k in evidence.hospital_counts for run in evidence.runs(arm, k)]
-    if not runs:
-        return NOT_RUN
-    return true_epsilon(runs, unit)

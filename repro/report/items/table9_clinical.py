@@ -17,8 +17,8 @@ import numpy as np
 
 from repro.report import clinical
 from repro.report.evidence import Evidence
-from repro.report.honest import recommended
-from repro.report.shown import shown
+from repro.report.honest import Finding, recommended
+from repro.report.shown import judged_images, shown
 from repro.report.sources import Sources
 from repro.report.statistics import Summary, percent, percent_interval
 from repro.report.table import Column, Table
@@ -39,7 +39,7 @@ class Judged(NamedTuple):
 
     @property
     def images(self) -> int:
-        return sum(map(sum, self.runs[0].confusion))
+        return judged_images(self.runs[0])
 
     def over_matrices(self, measure: Callable[[Any], float]) -> Summary | None:
         return Summary.of([measure(run.confusion) for run in self.runs])
@@ -73,8 +73,8 @@ def judged(sources: Sources) -> list[Judged]:
     return found
 
 
-def clinical_finding(sources: Sources) -> list[tuple[str, str]]:
-    """(lead, text) for the answer: the recommended arm in one sentence; nothing where none ran."""
+def clinical_finding(sources: Sources) -> list[Finding]:
+    """For the answer: the recommended arm in one sentence; nothing where none ran."""
     first = recommended(sources.evidence)
     rows = [row for row in judged(sources) if row.arm == first]
     if not rows:
@@ -88,7 +88,7 @@ def clinical_finding(sources: Sources) -> list[tuple[str, str]]:
     worst = [clinical.worst_class([run.confusion for run in row.runs]) for row in rows]
     least = " / ".join(f"{100 * recall:.1f} ({names[index]})" for index, recall in worst)
     return [
-        (
+        Finding(
             "For a clinician",
             f"(in %, {' / '.join(str(row.hospitals) for row in rows)} hospitals, of "
             f"{rows[0].arm.name}; Table 9): AUC {each(lambda row: row.over_scores(_auc))}, "

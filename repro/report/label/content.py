@@ -19,7 +19,7 @@ from repro.errors import InputError
 from repro.report.honest import search_charge, searched
 from repro.report.label import setting
 from repro.report.label.rebuild import Recomputed, recompute
-from repro.report.privacy import exchanged
+from repro.report.privacy import exchanged_by_group
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS
 from repro.runs.guarantees import REPLACE, protected_unit
@@ -33,8 +33,6 @@ ADJACENT = {
     "of them (zero-out); the numbers of records are the same and public",
     "hospital": "two federations are neighbours if one hospital's update is zero in one of them",
 }
-
-_SCHEDULE = ("noise_multiplier", "sample_rate", "steps", "delta")
 
 Row = dict[str, Any]
 
@@ -180,18 +178,10 @@ def _views(rows: list[Row]) -> list[dict[str, Any]]:
             view["epsilon_exchanged"] = float(row["epsilon_total"])
         else:
             view["epsilon"] = float(row["epsilon_total"])
-            view["epsilon_exchanged"] = view["epsilon_exchanged"] or _by_group(row)
+            found = exchanged_by_group(row)
+            known = found if math.isfinite(found) else None
+            view["epsilon_exchanged"] = view["epsilon_exchanged"] or known
     return list(views.values())
-
-
-def _by_group(row: Row) -> float | None:
-    """ε of an exchange from that of a removal and an addition; see ``report.privacy.exchanged``."""
-    schedule: list[Any] = [row.get(key) for key in _SCHEDULE]
-    if "shared noise" not in row["mechanism"] or None in schedule:
-        return None
-    noise, rate, steps, delta = schedule
-    found = exchanged(float(noise), float(rate), int(steps), float(delta))
-    return found if math.isfinite(found) else None
 
 
 def _search(record: RunRecord, arm: Arm, stated: Row | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from repro.accounting.ledger.rows import USER_SEED
 from repro.report.evidence import data_caption
-from repro.report.images import judged_images
+from repro.report.shown import judged_images
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS
 from repro.runs.record import RunRecord

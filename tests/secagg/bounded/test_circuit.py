@@ -88,7 +88,8 @@ def test_a_number_that_is_no_bit_does_not_pass():
     """The lowest two bits 0 and 1 written as 2 and 0: z and its square are the same, and all of h
     that is sent is f·(f − 1) of the f that has the 2; only its value at the gate is not."""
     values = projections()
-    row = int(np.flatnonzero((values + np.uint64(BOUND.reach)) % np.uint64(P) % np.uint64(4) == 2)[0])
+    lifted = (values + np.uint64(BOUND.reach)) % np.uint64(P)
+    row = int(np.flatnonzero(lifted % np.uint64(4) == 2)[0])
     first = row * BOUND.bits
     assert BOUND.shift >= 2  # the square does not see these bits
     honest = CIRCUIT._bits_of(values)
