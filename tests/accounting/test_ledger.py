@@ -26,31 +26,11 @@ from repro.formatting import to_json
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}
-KEYS = {
-    "unit",
-    "relation",
-    "equivalent",
-    "trust",
-    "method",
-    "epsilons",
-    "mechanism",
-    "view",
-    "delta",
-    "epsilon_round",
-    "epsilon_total",
-    "order",
-    "hospital",
-    "rounds",
-    "steps",
-    "noise_multiplier",
-    "sample_rate",
-    "sensitivity",
-    "accountant",
-    "seed_source",
-    "public",
-    "note",
-    "warnings",
-}
+KEYS = set(
+    "unit relation equivalent trust method epsilons mechanism view delta epsilon_round "
+    "epsilon_total order hospital rounds steps noise_multiplier sample_rate sensitivity "
+    "accountant seed_source public note warnings".split()
+)
 
 
 def dp_sgd(**more):

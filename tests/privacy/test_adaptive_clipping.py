@@ -123,12 +123,7 @@ def test_each_step_clips_at_its_own_norm_and_states_the_planned_epsilon():
         noise_keys.clear()
         norms.append(
             FOLLOW.next_clip_norm(
-                norms[-1],
-                by_hand,
-                count_noise=of_count,
-                expected_batch=10.0,
-                seed=root,
-                step=step,
+                norms[-1], by_hand, count_noise=of_count, expected_batch=10.0, seed=root, step=step
             )
         )
         assert training.clip_norm == norms[-1]

@@ -430,8 +430,7 @@ def test_a_data_set_that_grows_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"seed": 8}, {"clip_norm": 2.0}, {"target_epsilon": 4.0}, {"records": data(50)}],
+    "options", [{"seed": 8}, {"clip_norm": 2.0}, {"target_epsilon": 4.0}, {"records": data(50)}]
 )
 def test_the_state_of_another_plan_is_refused(options):
     training = planned()

@@ -11,12 +11,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg import Contribution, Hospital, Identity, Refused
-from repro.secagg.deploy.announcement import (
-    ANNOUNCEMENT_BYTES,
-    HELLO_BYTES,
-    Announcement,
-    Hello,
-)
+from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, HELLO_BYTES, Announcement, Hello
 from repro.secagg.deploy.audit import audit
 from repro.secagg.deploy.counter import FileCounter
 from repro.secagg.deploy.joining import Server, join
