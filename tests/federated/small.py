@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from repro.data import Dataset, Split
+from repro.federated.execute import execute
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
+from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings
+from repro.runs.store import RunStore
 
 
 def small_dataset(records: int = 160, classes: int = 4) -> Dataset:
@@ -56,3 +59,8 @@ def small_settings(
     arm: str = "fedavg", *, hospitals: int = 5, seed: int | None = 0, rounds: int = 2
 ) -> RunSettings:
     return compose(get_arm(arm), PROFILES["smoke"], hospitals=hospitals, seed=seed, rounds=rounds)
+
+
+def run(settings: RunSettings, dataset: Dataset, folder: Path, **more: int) -> RunRecord:
+    """On the CPU, kept in ``folder``."""
+    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True, **more)

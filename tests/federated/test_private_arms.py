@@ -10,7 +10,7 @@ from repro.accounting.events import PoissonSampledGaussianEvent
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
 from repro.federated.division import subset
-from repro.federated.execute import assemble, cpu_threads, execute
+from repro.federated.execute import assemble, cpu_threads
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.rounds import run_rounds
 from repro.privacy import PoissonSampler
@@ -18,8 +18,7 @@ from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
-from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings
 
 DELTA = 1.9e-4
 SIGMA = 0.698873  # LocalDpMod's at (6, 1.9e-4, sensitivity 1) [code]
@@ -32,10 +31,6 @@ STOPPED += ["scattering-shared-eps6", "shared-dpsgd-eps6"]
 @pytest.fixture(scope="module")
 def dataset():
     return small_dataset()
-
-
-def run(settings, dataset, folder, **more):
-    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True, **more)
 
 
 def epsilon(record, unit, relation="add_remove", view="server, plain aggregation"):

@@ -23,16 +23,12 @@ from repro.privacy import private_step
 from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings
 
 
 @pytest.fixture(scope="module")
 def dataset():
     return small_dataset()
-
-
-def run(settings, dataset, folder):
-    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True)
 
 
 def test_same_settings_same_record_in_another_store(dataset, tmp_path):

@@ -73,23 +73,15 @@ def oracle_epsilon(mu: float, mean: float, eta: float, delta: float) -> float:
         return float(min(epsilon(best + mp.mpf(k) / 1000) for k in range(-100, 101)))
 
 
-def trainer(seed: int = SEED, *, private: bool = False, **more) -> SearchTrainer:
+def trainer(
+    seed: int = SEED, *, private=False, secagg=None, held_out=HELD_OUT, model=None
+) -> SearchTrainer:
     root = RootSeed.from_user(seed)
     if private:
         root = RootSeed(root.root, "operating system entropy")
-    arguments = {"search": SEARCH, "secagg": SecAggParameters(), "held_out": HELD_OUT}
-    arguments |= {"model": WhitenedLinear(FEATURES, CLASSES)} | more
-    return SearchTrainer(
-        PRIVACY,
-        arguments["search"],
-        SecondOrder(),
-        SharedNoise(),
-        arguments["secagg"],
-        SIZES,
-        arguments["model"],
-        arguments["held_out"],
-        seed=root,
-    )
+    secagg, model = secagg or SecAggParameters(), model or WhitenedLinear(FEATURES, CLASSES)
+    given = PRIVACY, SEARCH, SecondOrder(), SharedNoise(), secagg, SIZES, model, held_out
+    return SearchTrainer(*given, seed=root)
 
 
 def hospitals() -> dict[int, HospitalData]:

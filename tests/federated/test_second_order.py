@@ -56,32 +56,16 @@ def hospitals(*, several: bool = False) -> dict[int, HospitalData]:
     return made
 
 
-def trainer(**more) -> SecondOrderTrainer:
-    arguments = {"rounds": ROUNDS, "second": SecondOrder()}
-    arguments |= {"model": WhitenedLinear(FEATURES, CLASSES)} | more
-    return SecondOrderTrainer(
-        PRIVACY,
-        arguments["second"],
-        SharedNoise(),
-        more.get("secagg", SecAggParameters()),
-        SIZES,
-        arguments["model"],
-        rounds=arguments["rounds"],
-        seed=SEED,
-    )
+def trainer(rounds=ROUNDS, second=None, secagg=None, model=None) -> SecondOrderTrainer:
+    given = PRIVACY, second or SecondOrder(), SharedNoise(), secagg or SecAggParameters(), SIZES
+    model = model or WhitenedLinear(FEATURES, CLASSES)
+    return SecondOrderTrainer(*given, model, rounds=rounds, seed=SEED)
 
 
 def exact_trainer() -> ExactSecondOrderTrainer:
     """The twin without privacy of ``trainer``."""
-    return ExactSecondOrderTrainer(
-        PRIVACY,
-        SecondOrder(),
-        SharedNoise(),
-        SIZES,
-        WhitenedLinear(FEATURES, CLASSES),
-        rounds=ROUNDS,
-        seed=SEED,
-    )
+    given = PRIVACY, SecondOrder(), SharedNoise(), SIZES, WhitenedLinear(FEATURES, CLASSES)
+    return ExactSecondOrderTrainer(*given, rounds=ROUNDS, seed=SEED)
 
 
 def run_round(made: SecondOrderTrainer, model: WhitenedLinear, data, number: int):

@@ -43,28 +43,16 @@ def dataset():
 
 def hospitals() -> dict[int, HospitalData]:
     stream = np.random.default_rng(0)
-    return {
-        one: HospitalData(
-            one,
-            LabelledFeatures.of(
-                stream.normal(size=(size, FEATURES)), stream.integers(0, CLASSES, size), "cpu"
-            ),
-        )
-        for one, size in SIZES.items()
-    }
+    made = {}
+    for one, size in SIZES.items():
+        values, labels = stream.normal(size=(size, FEATURES)), stream.integers(0, CLASSES, size)
+        made[one] = HospitalData(one, LabelledFeatures.of(values, labels, "cpu"))
+    return made
 
 
 def trainer(privacy: RecordPrivacy, epochs: float = 2.0) -> SharedNoiseTrainer:
-    return SharedNoiseTrainer(
-        privacy,
-        SharedNoise(precision="double"),
-        SECAGG,
-        SIZES,
-        nn.Linear(FEATURES, CLASSES),
-        epochs=epochs,
-        rounds=1,
-        seed=SEED,
-    )
+    given = privacy, SharedNoise(precision="double"), SECAGG, SIZES, nn.Linear(FEATURES, CLASSES)
+    return SharedNoiseTrainer(*given, epochs=epochs, rounds=1, seed=SEED)
 
 
 def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -> None:
@@ -94,17 +82,12 @@ def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -
         optimizer.step()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer):
-    privacy = RecordPrivacy(
-        epsilon=3.0,
-        delta=1e-5,
-        clip_norm=0.7,
-        expected_batch=50,
-        learning_rate=0.5 if optimizer == "sgd" else 0.02,
-        optimizer=optimizer,
-        momentum=0.9 if optimizer == "sgd" else 0.0,
-    )
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "momentum"), [("sgd", 0.5, 0.9), ("adam", 0.02, 0.0)]
+)
+def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer, rate, momentum):
+    steps = {"optimizer": optimizer, "learning_rate": rate, "momentum": momentum}
+    privacy = RecordPrivacy(3.0, 1e-5, clip_norm=0.7, expected_batch=50, **steps)
     made = trainer(privacy)
     assert made.steps == 8
     torch.manual_seed(0)
@@ -171,16 +154,8 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
     sizes = {0: 2000, 1: 4, 2: 4, 3: 4, 4: 4}
     privacy = RecordPrivacy(epsilon=6.0, delta=1e-5, clip_norm=0.7, expected_batch=2016)
     model = nn.Linear(FEATURES, CLASSES)
-    made = SharedNoiseTrainer(
-        privacy,
-        SharedNoise(precision="single"),
-        SECAGG,
-        sizes,
-        model,
-        epochs=1,
-        rounds=1,
-        seed=SEED,
-    )
+    given = privacy, SharedNoise(precision="single"), SECAGG, sizes, model
+    made = SharedNoiseTrainer(*given, epochs=1, rounds=1, seed=SEED)
     stream = np.random.default_rng(1)
     values = 3 + 0.01 * stream.normal(size=(2000, FEATURES))
     data = HospitalData(0, LabelledFeatures.of(values, np.zeros(2000, int), "cpu"))
