@@ -204,10 +204,5 @@ def test_impossible_claims_are_refused(change, field):
 
 
 def test_numbers_for_readers():
-    assert [shown(x) for x in (5.6098, 2758.8, 2.13e8, math.inf, 0.01234)] == [
-        "5.61",
-        "2,759",
-        "2.13e+08",
-        "∞",
-        "0.0123",
-    ]
+    found = [shown(x) for x in (5.6098, 2758.8, 2.13e8, math.inf, 0.01234)]
+    assert " ".join(found) == "5.61 2,759 2.13e+08 ∞ 0.0123"

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from repro.data import Dataset, Split
-from repro.federated.execute import execute
+from repro.federated.division import subset
+from repro.federated.execute import assemble, execute
+from repro.federated.parallel.ranks import Ranks
+from repro.randomness import RootSeed
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
@@ -64,3 +67,9 @@ def small_settings(
 def run(settings: RunSettings, dataset: Dataset, folder: Path, **more: int) -> RunRecord:
     """On the CPU, kept in ``folder``."""
     return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True, **more)
+
+
+def assembled(settings: RunSettings, dataset: Dataset, seed: RootSeed):
+    """The federation of such a run, before its first round."""
+    data = subset(dataset, settings)
+    return assemble(settings, data, seed=seed, device="cpu", ranks=Ranks())

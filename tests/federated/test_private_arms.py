@@ -9,16 +9,14 @@ from repro.accounting import RDPAccountant, gaussian_epsilon
 from repro.accounting.events import PoissonSampledGaussianEvent
 from repro.errors import InputError
 from repro.federated import checkpoint, rounds
-from repro.federated.division import subset
-from repro.federated.execute import assemble, cpu_threads
-from repro.federated.parallel.ranks import Ranks
+from repro.federated.execute import cpu_threads
 from repro.federated.rounds import run_rounds
 from repro.privacy import PoissonSampler
 from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
-from tests.federated.small import run, small_dataset, small_settings
+from tests.federated.small import assembled, run, small_dataset, small_settings
 
 DELTA = 1.9e-4
 SIGMA = 0.698873  # LocalDpMod's at (6, 1.9e-4, sensitivity 1) [code]
@@ -159,13 +157,7 @@ def test_secure_and_plain_aggregation_differ_by_quantisation_only(dataset, tmp_p
     vectors, bound = {}, 0.0
     for arm in ("fedavg", "fedavg-secagg"):
         settings = small_settings(arm, rounds=1)
-        federation = assemble(
-            settings,
-            subset(dataset, settings),
-            seed=RootSeed.from_user(0),
-            device="cpu",
-            ranks=Ranks(),
-        )
+        federation = assembled(settings, dataset, RootSeed.from_user(0))
         with cpu_threads(1):
             state = run_rounds(federation, tmp_path / arm, lambda *_: None)
         vectors[arm] = state.vector.double()

@@ -61,11 +61,7 @@ class Tape:
 @pytest.fixture
 def tape(monkeypatch):
     made = Tape()
-    release, noisy_sum, update = (
-        PrivateSum.add_up,
-        private_step.clipped_noisy_sum,
-        ClipAndNoiseUpdate,
-    )
+    release, noisy_sum = PrivateSum.add_up, private_step.clipped_noisy_sum
 
     def releasing(self, *arguments, **names):
         own = release(self, *arguments, **names)
@@ -78,7 +74,7 @@ def tape(monkeypatch):
         gradient, flat = made.pass_on(own.gradient, own.flat)
         return dataclasses.replace(own, gradient=gradient, flat=flat)
 
-    call = update.__call__
+    call = ClipAndNoiseUpdate.__call__
 
     def updating(self, *arguments, **names):
         own, report = call(self, *arguments, **names)

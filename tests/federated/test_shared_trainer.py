@@ -28,7 +28,7 @@ from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
 from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import assembled, small_dataset, small_settings
 
 SEED = RootSeed.from_user(3)
 SIZES = {0: 40, 1: 25, 2: 60, 3: 31, 4: 44}
@@ -134,8 +134,7 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
     assert losses[0] == losses[-1]
     # Masked inputs had left the others, so whoever breaks the masks sees each under one share.
     lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=0.4))
-    seed = RootSeed.from_user(settings.seed)
-    made = assemble(lossy, subset(dataset, lossy), seed=seed, device="cpu", ranks=Ranks()).protocol
+    made = assembled(lossy, dataset, RootSeed.from_user(settings.seed)).protocol
     sent = Counter(
         one
         for number in (1, 2)
@@ -225,4 +224,4 @@ def test_several_ranks_are_refused_in_one_line(dataset):
 def test_two_hospitals_leave_nobody_to_count_on(dataset):
     settings = small_settings("scattering-shared-eps6", hospitals=2)
     with pytest.raises(InputError, match="colluders"):
-        assemble(settings, subset(dataset, settings), seed=SEED, device="cpu", ranks=Ranks())
+        assembled(settings, dataset, SEED)

@@ -76,6 +76,21 @@ def test_the_same_seed_on_other_data_or_another_plan_is_refused():
             planned(**options).step()
 
 
+def summed_by_hand(model, step, noise_multiplier, clip_norm=1.0, bands=1):
+    """The private sum of a step of ``planned`` from the documented parts: its Poisson batch and the
+    public path. A world of its own: parameters may differ by rounding from the other one's."""
+    noise_keys.clear()
+    root = RootSeed.from_user(7)
+    sampler = PoissonSampler.with_expected_batch(RECORDS, 10, bands)
+    drawn = sampler.sample(root, party=0, round=0, step=step)
+    place = {"seed": root.derive("make-private noise"), "step": step}
+    scales = {"clip_norm": clip_norm, "noise_multiplier": noise_multiplier}
+    batch = (tensor[drawn] for tensor in data().tensors)
+    noisy = clipped_noisy_sum(model, LOSS, *batch, **scales, **place)
+    noise_keys.clear()
+    return noisy
+
+
 def weights(training):
     return torch.cat([p.detach().flatten() for p in training.model.parameters()])
 
@@ -120,25 +135,11 @@ def test_each_step_is_the_one_private_path():
     """By hand from the documented parts: the same Poisson batch, sum, divisor and update."""
     training = planned()
     model = copy.deepcopy(training.model)
-    root, dataset = RootSeed.from_user(7), data()
-    sampler = PoissonSampler.with_expected_batch(RECORDS, 10)
     for step in range(4):
-        noise_keys.clear()  # two worlds, whose parameters differ by rounding, not two uses
-        drawn = sampler.sample(root, party=0, round=0, step=step)
-        noisy = clipped_noisy_sum(
-            model,
-            LOSS,
-            dataset.tensors[0][drawn],
-            dataset.tensors[1][drawn],
-            clip_norm=1.0,
-            noise_multiplier=training.noise_multiplier,
-            seed=root.derive("make-private noise"),
-            step=step,
-        )
+        noisy = summed_by_hand(model, step, training.noise_multiplier)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter -= 0.1 * noisy.gradient[name] / 10
-        noise_keys.clear()
         training.step()
     by_hand = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.testing.assert_close(weights(training), by_hand, rtol=1e-6, atol=1e-7)
