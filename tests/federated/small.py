@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from repro.data import Dataset, Split
+from repro.federated import checkpoint, rounds
 from repro.federated.division import subset
 from repro.federated.execute import assemble, execute
 from repro.federated.parallel.ranks import Ranks
@@ -73,3 +75,23 @@ def assembled(settings: RunSettings, dataset: Dataset, seed: RootSeed):
     """The federation of such a run, before its first round."""
     data = subset(dataset, settings)
     return assemble(settings, data, seed=seed, device="cpu", ranks=Ranks())
+
+
+def cut_short(settings: RunSettings, dataset: Dataset, folder: Path, after: int) -> None:
+    """A run that is stopped right after the checkpoint of round ``after``."""
+
+    def stopping(place, state):
+        checkpoint.save_checkpoint(place, state)
+        if state["round"] == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "save_checkpoint", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, dataset, folder)
+
+
+def stated(record: RunRecord) -> dict[str, float]:
+    """View -> ε of a record, for adding or removing it."""
+    kept = [r for r in record.privacy if (r["unit"], r["relation"]) == ("record", "add_remove")]
+    return {row["view"]: row["epsilon_total"] for row in kept}

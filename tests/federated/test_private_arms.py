@@ -8,7 +8,6 @@ import pytest
 from repro.accounting import RDPAccountant, gaussian_epsilon
 from repro.accounting.events import PoissonSampledGaussianEvent
 from repro.errors import InputError
-from repro.federated import checkpoint, rounds
 from repro.federated.execute import cpu_threads
 from repro.federated.rounds import run_rounds
 from repro.privacy import PoissonSampler
@@ -16,7 +15,7 @@ from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
-from tests.federated.small import assembled, run, small_dataset, small_settings
+from tests.federated.small import assembled, cut_short, run, small_dataset, small_settings
 
 DELTA = 1.9e-4
 SIGMA = 0.698873  # LocalDpMod's at (6, 1.9e-4, sensitivity 1) [code]
@@ -50,21 +49,11 @@ def test_delta_is_well_below_one_over_the_images_of_whoever_trains(name):
 
 
 @pytest.mark.parametrize("arm", STOPPED)
-def test_killed_private_run_goes_on_bit_for_bit(arm, dataset, tmp_path, monkeypatch):
+def test_killed_private_run_goes_on_bit_for_bit(arm, dataset, tmp_path):
     """Noise, sampling, masks' rounding and the ledger are all restored."""
     settings = small_settings(arm, rounds=2)
     whole = run(settings, dataset, tmp_path / "whole")
-    save = checkpoint.save_checkpoint
-
-    def stopping(folder, state):
-        save(folder, state)
-        if state["round"] == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(rounds, "save_checkpoint", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(settings, dataset, tmp_path / "cut")
-    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    cut_short(settings, dataset, tmp_path / "cut", after=1)
     assert run(settings, dataset, tmp_path / "cut").stable() == whole.stable()
 
 

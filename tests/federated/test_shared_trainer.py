@@ -17,7 +17,7 @@ from repro.accounting import PLDAccountant, PoissonSampledGaussianEvent, RDPAcco
 from repro.accounting.ledger import UNPROTECTED
 from repro.errors import InputError
 from repro.federated.division import subset
-from repro.federated.execute import assemble, execute
+from repro.federated.execute import assemble
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place
@@ -27,8 +27,7 @@ from repro.federated.vector import load_vector, to_vector
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
-from repro.runs.store import RunStore
-from tests.federated.small import assembled, small_dataset, small_settings
+from tests.federated.small import assembled, run, small_dataset, small_settings, stated
 
 SEED = RootSeed.from_user(3)
 SIZES = {0: 40, 1: 25, 2: 60, 3: 31, 4: 44}
@@ -108,19 +107,15 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
     settings = small_settings("scattering-shared-eps6", rounds=2)
     assert settings.shared == SharedNoise(colluders=1, drop_outs=1)
 
-    def run(drop_rate: float):
+    def losing(drop_rate: float):
         lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=drop_rate))
-        record = execute(lossy, dataset, RunStore(tmp_path), device="cpu", quiet=True)
-        spent = {
-            row["view"]: row["epsilon_total"]
-            for row in record.privacy
-            if (row["unit"], row["relation"]) == ("record", "add_remove")
-        }
+        record = run(lossy, dataset, tmp_path)
+        spent = stated(record)
         return record, spent["coalition of 1 hospital with the server"], spent[UNPROTECTED]
 
-    whole, none_lost, _ = run(0.0)
-    lossy, one_lost, _ = run(0.2)
-    broken, two_lost, seen_alone = run(0.4)
+    whole, none_lost, _ = losing(0.0)
+    lossy, one_lost, _ = losing(0.2)
+    broken, two_lost, seen_alone = losing(0.4)
     assert none_lost < one_lost <= 6
     assert one_lost > 0.97 * 6
     assert whole.history[-1]["secagg"]["survivors"] == 5
@@ -173,7 +168,7 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
 
 def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):
     settings = small_settings("scattering-shared-eps3", rounds=2)
-    record = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    record = run(settings, dataset, tmp_path)
     images = record.dataset["train_images"]
     rate = min(1.0, settings.record_privacy.expected_batch / images)
     steps = sum(entry["secagg"]["steps"] for entry in record.history[1:])
@@ -200,9 +195,9 @@ def by_hand(event: PoissonSampledGaussianEvent, steps: int) -> float:
 
 def test_the_protocol_on_some_steps_only_is_said_and_changes_no_bit(dataset, tmp_path):
     settings = small_settings("shared-dpsgd-eps6", rounds=1)
-    all_of_them = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    all_of_them = run(settings, dataset, tmp_path)
     settings = replace(settings, shared=replace(settings.shared, protocol_every=3))
-    some = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    some = run(settings, dataset, tmp_path)
     facts, fewer = (record.history[-1]["secagg"] for record in (all_of_them, some))
     assert facts["protocol_steps"] == facts["steps"] > fewer["protocol_steps"] > 0
     assert fewer["protocol_steps"] == math.ceil(facts["steps"] / 3)
