@@ -24,7 +24,6 @@ from repro.privacy.holding import call_holding
 from repro.randomness import RootSeed
 from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless, small_training
 
-CALL = {"clip_norm": 0.3, "noise_multiplier": 0.0, "seed": 0, "step": 0}
 ENGINES = ("auto", "bookkeeping", "vmap")
 
 

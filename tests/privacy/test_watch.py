@@ -17,7 +17,6 @@ from repro.privacy.records import Records
 from repro.randomness import RootSeed
 from tests.privacy.models import cross_entropy, noiseless, small_training
 
-CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
 ALONE = "records are taken one at a time"
 
 
