@@ -93,8 +93,7 @@ def test_delta_and_epsilon_are_inverse(step, count, at):
 
 
 @given(
-    parts=st.lists(st.tuples(steps, st.integers(0, 1000)), min_size=1, max_size=4),
-    data=st.data(),
+    parts=st.lists(st.tuples(steps, st.integers(0, 1000)), min_size=1, max_size=4), data=st.data()
 )
 @settings(max_examples=30)
 def test_order_and_grouping_of_composition_do_not_matter(parts, data):

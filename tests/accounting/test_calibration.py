@@ -10,10 +10,7 @@ from repro.errors import InputError
 
 DELTA = 1.9e-4
 
-TARGETS = {
-    "epsilon": st.floats(0.05, 50.0),
-    "delta": st.floats(1e-10, 1e-2),
-}
+TARGETS = {"epsilon": st.floats(0.05, 50.0), "delta": st.floats(1e-10, 1e-2)}
 
 
 @given(**TARGETS, rate=st.floats(1e-4, 1.0), steps=st.integers(1, 10**6))

@@ -26,31 +26,10 @@ from repro.formatting import to_json
 
 DELTA = 1.9e-4
 SIZES = {0: 874, 1: 608, 2: 1304}
-KEYS = {
-    "unit",
-    "relation",
-    "equivalent",
-    "trust",
-    "method",
-    "epsilons",
-    "mechanism",
-    "view",
-    "delta",
-    "epsilon_round",
-    "epsilon_total",
-    "order",
-    "hospital",
-    "rounds",
-    "steps",
-    "noise_multiplier",
-    "sample_rate",
-    "sensitivity",
-    "accountant",
-    "seed_source",
-    "public",
-    "note",
-    "warnings",
-}
+NAMES = """unit relation equivalent trust method epsilons mechanism view delta epsilon_round
+    epsilon_total order hospital rounds steps noise_multiplier sample_rate sensitivity accountant
+    seed_source public note warnings"""
+KEYS = set(NAMES.split())
 
 
 def dp_sgd(**more):
@@ -60,14 +39,9 @@ def dp_sgd(**more):
 
 
 def updates(hospitals=10, **more):
-    return FederatedLedger(
-        unit="hospital",
-        mechanism="gaussian update",
-        delta=DELTA,
-        hospital_sizes=dict.fromkeys(range(hospitals), 956),
-        clip_norm=7.0,
-        **more,
-    )
+    sizes = dict.fromkeys(range(hospitals), 956)
+    usual = {"unit": "hospital", "mechanism": "gaussian update", "delta": DELTA, "clip_norm": 7.0}
+    return FederatedLedger(**usual | {"hospital_sizes": sizes} | more)
 
 
 def noised(multiplier, hospitals):
@@ -178,9 +152,7 @@ def test_sampled_hospitals_have_no_statement_for_replacing_one():
 
 def test_a_run_without_noise_has_infinite_epsilon():
     """Arms without noise say ∞ for everybody, and survive strict JSON."""
-    ledger = FederatedLedger(
-        unit="hospital", mechanism="none", delta=DELTA, hospital_sizes=SIZES, aggregation="secure"
-    )
+    ledger = updates(mechanism="none", hospital_sizes=SIZES, aggregation="secure")
     ledger.spend(0, NonPrivateEvent(unit="hospital"))
     for row in ledger.as_records():
         assert row["epsilon_total"] == row["epsilon_round"] == math.inf
@@ -242,27 +214,13 @@ def test_rounds_with_fewer_survivors_cost_more():
 
 def test_a_weighted_sum_protects_the_largest_hospital_least():
     """FedAvg weights: the ε after secure aggregation is that of the largest hospital."""
-    ledger = FederatedLedger(
-        unit="hospital",
-        mechanism="gaussian update",
-        delta=DELTA,
-        hospital_sizes=SIZES,
-        aggregation="secure",
-    )
+    ledger, fair = (updates(hospital_sizes=SIZES, aggregation="secure") for _ in range(2))
     ledger.spend_round(noised(4.0, SIZES))
     multiplier = 4.0 * math.hypot(*SIZES.values()) / 1304
     statement = ledger.hospital_epsilon()
     assert statement.hospital == 2
     assert statement.epsilon == gaussian_epsilon(multiplier, 1, 1, DELTA)
-    equal = dict.fromkeys(SIZES, 1)
-    fair = FederatedLedger(
-        unit="hospital",
-        mechanism="gaussian update",
-        delta=DELTA,
-        hospital_sizes=SIZES,
-        aggregation="secure",
-    )
-    fair.spend_round(noised(4.0, SIZES), weights=equal)
+    fair.spend_round(noised(4.0, SIZES), weights=dict.fromkeys(SIZES, 1))
     assert fair.hospital_epsilon().epsilon < statement.epsilon
 
 
@@ -395,14 +353,7 @@ def shared(**more):
         View("model", "public model", "every hospital adds its share"),
         View("coalition", "coalition of 1", "the others add theirs", multiplier=(2 / 3) ** 0.5),
     ]
-    return FederatedLedger(
-        unit="record",
-        mechanism="shared noise",
-        delta=DELTA,
-        hospital_sizes=SIZES,
-        views=views,
-        **more,
-    )
+    return dp_sgd(views=views, **more)
 
 
 def test_an_arm_brings_its_own_views():
@@ -441,9 +392,7 @@ def test_a_round_may_show_a_view_less_noise():
 @pytest.mark.parametrize("views", [[], [View("a", "one"), View("a", "another")]])
 def test_views_are_told_apart(views):
     with pytest.raises(InputError, match="views"):
-        FederatedLedger(
-            unit="record", mechanism="x", delta=DELTA, hospital_sizes=SIZES, views=views
-        )
+        dp_sgd(views=views)
 
 
 def test_equal_entries_of_a_state_add_up():

@@ -28,13 +28,7 @@ from repro.accounting import (
 )
 from repro.accounting.gaussian import epsilon_of_mu, log_delta_of_mu
 from repro.accounting.pld import accounts_for
-from repro.accounting.pld.accountant import (
-    _delta,
-    _Direction,
-    _epsilon,
-    _largest_added,
-    _parts,
-)
+from repro.accounting.pld.accountant import _delta, _Direction, _epsilon, _largest_added, _parts
 from repro.accounting.pld.compose import EXTENDED, convolve, fast_length
 from repro.accounting.pld.grid import connect_dots
 from repro.accounting.pld.plan import for_delta
@@ -89,11 +83,7 @@ def test_composition_of_unlike_steps_against_the_closed_form():
 
 @pytest.mark.parametrize(
     ("sigma", "rate", "count", "delta"),
-    [
-        (1.1, 64 / 11959, 100, 1e-5),
-        (4.0, 0.2, 100, 1e-4),
-        (1.2, 0.1, 40, 1e-4),
-    ],
+    [(1.1, 64 / 11959, 100, 1e-5), (4.0, 0.2, 100, 1e-4), (1.2, 0.1, 40, 1e-4)],
 )
 def test_between_the_bounds_of_dp_accounting(sigma, rate, count, delta):
     """Above its lower bound, and within 0.1 % of its upper one."""

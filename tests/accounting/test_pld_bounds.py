@@ -100,16 +100,6 @@ def test_within_one_per_cent_of_dp_accounting(sigma, rate, count, theirs):
     assert upper <= theirs * (1 + WANTED)
 
 
-def test_never_below_the_optimistic_value_of_dp_accounting():
-    pytest.importorskip("dp_accounting")
-    from repro.bench.pld import pld_epsilon
-
-    event = PoissonSampledGaussianEvent(0.8, 0.01)
-    lower, upper = bounds(0.8, 0.01, 200, 1e-6)
-    assert pld_epsilon({event: 200}, 1e-6, lower=True, interval=1e-4) <= upper
-    assert lower <= pld_epsilon({event: 200}, 1e-6)
-
-
 @given(
     sigma=st.floats(0.4, 20.0),
     log_rate=st.floats(-6.0, -0.01),

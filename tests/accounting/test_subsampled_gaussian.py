@@ -144,11 +144,7 @@ def test_small_noise_is_bounded_from_above(sigma):
         assert value <= order / (2 * sigma**2) * (1 + 1e-12)
 
 
-@given(
-    q=st.floats(1e-5, 0.98),
-    sigma=st.floats(0.3, 90.0),
-    order=st.floats(1.01, 500.0),
-)
+@given(q=st.floats(1e-5, 0.98), sigma=st.floats(0.3, 90.0), order=st.floats(1.01, 500.0))
 @settings(max_examples=100)
 def test_monotone_in_rate_noise_and_order(q, sigma, order):
     """More sampling, less noise or a higher order never lowers the divergence."""

@@ -6,10 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from repro.accounting.without_replacement import (
-    _log_even_differences,
-    rdp_fixed_batch_gaussian,
-)
+from repro.accounting.without_replacement import _log_even_differences, rdp_fixed_batch_gaussian
 
 
 def bound_by_definition(gamma, sigma, order):

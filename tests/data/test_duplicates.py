@@ -14,10 +14,9 @@ from repro.errors import InputError
 from repro.federated import evaluation, rounds
 from repro.federated.division import class_count
 from repro.federated.evaluation import Diverged, Evaluation, check_finite
-from repro.federated.execute import execute
 from repro.runs.store import RunStore
 from tests.data.files import save, small_arrays
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings
 
 
 def with_copies(dataset, *copies):
@@ -86,7 +85,7 @@ def test_the_record_and_its_privacy_say_so(tmp_path):
     last = len(PLAIN.train) - 16
     dataset = with_copies(PLAIN, *(("train", 16 * i, "train", last - 16 * i) for i in range(40)))
     settings = small_settings("dpsgd-eps6", rounds=1)
-    record = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    record = run(settings, dataset, tmp_path)
     held = record.dataset["duplicates"]["held"]
     assert held["in_several_hospitals"] > 0
     for row in record.privacy:
@@ -108,9 +107,7 @@ def test_a_run_without_a_class_keeps_the_data_sets_classes(tmp_path):
         for name, part in (("train", PLAIN.train), ("test", PLAIN.test))
     }
     dataset = dataclasses.replace(PLAIN, **fewer)
-    record = execute(
-        small_settings(rounds=1), dataset, RunStore(tmp_path), device="cpu", quiet=True
-    )
+    record = run(small_settings(rounds=1), dataset, tmp_path)
     assert len(record.confusion) == dataset.num_classes == 4
 
 
@@ -133,5 +130,5 @@ def test_a_run_that_diverges_stops_with_one_line(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(rounds, "evaluate", evaluated)
     with pytest.raises(Diverged, match=r"loss after round 1: got nan; .* diverged"):
-        execute(small_settings(rounds=2), PLAIN, RunStore(tmp_path), device="cpu", quiet=True)
+        run(small_settings(rounds=2), PLAIN, tmp_path)
     assert RunStore(tmp_path).all() == []

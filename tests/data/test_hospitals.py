@@ -99,9 +99,7 @@ def test_another_seed_is_another_split(scheme):
 
 
 @given(
-    count=st.integers(2, 400),
-    fraction=st.floats(0, 0.999),
-    scheme=st.sampled_from(list(SCHEMES)),
+    count=st.integers(2, 400), fraction=st.floats(0, 0.999), scheme=st.sampled_from(list(SCHEMES))
 )
 def test_any_validation_fraction_leaves_something_to_train_on(count, fraction, scheme):
     (share,) = partition(some_labels(count), 1, scheme, validation_fraction=fraction)

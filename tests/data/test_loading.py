@@ -10,14 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from repro.data import (
-    BLOODMNIST,
-    catalog_entry,
-    label_counts,
-    load_dataset,
-    loading,
-    partition,
-)
+from repro.data import BLOODMNIST, catalog_entry, label_counts, load_dataset, loading, partition
 from repro.data.catalog import set_of
 from repro.data.download import DownloadFailed
 from repro.errors import InputError

@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from repro.data import Dataset, Split
+from repro.federated import checkpoint, rounds
+from repro.federated.division import subset
+from repro.federated.execute import assemble, execute
+from repro.federated.parallel.ranks import Ranks
+from repro.randomness import RootSeed
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
+from repro.runs.record import RunRecord
 from repro.runs.settings import RunSettings
+from repro.runs.store import RunStore
 
 
 def small_dataset(records: int = 160, classes: int = 4) -> Dataset:
@@ -56,3 +64,34 @@ def small_settings(
     arm: str = "fedavg", *, hospitals: int = 5, seed: int | None = 0, rounds: int = 2
 ) -> RunSettings:
     return compose(get_arm(arm), PROFILES["smoke"], hospitals=hospitals, seed=seed, rounds=rounds)
+
+
+def run(settings: RunSettings, dataset: Dataset, folder: Path, **more: int) -> RunRecord:
+    """On the CPU, kept in ``folder``."""
+    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True, **more)
+
+
+def assembled(settings: RunSettings, dataset: Dataset, seed: RootSeed):
+    """The federation of such a run, before its first round."""
+    data = subset(dataset, settings)
+    return assemble(settings, data, seed=seed, device="cpu", ranks=Ranks())
+
+
+def cut_short(settings: RunSettings, dataset: Dataset, folder: Path, after: int) -> None:
+    """A run that is stopped right after the checkpoint of round ``after``."""
+
+    def stopping(place, state):
+        checkpoint.save_checkpoint(place, state)
+        if state["round"] == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "save_checkpoint", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, dataset, folder)
+
+
+def stated(record: RunRecord) -> dict[str, float]:
+    """View -> ε of a record, for adding or removing it."""
+    kept = [r for r in record.privacy if (r["unit"], r["relation"]) == ("record", "add_remove")]
+    return {row["view"]: row["epsilon_total"] for row in kept}

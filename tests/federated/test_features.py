@@ -9,15 +9,13 @@ from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
 from repro.federated import features as module
 from repro.federated import whitening
-from repro.federated.execute import execute
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import normalise
 from repro.federated.whitening import Whitened
 from repro.models import DPResNet, ScatteringLinear
 from repro.models.random_filters import RandomFilterRings
 from repro.models.turned_filters import TurnedFilterRings
-from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings
 
 
 @pytest.fixture
@@ -165,17 +163,8 @@ def test_a_run_on_features_trains_the_head_alone_and_repeats(tmp_path):
     """The private arm: every step sees features, its record counts the linear layer, and a second
     store gives the same bits. Without noise the same pictures become learnable."""
     data = small_dataset()
-    records = [
-        execute(
-            small_settings("scattering-dpsgd-eps6-secagg", rounds=2),
-            data,
-            RunStore(tmp_path / name),
-            device="cpu",
-            quiet=True,
-        )
-        for name in ("one", "two")
-    ]
-    first, second = records
+    settings = small_settings("scattering-dpsgd-eps6-secagg", rounds=2)
+    first, second = (run(settings, data, tmp_path / name) for name in ("one", "two"))
     assert first.stable() == second.stable()
     assert first.model["parameters"] == 4 * (3 * 81 * 49 + 1)
     (row,) = [r for r in first.privacy if r["unit"] == "record" and "sum" not in r["view"]][:1]
@@ -184,12 +173,6 @@ def test_a_run_on_features_trains_the_head_alone_and_repeats(tmp_path):
     by_rdp = RDPAccountant().compose(step, row["steps"]).epsilon(row["delta"])[0]
     assert row["method"] == "gaussian"
     assert 5.99 < row["epsilon_total"] <= 6.0 < by_rdp
-    plain = execute(
-        small_settings("scattering-fedavg", rounds=2),
-        data,
-        RunStore(tmp_path / "one"),
-        device="cpu",
-        quiet=True,
-    )
+    plain = run(small_settings("scattering-fedavg", rounds=2), data, tmp_path / "one")
     assert plain.final_accuracy > 0.6  # of four classes; the private run stays below
     assert len(list((tmp_path / "one" / "features").glob("*.npy"))) == 2  # train and test

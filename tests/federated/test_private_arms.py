@@ -8,18 +8,14 @@ import pytest
 from repro.accounting import RDPAccountant, gaussian_epsilon
 from repro.accounting.events import PoissonSampledGaussianEvent
 from repro.errors import InputError
-from repro.federated import checkpoint, rounds
-from repro.federated.division import subset
-from repro.federated.execute import assemble, cpu_threads, execute
-from repro.federated.parallel.ranks import Ranks
+from repro.federated.execute import cpu_threads
 from repro.federated.rounds import run_rounds
 from repro.privacy import PoissonSampler
 from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
-from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import assembled, cut_short, run, small_dataset, small_settings
 
 DELTA = 1.9e-4
 SIGMA = 0.698873  # LocalDpMod's at (6, 1.9e-4, sensitivity 1) [code]
@@ -32,10 +28,6 @@ STOPPED += ["scattering-shared-eps6", "shared-dpsgd-eps6"]
 @pytest.fixture(scope="module")
 def dataset():
     return small_dataset()
-
-
-def run(settings, dataset, folder, **more):
-    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True, **more)
 
 
 def epsilon(record, unit, relation="add_remove", view="server, plain aggregation"):
@@ -57,21 +49,11 @@ def test_delta_is_well_below_one_over_the_images_of_whoever_trains(name):
 
 
 @pytest.mark.parametrize("arm", STOPPED)
-def test_killed_private_run_goes_on_bit_for_bit(arm, dataset, tmp_path, monkeypatch):
+def test_killed_private_run_goes_on_bit_for_bit(arm, dataset, tmp_path):
     """Noise, sampling, masks' rounding and the ledger are all restored."""
     settings = small_settings(arm, rounds=2)
     whole = run(settings, dataset, tmp_path / "whole")
-    save = checkpoint.save_checkpoint
-
-    def stopping(folder, state):
-        save(folder, state)
-        if state["round"] == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(rounds, "save_checkpoint", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(settings, dataset, tmp_path / "cut")
-    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    cut_short(settings, dataset, tmp_path / "cut", after=1)
     assert run(settings, dataset, tmp_path / "cut").stable() == whole.stable()
 
 
@@ -164,13 +146,7 @@ def test_secure_and_plain_aggregation_differ_by_quantisation_only(dataset, tmp_p
     vectors, bound = {}, 0.0
     for arm in ("fedavg", "fedavg-secagg"):
         settings = small_settings(arm, rounds=1)
-        federation = assemble(
-            settings,
-            subset(dataset, settings),
-            seed=RootSeed.from_user(0),
-            device="cpu",
-            ranks=Ranks(),
-        )
+        federation = assembled(settings, dataset, RootSeed.from_user(0))
         with cpu_threads(1):
             state = run_rounds(federation, tmp_path / arm, lambda *_: None)
         vectors[arm] = state.vector.double()

@@ -11,15 +11,14 @@ import torch
 
 from repro.federated import whitening
 from repro.federated.assembly import round_protocol
-from repro.federated.division import subset
-from repro.federated.execute import assemble, cpu_threads
+from repro.federated.execute import cpu_threads
 from repro.federated.parallel.exact_sum import ExactWeightedSum
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place, RoundProtocol
 from repro.federated.vector import to_vector
 from repro.privacy.noise_key import NoiseReused, noise_keys
 from repro.randomness import RootSeed
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import assembled, small_dataset, small_settings
 
 SEED = RootSeed.from_user(0)
 ROUNDS = {"fedavg": 2, "scattering-dpsgd-eps6": 1, "calibrated-secagg": 2}
@@ -32,8 +31,7 @@ def test_hospitals_and_server_apart_make_the_same_model(arm, monkeypatch):
     one's to its stated error."""
     monkeypatch.setattr(whitening, "IMAGES", 8)
     settings = small_settings(arm, rounds=ROUNDS[arm])
-    data = subset(small_dataset(), settings)
-    whole = assemble(settings, data, seed=SEED, device="cpu", ranks=Ranks())
+    whole = assembled(settings, small_dataset(), SEED)
     assert isinstance(whole.protocol, RoundProtocol)
 
     def own() -> RoundProtocol:
@@ -82,9 +80,7 @@ def test_a_hospital_puts_its_noise_on_one_part_of_a_step(monkeypatch):
     """Two parts with one noise would show the difference of their sums bare."""
     monkeypatch.setattr(whitening, "IMAGES", 8)
     settings = small_settings("scattering-shared-eps6", rounds=1)
-    made = assemble(
-        settings, subset(small_dataset(), settings), seed=SEED, device="cpu", ranks=Ranks()
-    )
+    made = assembled(settings, small_dataset(), SEED)
     vector, data = to_vector(made.model), made.hospitals[0]
     noise_keys.clear()
     first = made.protocol.part(vector, data, Place(1, 0)).vector

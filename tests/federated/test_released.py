@@ -20,7 +20,6 @@ from repro.data import load_dataset
 from repro.errors import InputError
 from repro.federated import checkpoint, whitening
 from repro.federated.division import shares
-from repro.federated.execute import execute
 from repro.federated.parallel.distributed import _difference
 from repro.federated.shared.sum import PrivateSum
 from repro.privacy import private_step
@@ -28,7 +27,7 @@ from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import noise_keys
 from repro.randomness import RootSeed
 from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings
 
 COPY, BLACK = "a copy of another hospital's", "black"
 NEIGHBOURS = [  # every kind of mechanism, and what the one record is in the other file
@@ -61,11 +60,7 @@ class Tape:
 @pytest.fixture
 def tape(monkeypatch):
     made = Tape()
-    release, noisy_sum, update = (
-        PrivateSum.add_up,
-        private_step.clipped_noisy_sum,
-        ClipAndNoiseUpdate,
-    )
+    release, noisy_sum = PrivateSum.add_up, private_step.clipped_noisy_sum
 
     def releasing(self, *arguments, **names):
         own = release(self, *arguments, **names)
@@ -78,7 +73,7 @@ def tape(monkeypatch):
         gradient, flat = made.pass_on(own.gradient, own.flat)
         return dataclasses.replace(own, gradient=gradient, flat=flat)
 
-    call = update.__call__
+    call = ClipAndNoiseUpdate.__call__
 
     def updating(self, *arguments, **names):
         own, report = call(self, *arguments, **names)
@@ -193,7 +188,7 @@ def test_what_a_private_run_says_of_its_data_and_what_it_does_not(whole, tmp_pat
 
 def test_a_run_that_anybody_can_repeat_says_all_there_is(whole, tmp_path):
     settings = small_settings("scattering-shared-eps6", rounds=1)
-    record = execute(settings, whole, RunStore(tmp_path), device="cpu", quiet=True)
+    record = run(settings, whole, tmp_path)
     assert record.dataset["fingerprint"] == whole.fingerprint
     assert record.dataset["duplicates"]["stored"]["images"] == 0
     assert record.run_id == settings.run_id(whole.fingerprint)
@@ -215,12 +210,12 @@ def test_a_private_run_goes_on_with_its_own_records_only(whole, tape, tmp_path, 
 
     monkeypatch.setattr(PrivateSum, "add_up", stopping)
     with pytest.raises(KeyboardInterrupt):
-        execute(settings, whole, store, device="cpu", quiet=True)
+        run(settings, whole, tmp_path)
     with pytest.raises(InputError, match="data: got 'other records'"):
-        execute(settings, other, store, device="cpu", quiet=True)
+        run(settings, other, tmp_path)
     assert len(calls) == 2
     noise_keys.clear()
-    record = execute(settings, whole, store, device="cpu", quiet=True)
+    record = run(settings, whole, tmp_path)
     assert record.resumed == 1
     folder = store.folder(record.run_id)
     assert checkpoint.load_checkpoint(folder)["data"] is None
@@ -230,17 +225,16 @@ def test_a_private_run_goes_on_with_its_own_records_only(whole, tape, tmp_path, 
 def test_a_finished_private_run_is_returned_whatever_the_records(whole, tmp_path, capsys):
     """And says so each time, the same line for the same records as for others."""
     settings = small_settings("scattering-shared-eps6", seed=None, rounds=1)
-    store = RunStore(tmp_path)
-    record = execute(settings, whole, store, device="cpu", quiet=True)
+    record = run(settings, whole, tmp_path)
     capsys.readouterr()
     said = []
     for dataset in (whole, neighbour(whole, BLACK)):
-        assert execute(settings, dataset, store, device="cpu", quiet=True) == record
+        assert run(settings, dataset, tmp_path) == record
         said.append(capsys.readouterr().err)
     assert said[0] == said[1]
     assert "give another --out to train on others" in said[0]
     fewer = dataclasses.replace(whole, test=type(whole.test)(*_half(whole.test)))
-    assert execute(settings, fewer, store, device="cpu", quiet=True).run_id != record.run_id
+    assert run(settings, fewer, tmp_path).run_id != record.run_id
 
 
 def _half(split):
@@ -251,7 +245,7 @@ def test_a_private_run_is_not_judged_on_its_hospitals_images(whole, tmp_path):
     settings = small_settings("dpsgd-eps6", seed=None)
     settings = dataclasses.replace(settings, evaluate_on="validation")
     with pytest.raises(InputError, match="evaluate_on: got 'validation'; expected test"):
-        execute(settings, whole, RunStore(tmp_path), device="cpu", quiet=True)
+        run(settings, whole, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -271,9 +265,9 @@ def test_a_private_run_that_was_cut_short_is_not_begun_again_in_another_precisio
     """Its ε is spent: it is finished, or its folder deleted by whoever knows that."""
     settings = small_settings("dpsgd-eps6", seed=None, rounds=1)
     store = RunStore(tmp_path)
-    record = execute(settings, whole, store, device="cpu", quiet=True)
+    record = run(settings, whole, tmp_path)
     (store.folder(record.run_id) / "record.json").unlink()
     mixed = dataclasses.replace(settings, precision="bf16-mixed")
     with pytest.raises(InputError, match=f"precision.*float32, in which {record.run_id} was begun"):
-        execute(mixed, whole, store, device="cpu", quiet=True)
-    execute(dataclasses.replace(mixed, seed=0), whole, store, device="cpu", quiet=True)
+        run(mixed, whole, tmp_path)
+    run(dataclasses.replace(mixed, seed=0), whole, tmp_path)

@@ -35,11 +35,12 @@ def updates():
     return found
 
 
-def aggregated(updates, **settings):
+def aggregated(updates, weights=WEIGHTS, secagg=None, **settings):
     aggregator = GroupedAggregation(
-        Robustness(**settings), SecAggParameters(), WEIGHTS, CLIP, RootSeed.from_user(1), Ranks()
+        Robustness(**settings),
+        *(secagg or SecAggParameters(), weights, CLIP, RootSeed.from_user(1), Ranks()),
     )
-    aggregator.start(1, WEIGHTS, torch.zeros(50))
+    aggregator.start(1, weights, torch.zeros(50))
     for one, update in updates.items():
         aggregator.add(one, update)
     return aggregator.finish()
@@ -91,16 +92,9 @@ def test_a_sum_twice_as_long_as_most_is_left_out_within_the_clip_norm(updates):
     """Five sums would be needed for a median of honest ones; two pairs and a rest show the rule."""
     short = {one: update * (1.0 if one < 2 else 0.1) for one, update in updates.items()}
     assert aggregated(short, group=2, alarm=True).facts["secagg"]["left_out"] == 0
-    even = dict.fromkeys(WEIGHTS, updates[0] * 0.1) | {0: updates[0]}
-    weights = dict.fromkeys(range(10), 100)
-    aggregator = GroupedAggregation(
-        Robustness(alarm=True, group=2), SecAggParameters(), weights, CLIP,
-        RootSeed.from_user(1), Ranks(),
-    )  # fmt: skip
-    aggregator.start(1, weights, torch.zeros(50))
-    for one in weights:
-        aggregator.add(one, even.get(one, updates[0] * 0.1))
-    assert aggregator.finish().survivors == tuple(range(2, 10))
+    even = dict.fromkeys(range(10), updates[0] * 0.1) | {0: updates[0]}
+    found = aggregated(even, dict.fromkeys(even, 100), alarm=True, group=2)
+    assert found.survivors == tuple(range(2, 10))
 
 
 @pytest.mark.parametrize(
@@ -116,15 +110,8 @@ def test_only_secure_sums_without_noise_have_it(arm):
 
 def test_a_failed_sum_is_told_and_no_reason_to_leave_out_another(updates):
     """A group that loses too many has no mean, and its zero is not taken for a short one."""
-    weights = dict.fromkeys(range(6), 100)
-    aggregator = GroupedAggregation(
-        Robustness(alarm=True, group=2), SecAggParameters(drop_rate=0.5), weights, CLIP,
-        RootSeed.from_user(1), Ranks(),
-    )  # fmt: skip
-    aggregator.start(1, weights, torch.zeros(50))
-    for one in weights:
-        aggregator.add(one, updates[0])
-    found = aggregator.finish()
+    alike, lossy = dict.fromkeys(range(6), updates[0]), SecAggParameters(drop_rate=0.5)
+    found = aggregated(alike, dict.fromkeys(alike, 100), lossy, alarm=True, group=2)
     assert found.survivors == ()
     assert not found.mean.any()
     assert (found.facts["secagg"]["left_out"], found.facts["secagg"]["survivors"]) == (0, 0)

@@ -23,16 +23,12 @@ from repro.privacy import private_step
 from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import cut_short, run, small_dataset, small_settings
 
 
 @pytest.fixture(scope="module")
 def dataset():
     return small_dataset()
-
-
-def run(settings, dataset, folder):
-    return execute(settings, dataset, RunStore(folder), device="cpu", quiet=True)
 
 
 def test_same_settings_same_record_in_another_store(dataset, tmp_path):
@@ -76,18 +72,7 @@ def test_stopped_run_goes_on_bit_for_bit(arm, stop_after, dataset, tmp_path, mon
     progress goes on from there too."""
     settings = small_settings(arm, rounds=3)
     whole = run(settings, dataset, tmp_path / "whole")
-    save, saved = checkpoint.save_checkpoint, []
-
-    def stopping(folder, state):
-        save(folder, state)
-        saved.append(state["round"])
-        if state["round"] == stop_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(rounds, "save_checkpoint", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(settings, dataset, tmp_path / "cut")
-    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    cut_short(settings, dataset, tmp_path / "cut", stop_after)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     capsys.readouterr()
     resumed = execute(settings, dataset, RunStore(tmp_path / "cut"), device="cpu")

@@ -27,7 +27,6 @@ from repro.accounting.ledger import FederatedLedger
 from repro.accounting.random_stopping import gamma_of
 from repro.errors import InputError
 from repro.federated import whitening
-from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.shared.search import SearchTrainer
 from repro.federated.training.plain import HospitalData
@@ -37,9 +36,9 @@ from repro.privacy.noise_key import noise_keys
 from repro.randomness import RootSeed
 from repro.runs.search_settings import SearchSettings
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
-from repro.runs.store import RunStore
 from tests.accounting.test_search_cost import probabilities
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run as run_of
+from tests.federated.small import small_dataset, small_settings, stated
 
 SIZES = {one: 30 + 7 * one for one in range(5)}
 HELD_OUT = dict.fromkeys(SIZES, 20)
@@ -73,23 +72,15 @@ def oracle_epsilon(mu: float, mean: float, eta: float, delta: float) -> float:
         return float(min(epsilon(best + mp.mpf(k) / 1000) for k in range(-100, 101)))
 
 
-def trainer(seed: int = SEED, *, private: bool = False, **more) -> SearchTrainer:
+def trainer(
+    seed: int = SEED, *, private=False, secagg=None, held_out=HELD_OUT, model=None
+) -> SearchTrainer:
     root = RootSeed.from_user(seed)
     if private:
         root = RootSeed(root.root, "operating system entropy")
-    arguments = {"search": SEARCH, "secagg": SecAggParameters(), "held_out": HELD_OUT}
-    arguments |= {"model": WhitenedLinear(FEATURES, CLASSES)} | more
-    return SearchTrainer(
-        PRIVACY,
-        arguments["search"],
-        SecondOrder(),
-        SharedNoise(),
-        arguments["secagg"],
-        SIZES,
-        arguments["model"],
-        arguments["held_out"],
-        seed=root,
-    )
+    secagg, model = secagg or SecAggParameters(), model or WhitenedLinear(FEATURES, CLASSES)
+    given = PRIVACY, SEARCH, SecondOrder(), SharedNoise(), secagg, SIZES, model, held_out
+    return SearchTrainer(*given, seed=root)
 
 
 def hospitals() -> dict[int, HospitalData]:
@@ -171,12 +162,12 @@ def test_what_the_ledger_states_is_the_theorems_epsilon_of_the_noise_that_was_ad
     ledger = FederatedLedger(unit="record", mechanism="search", delta=1e-5, hospital_sizes=SIZES,
                              views=views())  # fmt: skip
     ledger.spend_round(report.spent, weights=SIZES, seen=report.seen)
-    stated = {
+    told = {
         row["view"]: row["epsilon_total"]
         for row in ledger.as_records()
         if (row["unit"], row["relation"]) == ("record", "add_remove")
     }
-    model, server, coalition = (stated[name] for name in ("model", "server", "coalition"))
+    model, server, coalition = (told[name] for name in ("model", "server", "coalition"))
     assert model == pytest.approx(oracle_epsilon(mu(5), 5.0, 0.0, 1e-5), rel=1e-4)
     assert server == pytest.approx(gaussian_epsilon(1 / mu(5), 1.0, trials, 1e-5), rel=1e-6)
     assert coalition == pytest.approx(gaussian_epsilon(1 / mu(4), 1.0, trials, 1e-5), rel=1e-6)
@@ -265,15 +256,11 @@ def test_what_cannot_be_searched_is_refused():
 def test_the_arm_runs_and_states_both_kinds_of_views(tmp_path, monkeypatch):
     monkeypatch.setattr(whitening, "IMAGES", 8)
     settings = small_settings("searched-newton-eps6", rounds=1, seed=SEED)
-    record = execute(settings, small_dataset(), RunStore(tmp_path), quiet=True, device="cpu")
+    record = run_of(settings, small_dataset(), tmp_path)
     (round_,) = record.history[1:]
     assert round_["secagg"]["trials"] == drawn(SEED) == 2
     assert set(round_["secagg"]["chosen"]) == {"clip_norm", "time", "floor"}
-    stated = {
-        row["view"].split()[0]: row["epsilon_total"]
-        for row in record.privacy
-        if (row["unit"], row["relation"]) == ("record", "add_remove")
-    }
-    assert 4 < stated["public"] < 6
-    assert stated["public"] < stated["coalition"]
+    found = {view.split()[0]: epsilon for view, epsilon in stated(record).items()}
+    assert 4 < found["public"] < 6
+    assert found["public"] < found["coalition"]
     assert record.final_accuracy > 0.3  # of four classes, the best of two

@@ -16,7 +16,6 @@ from repro.accounting import ComposedEvent, gaussian_epsilon
 from repro.errors import InputError
 from repro.federated import whitening
 from repro.federated.assembly import round_protocol
-from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.shared import second_order
@@ -32,8 +31,7 @@ from repro.runs.arms import ARMS
 from repro.runs.composition import compose
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SecondOrder, SharedNoise
-from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings, stated
 
 SEED = RootSeed.from_user(5)
 SIZES = {0: 40, 1: 25, 2: 60, 3: 31, 4: 44}
@@ -56,32 +54,16 @@ def hospitals(*, several: bool = False) -> dict[int, HospitalData]:
     return made
 
 
-def trainer(**more) -> SecondOrderTrainer:
-    arguments = {"rounds": ROUNDS, "second": SecondOrder()}
-    arguments |= {"model": WhitenedLinear(FEATURES, CLASSES)} | more
-    return SecondOrderTrainer(
-        PRIVACY,
-        arguments["second"],
-        SharedNoise(),
-        more.get("secagg", SecAggParameters()),
-        SIZES,
-        arguments["model"],
-        rounds=arguments["rounds"],
-        seed=SEED,
-    )
+def trainer(rounds=ROUNDS, second=None, secagg=None, model=None) -> SecondOrderTrainer:
+    given = PRIVACY, second or SecondOrder(), SharedNoise(), secagg or SecAggParameters(), SIZES
+    model = model or WhitenedLinear(FEATURES, CLASSES)
+    return SecondOrderTrainer(*given, model, rounds=rounds, seed=SEED)
 
 
 def exact_trainer() -> ExactSecondOrderTrainer:
     """The twin without privacy of ``trainer``."""
-    return ExactSecondOrderTrainer(
-        PRIVACY,
-        SecondOrder(),
-        SharedNoise(),
-        SIZES,
-        WhitenedLinear(FEATURES, CLASSES),
-        rounds=ROUNDS,
-        seed=SEED,
-    )
+    given = PRIVACY, SecondOrder(), SharedNoise(), SIZES, WhitenedLinear(FEATURES, CLASSES)
+    return ExactSecondOrderTrainer(*given, rounds=ROUNDS, seed=SEED)
 
 
 def run_round(made: SecondOrderTrainer, model: WhitenedLinear, data, number: int):
@@ -284,17 +266,13 @@ def test_a_run_is_private_and_learns(arm, tmp_path, monkeypatch):
     monkeypatch.setattr(whitening, "IMAGES", 8)
     dataset = small_dataset()
     settings = small_settings(arm, rounds=4)
-    record = execute(settings, dataset, RunStore(tmp_path), quiet=True)
+    record = run(settings, dataset, tmp_path)
     assert record.final_accuracy > 0.4  # of four classes, at ε = 6 for 128 images
-    stated = {
-        row["view"].split()[0]: row["epsilon_total"]
-        for row in record.privacy
-        if row["unit"] == "record" and row["relation"] == "add_remove"
-    }
+    found = {view.split()[0]: epsilon for view, epsilon in stated(record).items()}
     # None is lost, so one share more than planned is in the sum; a coalition knows one.
-    assert 4.5 < stated["coalition"] < 6
-    assert stated["server"] < stated["coalition"]
-    assert stated["server"] == stated["public"]
+    assert 4.5 < found["coalition"] < 6
+    assert found["server"] < found["coalition"]
+    assert found["server"] == found["public"]
 
 
 def test_without_a_secure_sum_noise_is_shared_with_nobody():

@@ -69,8 +69,7 @@ def test_any_number_of_ranks_equals_the_protocol_in_one_process(weights, size, l
 
 
 @given(
-    cost=st.dictionaries(st.integers(0, 50), st.integers(1, 9), min_size=1),
-    size=st.integers(1, 4),
+    cost=st.dictionaries(st.integers(0, 50), st.integers(1, 9), min_size=1), size=st.integers(1, 4)
 )
 def test_every_hospital_is_on_one_rank_and_no_rank_has_much_more_than_its_part(cost, size):
     """At most the mean load and, of the largest hospital, all but the mean's part of it: what any

@@ -13,15 +13,9 @@ from repro.federated.shared import NoisePlan, noise_plan
 from repro.federated.shared.noise_plan import SMOOTHING
 from repro.privacy.integer_gaussian import BASE, Width
 
-PLAN = NoisePlan(
-    hospitals=10,
-    dimension=95_264,
-    sensitivity=0.5,
-    noise_multiplier=1.3,
-    largest_sum=6000.0,
-    colluders=1,
-    drop_outs=1,
-)
+FEW = {"hospitals": 10, "colluders": 1, "drop_outs": 1}
+SUMS = {"dimension": 95_264, "sensitivity": 0.5, "largest_sum": 6000.0}
+PLAN = NoisePlan(**FEW, **SUMS, noise_multiplier=1.3)
 
 
 @pytest.fixture(autouse=True)

@@ -21,15 +21,9 @@ from repro.runs.settings import SecAggParameters
 from repro.secagg import Field, RoundFailed, Traffic
 
 SEED = RootSeed.from_user(7)
-PLAN = NoisePlan(
-    hospitals=5,
-    dimension=300,
-    sensitivity=0.5,
-    noise_multiplier=1.3,
-    largest_sum=40.0,
-    colluders=1,
-    drop_outs=1,
-)
+FEW = {"hospitals": 5, "colluders": 1, "drop_outs": 1}
+SUMS = {"dimension": 300, "sensitivity": 0.5, "largest_sum": 40.0}
+PLAN = NoisePlan(**FEW, **SUMS, noise_multiplier=1.3)
 SECAGG = SecAggParameters(neighbours=4, threshold=4)
 
 
@@ -211,15 +205,9 @@ def test_noise_is_never_used_twice():
     assert np.array_equal(replayed.total, private_sum().release(sums(PLAN), round=1, step=4).total)
     elsewhere = PrivateSum(PLAN, range(5), seed=SEED, purpose="other", secagg=None)
     elsewhere.release(sums(PLAN, 1), round=1, step=4)
-    noises = [
-        private_sum().noise(0, round=1, step=0),
-        private_sum().noise(1, round=1, step=0),
-        private_sum().noise(0, round=1, step=1),
-        private_sum().noise(0, round=2, step=0),
-        PrivateSum(PLAN, range(5), seed=SEED, purpose="other", secagg=None).noise(
-            0, round=1, step=0
-        ),
-    ]
+    places = [(0, 1, 0), (1, 1, 0), (0, 1, 1), (0, 2, 0)]
+    noises = [private_sum().noise(one, round=r, step=s) for one, r, s in places]
+    noises.append(elsewhere.noise(0, round=1, step=0))
     for i, one in enumerate(noises):
         for other in noises[:i]:
             assert abs(np.corrcoef(one, other)[0, 1]) < 0.35  # 300 numbers: 6 deviations

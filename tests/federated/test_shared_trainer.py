@@ -17,7 +17,7 @@ from repro.accounting import PLDAccountant, PoissonSampledGaussianEvent, RDPAcco
 from repro.accounting.ledger import UNPROTECTED
 from repro.errors import InputError
 from repro.federated.division import subset
-from repro.federated.execute import assemble, execute
+from repro.federated.execute import assemble
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place
@@ -27,8 +27,7 @@ from repro.federated.vector import load_vector, to_vector
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
 from repro.runs.settings import RecordPrivacy, SecAggParameters, SharedNoise
-from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import assembled, run, small_dataset, small_settings, stated
 
 SEED = RootSeed.from_user(3)
 SIZES = {0: 40, 1: 25, 2: 60, 3: 31, 4: 44}
@@ -43,28 +42,16 @@ def dataset():
 
 def hospitals() -> dict[int, HospitalData]:
     stream = np.random.default_rng(0)
-    return {
-        one: HospitalData(
-            one,
-            LabelledFeatures.of(
-                stream.normal(size=(size, FEATURES)), stream.integers(0, CLASSES, size), "cpu"
-            ),
-        )
-        for one, size in SIZES.items()
-    }
+    made = {}
+    for one, size in SIZES.items():
+        values, labels = stream.normal(size=(size, FEATURES)), stream.integers(0, CLASSES, size)
+        made[one] = HospitalData(one, LabelledFeatures.of(values, labels, "cpu"))
+    return made
 
 
 def trainer(privacy: RecordPrivacy, epochs: float = 2.0) -> SharedNoiseTrainer:
-    return SharedNoiseTrainer(
-        privacy,
-        SharedNoise(precision="double"),
-        SECAGG,
-        SIZES,
-        nn.Linear(FEATURES, CLASSES),
-        epochs=epochs,
-        rounds=1,
-        seed=SEED,
-    )
+    given = privacy, SharedNoise(precision="double"), SECAGG, SIZES, nn.Linear(FEATURES, CLASSES)
+    return SharedNoiseTrainer(*given, epochs=epochs, rounds=1, seed=SEED)
 
 
 def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -> None:
@@ -94,17 +81,12 @@ def pooled(made: SharedNoiseTrainer, privacy: RecordPrivacy, model: nn.Linear) -
         optimizer.step()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer):
-    privacy = RecordPrivacy(
-        epsilon=3.0,
-        delta=1e-5,
-        clip_norm=0.7,
-        expected_batch=50,
-        learning_rate=0.5 if optimizer == "sgd" else 0.02,
-        optimizer=optimizer,
-        momentum=0.9 if optimizer == "sgd" else 0.0,
-    )
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "momentum"), [("sgd", 0.5, 0.9), ("adam", 0.02, 0.0)]
+)
+def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer, rate, momentum):
+    steps = {"optimizer": optimizer, "learning_rate": rate, "momentum": momentum}
+    privacy = RecordPrivacy(3.0, 1e-5, clip_norm=0.7, expected_batch=50, **steps)
     made = trainer(privacy)
     assert made.steps == 8
     torch.manual_seed(0)
@@ -125,19 +107,15 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
     settings = small_settings("scattering-shared-eps6", rounds=2)
     assert settings.shared == SharedNoise(colluders=1, drop_outs=1)
 
-    def run(drop_rate: float):
+    def losing(drop_rate: float):
         lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=drop_rate))
-        record = execute(lossy, dataset, RunStore(tmp_path), device="cpu", quiet=True)
-        spent = {
-            row["view"]: row["epsilon_total"]
-            for row in record.privacy
-            if (row["unit"], row["relation"]) == ("record", "add_remove")
-        }
+        record = run(lossy, dataset, tmp_path)
+        spent = stated(record)
         return record, spent["coalition of 1 hospital with the server"], spent[UNPROTECTED]
 
-    whole, none_lost, _ = run(0.0)
-    lossy, one_lost, _ = run(0.2)
-    broken, two_lost, seen_alone = run(0.4)
+    whole, none_lost, _ = losing(0.0)
+    lossy, one_lost, _ = losing(0.2)
+    broken, two_lost, seen_alone = losing(0.4)
     assert none_lost < one_lost <= 6
     assert one_lost > 0.97 * 6
     assert whole.history[-1]["secagg"]["survivors"] == 5
@@ -151,8 +129,7 @@ def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(da
     assert losses[0] == losses[-1]
     # Masked inputs had left the others, so whoever breaks the masks sees each under one share.
     lossy = replace(settings, secagg=replace(settings.secagg, drop_rate=0.4))
-    seed = RootSeed.from_user(settings.seed)
-    made = assemble(lossy, subset(dataset, lossy), seed=seed, device="cpu", ranks=Ranks()).protocol
+    made = assembled(lossy, dataset, RootSeed.from_user(settings.seed)).protocol
     sent = Counter(
         one
         for number in (1, 2)
@@ -171,16 +148,8 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
     sizes = {0: 2000, 1: 4, 2: 4, 3: 4, 4: 4}
     privacy = RecordPrivacy(epsilon=6.0, delta=1e-5, clip_norm=0.7, expected_batch=2016)
     model = nn.Linear(FEATURES, CLASSES)
-    made = SharedNoiseTrainer(
-        privacy,
-        SharedNoise(precision="single"),
-        SECAGG,
-        sizes,
-        model,
-        epochs=1,
-        rounds=1,
-        seed=SEED,
-    )
+    given = privacy, SharedNoise(precision="single"), SECAGG, sizes, model
+    made = SharedNoiseTrainer(*given, epochs=1, rounds=1, seed=SEED)
     stream = np.random.default_rng(1)
     values = 3 + 0.01 * stream.normal(size=(2000, FEATURES))
     data = HospitalData(0, LabelledFeatures.of(values, np.zeros(2000, int), "cpu"))
@@ -199,7 +168,7 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
 
 def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):
     settings = small_settings("scattering-shared-eps3", rounds=2)
-    record = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    record = run(settings, dataset, tmp_path)
     images = record.dataset["train_images"]
     rate = min(1.0, settings.record_privacy.expected_batch / images)
     steps = sum(entry["secagg"]["steps"] for entry in record.history[1:])
@@ -226,9 +195,9 @@ def by_hand(event: PoissonSampledGaussianEvent, steps: int) -> float:
 
 def test_the_protocol_on_some_steps_only_is_said_and_changes_no_bit(dataset, tmp_path):
     settings = small_settings("shared-dpsgd-eps6", rounds=1)
-    all_of_them = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    all_of_them = run(settings, dataset, tmp_path)
     settings = replace(settings, shared=replace(settings.shared, protocol_every=3))
-    some = execute(settings, dataset, RunStore(tmp_path), device="cpu", quiet=True)
+    some = run(settings, dataset, tmp_path)
     facts, fewer = (record.history[-1]["secagg"] for record in (all_of_them, some))
     assert facts["protocol_steps"] == facts["steps"] > fewer["protocol_steps"] > 0
     assert fewer["protocol_steps"] == math.ceil(facts["steps"] / 3)
@@ -250,4 +219,4 @@ def test_several_ranks_are_refused_in_one_line(dataset):
 def test_two_hospitals_leave_nobody_to_count_on(dataset):
     settings = small_settings("scattering-shared-eps6", hospitals=2)
     with pytest.raises(InputError, match="colluders"):
-        assemble(settings, subset(dataset, settings), seed=SEED, device="cpu", ranks=Ranks())
+        assembled(settings, dataset, SEED)

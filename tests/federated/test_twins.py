@@ -17,7 +17,6 @@ from repro.accounting import NonPrivateEvent
 from repro.errors import InputError
 from repro.federated import whitening
 from repro.federated.assembly import ledger, round_protocol
-from repro.federated.execute import execute
 from repro.federated.features import LabelledFeatures
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.shared.exact import ExactSecondOrderTrainer, ExactSum
@@ -31,8 +30,7 @@ from repro.models.whitened import WhitenedLinear
 from repro.randomness import RootSeed
 from repro.runs.arms import ARMS
 from repro.runs.settings import RecordPrivacy, RunSettings, UpdatePrivacy
-from repro.runs.store import RunStore
-from tests.federated.small import small_dataset, small_settings
+from tests.federated.small import run, small_dataset, small_settings
 
 SEED = RootSeed.from_user(3)
 FEATURES, CLASSES, RIDGE = 5, 3, 1e-3
@@ -99,9 +97,7 @@ def test_the_twin_takes_the_steps_that_the_private_arm_takes():
 )  # fmt: skip
 def test_a_run_learns_and_states_no_epsilon(arm, rounds, tmp_path, monkeypatch):
     monkeypatch.setattr(whitening, "IMAGES", 8)
-    record = execute(
-        small_settings(arm, rounds=rounds), small_dataset(), RunStore(tmp_path), quiet=True
-    )
+    record = run(small_settings(arm, rounds=rounds), small_dataset(), tmp_path)
     assert record.final_accuracy > 0.4  # of four classes
     assert record.privacy == []
     assert arm == "turned-logistic" or record.secagg is None

@@ -67,7 +67,8 @@ def test_each_option_changes_the_function_but_not_the_shared_weights(option, val
 
 
 def test_only_batch_normalisation_mixes_records():
-    """In training, changing one image changes the others' outputs under BatchNorm only."""
+    """In training, changing one image changes the others' outputs under BatchNorm only: of the
+    paper's own network, the default, too."""
     for kind in NORMALISATIONS:
         model = build(normalisation=kind).train()
         one, other = images(), images()

@@ -1,4 +1,4 @@
-"""Small models and an independent oracle: float64 loops over single records."""
+"""Small models, usual calls with them, and an independent oracle: float64 loops over records."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from repro.privacy import clipped_noisy_sum, make_private
+
 
 def cross_entropy(outputs, targets):
     return F.cross_entropy(outputs, targets, reduction="none")
@@ -15,6 +17,20 @@ def cross_entropy(outputs, targets):
 
 def squared_error(outputs, targets):
     return (outputs - targets).square().flatten(1).sum(dim=1)
+
+
+def noiseless(model, x, y, clip_norm=1.0, loss_fn=cross_entropy, **more):
+    """Σ clip(g_i), by the one private path."""
+    usual = {"clip_norm": clip_norm, "noise_multiplier": 0.0, "seed": 0, "step": 0}
+    return clipped_noisy_sum(model, loss_fn, x, y, **usual | more)
+
+
+def small_training(model, records, optimizer=None, **options):
+    """``make_private`` for an epoch by SGD at σ = 1, but for what is said."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    usual = {"loss_fn": cross_entropy, "noise_multiplier": 1.0, "target_delta": 1e-3, "epochs": 1}
+    usual |= {"clip_norm": 1.0, "batch_size": 10, "seed": 3} | options
+    return make_private(model, optimizer or torch.optim.SGD(trained, lr=0.1), records, **usual)
 
 
 def looped_gradients(model, loss_fn, inputs, targets, views=1):

@@ -12,11 +12,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import AdaptiveClipping, NoisySum, clipped_noisy_sum
+from repro.privacy import AdaptiveClipping, NoisySum
 from repro.privacy.noise_key import noise_keys
-from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
-from tests.privacy.test_private_training import LOSS, RECORDS, data, weights
+from tests.privacy.test_private_training import summed_by_hand, weights
 from tests.privacy.test_training_as_people_use_it import planned
 
 FOLLOW = AdaptiveClipping(quantile=0.3, rate=0.5, count_noise=2.0)
@@ -99,24 +98,10 @@ def test_each_step_clips_at_its_own_norm_and_states_the_planned_epsilon():
     training, plain = planned(adaptive_clipping=FOLLOW), planned()
     assert training.noise_multiplier == plain.noise_multiplier
     of_sum, of_count = FOLLOW.noises(training.noise_multiplier, 10)
-    root, dataset = RootSeed.from_user(7), data()
-    sampler = PoissonSampler.with_expected_batch(RECORDS, 10)
     norms = [training.clip_norm]
     for step in range(3):
         model, before = copy.deepcopy(training.model), weights(training)
-        noise_keys.clear()
-        drawn = sampler.sample(root, party=0, round=0, step=step)
-        by_hand = clipped_noisy_sum(
-            model,
-            LOSS,
-            dataset.tensors[0][drawn],
-            dataset.tensors[1][drawn],
-            clip_norm=norms[-1],
-            noise_multiplier=of_sum,
-            seed=root.derive("make-private noise"),
-            step=step,
-        )
-        noise_keys.clear()
+        by_hand = summed_by_hand(model, step, of_sum, norms[-1])
         training.step()
         moved = (before - weights(training)) / 0.1 * 10
         torch.testing.assert_close(moved, by_hand.flat, rtol=1e-4, atol=1e-4)
@@ -127,7 +112,7 @@ def test_each_step_clips_at_its_own_norm_and_states_the_planned_epsilon():
                 by_hand,
                 count_noise=of_count,
                 expected_batch=10.0,
-                seed=root,
+                seed=RootSeed.from_user(7),
                 step=step,
             )
         )
@@ -142,16 +127,16 @@ def test_each_step_clips_at_its_own_norm_and_states_the_planned_epsilon():
 
 
 def test_the_noise_of_the_sum_is_the_larger_one():
-    """Zero gradients: 200 steps of SGD at rate 1 move by noise alone, of deviation z_Δ·C, here 1.8
-    times z·C. The variance of 2000 values is within 17 % but for 1 in 10⁷."""
-    model = nn.Linear(9, 1)
+    """Zero gradients: 20 steps of SGD at rate 1 move by noise alone, of deviation z_Δ·C, here 1.8
+    times z·C. The variance of 20 · 100 values is within 17 % but for 1 in 10⁷."""
+    model = nn.Linear(99, 1)
     training = planned(
         model,
         torch.optim.SGD(model.parameters(), lr=1.0),
-        TensorDataset(torch.zeros(2, 9), torch.zeros(2)),
+        TensorDataset(torch.zeros(2, 99), torch.zeros(2)),
         loss_fn=lambda outputs, targets: 0.0 * outputs[:, 0],
         batch_size=2,
-        epochs=200,
+        epochs=20,
         noise_multiplier=2.0,
         target_delta=1e-2,
         adaptive_clipping=AdaptiveClipping(quantile=1.0, rate=0.01, count_noise=1.2),

@@ -17,13 +17,13 @@ from torch.utils.data import TensorDataset
 
 from repro.accounting import PLDAccountant, banded_event, event_from_dict, gaussian_epsilon
 from repro.errors import InputError
-from repro.privacy import AdaptiveClipping, NoisySum, clipped_noisy_sum, prefix_sum_error
+from repro.privacy import AdaptiveClipping, NoisySum, prefix_sum_error
 from repro.privacy.banded_noise import BandedNoise, banded_coefficients
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
-from tests.privacy.test_private_training import LOSS, RECORDS, data, planned, weights
+from tests.privacy.test_private_training import RECORDS, planned, summed_by_hand, weights
 
 
 def matrix(bands, steps, coefficients=None):
@@ -91,9 +91,8 @@ def test_every_step_is_the_one_private_sum_less_past_noise():
     One band gives the bits of the path itself."""
     for bands in (1, 3):
         noise_keys.clear()
-        training, root, dataset = planned(bands=bands), RootSeed.from_user(7), data()
-        key = root.derive("make-private noise")
-        sampler = PoissonSampler.with_expected_batch(RECORDS, 10, bands)
+        training = planned(bands=bands)
+        key = RootSeed.from_user(7).derive("make-private noise")
         multiplier = training.noise_multiplier / matrix(bands, 12)[0, 0]
         size = weights(training).numel()
         past = [gaussian_noise(size, std=multiplier, seed=key, step=t) for t in range(4)]
@@ -102,17 +101,7 @@ def test_every_step_is_the_one_private_sum_less_past_noise():
         )
         for step in range(4):
             model = copy.deepcopy(training.model)
-            drawn = sampler.sample(root, party=0, round=0, step=step)
-            by_hand = clipped_noisy_sum(
-                model,
-                LOSS,
-                *(tensor[drawn] for tensor in dataset.tensors),
-                clip_norm=1.0,
-                noise_multiplier=multiplier,
-                seed=key,
-                step=step,
-            ).flat
-            noise_keys.clear()
+            by_hand = summed_by_hand(model, step, multiplier, bands=bands).flat
             training.backward()
             got = torch.cat([p.grad.flatten() for p in training.model.parameters()])
             if bands == 1:

@@ -6,6 +6,7 @@ miscalibration, domain inference and wrong sensitivity. Since noise is a functio
 private sums is the difference of their clipped sums.
 """
 
+import functools
 import math
 
 import pytest
@@ -27,10 +28,16 @@ from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
 from repro.randomness import RootSeed
-from tests.privacy.models import Conv, Tokens, cross_entropy
+from tests.privacy.models import Conv, Tokens, cross_entropy, noiseless, squared_error
 
 KEY = {"seed": 77, "step": 5}
 ROUNDING = 1 + 1e-5  # engines are exact to 1e-5 relative in float32
+
+
+@functools.cache
+def watched(name):
+    """One model of each kind, whose engines are tried once; nothing trains it."""
+    return build(name)
 
 
 def build(name):
@@ -69,7 +76,7 @@ def test_measured_sensitivity_is_at_most_the_declared(
     name, engine, kind, records, clip_norm, scale, seed
 ):
     """Add, remove and replace one record; noise frozen, so the change is the record's own."""
-    model, clipping = build(name), Clipping(clip_norm, kind)
+    model, clipping = watched(name), Clipping(clip_norm, kind)
     torch.manual_seed(seed)
     x, y = batch(name, records + 2, scale)
     base = record(model, x[:records], y[:records], clipping, engine)
@@ -103,17 +110,11 @@ def test_the_bound_of_replacing_a_record_is_reached():
     """The record against its opposite: from a clip norm on one side to one on the other."""
     model, x = nn.Linear(1, 1, bias=False), torch.full((1, 1), 100.0)
 
+    def product(outputs, targets):
+        return (outputs * targets).sum(dim=1)
+
     def moved(target):
-        noise_keys.clear()
-        return clipped_noisy_sum(
-            model,
-            lambda outputs, targets: (outputs * targets).sum(dim=1),
-            x,
-            torch.full((1, 1), target),
-            clip_norm=0.1,
-            noise_multiplier=0.0,
-            **KEY,
-        ).flat
+        return noiseless(model, x, torch.full((1, 1), target), 0.1, product).flat
 
     apart = float((moved(1.0) - moved(-1.0)).norm())
     assert apart == pytest.approx(Clipping(0.1).sensitivity("replace_one"), rel=1e-6)
@@ -140,6 +141,11 @@ def test_nan_injection(engine, poison):
 SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=2, learning_rate=0.1)
 
 
+def run_of(x, y, model=None, party=0, round=0):
+    place = {"seed": RootSeed.from_user(1), "party": party, "round": round}
+    return DPSGDRun(SETTINGS, model or build("linear"), cross_entropy, x, y, **place)
+
+
 class Spy:
     """Records every (key, counter) noise is drawn with."""
 
@@ -162,11 +168,9 @@ def test_double_spending(monkeypatch):
     x, y = batch("linear", 8, 1.0)
     for party in (0, 1):
         for round_ in (0, 1, 2):
-            place = {"seed": RootSeed.from_user(1), "party": party, "round": round_}
-            run = DPSGDRun(SETTINGS, build("linear"), cross_entropy, x, y, **place)
+            run, resumed = (run_of(x, y, party=party, round=round_) for _ in range(2))
             for _ in range(3):
                 run.step()
-            resumed = DPSGDRun(SETTINGS, build("linear"), cross_entropy, x, y, **place)
             resumed.load_state_dict(run.state_dict())
             resumed.step()
     assert len(spy.used) == 2 * 3 * 4
@@ -187,17 +191,8 @@ def test_noise_is_calibrated_once_per_step(engine, noise_multiplier, clip_norm, 
     """
     model = nn.Linear(50_000, 1, bias=False)
     x, y = torch.zeros(3, 50_000), torch.zeros(3, 1)
-    noisy = clipped_noisy_sum(
-        model,
-        lambda outputs, targets: (outputs - targets).square().sum(dim=1),
-        x,
-        y,
-        clip_norm=clip_norm,
-        noise_multiplier=noise_multiplier,
-        engine=engine,
-        chunk_size=chunk_size,
-        **KEY,
-    )
+    how = {"engine": engine, "chunk_size": chunk_size, "noise_multiplier": noise_multiplier, **KEY}
+    noisy = noiseless(model, x, y, clip_norm, squared_error, **how)
     measured = float(noisy.flat.double().std())
     error = 5 / math.sqrt(2 * 50_000)
     assert abs(measured / (noise_multiplier * clip_norm) - 1) < error
@@ -208,19 +203,17 @@ def test_noise_is_calibrated_once_per_step(engine, noise_multiplier, clip_norm, 
 
 def test_the_step_divides_by_the_public_expected_batch():
     """Opacus #571 and #819: a divisor computed from the drawn batch rescales the noise."""
-    x, y = torch.zeros(10, 4), torch.zeros(10, dtype=torch.int64)
-    model = nn.Linear(4, 3)
+    x, y = torch.zeros(10, 40), torch.zeros(10, dtype=torch.int64)
+    model = nn.Linear(40, 3)
     deviations = []
-    run = DPSGDRun(
-        SETTINGS, model, cross_entropy, x, y, seed=RootSeed.from_user(4), party=0, round=0
-    )
-    for _ in range(600):
+    run = run_of(x, y, model)
+    for _ in range(60):
         before = model.weight.detach().clone()
         run.step()
         deviations.append((model.weight.detach() - before).flatten())
     # Inputs are zero, so the weight moves by noise alone: lr · σC / expected batch, always.
     measured = float(torch.cat(deviations).double().std())
-    assert abs(measured / (0.1 * 1.0 / 2) - 1) < 5 / math.sqrt(2 * 600 * 12)
+    assert abs(measured / (0.1 * 1.0 / 2) - 1) < 5 / math.sqrt(2 * 60 * 120)
 
 
 # 4. Domain inference ---------------------------------------------------------------------
@@ -234,10 +227,7 @@ def test_nothing_public_depends_on_the_records():
         torch.manual_seed(seed)
         x, y = batch("linear", 9, 10.0**seed)
         y = y % (1 + seed)  # other classes present
-        run = DPSGDRun(
-            SETTINGS, build("linear"), cross_entropy, x, y,
-            seed=RootSeed.from_user(1), party=0, round=0,
-        )  # fmt: skip
+        run = run_of(x, y)
         run.step()
         report = run.report()
         reports.append((report.steps, report.sample_rate, report.noise_multiplier))
@@ -245,10 +235,7 @@ def test_nothing_public_depends_on_the_records():
 
 
 def test_drawn_batch_sizes_are_not_in_what_is_reported_for_release():
-    run = DPSGDRun(
-        SETTINGS, build("linear"), cross_entropy, *batch("linear", 9, 1.0),
-        seed=RootSeed.from_user(1), party=0, round=0,
-    )  # fmt: skip
+    run = run_of(*batch("linear", 9, 1.0))
     public = set(vars(run.report())) - {"diagnostics"}
     assert public == {
         "steps", "noise_multiplier", "sample_rate", "clip_norm", "engine", "seed_source",
@@ -264,10 +251,7 @@ def test_the_norm_is_over_all_parameters_together():
     x, y = 1e3 * torch.ones(1, 4), torch.zeros(1, dtype=torch.int64)
     for engine in ("vmap", "bookkeeping"):
         for kind in KINDS:
-            total = clipped_noisy_sum(
-                model, cross_entropy, x, y, clip_norm=Clipping(1.0, kind), noise_multiplier=0.0,
-                engine=engine, **KEY,
-            )  # fmt: skip
+            total = noiseless(model, x, y, Clipping(1.0, kind), engine=engine)
             assert float(total.flat.norm()) <= 1 + 1e-5
 
 
@@ -276,10 +260,7 @@ def test_views_of_a_record_count_as_one_record():
     model = build("linear")
     x = 1e3 * torch.ones(1, 5, 4)
     for engine in ("vmap", "bookkeeping"):
-        total = clipped_noisy_sum(
-            model, cross_entropy, x, torch.zeros(1, dtype=torch.int64), clip_norm=1.0,
-            noise_multiplier=0.0, engine=engine, views=5, **KEY,
-        )  # fmt: skip
+        total = noiseless(model, x, torch.zeros(1, dtype=torch.int64), engine=engine, views=5)
         assert float(total.flat.norm()) <= 1 + 1e-5
 
 

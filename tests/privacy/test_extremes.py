@@ -5,14 +5,12 @@ import torch
 from torch import nn
 
 from repro.errors import InputError
-from repro.privacy import check_engine, clipped_noisy_sum
+from repro.privacy import check_engine
 from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES
 from repro.privacy.gate.disturbance import disturbance
-from tests.privacy.models import cross_entropy, squared_error
-
-CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
+from tests.privacy.models import cross_entropy, noiseless, squared_error
 
 
 class Between(nn.Module):
@@ -62,8 +60,7 @@ FORWARD = [_skipped, _masked, _clamped, _leaking, _undefined, _shifted]
 def difference(model, loss, x, y, bad_x, bad_y, engine):
     """How far one more record moves the clipped sum; the sum of C = 1 may move by 1."""
     more = torch.cat([x, bad_x[None]]), torch.cat([y, bad_y[None]])
-    one = clipped_noisy_sum(model, loss, x, y, engine=engine, **CALL)
-    other = clipped_noisy_sum(model, loss, *more, engine=engine, **CALL)
+    one, other = (noiseless(model, *batch, loss_fn=loss, engine=engine) for batch in ((x, y), more))
     return float((one.flat - other.flat).norm())
 
 

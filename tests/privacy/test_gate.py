@@ -7,15 +7,14 @@ import torch
 from torch import nn
 
 from repro.errors import InputError
-from repro.privacy import DPSGD, DPSGDSettings, check_engine, clipped_noisy_sum
+from repro.privacy import DPSGD, DPSGDSettings, check_engine
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.engines.bookkeeping import BookKeeping
 from repro.privacy.gate import choice as gate
 from repro.randomness import RootSeed
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless
 from tests.privacy.zoo import ZOO, batch_of
 
-CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
 PLACE = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
 SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=4, learning_rate=0.1)
 
@@ -39,11 +38,11 @@ def test_tried_once_for_a_run_and_once_for_a_model_and_loss(tries):
     run = DPSGDRun(SETTINGS, model.train(), cross_entropy, x, y, **PLACE)
     for _ in range(4):
         run.step()
-    clipped_noisy_sum(model, cross_entropy, x[:7], y[:7], **CALL)
+    noiseless(model, x[:7], y[:7])
     assert len(tries) == 1
-    clipped_noisy_sum(model, lambda o, t: cross_entropy(o, t), x, y, **CALL)
+    noiseless(model, x, y, loss_fn=lambda o, t: cross_entropy(o, t))
     model.eval()
-    clipped_noisy_sum(model, cross_entropy, x, y, **CALL)
+    noiseless(model, x, y)
     assert len(tries) == 3  # another loss, another mode
 
 
@@ -55,7 +54,7 @@ def test_an_axis_as_long_as_the_batch_is_not_taken_for_it(name):
     model = one.build()
     for size in range(1, 9):
         x, y = batch_of(one, size)
-        found = clipped_noisy_sum(model, cross_entropy, x, y, **CALL)
+        found = noiseless(model, x, y)
         assert found.engine == "vmap"
         expected = clipped(looped_gradients(model, cross_entropy, x, y), 1.0)
         torch.testing.assert_close(found.flat.double(), expected, rtol=1e-4, atol=1e-6)
@@ -69,7 +68,7 @@ def test_twins_do_not_hide_mixing():
     for same in (2, 6):  # the first two alike, or all of them
         x[:same] = x[0].clone()
         with pytest.raises(InputError, match="whatever records stand beside it"):
-            clipped_noisy_sum(model, cross_entropy, x, y, **CALL)
+            noiseless(model, x, y)
         with pytest.raises(InputError, match="whatever records stand beside it"):
             DPSGDRun(SETTINGS, model, cross_entropy, x, y, **PLACE)
 
@@ -117,7 +116,7 @@ def test_a_penalty_is_in_every_records_loss():
     def penalised(outputs, targets):
         return cross_entropy(outputs, targets) + model.weight.square().sum()
 
-    found = clipped_noisy_sum(model, penalised, x, y, **{**CALL, "clip_norm": 1e6})
+    found = noiseless(model, x, y, 1e6, penalised)
     assert "weight" in found.engine_reason
     assert all(p.grad is None for p in model.parameters())
     penalised(model(x), y).sum().backward()
@@ -136,7 +135,7 @@ def test_nothing_is_left_in_grad_when_something_fails(engine):
         return cross_entropy(outputs, targets)
 
     with pytest.raises((InputError, ZeroDivisionError)):
-        clipped_noisy_sum(model, failing, x, y, engine=engine, **CALL)
+        noiseless(model, x, y, loss_fn=failing, engine=engine)
     for p, value in zip(model.parameters(), kept, strict=True):
         assert torch.equal(p.grad, value)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -18,15 +18,12 @@ from repro.privacy import (
     DPSGD,
     DPSGDSettings,
     check_engine,
-    clipped_noisy_sum,
-    make_private,
     per_sample_gradients,
 )
 from repro.privacy.holding import call_holding
 from repro.randomness import RootSeed
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless, small_training
 
-CALL = {"clip_norm": 0.3, "noise_multiplier": 0.0, "seed": 0, "step": 0}
 ENGINES = ("auto", "bookkeeping", "vmap")
 
 
@@ -100,19 +97,7 @@ def objects(model):
 
 
 def private(model, x, y):
-    trained = [p for p in model.parameters() if p.requires_grad]
-    training = make_private(
-        model,
-        torch.optim.SGD(trained, lr=0.1),
-        TensorDataset(x, y),
-        loss_fn=cross_entropy,
-        target_epsilon=3.0,
-        target_delta=1e-2,
-        epochs=1,
-        clip_norm=1.0,
-        batch_size=4,
-    )
-    training.train_epoch()
+    small_training(model, TensorDataset(x, y), batch_size=4, seed=None).train_epoch()
 
 
 def trained(model, x, y):
@@ -126,7 +111,7 @@ def trained(model, x, y):
 CALLS = {
     "per_sample_gradients": lambda m, x, y: per_sample_gradients(m, cross_entropy, x, y),
     "check_engine": lambda m, x, y: check_engine(m, cross_entropy, x, y),
-    "clipped_noisy_sum": lambda m, x, y: clipped_noisy_sum(m, cross_entropy, x, y, **CALL),
+    "clipped_noisy_sum": lambda m, x, y: noiseless(m, x, y, 0.3),
     "DPSGD": trained,
     "make_private": private,
 }
@@ -152,11 +137,11 @@ def test_the_sums_of_such_models_are_right(name):
     torch.testing.assert_close(found.double(), rows, rtol=1e-4, atol=1e-6)
     no_rule = name in ("a PReLU in two modules", "an LSTM twice")
     for engine in ("auto", "vmap") if no_rule else ENGINES:
-        found = clipped_noisy_sum(model, cross_entropy, x, y, engine=engine, **CALL).flat
+        found = noiseless(model, x, y, 0.3, engine=engine).flat
         torch.testing.assert_close(found.double(), clipped(rows, 0.3), rtol=1e-4, atol=1e-6)
     if no_rule:
         with pytest.raises(InputError, match="layer of parameter"):
-            clipped_noisy_sum(model, cross_entropy, x, y, engine="bookkeeping", **CALL)
+            noiseless(model, x, y, 0.3, engine="bookkeeping")
 
 
 @pytest.mark.parametrize("call", CALLS)

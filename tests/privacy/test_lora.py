@@ -10,9 +10,15 @@ from torch.utils.data import TensorDataset
 
 from repro.errors import InputError
 from repro.models import DPResNet
-from repro.privacy import add_lora, clipped_noisy_sum, make_private, merge_lora
+from repro.privacy import add_lora, merge_lora
 from repro.privacy.lora import LoRALayer
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from tests.privacy.models import (
+    clipped,
+    cross_entropy,
+    looped_gradients,
+    noiseless,
+    small_training,
+)
 
 RANK, SCALE = 2, 0.7
 
@@ -108,17 +114,7 @@ def test_the_clipped_sum_is_that_of_the_chain_rule_on_whole_weights(engine):
             columns += [(SCALE * b.T @ g).flatten(1), (SCALE * g @ a.T).flatten(1)]
     rows = torch.cat(columns, dim=1)
     clip_norm = float(rows.norm(dim=1).median())  # some are clipped, some are not
-    summed = clipped_noisy_sum(
-        copied,
-        cross_entropy,
-        inputs,
-        targets,
-        clip_norm=clip_norm,
-        noise_multiplier=0,
-        seed=0,
-        step=0,
-        engine=engine,
-    )
+    summed = noiseless(copied, inputs, targets, clip_norm, engine=engine)
     assert summed.engine == engine
     torch.testing.assert_close(
         summed.flat.double(), clipped(rows, clip_norm), rtol=1e-4, atol=1e-5 * clip_norm
@@ -130,18 +126,8 @@ def test_private_steps_leave_every_frozen_bit_and_move_every_adapter():
     _, copied, _ = adapted(trained=False)
     copied.head.base.bias.requires_grad_(True)  # said in the docstring: more may be trained
     before = copy.deepcopy(copied.state_dict())
-    training = make_private(
-        copied,
-        torch.optim.AdamW(copied.parameters(), lr=0.1, weight_decay=0.1),
-        TensorDataset(*records(20)),
-        loss_fn=nn.CrossEntropyLoss(reduction="none"),
-        noise_multiplier=1.0,
-        target_delta=1e-2,
-        epochs=1,
-        clip_norm=1.0,
-        batch_size=5,
-        seed=1,
-    )
+    optimizer = torch.optim.AdamW(copied.parameters(), lr=0.1, weight_decay=0.1)
+    training = small_training(copied, TensorDataset(*records(20)), optimizer, batch_size=5)
     training.train_epoch()
     moving = {name for name, p in copied.named_parameters() if p.requires_grad}
     for name, value in copied.state_dict(keep_vars=False).items():
@@ -159,17 +145,7 @@ def test_layers_by_name_a_whole_network_and_a_model_that_is_one_layer():
     assert lines[0] == "(the model itself): Linear of 2 × 3 -> with rank 2, 10 numbers"
     assert type(merge_lora(alone)[0]) is nn.Linear
     network, _ = add_lora(DPResNet(width=8), 3)
-    clipped_noisy_sum(
-        network,
-        cross_entropy,
-        torch.randn(4, 3, 28, 28),
-        torch.arange(4),
-        clip_norm=1.0,
-        noise_multiplier=1.0,
-        seed=2,
-        step=0,
-        engine="bookkeeping",
-    )
+    noiseless(network, torch.randn(4, 3, 28, 28), torch.arange(4), engine="bookkeeping")
 
 
 def test_a_model_that_reads_weights_itself_reads_the_adapted_ones():

@@ -9,7 +9,8 @@ from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import fix, make_private
+from repro.privacy import fix
+from tests.privacy.models import small_training
 
 
 def network(shared=True):
@@ -66,20 +67,8 @@ def test_records_do_not_mix_any_more_and_it_trains_privately():
     deviation = (groups.var(2, unbiased=False, keepdim=True) + 1e-3).sqrt()
     by_hand = ((groups - groups.mean(2, keepdim=True)) / deviation).view_as(maps)
     torch.testing.assert_close(fixed[3](maps), by_hand)
-    training = make_private(
-        fixed,
-        torch.optim.SGD(fixed.parameters(), lr=0.1),
-        TensorDataset(records, torch.arange(8) % 2),
-        loss_fn=nn.CrossEntropyLoss(reduction="none"),
-        noise_multiplier=1.0,
-        target_delta=1e-2,
-        epochs=1,
-        clip_norm=1.0,
-        batch_size=4,
-        engine="vmap",
-        seed=1,
-    )
-    training.step()
+    data = TensorDataset(records, torch.arange(8) % 2)
+    small_training(fixed, data, batch_size=4, engine="vmap").step()
 
 
 def test_a_model_that_is_one_layer_and_other_types():

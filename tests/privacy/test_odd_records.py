@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import make_private, private_step
+from repro.privacy import private_step
+from tests.privacy.models import small_training
 
 COUNT = 40
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -33,17 +34,7 @@ class Made(Dataset):
 
 def planned(records, loss_fn=CROSS_ENTROPY, outputs=3, model=None, **options):
     model = nn.Linear(6, outputs) if model is None else model
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    wanted = {
-        "loss_fn": loss_fn,
-        "noise_multiplier": 1.0,
-        "target_delta": 1e-3,
-        "epochs": 1,
-        "clip_norm": 1.0,
-        "batch_size": 10,
-        "seed": 3,
-    } | options
-    return make_private(model, optimizer, records, **wanted)
+    return small_training(model, records, loss_fn=loss_fn, **options)
 
 
 def with_targets(targets):

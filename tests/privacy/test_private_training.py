@@ -76,6 +76,21 @@ def test_the_same_seed_on_other_data_or_another_plan_is_refused():
             planned(**options).step()
 
 
+def summed_by_hand(model, step, noise_multiplier, clip_norm=1.0, bands=1):
+    """The private sum of a step of ``planned`` from the documented parts: its Poisson batch and the
+    public path. A world of its own: parameters may differ by rounding from the other one's."""
+    noise_keys.clear()
+    root = RootSeed.from_user(7)
+    sampler = PoissonSampler.with_expected_batch(RECORDS, 10, bands)
+    drawn = sampler.sample(root, party=0, round=0, step=step)
+    place = {"seed": root.derive("make-private noise"), "step": step}
+    scales = {"clip_norm": clip_norm, "noise_multiplier": noise_multiplier}
+    batch = (tensor[drawn] for tensor in data().tensors)
+    noisy = clipped_noisy_sum(model, LOSS, *batch, **scales, **place)
+    noise_keys.clear()
+    return noisy
+
+
 def weights(training):
     return torch.cat([p.detach().flatten() for p in training.model.parameters()])
 
@@ -120,25 +135,11 @@ def test_each_step_is_the_one_private_path():
     """By hand from the documented parts: the same Poisson batch, sum, divisor and update."""
     training = planned()
     model = copy.deepcopy(training.model)
-    root, dataset = RootSeed.from_user(7), data()
-    sampler = PoissonSampler.with_expected_batch(RECORDS, 10)
     for step in range(4):
-        noise_keys.clear()  # two worlds, whose parameters differ by rounding, not two uses
-        drawn = sampler.sample(root, party=0, round=0, step=step)
-        noisy = clipped_noisy_sum(
-            model,
-            LOSS,
-            dataset.tensors[0][drawn],
-            dataset.tensors[1][drawn],
-            clip_norm=1.0,
-            noise_multiplier=training.noise_multiplier,
-            seed=root.derive("make-private noise"),
-            step=step,
-        )
+        noisy = summed_by_hand(model, step, training.noise_multiplier)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter -= 0.1 * noisy.gradient[name] / 10
-        noise_keys.clear()
         training.step()
     by_hand = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.testing.assert_close(weights(training), by_hand, rtol=1e-6, atol=1e-7)
@@ -268,23 +269,19 @@ def test_an_empty_batch_still_makes_a_noisy_step():
 
 
 def test_noise_has_the_planned_deviation():
-    """On one record whose gradient is zero, 400 steps of SGD at rate 1 are noise alone.
+    """On one record whose gradient is zero, 40 steps of SGD at rate 1 are noise alone.
 
-    The sample variance of 400 · 10 values lies within 12 % of the truth but for a false alarm of
+    The sample variance of 40 · 100 values lies within 12 % of the truth but for a false alarm of
     about 1e-7 (5.3 standard errors of a χ² with 4000 degrees of freedom); the seed is fixed.
     """
-    model = nn.Linear(9, 1)
-    records = TensorDataset(torch.zeros(2, 9), torch.zeros(2))
-    zero = nn.Linear(9, 1)
-    model.load_state_dict(zero.state_dict())
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model = nn.Linear(99, 1)
     training = planned(
         model,
-        optimizer,
-        records,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        TensorDataset(torch.zeros(2, 99), torch.zeros(2)),
         loss_fn=lambda outputs, targets: 0.0 * outputs[:, 0],
         batch_size=1,
-        epochs=200,
+        epochs=20,
         target_delta=1e-2,
         clip_norm=0.5,
     )
@@ -294,7 +291,7 @@ def test_noise_has_the_planned_deviation():
         training.step()
         moved.append(weights(training) - before)
     variance = float(torch.stack(moved).var())
-    assert training.planned_steps == 400
+    assert training.planned_steps == 40
     assert variance == pytest.approx((training.noise_multiplier * 0.5) ** 2, rel=0.12)
 
 
@@ -434,8 +431,7 @@ def test_a_data_set_that_grows_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"seed": 8}, {"clip_norm": 2.0}, {"target_epsilon": 4.0}, {"records": data(50)}],
+    "options", [{"seed": 8}, {"clip_norm": 2.0}, {"target_epsilon": 4.0}, {"records": data(50)}]
 )
 def test_the_state_of_another_plan_is_refused(options):
     training = planned()

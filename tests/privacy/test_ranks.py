@@ -13,13 +13,13 @@ from torch.utils.data import TensorDataset
 
 import repro.privacy.step
 from repro.errors import InputError
-from repro.privacy import AdaptiveClipping, RankFailed, make_private
+from repro.privacy import AdaptiveClipping, RankFailed
 from repro.privacy.gate import Voided
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
 from tests.federated.jobs import torchrun
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from tests.privacy.models import clipped, cross_entropy, looped_gradients, small_training
 
 RANKS, RECORDS, BATCH, SIGMA, CLIP = 2, 41, 12, 1.5, 0.7
 
@@ -48,17 +48,10 @@ class Broken(TensorDataset):
 
 def planned(model=None, data=None, **options):
     model = network() if model is None else model
-    wanted = {
-        "loss_fn": nn.CrossEntropyLoss(reduction="none"),
-        "noise_multiplier": SIGMA,
-        "target_delta": 1e-3,
-        "epochs": 1,
-        "clip_norm": CLIP,
-        "batch_size": BATCH,
-        "seed": 7,
-    } | options
+    usual = {"noise_multiplier": SIGMA, "clip_norm": CLIP, "batch_size": BATCH, "seed": 7}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    return make_private(model, optimizer, records() if data is None else data, **wanted)
+    data = records() if data is None else data
+    return small_training(model, data, optimizer, **usual | options)
 
 
 def weights(model):
@@ -264,17 +257,14 @@ def test_under_torchrun_the_sums_and_bits_are_those_of_one_process(tmp_path):
 
     Discrete noise, whose sums are integers: every bit of two steps' sums and of the model.
     """
-    starts = subprocess.run(
-        torchrun(1, ["-n", "1", "pass"], "timeit"), capture_output=True, text=True, timeout=300
-    )
-    if starts.returncode:
+
+    def run(ranks, words, module):
+        line = torchrun(ranks, words, module)
+        return subprocess.run(line, capture_output=True, text=True, timeout=300)
+
+    done = run(RANKS, [str(tmp_path)], "tests.privacy.torchrun_job")
+    if done.returncode and (starts := run(1, ["-n", "1", "pass"], "timeit")).returncode:
         pytest.skip(f"torchrun cannot start here: {starts.stderr.strip().splitlines()[-1]}")
-    done = subprocess.run(
-        torchrun(RANKS, [str(tmp_path)], "tests.privacy.torchrun_job"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
     assert done.returncode == 0, done.stderr
     alone = planned(noise="discrete_gaussian", seed=13)
     sums = [released(alone), released(alone)]

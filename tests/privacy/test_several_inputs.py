@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, StackDataset
 
 from repro.errors import InputError
-from repro.privacy import make_private
 from repro.privacy.noise_key import noise_keys
+from tests.privacy.models import small_training
 
 COUNT, LENGTH, WORDS = 24, 5, 11
 MADE = torch.Generator().manual_seed(0)
@@ -60,18 +60,11 @@ class Records(Dataset):
 
 
 def planned(model, records, **options):
-    wanted = {
-        "loss_fn": nn.CrossEntropyLoss(reduction="none"),
-        "noise_multiplier": 1.0,
-        "target_delta": 1e-3,
-        "epochs": 1,
-        "clip_norm": 0.3,
-        "batch_size": 4,
-        "seed": 3,
-    } | options
     noise_keys.clear()  # every training here is a world of its own
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    return make_private(model, optimizer, records, **wanted)
+    return small_training(
+        model, records, optimizer, **{"clip_norm": 0.3, "batch_size": 4} | options
+    )
 
 
 def trained(model, records, **options):

@@ -8,11 +8,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import check_engine, clipped_noisy_sum, make_private, per_sample_gradients
+from repro.privacy import check_engine, per_sample_gradients
 from repro.privacy.engines import ENGINES
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
-
-CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
+from tests.privacy.models import (
+    clipped,
+    cross_entropy,
+    looped_gradients,
+    noiseless,
+    small_training,
+)
 
 
 def records(n=6):
@@ -107,7 +111,7 @@ def test_an_engine_without_the_gate_leaves_the_model_as_it_was(name, engine):
     model, (x, y) = STATE[name](), records()
     before = contents(model)
     with pytest.raises((InputError, RuntimeError)):
-        clipped_noisy_sum(model, cross_entropy, x, y, engine=engine, **CALL)
+        noiseless(model, x, y, engine=engine)
     with pytest.raises((InputError, RuntimeError)):
         per_sample_gradients(model, cross_entropy, x, y)
     assert is_unchanged(model, before)
@@ -120,7 +124,7 @@ def test_a_frozen_embedding_of_bounded_norm_is_refused_and_not_rewritten():
     x, y = torch.randint(0, 7, (5, 2)), torch.randint(0, 3, (5,))
     before = contents(model)
     with pytest.raises(InputError, match=r"layer 0: .* frozen parameter '0.weight'"):
-        clipped_noisy_sum(model, cross_entropy, x, y, **CALL)
+        noiseless(model, x, y)
     assert is_unchanged(model, before)
 
 
@@ -136,7 +140,7 @@ def test_frozen_parameters_are_used_as_they_are(build):
     model, (x, y) = build(), records()
     model[0].weight.requires_grad_(False)
     model[2].bias.requires_grad_(False)
-    found = clipped_noisy_sum(model, cross_entropy, x, y, **CALL)
+    found = noiseless(model, x, y)
     expected = clipped(looped_gradients(copy.deepcopy(model), cross_entropy, x, y), 1.0)
     torch.testing.assert_close(found.flat.double(), expected, rtol=1e-4, atol=1e-6)
 
@@ -155,7 +159,7 @@ def test_a_frozen_lstm_is_used_as_it_is():
     x, y = torch.randn(5, 6, 4), torch.randint(0, 3, (5,))
     expected = clipped(looped_gradients(copy.deepcopy(model), cross_entropy, x, y), 1.0)
     for engine in ENGINES.values():
-        found = clipped_noisy_sum(model, cross_entropy, x, y, engine=engine, **CALL)
+        found = noiseless(model, x, y, engine=engine)
         torch.testing.assert_close(found.flat.double(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -163,23 +167,12 @@ def test_undefined_parameters_are_not_taken_for_written_ones():
     model, (x, y) = nn.Linear(4, 3), records()
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
-    found = clipped_noisy_sum(model, cross_entropy, x, y, engine=ENGINES["vmap"], **CALL)
+    found = noiseless(model, x, y, engine=ENGINES["vmap"])
     assert found.non_finite == len(x)
 
 
 def private(model):
-    x, y = records(100)
-    return make_private(
-        model,
-        torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
-        TensorDataset(x, y),
-        loss_fn=cross_entropy,
-        target_epsilon=3.0,
-        target_delta=1e-4,
-        epochs=1,
-        clip_norm=1.0,
-        batch_size=20,
-    )
+    return small_training(model, TensorDataset(*records(100)), batch_size=20, seed=None)
 
 
 @pytest.mark.parametrize("name", STATE)
@@ -211,51 +204,34 @@ def _left(model):
     }
 
 
-def _kept(model, x):
-    model.last = x
-
-
-def _summary(model, x):
-    model.seen = x.mean()
-
-
 def _first_seen(model, x):
     if not hasattr(model, "centre"):
         model.centre = x.mean(0)
 
 
-def _listed(model, x):
-    model.__dict__.setdefault("batches", []).append(x)
-
-
-def _in_a_dict(model, x):
-    model.__dict__.setdefault("cache", {})["features"] = (x, None)
-
-
-def _array(model, x):
-    model.array = x.numpy().copy()
-
-
-def _registered(model, x):
-    model.register_buffer("batch", x, persistent=False)
-
-
-def _counted(model, x):
-    model.ones = torch.ones(len(x))
-
-
+KEEPING = {
+    "the batch": lambda m, x: setattr(m, "last", x),
+    "a summary": lambda m, x: setattr(m, "seen", x.mean()),
+    "what was first seen": _first_seen,
+    "a list": lambda m, x: m.__dict__.setdefault("batches", []).append(x),
+    "a dict": lambda m, x: m.__dict__.setdefault("cache", {}).update(features=(x, None)),
+    "a buffer": lambda m, x: m.register_buffer("batch", x, persistent=False),
+    "a count": lambda m, x: setattr(m, "ones", torch.ones(len(x))),
+    "an array": lambda m, x: setattr(m, "array", x.numpy().copy()),
+}
 # A buffer that a pass registers is one that the next pass is seen to write to.
 REFUSED = "{}: .*(keeps records in its attribute|writes to its buffer)"
-KEEPING = [_kept, _summary, _first_seen, _listed, _in_a_dict, _registered, _counted, _array]
 
 
-@pytest.mark.parametrize("keep", KEEPING)
-def test_records_kept_on_a_module_are_refused_by_name(keep):
-    inner = Writes(keep)
+@pytest.mark.parametrize("name", KEEPING)
+def test_records_kept_on_a_module_are_refused_by_name(name):
+    inner = Writes(KEEPING[name])
     model, (x, y) = nn.Sequential(nn.Linear(4, 4), inner), records()
     before = _left(model)
     # An array cannot be made under vmap, the others can.
-    for engine in ("auto", "bookkeeping") if keep is _array else ("auto", "bookkeeping", "vmap"):
+    for engine in (
+        ("auto", "bookkeeping") if name == "an array" else ("auto", "bookkeeping", "vmap")
+    ):
         with pytest.raises(InputError, match=REFUSED.format("layer 1")):
             check_engine(model, cross_entropy, x, y, engine=engine)
         with pytest.raises(InputError, match=REFUSED.format("layer 1")):
@@ -289,29 +265,31 @@ def _by_length(model, x):
     model.__dict__.setdefault("tables", {}).setdefault(x.shape[1], torch.ones(x.shape[1]))
 
 
-def _weight(model, x):
-    model.scaled = model.layer.weight.detach() * 2
-
-
 def _dropped(model, x):
     model.last = x
     model.last = None
 
 
-def _python(model, x):
-    model.calls = getattr(model, "calls", 0) + 1
-    model.size = tuple(x.shape)
+CACHES = {
+    "positions": _positions,
+    "by length": _by_length,
+    "a weight": lambda m, x: setattr(m, "scaled", m.layer.weight.detach() * 2),
+    "dropped again": _dropped,
+    "of Python": lambda m, x: vars(m).update(
+        calls=vars(m).get("calls", 0) + 1, size=tuple(x.shape)
+    ),
+}
 
 
-@pytest.mark.parametrize("keep", [_positions, _by_length, _weight, _dropped, _python])
-def test_caches_without_records_are_allowed(keep):
-    model, (x, y) = Writes(keep), records()
+@pytest.mark.parametrize("name", CACHES)
+def test_caches_without_records_are_allowed(name):
+    model, (x, y) = Writes(CACHES[name]), records()
     expected = clipped(looped_gradients(nn.Sequential(model.layer), cross_entropy, x, y), 1.0)
     before = _left(model)
     choice = check_engine(model, cross_entropy, x, y)
-    assert choice.engine.name == ("vmap" if keep is _weight else "bookkeeping")
+    assert choice.engine.name == ("vmap" if name == "a weight" else "bookkeeping")
     assert _left(model) == before
-    found = clipped_noisy_sum(model, cross_entropy, x, y, engine=choice, **CALL)
+    found = noiseless(model, x, y, engine=choice)
     torch.testing.assert_close(found.flat.double(), expected, rtol=1e-4, atol=1e-6)
 
 

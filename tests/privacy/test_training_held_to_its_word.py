@@ -47,8 +47,7 @@ def padded(batch):
 def test_padding_to_a_batchs_longest_is_refused():
     with pytest.raises(InputError, match="pad in the Dataset"):
         planned(
-            model=nn.Linear(1, 2),
-            records=DataLoader(Lengths(), batch_size=4, collate_fn=padded),
+            model=nn.Linear(1, 2), records=DataLoader(Lengths(), batch_size=4, collate_fn=padded)
         )
 
 

@@ -10,14 +10,13 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from repro.errors import InputError
-from repro.privacy import DPSGD, DPSGDSettings, check_engine, clipped_noisy_sum, make_private
+from repro.privacy import DPSGD, DPSGDSettings, check_engine
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.gate import Voided, choice, randomness, watch
 from repro.privacy.records import Records
 from repro.randomness import RootSeed
-from tests.privacy.models import cross_entropy
+from tests.privacy.models import cross_entropy, noiseless, small_training
 
-CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
 ALONE = "records are taken one at a time"
 
 
@@ -29,7 +28,7 @@ def records(n=97):
 
 
 def total(model, x, y, **options):
-    return clipped_noisy_sum(model, cross_entropy, x, y, **CALL, **options)
+    return noiseless(model, x, y, **options)
 
 
 def change_by_one_record(model, x, y):
@@ -131,33 +130,9 @@ def _hook(model):
     model.layer.register_forward_pre_hook(lambda module, args: (centred(args[0]),))
 
 
-def _output_hook(model):
-    model.register_forward_hook(lambda module, args, output: output - output.mean(0))
-
-
-def _forward(model):
-    model.forward = lambda x: model.layer(centred(x))
-
-
 def _inner_forward(model):
     inside = model.layer.forward
     model.layer.forward = lambda x: inside(centred(x))
-
-
-def _attribute(model):
-    model.mix = True
-
-
-def _of_an_object(model):
-    model.config.mix = True
-
-
-def _in_a_list(model):
-    model.switches["mix"][0] = True
-
-
-def _function(model):
-    model.change = centred
 
 
 def _switch(model):
@@ -165,20 +140,20 @@ def _switch(model):
     model.change = lambda x: centred(x) if bool(model.on) else x
 
 
-CHANGES = [
-    _hook,
-    _output_hook,
-    _forward,
-    _inner_forward,
-    _attribute,
-    _of_an_object,
-    _in_a_list,
-    _function,
-    _switch,
-]
+CHANGES = {
+    "hook": _hook,
+    "output hook": lambda m: m.register_forward_hook(lambda module, args, out: centred(out)),
+    "forward": lambda m: setattr(m, "forward", lambda x: m.layer(centred(x))),
+    "inner forward": _inner_forward,
+    "attribute": lambda m: setattr(m, "mix", True),
+    "of an object": lambda m: setattr(m.config, "mix", True),
+    "in a list": lambda m: m.switches["mix"].__setitem__(0, True),
+    "function": lambda m: setattr(m, "change", centred),
+    "switch": _switch,
+}
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_a_changed_model_is_tried_anew(change, monkeypatch):
     """By the look of it, before anything is computed: later looks have no part in this."""
     monkeypatch.setattr(watch, "as_alone", lambda *_, **__: True)
@@ -317,18 +292,9 @@ def test_mixing_too_weak_for_one_record_alone_voids_what_went_before(hidden, eve
 
 
 def private(model, x, y, batch_size=20, data=None, optimizer=None):
-    return make_private(
-        model,
-        optimizer or torch.optim.SGD(model.parameters(), lr=0.1),
-        TensorDataset(x, y) if data is None else data,
-        loss_fn=cross_entropy,
-        target_epsilon=3.0,
-        target_delta=1e-3,
-        epochs=1,
-        clip_norm=1.0,
-        batch_size=batch_size,
-        seed=5,
-    )
+    data = TensorDataset(x, y) if data is None else data
+    by_epsilon = {"noise_multiplier": None, "target_epsilon": 3.0, "batch_size": batch_size}
+    return small_training(model, data, optimizer, **by_epsilon, seed=5)
 
 
 def test_mixing_at_a_size_that_had_passed_voids_too(hidden):

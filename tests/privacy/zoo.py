@@ -27,9 +27,15 @@ class Entry:
 ZOO: dict[str, Entry] = {}
 
 
-def entry(name: str, build: Callable[[], nn.Module], shape: Any, engine: str, **more: bool) -> None:
+def entry(
+    name: str, build: Callable[[], nn.Module], shape: Any = (4,), engine: str = FAST, **more: bool
+) -> None:
     assert name not in ZOO
     ZOO[name] = Entry(build, shape, engine, **more)
+
+
+def words(name: str, build: Callable[[], nn.Module], engine: str = FAST) -> None:
+    entry(name, build, (5,), engine, tokens=True)
 
 
 class Pooled(nn.Module):
@@ -80,142 +86,20 @@ def embedding(**more: Any) -> Callable[[], nn.Module]:
     return lambda: nn.Embedding(11, 4, **more)
 
 
-# Linear layers and what stands between them.
-entry("linear", linear(), (4,), FAST)
-entry("linear no bias", linear(bias=False), (4,), FAST)
-for activation in (nn.ReLU, nn.GELU, nn.SiLU, nn.Softplus, nn.Mish):
-    entry(
-        f"mlp {activation.__name__}",
-        lambda a=activation: nn.Sequential(nn.Linear(4, 6), a(), nn.Linear(6, CLASSES)),
-        (4,),
-        FAST,
-    )
-entry(
-    "in-place relu",
-    lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(True), nn.Linear(6, 3)),
-    (4,),
-    FAST,
-)
-entry("prelu", lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(), nn.Linear(6, 3)), (4,), SLOW)
-entry(
-    "bilinear", function(lambda s, x: s.a(x, x.flip(1)), a=lambda: nn.Bilinear(4, 4, 3)), (4,), SLOW
-)
-entry(
-    "dropout",
-    lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)),
-    (4,),
-    FAST,
-    random=True,
-)
-entry(
-    "alpha dropout",
-    lambda: nn.Sequential(nn.Linear(4, 6), nn.AlphaDropout(0.3), nn.Linear(6, 3)),
-    (4,),
-    FAST,
-    random=True,
-)
-entry(
-    "dropout2d",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Dropout2d(0.5)), 4),
-    (2, 6, 6),
-    FAST,
-    random=True,
-)
+def between(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, CLASSES))
 
-# Convolutions.
-for dims, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), start=1):
-    size = (6,) * dims
-    entry(f"conv{dims}d", lambda k=kind: Pooled(k(2, 4, 3), 4), (2, *size), FAST)
-    entry(
-        f"conv{dims}d groups stride",
-        lambda k=kind: Pooled(k(2, 4, 3, groups=2, stride=2, padding=1), 4),
-        (2, *size),
-        FAST,
-    )
-    entry(
-        f"conv{dims}d dilated",
-        lambda k=kind: Pooled(k(2, 4, 2, dilation=2, bias=False), 4),
-        (2, *size),
-        FAST,
-    )
-for dims, kind in enumerate((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), start=1):
-    entry(f"conv transpose {dims}d", lambda k=kind: Pooled(k(2, 4, 3), 4), (2, *(4,) * dims), SLOW)
-entry("conv same", lambda: Pooled(nn.Conv2d(2, 4, 3, padding="same"), 4), (2, 6, 6), FAST)
-entry("conv same even", lambda: Pooled(nn.Conv2d(2, 4, 2, padding="same"), 4), (2, 6, 6), SLOW)
-entry(
-    "conv circular",
-    lambda: Pooled(nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), 4),
-    (2, 6, 6),
-    SLOW,
-)
-entry(
-    "depthwise",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1)), 4),
-    (4, 6, 6),
-    FAST,
-)
-entry(
-    "max pool",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.MaxPool2d(2)), 4),
-    (2, 6, 6),
-    FAST,
-)
-entry(
-    "upsample",
-    lambda: Pooled(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2, 4, 3)), 4),
-    (2, 4, 4),
-    FAST,
-)
-entry(
-    "pixel shuffle",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 8, 3), nn.PixelShuffle(2)), 2),
-    (2, 6, 6),
-    FAST,
-)
 
-# Normalisations.
-entry(
-    "group norm",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), 4),
-    (2, 6, 6),
-    FAST,
-)
-entry("group norm first", lambda: Pooled(nn.GroupNorm(2, 4), 4), (4, 5), FAST)
-entry(
-    "group norm flat",
-    lambda: nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(2, 6), nn.Linear(6, 3)),
-    (4,),
-    FAST,
-)
-entry(
-    "layer norm",
-    lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)),
-    (4,),
-    FAST,
-)
-entry("layer norm 2d", lambda: Pooled(nn.LayerNorm((4, 5)), 4), (4, 5), FAST)
-entry(
-    "rms norm", lambda: nn.Sequential(nn.Linear(4, 6), nn.RMSNorm(6), nn.Linear(6, 3)), (4,), SLOW
-)
-entry(
-    "instance norm",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4)), 4),
-    (2, 6, 6),
-    FAST,
-)
-entry("instance norm affine", lambda: Pooled(nn.InstanceNorm2d(4, affine=True), 4), (4, 5, 5), SLOW)
-entry(
-    "batch norm",
-    lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)),
-    (4,),
-    NONE,
-)
-entry(
-    "local response",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), nn.LocalResponseNorm(2)), 4),
-    (2, 6, 6),
-    FAST,
-)
+def chain(*layers: nn.Module, channels: int = 4) -> nn.Module:
+    return Pooled(nn.Sequential(*layers), channels)
+
+
+def image(*layers: nn.Module, outputs: int = 4, channels: int = 4) -> nn.Module:
+    return chain(nn.Conv2d(2, outputs, 3), *layers, channels=channels)
+
+
+def transformer(**more: Any) -> nn.Module:
+    return Sequence(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, **more), 4)
 
 
 def _frozen(layer: nn.Module) -> nn.Module:
@@ -225,67 +109,71 @@ def _frozen(layer: nn.Module) -> nn.Module:
     return layer.eval()
 
 
+# Linear layers and what stands between them.
+entry("linear", linear())
+entry("linear no bias", linear(bias=False))
+for activation in (nn.ReLU, nn.GELU, nn.SiLU, nn.Softplus, nn.Mish):
+    entry(f"mlp {activation.__name__}", lambda a=activation: between(a()))
+entry("in-place relu", lambda: between(nn.ReLU(True)))
+entry("prelu", lambda: between(nn.PReLU()), engine=SLOW)
 entry(
-    "frozen batch norm",
-    lambda: nn.Sequential(nn.Linear(4, 6), _frozen(nn.BatchNorm1d(6)), nn.Linear(6, 3)),
-    (4,),
-    FAST,
+    "bilinear", function(lambda s, x: s.a(x, x.flip(1)), a=lambda: nn.Bilinear(4, 4, 3)), (4,), SLOW
 )
-entry(
-    "frozen batch norm 2d",
-    lambda: Pooled(nn.Sequential(nn.Conv2d(2, 4, 3), _frozen(nn.BatchNorm2d(4))), 4),
-    (2, 6, 6),
-    FAST,
-)
-entry(
-    "weight norm", lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (4,), SLOW
-)
+entry("dropout", lambda: between(nn.Dropout(0.5)), random=True)
+entry("alpha dropout", lambda: between(nn.AlphaDropout(0.3)), random=True)
+entry("dropout2d", lambda: image(nn.Dropout2d(0.5)), (2, 6, 6), random=True)
+
+# Convolutions.
+GROUPS, DILATED = {"groups": 2, "stride": 2, "padding": 1}, {"dilation": 2, "bias": False}
+for dims, kind in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), start=1):
+    size = (2, *(6,) * dims)
+    entry(f"conv{dims}d", lambda k=kind: Pooled(k(2, 4, 3), 4), size)
+    entry(f"conv{dims}d groups stride", lambda k=kind: Pooled(k(2, 4, 3, **GROUPS), 4), size)
+    entry(f"conv{dims}d dilated", lambda k=kind: Pooled(k(2, 4, 2, **DILATED), 4), size)
+for dims, kind in enumerate((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), start=1):
+    entry(f"conv transpose {dims}d", lambda k=kind: Pooled(k(2, 4, 3), 4), (2, *(4,) * dims), SLOW)
+CIRCULAR = {"padding": 1, "padding_mode": "circular"}
+entry("conv same", lambda: Pooled(nn.Conv2d(2, 4, 3, padding="same"), 4), (2, 6, 6))
+entry("conv same even", lambda: Pooled(nn.Conv2d(2, 4, 2, padding="same"), 4), (2, 6, 6), SLOW)
+entry("conv circular", lambda: Pooled(nn.Conv2d(2, 4, 3, **CIRCULAR), 4), (2, 6, 6), SLOW)
+entry("depthwise", lambda: chain(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1)), (4, 6, 6))
+entry("max pool", lambda: image(nn.MaxPool2d(2)), (2, 6, 6))
+entry("upsample", lambda: chain(nn.Upsample(scale_factor=2), nn.Conv2d(2, 4, 3)), (2, 4, 4))
+entry("pixel shuffle", lambda: image(nn.PixelShuffle(2), outputs=8, channels=2), (2, 6, 6))
+
+# Normalisations.
+entry("group norm", lambda: image(nn.GroupNorm(2, 4)), (2, 6, 6))
+entry("group norm first", lambda: Pooled(nn.GroupNorm(2, 4), 4), (4, 5))
+entry("group norm flat", lambda: between(nn.GroupNorm(2, 6)))
+entry("layer norm", lambda: between(nn.LayerNorm(6)))
+entry("layer norm 2d", lambda: Pooled(nn.LayerNorm((4, 5)), 4), (4, 5))
+entry("rms norm", lambda: between(nn.RMSNorm(6)), engine=SLOW)
+entry("instance norm", lambda: image(nn.InstanceNorm2d(4)), (2, 6, 6))
+entry("instance norm affine", lambda: Pooled(nn.InstanceNorm2d(4, affine=True), 4), (4, 5, 5), SLOW)
+entry("batch norm", lambda: between(nn.BatchNorm1d(6)), engine=NONE)
+entry("local response", lambda: image(nn.LocalResponseNorm(2)), (2, 6, 6))
+entry("frozen batch norm", lambda: between(_frozen(nn.BatchNorm1d(6))))
+entry("frozen batch norm 2d", lambda: image(_frozen(nn.BatchNorm2d(4))), (2, 6, 6))
+entry("weight norm", lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (4,), SLOW)
 
 # Embeddings and sequences.
-entry("tokens", lambda: Sequence(nn.Embedding(11, 4), 4), (5,), FAST, tokens=True)
-entry(
-    "padding index",
-    lambda: Sequence(nn.Embedding(11, 4, padding_idx=0), 4),
-    (5,),
-    FAST,
-    tokens=True,
-)
-entry(
+words("tokens", lambda: Sequence(nn.Embedding(11, 4), 4))
+words("padding index", lambda: Sequence(nn.Embedding(11, 4, padding_idx=0), 4))
+words(
     "embedding bag",
     lambda: nn.Sequential(nn.EmbeddingBag(11, 4, mode="mean"), nn.Linear(4, 3)),
-    (5,),
     SLOW,
-    tokens=True,
 )
-entry(
-    "sparse embedding",
-    lambda: Sequence(nn.Embedding(11, 4, sparse=True), 4),
-    (5,),
-    FAST,
-    tokens=True,
-)
-entry("max norm", lambda: Sequence(nn.Embedding(11, 4, max_norm=0.5), 4), (5,), NONE, tokens=True)
+words("sparse embedding", lambda: Sequence(nn.Embedding(11, 4, sparse=True), 4))
+words("max norm", lambda: Sequence(nn.Embedding(11, 4, max_norm=0.5), 4), NONE)
+BOTH_WAYS = {"bidirectional": True, "batch_first": True}
 entry("lstm", lambda: Sequence(nn.LSTM(4, 5, batch_first=True), 5), (6, 4), SLOW)
-entry(
-    "lstm two ways",
-    lambda: Sequence(nn.LSTM(4, 3, 2, bidirectional=True, batch_first=True), 6),
-    (6, 4),
-    SLOW,
-)
+entry("lstm two ways", lambda: Sequence(nn.LSTM(4, 3, 2, **BOTH_WAYS), 6), (6, 4), SLOW)
 entry("gru", lambda: Sequence(nn.GRU(4, 5, batch_first=True), 5), (6, 4), NONE)
 entry("rnn", lambda: Sequence(nn.RNN(4, 5, batch_first=True), 5), (6, 4), NONE)
-entry(
-    "lstm cell",
-    function(lambda s, x: s.h(s.c(x)[0]), c=lambda: nn.LSTMCell(4, 5), h=linear(5)),
-    (4,),
-    NONE,
-)
-entry(
-    "gru cell",
-    function(lambda s, x: s.h(s.c(x)), c=lambda: nn.GRUCell(4, 5), h=linear(5)),
-    (4,),
-    NONE,
-)
+_LSTM, _GRU = (lambda: nn.LSTMCell(4, 5)), (lambda: nn.GRUCell(4, 5))
+entry("lstm cell", function(lambda s, x: s.h(s.c(x)[0]), c=_LSTM, h=linear(5)), engine=NONE)
+entry("gru cell", function(lambda s, x: s.h(s.c(x)), c=_GRU, h=linear(5)), engine=NONE)
 
 
 class Attention(nn.Module):
@@ -331,51 +219,22 @@ class Vision(nn.Module):
 
 entry("attention", Attention, (5, 4), SLOW)
 entry("attention sequence first", lambda: Attention(False), (5, 4), SLOW)
-entry("own attention", OwnAttention, (5, 4), FAST)
-entry(
-    "transformer layer",
-    lambda: Sequence(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), 4),
-    (5, 4),
-    SLOW,
-)
-entry(
-    "transformer dropout",
-    lambda: Sequence(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 4),
-    (5, 4),
-    SLOW,
-    random=True,
-)
+entry("own attention", OwnAttention, (5, 4))
+entry("transformer layer", lambda: transformer(dropout=0.0), (5, 4), SLOW)
+entry("transformer dropout", transformer, (5, 4), SLOW, random=True)
 entry("vision transformer", Vision, (2, 4, 4), SLOW)
-entry(
+_PLACES = {"e": embedding(), "p": lambda: nn.Embedding(5, 4), "h": linear()}
+words(
     "positions on arange",
-    function(
-        lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]))).mean(1)),
-        e=embedding(),
-        p=lambda: nn.Embedding(5, 4),
-        h=linear(),
-    ),
-    (5,),
+    function(lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]))).mean(1)), **_PLACES),
     SLOW,
-    tokens=True,
 )
-entry(
-    "positions by record",
-    function(
-        lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]).expand_as(x))).tanh().mean(1)),
-        e=embedding(),
-        p=lambda: nn.Embedding(5, 4),
-        h=linear(),
-    ),
-    (5,),
-    FAST,
-    tokens=True,
-)
+words("positions by record", function(lambda s, x: s.h(_placed(s, x).tanh().mean(1)), **_PLACES))
+_ACROSS = {"a": linear(4, 5), "b": linear(5)}
 entry(
     "sequence first",
     function(
-        lambda s, x: s.b(torch.tanh(s.a(x.transpose(0, 1))).transpose(0, 1).mean(1)),
-        a=linear(4, 5),
-        b=linear(5),
+        lambda s, x: s.b(torch.tanh(s.a(x.transpose(0, 1))).transpose(0, 1).mean(1)), **_ACROSS
     ),
     (6, 4),
     SLOW,
@@ -383,34 +242,15 @@ entry(
 
 # Ways of using parameters.
 _TIED = {"e": embedding(), "f": linear(4, 4)}
-entry(
-    "tied T",
-    function(lambda s, x: s.f(s.e(x).mean(1)).tanh() @ s.e.weight.T, **_TIED),
-    (5,),
-    SLOW,
-    tokens=True,
-)
-entry(
-    "tied mT",
-    function(lambda s, x: s.f(s.e(x).mean(1)).tanh() @ s.e.weight.mT, **_TIED),
-    (5,),
-    SLOW,
-    tokens=True,
-)
-entry(
+words("tied T", function(lambda s, x: _inside(s, x).tanh() @ s.e.weight.T, **_TIED), SLOW)
+words("tied mT", function(lambda s, x: _inside(s, x).tanh() @ s.e.weight.mT, **_TIED), SLOW)
+_EINSUM = "be,ve->bv"
+words(
     "tied einsum",
-    function(lambda s, x: torch.einsum("be,ve->bv", s.f(s.e(x).mean(1)), s.e.weight), **_TIED),
-    (5,),
+    function(lambda s, x: torch.einsum(_EINSUM, _inside(s, x), s.e.weight), **_TIED),
     SLOW,
-    tokens=True,
 )
-entry(
-    "tied functional",
-    function(lambda s, x: F.linear(s.f(s.e(x).mean(1)), s.e.weight), **_TIED),
-    (5,),
-    SLOW,
-    tokens=True,
-)
+words("tied functional", function(lambda s, x: F.linear(_inside(s, x), s.e.weight), **_TIED), SLOW)
 
 
 def _shared_weight() -> nn.Module:
@@ -419,156 +259,107 @@ def _shared_weight() -> nn.Module:
     return model
 
 
-entry("shared weight", _shared_weight, (4,), FAST)
-entry(
-    "called twice",
-    function(lambda s, x: s.h(s.a(torch.tanh(s.a(x)))), a=linear(4, 4), h=linear()),
-    (4,),
-    FAST,
-)
-entry(
-    "bare parameter",
-    function(lambda s, x: s.a(x * s.w), a=linear(), w=lambda: nn.Parameter(torch.randn(4))),
-    (4,),
-    SLOW,
-)
+def bare(*shape: int) -> Callable[[], nn.Parameter]:
+    return lambda: nn.Parameter(torch.randn(*shape))
+
+
+_HEAD = {"a": linear(4, 4), "h": linear()}
+_GATE = {"a": linear(4, 4), "b": linear(4, 4), "h": linear()}
+_RANK = {"down": linear(4, 2, bias=False), "up": linear(2, bias=False)}
+entry("shared weight", _shared_weight)
+entry("called twice", function(lambda s, x: s.h(s.a(torch.tanh(s.a(x)))), **_HEAD))
+entry("bare parameter", function(lambda s, x: s.a(x * s.w), a=linear(), w=bare(4)), engine=SLOW)
 entry(
     "einsum parameter",
-    function(
-        lambda s, x: torch.einsum("bi,ij->bj", x, s.w), w=lambda: nn.Parameter(torch.randn(4, 3))
-    ),
+    function(lambda s, x: torch.einsum("bi,ij->bj", x, s.w), w=bare(4, 3)),
     (4,),
     SLOW,
 )
 entry(
     "low rank",
     function(lambda s, x: s.a(x) + s.up(s.down(x)), a=linear(), down=linear(4, 2), up=linear(2)),
-    (4,),
-    FAST,
 )
 entry(
     "low rank, functional",
-    function(
-        lambda s, x: F.linear(x, s.up.weight @ s.down.weight),
-        down=linear(4, 2, bias=False),
-        up=linear(2, bias=False),
-    ),
+    function(lambda s, x: F.linear(x, s.up.weight @ s.down.weight), **_RANK),
     (4,),
     SLOW,
 )
-entry("no_grad branch", function(lambda s, x: s.a(x) - _constant(s.a, x), a=linear()), (4,), FAST)
-entry("detached output", function(lambda s, x: s.a(x) * s.a(x).detach(), a=linear()), (4,), FAST)
+entry("no_grad branch", function(lambda s, x: s.a(x) - _constant(s.a, x), a=linear()))
+entry("detached output", function(lambda s, x: s.a(x) * s.a(x).detach(), a=linear()))
 entry(
     "detached weight",
     function(lambda s, x: s.a(x) + F.linear(x, s.a.weight.detach()), a=linear()),
-    (4,),
-    SLOW,
+    engine=SLOW,
 )
-entry(
-    "data of weight",
-    function(lambda s, x: s.a(x) + x @ s.a.weight.data.t(), a=linear()),
-    (4,),
-    FAST,
-)
-entry("keyword", function(lambda s, x: s.a(input=x), a=linear()), (4,), FAST)
-entry(
-    "in-place residual",
-    function(lambda s, x: s.a(x).add_(s.b(x)), a=linear(), b=linear()),
-    (4,),
-    FAST,
-)
+entry("data of weight", function(lambda s, x: s.a(x) + x @ s.a.weight.data.t(), a=linear()))
+entry("keyword", function(lambda s, x: s.a(input=x), a=linear()))
+entry("in-place residual", function(lambda s, x: s.a(x).add_(s.b(x)), a=linear(), b=linear()))
 entry(
     "in-place on input",
     function(lambda s, x: _mangled(s, x), a=linear(4, 4), b=linear(4, 4)),
     (4,),
     NONE,
 )
-entry(
-    "residual",
-    function(lambda s, x: s.h(x + torch.tanh(s.a(x))), a=linear(4, 4), h=linear()),
-    (4,),
-    FAST,
-)
-entry(
-    "gated",
-    function(
-        lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), a=linear(4, 4), b=linear(4, 4), h=linear()
-    ),
-    (4,),
-    FAST,
-)
+entry("residual", function(lambda s, x: s.h(x + torch.tanh(s.a(x))), **_HEAD))
+entry("gated", function(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), **_GATE))
 entry(
     "experts",
     function(lambda s, x: torch.where(x[:, :1] > 0, s.a(x), s.b(x)), a=linear(), b=linear()),
-    (4,),
-    FAST,
 )
 entry(
     "complex residual",
     function(lambda s, x: s.h(torch.fft.rfft(s.a(x)).abs()), a=linear(4, 4), h=linear(3)),
-    (4,),
-    FAST,
 )
 entry(
     "folded positions",
-    function(
-        lambda s, x: s.a(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (5, -1)).mean(0), a=linear()
-    ),
+    function(lambda s, x: _folded(s, x.transpose(0, 1), 5, -1).mean(0), a=linear()),
     (5, 4),
     SLOW,
 )
 entry(
-    "folded in order",
-    function(lambda s, x: s.a(x.flatten(0, 1)).unflatten(0, (-1, 5)).mean(1), a=linear()),
-    (5, 4),
-    SLOW,
+    "folded in order", function(lambda s, x: _folded(s, x, -1, 5).mean(1), a=linear()), (5, 4), SLOW
 )
-entry(
-    "checkpoint",
-    function(lambda s, x: s.h(checkpoint(s.a, x, use_reentrant=False)), a=linear(4, 4), h=linear()),
-    (4,),
-    FAST,
-)
-entry("unused layer", function(lambda s, x: s.a(x), a=linear(), b=linear()), (4,), NONE)
+entry("checkpoint", function(lambda s, x: s.h(checkpoint(s.a, x, use_reentrant=False)), **_HEAD))
+entry("unused layer", function(lambda s, x: s.a(x), a=linear(), b=linear()), engine=NONE)
 entry(
     "several inputs",
     function(lambda s, x: (lambda x, mask: s.a(x * mask))(x), a=linear()),
     (4,),
     NONE,
 )
-entry("reference kept elsewhere", lambda: _hidden_reference(), (4,), NONE)
-entry(
-    "buffer written",
-    function(
-        lambda s, x: s.a(x - _running_mean(s, x)), a=linear(), state=lambda: nn.BatchNorm1d(4)
-    ),
-    (4,),
-    NONE,
-)
-entry("batch centred", function(lambda s, x: s.a(x - x.mean(0)), a=linear()), (4,), NONE)
-entry("batch softmax", function(lambda s, x: torch.softmax(s.a(x), 0), a=linear()), (4,), NONE)
-entry("batch rolled", function(lambda s, x: s.a(x + 1e-4 * x.roll(1, 0)), a=linear()), (4,), NONE)
-entry(
-    "mixup",
-    function(lambda s, x: s.a(_mixed(x) if s.training else x), a=linear()),
-    (4,),
-    NONE,
-    random=True,
-)
-entry(
-    "mixup at random",
-    function(lambda s, x: s.a(_mixed(x) if torch.rand(()) < 0.5 else x), a=linear()),
-    (4,),
-    NONE,
-    random=True,
-)
+entry("reference kept elsewhere", lambda: _hidden_reference(), engine=NONE)
+_STATE = {"a": linear(), "state": lambda: nn.BatchNorm1d(4)}
+entry("buffer written", function(lambda s, x: s.a(x - _running_mean(s, x)), **_STATE), engine=NONE)
+entry("batch centred", function(lambda s, x: s.a(x - x.mean(0)), a=linear()), engine=NONE)
+entry("batch softmax", function(lambda s, x: torch.softmax(s.a(x), 0), a=linear()), engine=NONE)
+entry("batch rolled", function(lambda s, x: s.a(x + 1e-4 * x.roll(1, 0)), a=linear()), engine=NONE)
+MIXUP = {
+    "mixup": lambda s, x: s.a(_mixed(x) if s.training else x),
+    "mixup at random": lambda s, x: s.a(_mixed(x) if torch.rand(()) < 0.5 else x),
+}
+for name, mixup in MIXUP.items():
+    entry(name, function(mixup, a=linear()), engine=NONE, random=True)
 entry(
     "gradient mixing",
     function(lambda s, x: s.a(x) + (h := s.a(x).mean(0)) - h.detach(), a=linear()),
-    (4,),
-    SLOW,
+    engine=SLOW,
 )
-entry("memory of the last batch", function(lambda s, x: _remembering(s, x), a=linear()), (4,), NONE)
+entry(
+    "memory of the last batch", function(lambda s, x: _remembering(s, x), a=linear()), engine=NONE
+)
+
+
+def _placed(model: Any, x: torch.Tensor) -> torch.Tensor:
+    return model.e(x) + model.p(torch.arange(x.shape[1]).expand_as(x))
+
+
+def _inside(model: Any, x: torch.Tensor) -> torch.Tensor:
+    return model.f(model.e(x).mean(1))
+
+
+def _folded(model: Any, x: torch.Tensor, *sizes: int) -> torch.Tensor:
+    return model.a(x.flatten(0, 1)).unflatten(0, sizes)
 
 
 def _constant(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -24,10 +24,15 @@ def resigned(round_, owner, identity, entry):
     return dataclasses.replace(entry, signature=signature)
 
 
-def garbage(round_, owner, identity, holder, shares, ephemeral, seal_key):
-    entry = HONEST(round_, owner, identity, holder, shares, ephemeral, seal_key)
-    changed = dataclasses.replace(entry, sealed=secrets.token_bytes(len(entry.sealed)))
-    return resigned(round_, owner, identity, changed)
+def changing(signed=True, **fields):
+    """Seals as it should, then makes these fields of the entry anew; signed again unless said."""
+
+    def lie(round_, owner, identity, *rest):
+        entry = HONEST(round_, owner, identity, *rest)
+        changed = dataclasses.replace(entry, **{name: make() for name, make in fields.items()})
+        return resigned(round_, owner, identity, changed) if signed else changed
+
+    return lie
 
 
 def other_shares(round_, owner, identity, holder, shares, ephemeral, seal_key):
@@ -38,51 +43,36 @@ def other_shares(round_, owner, identity, holder, shares, ephemeral, seal_key):
     return resigned(round_, owner, identity, changed)
 
 
-def other_commitments(round_, owner, identity, holder, shares, ephemeral, seal_key):
-    entry = HONEST(round_, owner, identity, holder, shares, ephemeral, seal_key)
-    changed = dataclasses.replace(entry, mask_key_commitment=secrets.token_bytes(32))
-    return resigned(round_, owner, identity, changed)
-
-
 def no_share(round_, owner, identity, holder, shares, ephemeral, seal_key):
     """Sealed well and committed to, but no elements of the share field."""
     nonsense = (b"\xff" * 33, shares[1])
     return HONEST(round_, owner, identity, holder, nonsense, ephemeral, seal_key)
 
 
-def for_nobody(round_, owner, identity, holder, shares, ephemeral, seal_key):
+def for_nobody(*arguments):
     """Sealed under a key that is not the holder's."""
-    wrong = AgreementKey(secrets.token_bytes(32)).public
-    return HONEST(round_, owner, identity, holder, shares, ephemeral, wrong)
+    return HONEST(*arguments[:-1], stranger())
 
 
-def weak_ephemeral(round_, owner, identity, holder, shares, ephemeral, seal_key):
-    entry = HONEST(round_, owner, identity, holder, shares, ephemeral, seal_key)
-    return resigned(round_, owner, identity, dataclasses.replace(entry, ephemeral=bytes(32)))
+def stranger():
+    return AgreementKey(secrets.token_bytes(32)).public
 
 
-def other_ephemeral(round_, owner, identity, holder, shares, ephemeral, seal_key):
-    """Sealed well under a key whose secret half the owner will not show."""
-    entry = HONEST(round_, owner, identity, holder, shares, ephemeral, seal_key)
-    stranger = AgreementKey(secrets.token_bytes(32)).public
-    return resigned(round_, owner, identity, dataclasses.replace(entry, ephemeral=stranger))
+def drawn(size):
+    return lambda: secrets.token_bytes(size)
 
 
-def unsigned(round_, owner, identity, holder, shares, ephemeral, seal_key):
-    entry = HONEST(round_, owner, identity, holder, shares, ephemeral, seal_key)
-    return dataclasses.replace(entry, signature=secrets.token_bytes(64))
-
-
-LIES = [
-    garbage,
-    other_shares,
-    other_commitments,
-    no_share,
-    for_nobody,
-    weak_ephemeral,
-    other_ephemeral,
-    unsigned,
-]
+garbage = changing(sealed=drawn(messages.SEALED_BYTES))
+LIES = {
+    "garbage": garbage,
+    "other shares": other_shares,
+    "other commitments": changing(mask_key_commitment=drawn(32)),
+    "no share": no_share,
+    "for nobody": for_nobody,
+    "weak ephemeral": changing(ephemeral=lambda: bytes(32)),
+    "another ephemeral than the one whose secret half is shown": changing(ephemeral=stranger),
+    "unsigned": changing(signed=False, signature=drawn(64)),
+}
 
 
 def lying(monkeypatch, lies, victims=None):
@@ -96,7 +86,7 @@ def lying(monkeypatch, lies, victims=None):
 
 
 @pytest.mark.parametrize("victims", [None, {1}])
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("lie", LIES.values(), ids=list(LIES))
 def test_bad_shares_are_named_and_left_out_before_masking(lie, victims, monkeypatch):
     """For every holder or for one: the liar alone is excluded, no masked input of it is ever
     asked for, the others go on to their exact sum."""
@@ -206,7 +196,9 @@ def test_too_many_liars_fail_the_round_by_name(monkeypatch):
 
 @given(
     hospitals=st.integers(5, 8),
-    liars=st.dictionaries(st.integers(0, 7), st.sampled_from([*LIES, "complains"]), max_size=2),
+    liars=st.dictionaries(
+        st.integers(0, 7), st.sampled_from([*LIES.values(), "complains"]), max_size=2
+    ),
     victims=st.sets(st.integers(0, 7), min_size=1),
 )
 @settings(max_examples=8)

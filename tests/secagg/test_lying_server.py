@@ -160,19 +160,12 @@ def test_no_share_is_given_out_of_one_that_was_left_out():
     """Hospital 0 holds a share of 3's secrets, which 3 has sealed well, but 3 is no sharer: its
     share stays where it is, whatever comes."""
     stage = Stage()
-    answers = stage.play("verify")
-    kept = {i: answers[i] for i in (0, 1, 2)}
-    answers = stage.server.verify_shares(
-        [stage.hospitals[i].verify_shares(m) for i, m in kept.items()]
-    )
-    assert sorted(answers) == [0, 1, 2]
-    masked = [stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()]
+    stage.play("verify")
+    del stage.answers[3]
+    assert sorted(stage.play("masked")) == [0, 1, 2]
+    stage.play("consistency")
     assert sorted(stage.hospitals[0]._held) == [0, 1, 2]
-    answers = stage.server.masked_input(masked)
-    replies = [stage.hospitals[i].consistency_check(m) for i, m in answers.items()]
-    answers = stage.server.consistency_check(replies)
-    total = stage.server.unmask([stage.hospitals[i].unmask(m) for i, m in answers.items()])
-    np.testing.assert_array_equal(total, stage.expected(range(3)))
+    np.testing.assert_array_equal(stage.play(), stage.expected(range(3)))
 
 
 def accused_message(stage, complaints):
@@ -250,13 +243,9 @@ def test_fewer_survivors_than_the_round_asks_for_are_not_confirmed():
 def test_survivors_that_never_shared():
     """Hospital 4 vanished before sharing, so it cannot have survived, even if it says so."""
     stage = Stage(5, 3)
-    answers = stage.server.advertise_keys(h.advertise_keys() for h in stage.hospitals.values())
-    answers = stage.server.share_keys(stage.hospitals[i].share_keys(answers[i]) for i in range(4))
-    answers = stage.server.verify_shares(
-        stage.hospitals[i].verify_shares(answers[i]) for i in range(4)
-    )
-    for i in range(4):
-        stage.hospitals[i].masked_input(answers[i], stage.vectors[i])
+    stage.play("share")
+    del stage.answers[4]
+    stage.play("consistency")
     message = survivors_message(stage, 0, range(5), colluders=[1, 2, 3, 4])
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
@@ -266,14 +255,13 @@ def test_a_hospital_told_of_other_sharers_is_not_unmasked():
     masked with nobody honest. An honest server refuses the input; a lying one that counts it
     in finds that hospital 0, which knows better, does not confirm."""
     stage = Stage()
-    answers = stage.play("masked")
+    stage.play("masked")
     lie = messages.Sharers(stage.round.to_bitmap({1, 2, 3}))
-    answers[3] = stage.as_server(Kind.SHARERS, lie.to_bytes())
-    masked = {i: stage.hospitals[i].masked_input(m, stage.vectors[i]) for i, m in answers.items()}
-    stage.server.masked_input(masked.values())
+    stage.answers[3] = stage.as_server(Kind.SHARERS, lie.to_bytes())
+    stage.play("consistency")
     assert stage.server.survivors == {0, 1, 2}
     assert "masked with others" in stage.server.refusals[0]
-    stage.server._masked_with[3] = bytes(masked[3][56 : 56 + 64])
+    stage.server._masked_with[3] = bytes(stage.sent["masked"][3][56 : 56 + 64])
     message = survivors_message(stage, 0, {0, 1, 2, 3})
     refused(stage, 0, stage.hospitals[0].consistency_check, message)
 
@@ -366,12 +354,9 @@ def test_second_unmask_request_is_refused():
 def test_alive_and_dead_at_once_cannot_be_asked_for():
     """One share per neighbour leaves a hospital, of the kind its confirmed survivors imply."""
     stage = Stage()
-    answers = stage.play("masked")
-    masked = [stage.hospitals[i].masked_input(answers[i], stage.vectors[i]) for i in (0, 1, 2)]
-    answers = stage.server.masked_input(masked)
-    answers = stage.server.consistency_check(
-        stage.hospitals[i].consistency_check(answers[i]) for i in (0, 1, 2)
-    )
+    stage.play("masked")
+    del stage.answers[3]
+    answers = stage.play("unmask")
     held = dict(stage.hospitals[0]._held)
     reply = stage.hospitals[0].unmask(answers[0])
     shares = messages.Unmask.from_bytes(bytes(reply[56:-64])).shares

@@ -48,51 +48,34 @@ def listed(entry):
     return st.lists(entry, max_size=4)
 
 
+def list_of(kind, entry):
+    return st.tuples(listed(entry)), lambda entries: kind(tuple(entries))
+
+
 share_fields = st.tuples(
     ids, raw(32), raw(32), raw(32), raw(messages.SEALED_BYTES), raw(messages.SIGNATURE_BYTES)
 )
 # Only the fields are drawn; messages are built outside the strategies, where shapes are checked.
 MESSAGES = {
     "Advertise": (st.tuples(raw(32), raw(32), raw(56)), messages.Advertise),
-    "Roster": (
-        st.tuples(listed(raw(messages.ADVERTISE_BYTES))),
-        lambda entries: messages.Roster(tuple(entries)),
-    ),
+    "Roster": list_of(messages.Roster, raw(messages.ADVERTISE_BYTES)),
     "SealedShare": (share_fields, messages.SealedShare),
     "Share": (
         st.tuples(raw(32), listed(share_fields)),
         lambda seed, many: messages.Share(seed, tuple(messages.SealedShare(*f) for f in many)),
     ),
-    "Delivery": (
-        st.tuples(listed(st.tuples(ids, raw(messages.SealedShare.SIZE)))),
-        lambda entries: messages.Delivery(tuple(entries)),
-    ),
-    "UpheldComplaints": (
-        st.tuples(listed(st.tuples(ids, raw(64)))),
-        lambda entries: messages.UpheldComplaints(tuple(entries)),
-    ),
-    "Accused": (
-        st.tuples(listed(st.tuples(ids, raw(64)))),
-        lambda entries: messages.Accused(tuple(entries)),
-    ),
-    "Opened": (
-        st.tuples(listed(st.tuples(ids, raw(32)))),
-        lambda entries: messages.Opened(tuple(entries)),
-    ),
+    "Delivery": list_of(messages.Delivery, st.tuples(ids, raw(messages.SealedShare.SIZE))),
+    "UpheldComplaints": list_of(messages.UpheldComplaints, st.tuples(ids, raw(64))),
+    "Accused": list_of(messages.Accused, st.tuples(ids, raw(64))),
+    "Opened": list_of(messages.Opened, st.tuples(ids, raw(32))),
     "Sharers": (st.tuples(raw(BITMAP)), messages.Sharers),
     "Survivors": (
         st.tuples(raw(BITMAP), listed(st.tuples(ids, raw(64)))),
         lambda bitmap, entries: messages.Survivors(bitmap, tuple(entries)),
     ),
     "Consistency": (st.tuples(raw(64)), messages.Consistency),
-    "Confirmation": (
-        st.tuples(listed(st.tuples(ids, raw(64)))),
-        lambda entries: messages.Confirmation(tuple(entries)),
-    ),
-    "Unmask": (
-        st.tuples(listed(st.tuples(ids, raw(33)))),
-        lambda entries: messages.Unmask(tuple(entries)),
-    ),
+    "Confirmation": list_of(messages.Confirmation, st.tuples(ids, raw(64))),
+    "Unmask": list_of(messages.Unmask, st.tuples(ids, raw(33))),
 }
 
 

@@ -92,7 +92,7 @@ def test_half_open_connections_do_not_hold_the_round_up():
         assert all(ended(peer) for peer in peers)
 
 
-@pytest.mark.parametrize("attack", ["oversized", "garbage", "flood", "another round", "double"])
+@pytest.mark.parametrize("attack", ["flood", "another round", "double"])
 def test_a_hospital_that_misbehaves_later_is_the_only_one_lost(attack):
     loopback = Loopback(phase=6.0)  # what a hospital that falls silent costs
     hospital, connection = advertised(loopback, 2)
@@ -102,23 +102,16 @@ def test_a_hospital_that_misbehaves_later_is_the_only_one_lost(attack):
         message = receive_frame(connection, limit)
         share = hospital.share_keys(message)
         _, other = make_round(3, 2)
-        frames = {
-            "oversized": struct.pack("<Q", limit + 1),
-            "garbage": struct.pack("<Q", 200) + b"x" * 200,
-            "flood": (struct.pack("<Q", 1) + b"x") * 5000,
-            "another round": None,
-            "double": None,
-        }[attack]
         with contextlib.suppress(OSError):
-            if frames:
-                connection.sendall(frames)
+            if attack == "flood":
+                connection.sendall((struct.pack("<Q", 1) + b"x") * 5000)
             elif attack == "double":
                 send_frame(connection, share)
                 send_frame(connection, share)
             else:
                 identity = loopback.party.hospitals[2]
                 send_frame(connection, wrap(Kind.SHARE, 2, other, identity, b""))
-        if attack in ("garbage", "another round"):
+        if attack == "another round":
             connection.close()
         loopback.check([0, 1])
 

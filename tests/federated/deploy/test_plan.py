@@ -176,11 +176,7 @@ def test_a_plan_is_its_operator_s_and_unchanged(trial, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        (["--sizes", "private"], "sizes"),
-        (["--least", "2"], "least"),
-    ],
+    ("more", "says"), [(["--sizes", "private"], "sizes"), (["--least", "2"], "least")]
 )
 def test_plans_that_are_not_made(trial, tmp_path, capsys, more, says):
     arm, *words = trial.plan_words

@@ -69,12 +69,8 @@ class Trial:
             offers += ["--offer", folder / f"{one}.offer"]
             self.run("federation", "offer", offers[-1], "--key", folder / f"{one}.key",
                      "--data", self.file(one))  # fmt: skip
-        keys = [
-            "--operator-key",
-            folder / "operator.key",
-            "--server-key",
-            folder / "server.key.pub",
-        ]
+        keys = ["--operator-key", folder / "operator.key"]
+        keys += ["--server-key", folder / "server.key.pub"]
         self.plan_words = [*chosen, *keys, *offers, "--rounds", rounds, *more]
         self.run("federation", "plan", *self.plan_words[:1], folder / "plan.json",
                  *self.plan_words[1:])  # fmt: skip
@@ -172,16 +168,9 @@ class Trial:
     # As processes
 
     def words(self, command, name, *more) -> list[str]:
-        words = [
-            "federation",
-            command,
-            "plan.json",
-            "--key",
-            f"{name}.key",
-            "--state",
-            f"at-{name}",
-        ]
-        words += ["--directory", "directory.json", "--operator", "operator.key.pub"]
+        words = ["federation", command, "plan.json", "--key", f"{name}.key"]
+        words += ["--state", f"at-{name}", "--directory", "directory.json"]
+        words += ["--operator", "operator.key.pub"]
         return [*words, *map(str, more)]
 
     def process(self, words) -> subprocess.Popen:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -205,14 +206,8 @@ def test_no_byte_of_a_directory_can_be_changed(tmp_path, parties):
 
 def test_only_the_operator_that_is_known_counts(tmp_path, parties):
     path, impostor = tmp_path / "directory.json", Identity()
-    forged = FederationDirectory(
-        operator=impostor.public,
-        serial=2,
-        session=SESSION,
-        server=impostor.public,
-        hospitals=parties.first.hospitals,
-        settings=parties.first.settings,
-    )
+    key = impostor.public
+    forged = replace(parties.first, operator=key, serial=2, server=key)
     with pytest.raises(InputError, match="operator"):
         forged.write(path, parties.operator)
     forged.write(path, impostor)
@@ -257,15 +252,7 @@ def test_a_directory_never_goes_back(tmp_path, parties):
     assert accepts(second)
     assert not accepts(parties.first)
     assert not accepts(parties.first.changed(hospitals={2: Identity().public}))
-    forgetful = FederationDirectory(
-        operator=parties.operator.public,
-        serial=3,
-        session=SESSION,
-        server=parties.server.public,
-        hospitals=parties.first.hospitals,
-        settings=parties.first.settings,
-    )
-    assert not accepts(forgetful)
+    assert not accepts(replace(parties.first, serial=3))  # it forgets the revocation
 
 
 def test_bad_settings_are_found_when_the_directory_is_made(parties):

@@ -54,10 +54,7 @@ def test_a_model_is_driven_by_its_sums(tmp_path):
 def test_nobody_comes_and_too_much_is_said(tmp_path):
     """Both are told to the caller; an opening without hospitals costs no number."""
     deployment, limits = Deployment(tmp_path), Limits(phase=0.2)
-    with (
-        open_holder(deployment.place("server")) as holder,
-        TcpServer(limits=limits) as server,
-    ):
+    with open_holder(deployment.place("server")) as holder, TcpServer(limits=limits) as server:
         with pytest.raises(InputError, match="at most"):
             holder.hold(server.run_round, application=bytes(2 << 20))
         for _ in range(2):

@@ -131,9 +131,7 @@ def test_a_bad_step_costs_its_round_and_no_more(tmp_path, name):
 
     deployment.serve(2, pause=0.5)
     deployment.join(0, 1, contribution)
-    for one in range(1, 4):
-        deployment.join(one, 2)
-    deployment.finish()
+    deployment.take_part(2, range(1, 4))
     assert not deployment.errors
     deployment.check(1, [1, 2, 3])
     deployment.check(2, range(4))
@@ -209,9 +207,7 @@ def test_a_sum_that_cannot_be_written_is_kept_until_it_can(deployment, monkeypat
 
     monkeypatch.setattr(results_module, "write_whole", write_whole)
     deployment.serve(1)
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
     assert len(tries) == 4
     assert any("in memory only" in line for line in deployment.lines)
     deployment.check(1, range(4))

@@ -112,9 +112,7 @@ def test_a_hospital_that_lost_its_state(deployment, capsys):
                                  for e in deployment.errors))  # fmt: skip
     deployment.errors.clear()
     deployment.join(3, 1, place=place)
-    for one in range(3):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1, range(3))
     deployment.check(1, range(4))
     assert sum("as hospital 3" in line for line in deployment.lines) == 1
 
@@ -155,9 +153,7 @@ def test_a_copied_key_is_caught_at_once(deployment):
     assert any("a copied key" in line for line in deployment.lines)
     assert not (copy.state / "rounds.json").exists()
     deployment.errors.clear()
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
     deployment.check(2, range(4))
 
 

@@ -11,12 +11,7 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg import Contribution, Hospital, Identity, Refused
-from repro.secagg.deploy.announcement import (
-    ANNOUNCEMENT_BYTES,
-    HELLO_BYTES,
-    Announcement,
-    Hello,
-)
+from repro.secagg.deploy.announcement import ANNOUNCEMENT_BYTES, HELLO_BYTES, Announcement, Hello
 from repro.secagg.deploy.audit import audit
 from repro.secagg.deploy.counter import FileCounter
 from repro.secagg.deploy.joining import Server, join
@@ -34,9 +29,7 @@ def deployment(tmp_path):
 
 def test_three_rounds_with_everybody(deployment):
     deployment.serve(3)
-    for one in range(4):
-        deployment.join(one, 3)
-    deployment.finish()
+    deployment.take_part(3)
     assert not deployment.errors
     assert list(deployment.results()) == [1, 2, 3]
     for number in (1, 2, 3):
@@ -57,9 +50,7 @@ def test_what_the_server_announces_reaches_every_hospital(deployment, tmp_path):
 
     deployment.serve(1, application=tmp_path / "model")
     deployment.join(0, 1, contribution)
-    for one in range(1, 4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1, range(1, 4))
     assert heard == [(1, b"the global model")]
 
 
@@ -75,9 +66,7 @@ def test_training_may_take_longer_than_a_connection_lives(tmp_path):
 
     deployment.serve(1)
     deployment.join(0, 1, slow)
-    for one in range(1, 4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1, range(1, 4))
     assert made == [1]
     deployment.check(1, range(4))
 
@@ -88,9 +77,7 @@ def test_nobody_came_costs_no_number(tmp_path):
     deployment.serve(1)
     deployment.until(lambda: sum("0 hospitals left" in x for x in deployment.lines) >= 3)
     deployment.limits.__dict__["opening"] = 5.0
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
     assert list(deployment.results()) == [1]
 
 
@@ -130,9 +117,7 @@ def test_a_hospital_that_died_in_a_round_comes_back_in_the_next(tmp_path):
 def test_a_server_that_restarts_goes_on_with_the_next_number(deployment):
     for first in (1, 2):
         deployment.serve(1)
-        for one in range(4):
-            deployment.join(one, 1)
-        deployment.finish()
+        deployment.take_part(1)
         deployment.check(first, range(4))
     assert list(deployment.results()) == [1, 2]
 
@@ -274,8 +259,6 @@ def test_an_opening_ends_soon_after_enough_hospitals_are_in(tmp_path):
     deployment = Deployment(tmp_path, opening=60.0, enough=3, stragglers=0.3)
     began = time.monotonic()
     deployment.serve(1)
-    for one in range(3):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1, range(3))
     assert time.monotonic() - began < 30
     deployment.check(1, range(3))

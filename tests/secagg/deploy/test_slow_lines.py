@@ -171,9 +171,7 @@ def test_a_hospital_that_falls_silent_is_told_why_it_is_cut_off(tmp_path):
         assert receive_frame(connection, 1000, Deadline(20.0)) == b"+"
         with pytest.raises(Refused, match="the server says: it has not introduced itself in 1 s"):
             listen(connection, 1000, Deadline(20.0))
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
 
 
 def attempts(deployment):
@@ -203,9 +201,7 @@ def test_no_stranger_is_sent_the_application(tmp_path, model):
             if message:
                 send_frame(connection, message)
             assert connection.recv(1 << 16) == b"", name
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
     deployment.check(1, range(4))
 
 
@@ -225,9 +221,7 @@ def test_no_hospital_advertises_for_another(tmp_path):
             send_frame(connection, message)
             with pytest.raises(Refused, match="its own name"):
                 listen(connection, 1000, Deadline(20.0))
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
     deployment.check(1, range(4))
 
 
@@ -240,9 +234,7 @@ def test_a_crowd_of_strangers_does_not_fill_the_log(tmp_path):
             with contextlib.suppress(ConnectionResetError):
                 while stranger.recv(1000):
                     pass
-    for one in range(4):
-        deployment.join(one, 1)
-    deployment.finish()
+    deployment.take_part(1)
     assert 1 <= sum("127.0.0.1" in line for line in deployment.lines) <= 5
     assert deployment.results()[1][0]["refusals"] == []
 

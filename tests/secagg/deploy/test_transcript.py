@@ -191,9 +191,7 @@ def held(tmp_path_factory):
     """Three rounds of a server and four hospitals; name -> the lines of its log."""
     deployment = Deployment(tmp_path_factory.mktemp("held"), opening=20.0)
     deployment.serve(3)
-    for one in range(4):
-        deployment.join(one, 3)
-    deployment.finish()
+    deployment.take_part(3)
     names = ("server", *"0123")
     paths = {name: deployment.folder / name / "transcript.log" for name in names}
     return {name: path.read_bytes().splitlines(keepends=True) for name, path in paths.items()}
