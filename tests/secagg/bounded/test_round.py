@@ -219,6 +219,18 @@ def complaints_of(member: Member, offers) -> list[Complaint]:
     ]
 
 
+class OtherKey(Member):
+    """Complains under another key than the one that seeds were sealed for."""
+
+    def complaints(self, keys, offers):
+        super().complaints(keys, offers)
+        other = AgreementKey(bytes(32)).public
+        return [
+            replace(each, key=other).signed(self.round, self._identity)
+            for each in complaints_of(self, offers)
+        ]
+
+
 class Keyless(Member):
     """Gives no key that seeds could be sealed for, and complains that none were."""
 
@@ -275,6 +287,7 @@ LIARS = {
     OtherSums: True,
     NoSums: True,
     Complainer: False,
+    OtherKey: False,
     Keyless: False,
     Forged: False,
     SmallOrder: False,
