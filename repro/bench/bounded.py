@@ -18,6 +18,7 @@ import numpy as np
 
 from repro.bench.harness import Row
 from repro.errors import InputError
+from repro.federated.memory import keep_freed_memory
 from repro.secagg import (
     PHASES,
     Contribution,
@@ -39,6 +40,7 @@ Cost = dict[str, float]
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
+    keep_freed_memory()  # as a run does; else small cases pay for pages that large ones have got
     rows: list[Row] = []
     for hospitals, dimension in _cases(arguments):
         costs: dict[str, list[Cost]] = {PLAIN: [], BOUNDED: []}
