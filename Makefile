@@ -19,6 +19,9 @@ help: ## show this list
 	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|overnight|paper  DATA=auto|synthetic|FILE.npz  DATASET=$(DATASET)  OUT=$(OUT)"
 	@echo "             LOCKED=1: the very versions of requirements.lock"
 
+# One more than cores: tests that wait for other processes leave a core to others.
+WORKERS = $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+
 CONSTRAINTS := $(if $(LOCKED),-c requirements.lock)
 
 $(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
@@ -46,7 +49,7 @@ test: $(STAMP) ## prove it: lint, types, every test (some 10 minutes on 2 cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -n auto --dist worksteal; tests=$$?; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; tests=$$?; \
 	wait $$types || { cat $(VENV)/mypy.log; exit 1; }; exit $$tests
 
 mutants: $(STAMP) ## put faults in on purpose, one at a time: which does no test notice?
