@@ -17,7 +17,6 @@ import fcntl
 import functools
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -43,15 +42,6 @@ def _noise_keys_of_its_own() -> None:
     used = sys.modules.get("repro.privacy.noise_key")
     if used is not None:
         used.noise_keys.clear()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _a_seed_keeps_no_stack() -> None:
-    """``torch.manual_seed`` writes its caller's stack out for each kind of device that is not
-    there, to show it should that device fail later: a third of the time of what tries engines."""
-    for name in ("torch.cuda", "torch.xpu", "torch.mtia"):
-        if name in sys.modules:
-            sys.modules[name].traceback = SimpleNamespace(format_stack=list)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -59,7 +59,8 @@ def build_model(
     factory = getattr(importlib.import_module(module), attribute)
     with _GENERATOR, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
-            torch.manual_seed(seed.derive("initial weights") >> 1)
+            # The processor's alone: torch.manual_seed would reset the user's CUDA generators too.
+            torch.default_generator.manual_seed(seed.derive("initial weights") >> 1)
         model = factory(
             in_channels=in_channels, num_classes=num_classes, width=settings.width, **options
         )

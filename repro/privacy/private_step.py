@@ -110,7 +110,9 @@ class Draws:
 def seeded(key: int) -> Iterator[None]:
     """The global generator begins at ``key`` inside the block, and is as before after it."""
     with torch.random.fork_rng():
-        torch.manual_seed(key >> 1)
+        torch.default_generator.manual_seed(key >> 1)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(key >> 1)
         yield
 
 

@@ -7,11 +7,15 @@ import torch
 from torch import nn
 
 from repro.errors import InputError
+from repro.models import build_model
 from repro.privacy import DPSGD, DPSGDSettings, check_engine
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.engines.bookkeeping import BookKeeping
 from repro.privacy.gate import choice as gate
+from repro.privacy.gate.randomness import fixed_generators
+from repro.privacy.private_step import seeded
 from repro.randomness import RootSeed
+from repro.runs.settings import ModelSettings
 from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless
 from tests.privacy.zoo import ZOO, batch_of
 
@@ -177,3 +181,21 @@ def test_it_leaves_generators_and_the_model_as_they_were():
     check_engine(model, cross_entropy, x, y)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_devices_that_are_not_restored_are_not_reseeded(monkeypatch):
+    """``torch.manual_seed`` would reset CUDA's generators, which are the user's."""
+
+    def refuse(_seed: int) -> None:
+        raise AssertionError("a CUDA generator was reseeded")
+
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    with pytest.raises(AssertionError, match="reseeded"):
+        torch.manual_seed(0)
+    with fixed_generators(torch.device("cpu")):
+        pass
+    with seeded(1):
+        pass
+    small = ModelSettings(name="dpresnet", width=4)
+    build_model(small, in_channels=1, num_classes=2, seed=RootSeed.from_user(1))

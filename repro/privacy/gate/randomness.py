@@ -43,7 +43,11 @@ def fixed_generators(device: torch.device, seed: int = 0) -> Iterator[None]:
         with torch.random.fork_rng(devices=devices):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
-            torch.manual_seed(seed)
+            # Not torch.manual_seed, which reseeds devices that nothing here restores.
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
             yield
     finally:
         random.setstate(python)
