@@ -29,13 +29,18 @@ def checked(it: Any) -> Any:
 
     ``jaxtyping.config.jaxtyping_disable`` turns both kinds of check off while it is set.
     """
-    if isinstance(it, type) or _has_shapes(it):
+    if isinstance(it, type):
         return jaxtyped(it, typechecker=beartype)
-    strict = beartype(it)
+    strict: Any = None
 
     @functools.wraps(it)
     def call(*arguments: Any, **named: Any) -> Any:
-        return (it if config.jaxtyping_disable else strict)(*arguments, **named)
+        nonlocal strict
+        if config.jaxtyping_disable:
+            return it(*arguments, **named)
+        if strict is None:  # made at the first call: most functions are called by few tests
+            strict = jaxtyped(it, typechecker=beartype) if _has_shapes(it) else beartype(it)
+        return strict(*arguments, **named)
 
     return call
 
