@@ -7,8 +7,8 @@ member's is what the committee costs it beyond that.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 from time import perf_counter
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from repro.bench.harness import Row
-from repro.errors import InputError
 from repro.federated.memory import keep_freed_memory
 from repro.secagg import (
     PHASES,
@@ -39,15 +38,16 @@ FAULTS = 1
 Cost = dict[str, float]
 
 
-def measure(arguments: argparse.Namespace) -> list[Row]:
+def measure(cases: Sequence[tuple[int, int]], repeats: int) -> list[Row]:
+    """cases: hospitals, dimension."""
     keep_freed_memory()  # as a run does; else small cases pay for pages that large ones have got
     rows: list[Row] = []
-    for hospitals, dimension in _cases(arguments):
+    for hospitals, dimension in cases:
         costs: dict[str, list[Cost]] = {PLAIN: [], BOUNDED: []}
         label = f"K={hospitals} P={dimension:,}"
-        for turn in range(arguments.repeats + 1):  # the first one warms up
+        for turn in range(repeats + 1):  # the first one warms up
             for name, play in ((PLAIN, plain_round), (BOUNDED, bounded_round)):
-                print(f"{label}: {name}, round {turn} of {arguments.repeats}", file=sys.stderr)
+                print(f"{label}: {name}, round {turn} of {repeats}", file=sys.stderr)
                 cost = play(hospitals, dimension)
                 if turn:
                     costs[name].append(cost)
@@ -148,12 +148,3 @@ def _error(mean: np.ndarray, hospitals: int) -> float:
     for one in range(hospitals):
         exact += _vector(one, len(mean)).astype(np.float64)
     return float(np.abs(mean - exact / hospitals).max())
-
-
-def _cases(arguments: argparse.Namespace) -> list[tuple[int, int]]:
-    if not arguments.hospitals and not arguments.dimension:
-        return [(10, 4_608)] if arguments.quick else list(CASES)
-    hospitals = arguments.hospitals or [10]
-    if min(hospitals) < 6:
-        raise InputError("hospitals", min(hospitals), "at least 6 (a ring with 4 neighbours)")
-    return [(count, arguments.dimension or 166_176) for count in hospitals]

@@ -79,7 +79,8 @@ _NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
     "epsilon": (float, "E", "target ε"),
     "sigma": (float, "S", "noise standard deviation per coordinate"),
     "sensitivity": (
-        *(float, "C"),
+        float,
+        "C",
         "L2 sensitivity, in the unit of sigma (clip norm; twice that to replace one)",
     ),
     "rounds": (whole, "R", "number of releases"),

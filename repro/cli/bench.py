@@ -1,7 +1,8 @@
 """``repro bench NAME``: speed and memory beside a peer, measured in the same run.
 
 A benchmark is a module with ``configure(parser)`` and
-``measure(arguments) -> tuple[list[Row], dict]`` (rows, and the environment they hold for).
+``measure(arguments) -> tuple[list[Row], dict]`` (rows, and the environment they hold for);
+``kept_as(arguments) -> str`` where that is not the benchmark's name.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ def configure(parser: OneLineParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
-    rows, where = importlib.import_module(BENCHMARKS[arguments.name][0]).measure(arguments)
-    bound = getattr(arguments, "bound", False)
+    module = importlib.import_module(BENCHMARKS[arguments.name][0])
+    rows, where = module.measure(arguments)
+    kept_as = getattr(module, "kept_as", lambda given: given.name)
     data = {
-        "name": arguments.name + "_bound" * bound,
+        "name": kept_as(arguments),
         "rows": [row.as_dict() for row in rows],
         "environment": where,
     }

@@ -139,7 +139,9 @@ def _aggregator(
         from repro.federated.bounded import BoundedAggregation
         from repro.federated.robust import GroupedAggregation
 
+        robustness = settings.robustness
+        if robustness.norm is not None:
+            return BoundedAggregation(robustness, settings.secagg, weights, ranks, known)
         clip = settings.update_privacy.clip_norm if settings.update_privacy else math.inf
-        kind = BoundedAggregation if settings.robustness.norm else GroupedAggregation
-        return kind(settings.robustness, settings.secagg, weights, clip, seed, ranks, known)
+        return GroupedAggregation(robustness, settings.secagg, weights, clip, seed, ranks, known)
     return SecureAggregation(settings.secagg, weights, seed, ranks, known)

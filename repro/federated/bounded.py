@@ -17,7 +17,7 @@ from torch import Tensor
 from repro.errors import InputError
 from repro.federated.aggregation import Aggregated
 from repro.federated.parallel.ranks import Ranks
-from repro.randomness import RootSeed
+from repro.federated.robust import turning_round
 from repro.runs.settings import Robustness, SecAggParameters
 from repro.secagg import Party, RoundFailed, model_digest, settings_digest
 from repro.secagg.bounded import (
@@ -39,8 +39,7 @@ class BoundedAggregation:
     Honest hospitals cut their updates to ``settings.norm`` first. weights: hospital -> its training
     images, public: a hospital's summand is its update times its share of the largest weight, so
     the bound is that of the largest hospital. The first ``settings.hostile`` hospitals lie, by the
-    largest vector, by the sum turned round, or within the bound, and prove what they can. The
-    clip norm of grouped sums has no part in it.
+    largest vector, by the sum turned round, or within the bound, and prove what they can.
     """
 
     def __init__(
@@ -48,14 +47,11 @@ class BoundedAggregation:
         settings: Robustness,
         secagg: SecAggParameters,
         weights: dict[int, int],
-        clip_norm: float,
-        seed: RootSeed,
         ranks: Ranks,
         training: Mapping[str, Any] | None = None,
     ) -> None:
         if ranks.size > 1:
             raise InputError("ranks", ranks.size, "1: bounded sums are taken in one process")
-
         if secagg.drop_rate:
             raise InputError("drop_rate", secagg.drop_rate, "0 where updates are bounded")
         assert settings.norm is not None, "without a norm sums are GroupedAggregation's"
@@ -84,9 +80,10 @@ class BoundedAggregation:
         self._updates[hospital] = own * min(1.0, self.norm / length) if length else own
 
     def finish(self) -> Aggregated:
+        liars: dict[int, type[BoundedHospital]]
         liars = {one: Liar for one in self._updates if self._lies(one)}
         try:
-            done = run_bounded_round(self._party, self._round, self._summand, hospitals=dict(liars))
+            done = run_bounded_round(self._party, self._round, self._summand, hospitals=liars)
         except RoundFailed as failure:
             facts: dict[str, Any] = {"survivors": 0, "failed": str(failure)}
             return Aggregated(torch.zeros_like(self._like), (), {"secagg": facts})
@@ -117,8 +114,7 @@ class BoundedAggregation:
             elif self.settings.lie == "within":
                 summand *= -_UNITS / np.linalg.norm(summand)
             else:
-                others = sum(self.weights.values()) - self.weights[hospital]
-                summand *= -(2 * others + self.weights[hospital]) / self.weights[hospital]
+                summand *= turning_round(self.weights, hospital)
         whole: np.ndarray = np.rint(summand).astype(np.int64)
         return whole
 

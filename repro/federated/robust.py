@@ -52,7 +52,7 @@ class GroupedAggregation:
             raise InputError("ranks", ranks.size, "1: sums of groups are taken in one process")
         self.settings, self.weights, self.clip_norm = settings, weights, clip_norm
         self._sums = [
-            _WithLiars(settings, secagg.among(len(group)), group, clip_norm, seed, ranks, training)
+            _WithLiars(settings, secagg.among(len(group)), group, seed, ranks, training)
             for group in _divided(weights, settings.group)
         ]
         self._of = {one: each for each in self._sums for one in each.members}
@@ -91,11 +91,10 @@ class _WithLiars(SecureAggregation):
         robustness: Robustness,
         settings: SecAggParameters,
         members: dict[int, int],
-        clip_norm: float,
         *others: Any,
     ) -> None:
         super().__init__(settings, members, *others)
-        self.robustness, self.members, self.clip_norm = robustness, members, clip_norm
+        self.robustness, self.members = robustness, members
 
     def contribution(self, hospital: int, update: Float[Tensor, " size"]) -> Contribution:
         honest = super().contribution(hospital, update)
@@ -104,12 +103,13 @@ class _WithLiars(SecureAggregation):
         if self.robustness.lie == "largest":
             most = -self.settings.value_range * np.sign(honest.vector)
             return replace(honest, vector=most, weight=public_bound(self.members))
-        if self.robustness.lie == "within":
-            longest = -self.clip_norm / np.linalg.norm(honest.vector)
-            return replace(honest, vector=longest * honest.vector)
-        # As if all the others' updates were its own, the mean of the sum becomes minus that.
-        times = (2 * sum(self.members.values()) - honest.weight) / honest.weight
-        return replace(honest, vector=-times * honest.vector)
+        times = turning_round(self.members, hospital)
+        return replace(honest, vector=times * honest.vector)
+
+
+def turning_round(weights: Mapping[int, int], hospital: int) -> float:
+    """What makes the mean minus a hospital's own update, as if all the others' were like it."""
+    return (weights[hospital] - 2 * sum(weights.values())) / weights[hospital]
 
 
 def _divided(weights: dict[int, int], size: int | None) -> list[dict[int, int]]:

@@ -228,8 +228,8 @@ class Robustness:
 
     hostile: int = 0  # how many lie: the first ones
     # "largest": the largest vector that the sum takes, at the largest weight, against its own
-    # update; "reversed": what turns the sum's mean into minus its own update; "within": its own
-    # update turned round and made as long as the norm, or the clip norm, allows
+    # update; "reversed": what turns the sum's mean into minus its own update; "within", where a
+    # norm is proved: its own update turned round and made as long as the norm allows
     lie: str = "largest"
     group: int | None = None  # hospitals in a secure sum; None: all
     alarm: bool = False  # leave out sums that are longer than honest ones can be
@@ -241,6 +241,8 @@ class Robustness:
         _check_counts(self, hostile=0)
         if self.group is not None:
             _check_counts(self, group=2)
+        if self.norm is None and self.lie == "within":
+            raise InputError("lie", self.lie, "within a norm")
         if self.norm is not None:
             _check_above_zero(self, "norm")
             if self.group is not None or self.alarm:

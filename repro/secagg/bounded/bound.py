@@ -1,8 +1,8 @@
 """What a norm proof promises: from a few random projections, a bound on the whole vector.
 
-x: a hospital's vector modulo p = 2³¹ − 1, fixed before the server draws a matrix R of m rows over
-{−1, 0, 1} with probabilities ¼, ½, ¼. What is proved, without being shown, of z = R·x mod p (read
-as numbers closest to zero) is
+x: a hospital's vector modulo p = 2³¹ − 1, fixed before the members' nonces draw a matrix R of m
+rows over {−1, 0, 1} with probabilities ¼, ½, ¼. What is proved, without being shown, of
+z = R·x mod p (read as numbers closest to zero) is
 
     −T ≤ z_j < T for every row j,      Σ_j ⌊z_j / 2ˢ⌋² ≤ S.
 

@@ -105,20 +105,9 @@ class BoundedHospital:
         """
         if self._offer is None:
             raise Refused("complaints about nothing")
-        for complaint in complaints:
-            if not self.accused_by(complaint):
-                raise Refused("a complaint of nobody that seeds were sealed for")
+        if not all(one.concerns(self.round, self._offer, self._keys) for one in complaints):
+            raise Refused("a complaint of nobody that seeds were sealed for")
         return {complaint.mask: self._seeds[complaint.mask] for complaint in complaints}
-
-    def accused_by(self, complaint: Complaint) -> bool:
-        assert self._offer is not None, "complaints are about offers"
-        return (
-            complaint.genuine(self.round)
-            and complaint.hospital == self.id
-            and complaint.offer == self._offer.digest(self.round)
-            and complaint.member in self._keys
-            and complaint.key == self._keys[complaint.member].public
-        )
 
     def prove(self, nonces: Mapping[int, bytes]) -> tuple[Proof, np.ndarray]:
         """The proof for the matrix that the members' nonces draw, less its masks."""

@@ -139,6 +139,17 @@ class Complaint:
         parts = (self.hospital, self.mask, self.member, self.key, self.offer)
         return Complaint(*parts, identity.sign("complaint", self.statement(round_)))
 
+    def concerns(self, round_: BoundedRound, offer: Offer, keys: Mapping[int, MemberKey]) -> bool:
+        """Whether a member that seeds of this very offer were sealed for, under its key in
+        ``keys``, has made it."""
+        return (
+            self.genuine(round_)
+            and self.hospital == offer.hospital
+            and self.offer == offer.digest(round_)
+            and self.member in keys
+            and self.key == keys[self.member].public
+        )
+
     def genuine(self, round_: BoundedRound) -> bool:
         """From somebody who should hold the seed: nobody else may have it published."""
         return (

@@ -43,10 +43,9 @@ class BoundedServer:
         self.keys: dict[int, MemberKey] = {}
         self.offers: dict[int, Offer] = {}
         self.proofs: dict[int, Proof] = {}
-        self.nonces: dict[int, bytes] = {}
         self._vectors: dict[int, np.ndarray] = {}
         self._masked_proofs: dict[int, np.ndarray] = {}
-        self._circuit = Circuit(round_.bound)
+        self._circuit, self._challenge = Circuit(round_.bound), b""
 
     def take_keys(self, said: Mapping[int, MemberKey]) -> list[MemberKey]:
         """The good ones, whose owners every offer has to hold seeds for."""
@@ -75,14 +74,10 @@ class BoundedServer:
         found: dict[int, list[Complaint]] = {}
         for sender, each in complaints.items():
             for complaint in each:
-                if (
-                    complaint.genuine(self.round)
-                    and complaint.member == sender
-                    and sender in self.keys
-                    and complaint.key == self.keys[sender].public
-                    and complaint.hospital in self.offers
-                    and complaint.offer == self.offers[complaint.hospital].digest(self.round)
-                ):
+                offer = self.offers.get(complaint.hospital)
+                if offer is None or complaint.member != sender:
+                    continue
+                if complaint.concerns(self.round, offer, self.keys):
                     found.setdefault(complaint.hospital, []).append(complaint)
         return found
 
@@ -102,15 +97,15 @@ class BoundedServer:
 
     def take_nonces(self, nonces: Mapping[int, bytes]) -> dict[int, bytes]:
         """Those that are as their members have committed to them."""
-        self.nonces = {
+        good = {
             one: nonce
             for one, nonce in nonces.items()
             if one in self.keys and fits_nonce(self.round, self.keys[one], nonce)
         }
-        if len(self.nonces) < self.round.quorum:
-            raise RoundFailed("nonces", self.nonces, f"{self.round.quorum} members")
-        self._challenge = challenge_from(self.round, self.keys.values(), self.nonces)
-        return self.nonces
+        if len(good) < self.round.quorum:
+            raise RoundFailed("nonces", good, f"{self.round.quorum} members")
+        self._challenge = challenge_from(self.round, self.keys.values(), good)
+        return good
 
     def take_proof(self, sender: int, proof: Proof, masked: np.ndarray) -> None:
         if sender not in self.offers or sender in self.proofs:

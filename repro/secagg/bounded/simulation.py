@@ -128,12 +128,14 @@ class _Play:
         """Everybody, those too that are lost at once: the next round is the next for all."""
         for one in self.round.roster:
             kind, identity = kinds.get(one, BoundedHospital), self.party.hospitals[one]
-            make = partial(kind, one, identity, self.round, entropy=self._entropy)
-            hospital = self._says("hospital", one, make, ())
-            if hospital is not None:
-                self.hospitals[one] = hospital
-                if one in self.round.committee:
-                    self.members[one] = hospital.member(members.get(one, Member))
+            try:
+                hospital = kind(one, identity, self.round, entropy=self._entropy)
+            except Refused as reason:
+                self.left[one] = str(reason)
+                continue
+            self.hospitals[one] = hospital
+            if one in self.round.committee:
+                self.members[one] = hospital.member(members.get(one, Member))
 
     def present(self, phase: str, parties: Collection[int]) -> list[int]:
         so_far = PHASES[: PHASES.index(phase) + 1]
@@ -193,6 +195,5 @@ class _Play:
             except Refused as reason:
                 self.left[one] = str(reason)
                 return None
-        if not isinstance(said, BoundedHospital):
-            self.costs.up_bytes[role] += size_of(said)
+        self.costs.up_bytes[role] += size_of(said)
         return said
