@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from repro.errors import InputError
-from repro.randomness import philox4x32
 from repro.secagg import Encoding, Field
 from repro.secagg import encoding as encoding_module
 from repro.secagg.field import BLOCK
@@ -80,7 +84,7 @@ def test_no_overflow_at_the_extremes(bits, hospitals):
 def test_no_overflow_where_float64_rounds_up(monkeypatch):
     """h + (1 − 2⁻³²) is h + 1 in float64: one unit too many, were it not for the last clip."""
     almost_one = 1 - 2.0**-32
-    monkeypatch.setattr(encoding_module, "_uniform", lambda _, a, b: np.full(b - a, almost_one))
+    monkeypatch.setattr(encoding_module, "_rounding", lambda _: lambda words: words.fill(2**32 - 1))
     encoding = Encoding(Field(31), 4, clip_range=8.0, max_weight=1)
     encoded = encoding.encode(np.full(5, 8.0), 1, 0)[:-2]
     assert np.floor(float(encoding.half_range) + almost_one) == encoding.half_range + 1
@@ -121,14 +125,18 @@ def test_rounding_is_unbiased():
 
 
 def test_rounding_is_keyed_by_flat_index():
-    """Coordinate j uses word j mod 4 of Philox counter ⌊j/4⌋, across block borders."""
+    """Coordinate j uses word j of the key's ChaCha20 stream, across block borders."""
     encoding = Encoding(Field(31), 4, clip_range=1.0, max_weight=1)
     length, key = BLOCK + 7, 0x0123456789ABCDEF
     vector = np.random.default_rng(0).uniform(-1, 1, length)
     encoded = encoding.encode(vector, 1, key)
+    secret = hashlib.blake2b(b"stochastic rounding" + struct.pack("<Q", key), digest_size=32)
+    stream = (
+        Cipher(ChaCha20(secret.digest(), bytes(16)), None).encryptor().update(bytes(4 * length))
+    )
+    words = np.frombuffer(stream, "<u4")
     for j in (0, 1, 2, 3, 4, 1001, BLOCK - 1, BLOCK, BLOCK + 1, length - 1):
-        words = philox4x32((j // 4, 0, 0, 0), (key & 0xFFFFFFFF, key >> 32))
-        scaled = vector[j] * (1 / encoding.step) + words[j % 4] / 2**32
+        scaled = vector[j] * (1 / encoding.step) + words[j] / 2**32
         assert int(encoded[j]) == int(np.floor(scaled)) + encoding.half_range
     np.testing.assert_array_equal(encoded, encoding.encode(vector, 1, key))
     assert (encoded != encoding.encode(vector, 1, key + 1))[:-2].any()
