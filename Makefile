@@ -26,7 +26,7 @@ CONSTRAINTS := $(if $(LOCKED),-c requirements.lock)
 
 $(STAMP): pyproject.toml $(if $(LOCKED),requirements.lock)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS) -e '.[test]'
 	@touch $@
 
 install: $(STAMP) ## make the virtual environment (done by the others when needed)
