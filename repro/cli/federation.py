@@ -85,6 +85,8 @@ def configure_offer(parser: argparse.ArgumentParser) -> None:
     add("--key", type=Path, required=True, help="the hospital's private key")
     add("--data", type=Path, required=True, metavar="NPZ", help="its train_images, train_labels")
     add_dataset(parser)
+    noise = "hide the number of records: noise of so many (10), 9 times that added (0: exact)"
+    add("--count-noise", type=float, default=0.0, metavar="SIGMA", help=noise)
 
 
 def configure_plan(parser: argparse.ArgumentParser) -> None:
@@ -151,9 +153,12 @@ def execute_offer(arguments: argparse.Namespace) -> Outcome:
     from repro.secagg.deploy.keystore import load_identity
 
     identity = load_identity(arguments.key)
-    offer = write_offer(arguments.file, identity, arguments.data, arguments.dataset)
-    data = {"path": str(arguments.file), "public": offer.public.hex(), "records": offer.records}
-    return Outcome(data, f"{arguments.file}: {offer.records} records, key {offer.public.hex()}")
+    offer = write_offer(
+        arguments.file, identity, arguments.data, arguments.dataset, arguments.count_noise
+    )
+    data = {**vars(offer), "public": offer.public.hex(), "path": str(arguments.file)}
+    told = f"{offer.records} records" + " or somewhat fewer" * (offer.count_noise > 0)
+    return Outcome(data, f"{arguments.file}: {told}, key {offer.public.hex()}")
 
 
 def execute_plan(arguments: argparse.Namespace) -> Outcome:
@@ -170,9 +175,9 @@ def execute_plan(arguments: argparse.Namespace) -> Outcome:
     from repro.secagg.deploy.directory import load_directory
     from repro.secagg.deploy.keystore import load_identity, read_public
 
-    check_sizes(arguments.sizes)
     operator, server = load_identity(arguments.operator_key), read_public(arguments.server_key)
     offers = load_offers(arguments.offer)
+    check_sizes(arguments.sizes, offers[0].count_noise)
     settings = compose(
         get_arm(arguments.arm),
         get_profile(arguments.profile),
@@ -193,9 +198,10 @@ def execute_plan(arguments: argparse.Namespace) -> Outcome:
         model_seed=secrets.randbits(64) if arguments.seed is None else arguments.seed,
         least=arguments.least or max(len(offers) - 1, fewest_in_a_sum(settings)),
         serial=1 if earlier is None else earlier.serial + 1,
+        count_noise=offers[0].count_noise,
     )
     training = Training(plan, device="cpu")
-    plan = replace(plan, stated=training.stated())
+    plan = replace(plan, stated=training.stated(), whitening=training.whitening)
     keys = {one: offer.public for one, offer in enumerate(offers)}
     _directory(training, earlier, operator, server, keys).write(path, operator)
     plan.write(arguments.file, operator)
@@ -223,12 +229,9 @@ def _described(plan: TrainingPlan, path: Path, directory: Path) -> str:
         f"{path}: {plan.arm}, {len(plan.hospitals)} hospitals, {plan.rounds} rounds, "
         f"{plan.stated['exchanges']} sums of at least {plan.least} hospitals each",
         f"{directory}: who takes part",
+        *([f"{path.with_suffix('.whitening')}: goes with the plan"] if plan.whitening else []),
         "what the whole training spends at most:",
-    ]
-    lines += [
-        f"  ε = {float(row['epsilon_at_most']):.4g} at δ = {row['delta']:g} per {row['unit']}, "
-        f"{row['relation']}, {row['view']}"
-        for row in plan.stated["privacy"]
+        *_spent(plan.stated["privacy"]),
     ]
     if plan.seed is not None:
         lines.append("  the noise is of a public seed: whoever has the plan can remove it")
@@ -238,6 +241,7 @@ def _described(plan: TrainingPlan, path: Path, directory: Path) -> str:
 def execute_serve(arguments: argparse.Namespace) -> Outcome:
     from repro.federated.deploy.plan import load_plan
     from repro.federated.deploy.server import judged, serve_training
+    from repro.federated.deploy.training import statements
 
     plan = load_plan(arguments.plan, operator_key(arguments.operator))
     signal.signal(signal.SIGTERM, stop)
@@ -252,12 +256,14 @@ def execute_serve(arguments: argparse.Namespace) -> Outcome:
     path = arguments.model or arguments.state / "model.npy"
     _save_model(path, progress.vector)
     failed = sum(not survivors for *_, survivors in progress.sums)
+    spent = statements(training.spent_in(progress.sums))
     data: dict[str, Any] = {"model": str(path), "sums": progress.sums, "failed": failed}
     text = f"{path}: after {len(progress.sums)} sums, {failed} of which came to nothing"
     if arguments.test is not None:
         data["accuracy"] = judged(training, progress.vector, arguments.test)
         text += f"; accuracy {100 * data['accuracy']:.2f} % on {arguments.test}"
-    return Outcome(data, text)
+    lines = [text, "by the sums that were opened, and those that failed, have been spent:"]
+    return Outcome({**data, "spent": spent}, "\n".join([*lines, *_spent(spent)]))
 
 
 def execute_join(arguments: argparse.Namespace) -> Outcome:
@@ -289,12 +295,16 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
     _save_model(path, mine.model)
     spent = statements(mine.kept.ledger(mine.training))
     lines = [f"{path}: the last model; this hospital's records have spent at most:"]
-    lines += [
+    return Outcome({"model": str(path), "spent": spent}, "\n".join([*lines, *_spent(spent)]))
+
+
+def _spent(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each unit, relation and view."""
+    return [
         f"  ε = {float(row['epsilon_at_most']):.4g} at δ = {row['delta']:g} per {row['unit']}, "
-        f"{row['view']}"
-        for row in spent
+        f"{row['relation']}, {row['view']}"
+        for row in rows
     ]
-    return Outcome({"model": str(path), "spent": spent}, "\n".join(lines))
 
 
 def _save_model(path: Path, vector: Any) -> None:

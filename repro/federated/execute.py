@@ -211,7 +211,7 @@ def assemble(
             f"one label an image for {settings.arm}: of the arms only those whose noise is shared "
             "in one sum train on several",
         )
-    model, labelled = trained_part(
+    model, labelled, _ = trained_part(
         settings,
         channels=train.images.shape[-1],
         num_classes=num_classes,

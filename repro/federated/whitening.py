@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,16 +45,42 @@ class RawFeatures(Protocol):
     def features(self, images: Tensor) -> Tensor: ...
 
 
+class Whitening(NamedTuple):
+    """Of R raw features: (R,) mean, (R,) deviation, (R, F) axes; float32."""
+
+    mean: Tensor
+    deviation: Tensor
+    axes: Tensor
+
+    def packed(self) -> Float[np.ndarray, "r f_and_2"]:
+        """Mean and deviation before the axes; little-endian, whatever the machine."""
+        joined = torch.cat([self.mean[:, None], self.deviation[:, None], self.axes], dim=1)
+        return joined.numpy().astype("<f4")
+
+    @classmethod
+    def unpacked(cls, packed: Float[np.ndarray, "r f_and_2"]) -> Whitening:
+        joined = torch.from_numpy(packed.astype(np.float32))
+        # Each whole in memory, as it was made: a product's last bits hang on that.
+        return cls(*(one.contiguous() for one in (joined[:, 0], joined[:, 1], joined[:, 2:])))
+
+
 class Whitened(nn.Module):
     """``features``: the model's, standardised, on the drawn images' leading principal axes.
 
     Every feature vector has length 1. (B, C, N, N) in [−1, 1] -> (B, ``whitened_features``).
     channels: of the images the model takes, 1 or 3. drawn: one of ``DRAWN``; the images are drawn
     at the first call. A model that has ``filters`` is whitened by what they say instead; by
-    nothing, its features are the raw ones, of length 1.
+    nothing, its features are the raw ones, of length 1. given: what somebody else made of the
+    drawn images, in place of it.
     """
 
-    def __init__(self, model: RawFeatures, channels: int, drawn: str = "cells") -> None:
+    def __init__(
+        self,
+        model: RawFeatures,
+        channels: int,
+        drawn: str = "cells",
+        given: Whitening | None = None,
+    ) -> None:
         if drawn not in DRAWN:
             raise InputError("drawn", drawn, "one of " + ", ".join(DRAWN))
         super().__init__()
@@ -64,7 +90,12 @@ class Whitened(nn.Module):
         self.head = model.head
         self._channels = channels
         self._lock = threading.Lock()
-        self._fitted: tuple[Tensor, Tensor, Tensor] | None = None
+        self._fitted = given
+        if given is not None:
+            raw, kept = model.raw_features, model.whitened_features
+            shapes, expected = [tuple(one.shape) for one in given], [(raw,), (raw,), (raw, kept)]
+            if shapes != expected or not all(bool(one.isfinite().all()) for one in given):
+                raise InputError("whitening", shapes, f"finite, of shapes {expected}")
 
     def sources(self) -> tuple[Any, ...]:
         """Whatever else the features depend on: for the cache's key."""
@@ -72,26 +103,31 @@ class Whitened(nn.Module):
         others: tuple[Any, ...] = getattr(model, "sources", tuple)()
         return (model, ring_sources(), *others, *([discs] if self._drawn == "discs" else []))
 
+    @property
+    def learnt(self) -> bool:
+        """From drawn images, so that it depends on how they came out."""
+        return self._drawn != "nothing"
+
     def prepare(self) -> None:
         """Draw the images and fit, on all cores; otherwise the first batch does it."""
-        self._statistics()
+        self.statistics()
 
     @torch.no_grad()
     def features(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
-        mean, deviation, axes = self._statistics()
+        mean, deviation, axes = self.statistics()
         return F.normalize(_standard(self._raw[0].features(images), mean, deviation) @ axes, dim=1)
 
-    def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, deviation (both (R,)) and whitening axes (R, F) among the drawn images."""
+    def statistics(self) -> Whitening:
+        """Of the drawn images, or as they were given."""
         with self._lock:
             if self._fitted is None:
                 self._fitted = self._fit()
         return self._fitted
 
-    def _fit(self) -> tuple[Tensor, Tensor, Tensor]:
-        if self._drawn == "nothing":
+    def _fit(self) -> Whitening:
+        if not self.learnt:
             size = self._raw[0].raw_features
-            return torch.zeros(size), torch.ones(size), torch.eye(size)
+            return Whitening(torch.zeros(size), torch.ones(size), torch.eye(size))
         if self._drawn == "cells":
             drawn = synthetic_split([IMAGES] * 8, stream=STREAM).images
         else:
@@ -114,15 +150,15 @@ class Whitened(nn.Module):
         finally:
             torch.set_num_threads(before)
 
-    def _axes(self, raw: Float[Tensor, "b r"]) -> tuple[Tensor, Tensor, Tensor]:
-        """What ``_statistics`` gives, of the drawn images' raw features."""
+    def _axes(self, raw: Float[Tensor, "b r"]) -> Whitening:
+        """What ``statistics`` gives, of the drawn images' raw features."""
         mean, deviation = raw.mean(0), raw.std(0) + 1e-3
         standard = _standard(raw, mean, deviation).double()
         second = torch.cov(standard.T)
         values, vectors = torch.linalg.eigh(second)
         kept = slice(-self._raw[0].whitened_features, None)
         axes = vectors[:, kept] / (values[kept].clamp_min(0) + RIDGE).sqrt()
-        return mean, deviation, axes.float()
+        return Whitening(mean, deviation, axes.float())
 
 
 def _standard(raw: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def test_threads_move_no_axis_of_the_whitening(monkeypatch):
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(Whitened(RandomFilterRings(), 3)._statistics())
+            found.append(Whitened(RandomFilterRings(), 3).statistics())
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -79,7 +79,7 @@ def test_what_whitens_is_what_was_chosen(monkeypatch):
     of = {}
     for kind in ("cells", "discs"):
         whitened = Whitened(TurnedFilterRings(filters=replace(SMALL, whitened_by=kind)), 3)
-        of[kind] = whitened._statistics()
+        of[kind] = whitened.statistics()
     own = normalise(torch.from_numpy(disc_images(64)).permute(0, 3, 1, 2))
     raw_features = TurnedFilterRings(filters=SMALL).features(own)
     torch.testing.assert_close(of["discs"][0], raw_features.mean(0), atol=1e-5, rtol=1e-5)

@@ -84,7 +84,7 @@ class Kept:
         if ledger is not None:
             others = [one for one in sorted(training.weights) if one != hospital]
             group = sorted([hospital, *others[: training.plan.least - 1]])
-            spent, seen = training.spent(at.round, group)
+            spent, seen = training.spent(at.round, [group])
             for one, event, count in spent:
                 if one == hospital:
                     ledger.spend(one, event, count, seen=seen.get(one))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,11 @@ from repro.checks import check_choice, check_count, check_word64
 from repro.data.catalog import SIDES, CatalogEntry, catalog_entry, entry_of_side
 from repro.data.npz import read_npz
 from repro.errors import InputError
+from repro.federated.deploy.counts import check_deviation, slots
 from repro.federated.deploy.signed import canonical, read_signed, write_signed
+from repro.federated.deploy.whitening_file import read_whitening, write_whitening
+from repro.federated.whitening import Whitening
+from repro.randomness import RootSeed
 from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.guarantees import REPLACE, or_infinity
@@ -36,11 +40,13 @@ SIZES = ("public", "private")
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """hospitals: id -> its training records, which are its weight; public.
+    """hospitals: id -> its training records, which are its weight; public. count_noise: σ where
+    these numbers are noisy and the true ones secret (``repro.federated.deploy.counts``), else 0.
 
     seed: None for noise keys from each hospital's own operating system; else everything is
     repeatable, and nothing is private. model_seed: of the initial weights, public. least: no sum
     of fewer hospitals is opened. serial: of the first directory that it goes with.
+    whitening: of the features, None where nothing is whitened; in a file beside the plan.
     """
 
     arm: str
@@ -53,8 +59,10 @@ class TrainingPlan:
     model_seed: int
     least: int
     serial: int
+    count_noise: float = 0.0
     operator: bytes = b""
     stated: Mapping[str, Any] = field(default_factory=dict)
+    whitening: Whitening | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.seed is not None:
@@ -64,6 +72,7 @@ class TrainingPlan:
             raise InputError("hospitals", sorted(self.hospitals), "2 or more, numbered from 0")
         for one, records in self.hospitals.items():
             check_count(f"records of hospital {one}", records)
+        check_deviation(self.count_noise)
         if self.side not in SIDES:
             raise InputError("side", self.side, " or ".join(map(str, SIDES)))
         check_count("least", self.least, 2)
@@ -112,6 +121,8 @@ class TrainingPlan:
         return max(rows, default=math.inf)
 
     def write(self, path: Path, operator: Identity) -> None:
+        if self.whitening is not None:
+            write_whitening(path, self.whitening)
         write_signed(path, _FORM, self._fields(), operator)
 
     def check_stated(self, found: Mapping[str, Any]) -> None:
@@ -126,8 +137,10 @@ class TrainingPlan:
     def _fields(self) -> dict[str, Any]:
         names = ("arm", "profile", "rounds", "dataset", "side", "seed", "model_seed", "least")
         fields = {name: getattr(self, name) for name in (*names, "serial")}
-        records = {str(one): self.hospitals[one] for one in sorted(self.hospitals)}
-        return {**fields, "hospitals": records, "sizes": SIZES[0], "stated": dict(self.stated)}
+        fields["hospitals"] = {str(one): self.hospitals[one] for one in sorted(self.hospitals)}
+        if self.count_noise:
+            fields["count_noise"] = self.count_noise
+        return {**fields, "sizes": sizes_of(self.count_noise), "stated": dict(self.stated)}
 
 
 def load_plan(path: Path, operator: bytes) -> TrainingPlan:
@@ -135,23 +148,25 @@ def load_plan(path: Path, operator: bytes) -> TrainingPlan:
     fields, signer = read_signed(path, "plan", _FORM)
     if signer != operator:
         raise InputError("plan's signer", signer.hex(), f"the operator {operator.hex()}")
-    check_sizes(fields.pop("sizes", None))
+    sizes = fields.pop("sizes", None)
     try:
         records = {int(one): records for one, records in fields.pop("hospitals").items()}
-        return TrainingPlan(**fields, hospitals=records, operator=operator)
+        plan = TrainingPlan(**fields, hospitals=records, operator=operator)
     except (AttributeError, KeyError, TypeError) as problem:
         raise InputError("plan", str(path), f"a {_FORM} ({problem})") from None
+    check_sizes(sizes, plan.count_noise)
+    return replace(plan, whitening=read_whitening(path, plan.stated.get("whitening")))
 
 
-def check_sizes(sizes: str | None) -> None:
-    """Are numbers of records public? The noise, the sample rate and the weights rest on them."""
-    if check_choice("sizes", sizes, SIZES) == "private":
-        raise InputError(
-            "sizes",
-            sizes,
-            "public: sample rate, noise and weights of a plan are made of the numbers of records, "
-            "and none of them is computed from noisy counts here",
-        )
+def sizes_of(count_noise: float) -> str:
+    return SIZES[count_noise > 0]
+
+
+def check_sizes(sizes: str | None, count_noise: float) -> None:
+    """Are numbers of records as public, or as secret, as is said?"""
+    if check_choice("sizes", sizes, SIZES) != sizes_of(count_noise):
+        expected = f"{sizes_of(count_noise)}, as the hospitals' offers are (offer --count-noise)"
+        raise InputError("sizes", sizes, expected)
 
 
 def fewest_in_a_sum(settings: RunSettings) -> int:
@@ -199,19 +214,32 @@ def _difference(name: str, theirs: Any, mine: Any) -> tuple[str, Any, Any] | Non
 
 @dataclass(frozen=True)
 class Offer:
-    """What a hospital tells the operator: its public key, and how much of what it has."""
+    """What a hospital tells the operator: its public key, and how much of what it has.
+
+    count_noise: σ of the noise that is in ``records``; 0 for the exact number.
+    """
 
     public: bytes
     dataset: str
     side: int
     records: int
+    count_noise: float = 0.0
 
 
-def write_offer(path: Path, identity: Identity, data: Path, dataset: str) -> Offer:
-    """Count the file's training records, and sign that. They are the hospital's weight."""
+def write_offer(
+    path: Path, identity: Identity, data: Path, dataset: str, count_noise: float = 0.0
+) -> Offer:
+    """Count the file's training records, and sign that: they are the hospital's weight.
+
+    count_noise: σ, to tell a noisy number of them, anew at each call, and no exact one.
+    """
+    noise = check_deviation(count_noise)
     _, entry, splits = read_npz(data, catalog_entry(dataset), "data", ("train",))
-    offer = Offer(identity.public, dataset, entry.side, len(splits["train"]))
-    fields = {"dataset": dataset, "side": offer.side, "records": offer.records}
+    records = len(splits["train"])
+    if noise:
+        records = slots(records, noise, RootSeed.from_entropy())
+    offer = Offer(identity.public, dataset, entry.side, records, noise)
+    fields = {name: value for name, value in vars(offer).items() if name != "public"}
     write_signed(path, _OFFER, fields, identity)
     return offer
 
@@ -227,7 +255,8 @@ def load_offers(paths: Sequence[Path]) -> list[Offer]:
             raise InputError("offer", str(path), f"a {_OFFER} ({problem})") from None
     if len({offer.public for offer in offers}) < len(offers):
         raise InputError("offers", [str(path) for path in paths], "one of each hospital")
-    kinds = {(offer.dataset, offer.side) for offer in offers}
+    kinds = {(offer.dataset, offer.side, offer.count_noise) for offer in offers}
     if len(kinds) != 1:
-        raise InputError("offers", sorted(kinds), "images of one data set, in one size")
+        expected = "images of one data set, in one size; numbers of records with the same noise"
+        raise InputError("offers", sorted(kinds), expected)
     return offers

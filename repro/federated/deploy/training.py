@@ -7,8 +7,10 @@ its noise) enters ``contribution`` only.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from repro.data import BLOODMNIST
 from repro.data.npz import read_npz
 from repro.errors import InputError
 from repro.federated.assembly import ledger, round_protocol
-from repro.federated.deploy.plan import TrainingPlan
+from repro.federated.deploy.counts import check_records, slots_event
+from repro.federated.deploy.plan import TrainingPlan, sizes_of
 from repro.federated.deploy.signed import plain_json
+from repro.federated.deploy.whitening_file import whitening_facts
 from repro.federated.parallel.ranks import Ranks
 from repro.federated.protocol import Place
 from repro.federated.secure import weighted_encoding
@@ -58,14 +62,16 @@ class Training:
     ) -> None:
         self.plan, self.settings, self.weights = plan, plan.settings, plan.weights
         self.seed = seed or fresh_seed(plan)
-        self.model, self.labelled = trained_part(
+        self.model, self.labelled, whitened = trained_part(
             plan.settings,
             channels=plan.entry.channels,
             num_classes=plan.entry.num_classes,
             seed=RootSeed.from_user(plan.model_seed),
             device=device,
             drawn="cells" if plan.dataset == BLOODMNIST.name else "discs",
+            whitening=plan.whitening,
         )
+        self.whitening = whitened.statistics() if whitened and whitened.learnt else None
         self.initial = to_vector(self.model).cpu()
         self.device = next(self.model.parameters()).device
         self.protocol = round_protocol(
@@ -183,9 +189,7 @@ class Training:
         train = splits["train"]
         if entry.side != plan.side:
             raise InputError("data", f"{entry.side} px images", f"{plan.side} px, as in the plan")
-        if len(train) != self.weights[hospital]:
-            expected = f"the {self.weights[hospital]} that the plan says of hospital {hospital}"
-            raise InputError("data", f"{len(train)} training records", expected)
+        check_records(hospital, len(train), self.weights[hospital], plan.count_noise)
         # Taken as the simulation takes a hospital's share, so that they lie in memory alike.
         return HospitalData(hospital, self.labelled(train, None).take(np.arange(len(train))))
 
@@ -210,35 +214,52 @@ class Training:
     # What it costs
 
     def ledger(self) -> FederatedLedger | None:
-        """Nothing spent yet; None where nothing is promised."""
-        return ledger(self.settings, self.weights, self.seed, self.protocol)
+        """Before the first exchange: what the offers told of the numbers of records, if those are
+        secret. None where nothing is promised."""
+        begun = ledger(self.settings, self.weights, self.seed, self.protocol)
+        if begun is not None and self.plan.count_noise:
+            event = slots_event(self.plan.count_noise)
+            begun.spend_round((one, event, 1) for one in self.weights)
+        return begun
 
-    def spent(self, round: int, survivors: Sequence[int], sums: int = 1) -> Spent:
-        """What so many exchanges of a round cost those in their sums, as ``spend_round`` has it."""
+    def spent(self, round: int, survivors: Sequence[Sequence[int]]) -> Spent:
+        """What exchanges of a round cost, as ``spend_round`` has it. survivors: of each of them;
+        nobody: it came to nothing, after all may have shared their parts."""
         assert isinstance(self.protocol, SharedRounds)  # no other arm here adds noise
-        return spent_on(self.protocol.sum_in(round).plan, {tuple(survivors): sums}, {})
+        releases = Counter(tuple(one) for one in survivors if one)
+        everybody = tuple(sorted(self.weights))
+        failed = {everybody: len(survivors) - releases.total()} if not all(survivors) else {}
+        return spent_on(self.protocol.sum_in(round).plan, releases, failed)
+
+    def spent_in(self, sums: Iterable[Sequence[Any]]) -> FederatedLedger | None:
+        """What a server's exchanges have cost: round, exchange, survivors of each, in order."""
+        total = self.ledger()
+        if total is not None:
+            for number, exchanges in groupby(sums, lambda one: one[0]):
+                spent, seen = self.spent(number, [one[2] for one in exchanges])
+                total.spend_round(spent, seen=seen)
+        return total
 
     def most_spent(self) -> FederatedLedger | None:
         """The whole training, every sum without as many hospitals as may be lost."""
-        total = self.ledger()
-        if total is None:
-            return None
         group = sorted(self.weights)[: self.plan.least]
-        for number in range(1, self.settings.rounds + 1):
-            spent, seen = self.spent(number, group, self.protocol.exchanges(number))
-            total.spend_round(spent, seen=seen)
-        return total
+        rounds = range(1, self.settings.rounds + 1)
+        return self.spent_in(
+            [number, step, group]
+            for number in rounds
+            for step in range(self.protocol.exchanges(number))
+        )
 
     def stated(self) -> dict[str, Any]:
         """All that follows from the plan's choices, as its file has it."""
-        rounds, protocol = range(1, self.settings.rounds + 1), self.protocol
+        rounds, protocol, plan = range(1, self.settings.rounds + 1), self.protocol, self.plan
         noise: dict[str, list[int]] = {}
         facts: dict[str, dict[str, Any]] = {}
         for number in rounds if isinstance(protocol, SharedRounds) else ():
             assert isinstance(protocol, SharedRounds)
-            plan = protocol.sum_in(number).plan
-            noise.setdefault(repr(plan), []).append(number)
-            facts[repr(plan)] = {"vector": plan.dimension, **plan.facts()}
+            sums = protocol.sum_in(number).plan
+            noise.setdefault(repr(sums), []).append(number)
+            facts[repr(sums)] = {"vector": sums.dimension, **sums.facts()}
         return plain_json(
             {
                 "settings": self.settings.as_dict(),
@@ -248,11 +269,12 @@ class Training:
                     "digest": model_digest(self.initial.numpy()).hex(),
                 },
                 "data": {
-                    "images": [self.plan.side, self.plan.side, self.plan.entry.channels],
-                    "classes": self.plan.entry.num_classes,
-                    "several_labels": self.plan.entry.multi_label,
-                    "weights": "the number of training records, public",
+                    "images": [plan.side, plan.side, plan.entry.channels],
+                    "classes": plan.entry.num_classes,
+                    "several_labels": plan.entry.multi_label,
+                    "weights": f"the number of training records, {sizes_of(plan.count_noise)}",
                 },
+                "whitening": whitening_facts(self.whitening),
                 "exchanges": sum(protocol.exchanges(number) for number in rounds),
                 "noise": [
                     {"rounds": [numbers[0], numbers[-1]], **facts[key]}

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def until_it_ends(once, at_the_latest=lambda: None):
 class Trial:
     """Everything under one folder. seed: None for noise from the operating system."""
 
-    def __init__(self, folder: Path, arm: str, hospitals=3, rounds=2, seed=SEED, more=()):
+    def __init__(
+        self, folder: Path, arm: str, hospitals=3, rounds=2, seed=SEED, count_noise=0.0, more=()
+    ):
         self.folder, self.hospitals, self.said, self.life = folder, hospitals, [], 0
         self.port = 0
         self.data = small_file(folder)
@@ -68,10 +71,11 @@ class Trial:
             self.run("secagg", "keygen", folder / f"{one}.key")
             offers += ["--offer", folder / f"{one}.offer"]
             self.run("federation", "offer", offers[-1], "--key", folder / f"{one}.key",
-                     "--data", self.file(one))  # fmt: skip
+                     "--data", self.file(one), "--count-noise", count_noise)  # fmt: skip
         keys = ["--operator-key", folder / "operator.key"]
         keys += ["--server-key", folder / "server.key.pub"]
-        self.plan_words = [*chosen, *keys, *offers, "--rounds", rounds, *more]
+        sizes = "private" if count_noise else "public"
+        self.plan_words = [*chosen, *keys, *offers, "--rounds", rounds, "--sizes", sizes, *more]
         self.run("federation", "plan", *self.plan_words[:1], folder / "plan.json",
                  *self.plan_words[1:])  # fmt: skip
         self.operator = operator_key(str(folder / "operator.key.pub"))
@@ -98,11 +102,12 @@ class Trial:
         self.said.clear()
         self.port = 0
 
-    def simulated(self) -> np.ndarray:
-        """The last model of ``repro run`` with the same settings, seed and data."""
-        store = RunStore(self.folder / f"runs-{self.life}")
-        dataset = load_dataset(self.data)
-        execute(self.plan.settings, dataset, store, device="cpu", quiet=True)
+    def simulated(self, rounds=None) -> np.ndarray:
+        """The model of ``repro run`` with the same settings, seed and data, after so many rounds;
+        None: the last one."""
+        settings = replace(self.plan.settings, rounds=rounds or self.plan.rounds)
+        store = RunStore(self.folder / f"runs-{self.life}-{settings.rounds}")
+        execute(settings, load_dataset(self.data), store, device="cpu", quiet=True)
         (path,) = store.root.rglob("checkpoint.pt")
         return load_checkpoint(path.parent)["vector"].numpy()
 
