@@ -96,6 +96,8 @@ def _digest(model: FixedFeatures, images: np.ndarray) -> str:
     state = hashlib.sha256(repr((images.shape, torch.__version__, varied)).encode())
     for module in modules:
         state.update(inspect.getsource(module or type(model)).encode())
+    for one in getattr(model, "given", None) or ():  # a whitening that no module here has made
+        state.update(one.numpy().tobytes())
     state.update(np.ascontiguousarray(images).tobytes())
     name = type(computing).__name__.lower()
     return f"{name}-{state.hexdigest()[:10]}"

@@ -90,7 +90,7 @@ class Whitened(nn.Module):
         self.head = model.head
         self._channels = channels
         self._lock = threading.Lock()
-        self._fitted = given
+        self.given = self._fitted = given
         if given is not None:
             raw, kept = model.raw_features, model.whitened_features
             shapes, expected = [tuple(one.shape) for one in given], [(raw,), (raw,), (raw, kept)]

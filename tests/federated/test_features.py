@@ -11,7 +11,7 @@ from repro.federated import features as module
 from repro.federated import whitening
 from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_features
 from repro.federated.images import normalise
-from repro.federated.whitening import Whitened
+from repro.federated.whitening import Whitened, Whitening
 from repro.models import DPResNet, ScatteringLinear
 from repro.models.random_filters import RandomFilterRings
 from repro.models.turned_filters import TurnedFilterRings
@@ -46,6 +46,17 @@ def test_kept_features_are_of_this_code_and_library(images, tmp_path, monkeypatc
     monkeypatch.setattr(module.torch, "__version__", "another")
     fixed_features(ScatteringLinear(), images, tmp_path)
     assert len(list(tmp_path.glob("*.npy"))) == 2
+
+
+def test_kept_features_are_of_the_whitening_that_was_given(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(whitening, "IMAGES", 8)
+    own = Whitened(RandomFilterRings(), 3)
+    other = Whitening(*(2 * one for one in own.statistics()))
+    for given in (None, own.statistics(), other):
+        fixed_features(Whitened(RandomFilterRings(), 3, given=given), images[:4], tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+    with pytest.raises(InputError, match="whitening"):
+        Whitened(RandomFilterRings(), 3, given=Whitening(*(one[:5] for one in other)))
 
 
 def test_number_of_workers_changes_no_bit(images, monkeypatch):
