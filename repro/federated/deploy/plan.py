@@ -231,9 +231,13 @@ def write_offer(
 ) -> Offer:
     """Count the file's training records, and sign that: they are the hospital's weight.
 
-    count_noise: σ, to tell a noisy number of them, anew at each call, and no exact one.
+    count_noise: σ, to tell a noisy number of them and no exact one. InputError where ``path`` has
+    an offer already: every further number would tell more, and no ledger has one without a plan.
     """
     noise = check_deviation(count_noise)
+    if noise and path.exists():
+        expected = "none there yet: each noisy number tells more of the true one, so use that again"
+        raise InputError("offer", str(path), expected)
     _, entry, splits = read_npz(data, catalog_entry(dataset), "data", ("train",))
     records = len(splits["train"])
     if noise:

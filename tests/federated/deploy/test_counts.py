@@ -130,6 +130,14 @@ def test_noise_that_is_none(trial, tmp_path, deviation):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_second_number_is_told_in_an_offer_s_place(trial):
+    path = trial.folder / "0.offer"
+    told = path.read_bytes()
+    with pytest.raises(InputError, match="use that again"):
+        write_offer(path, load_identity(trial.folder / "0.key"), trial.file(0), "bloodmnist", NOISE)
+    assert path.read_bytes() == told
+
+
 @pytest.mark.parametrize("others", ["exact", "of other noise"])
 def test_offers_have_to_agree(trial, tmp_path, capsys, others):
     arm, *words = map(str, trial.plan_words)
