@@ -102,6 +102,8 @@ def configure_plan(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="R", help="default: the profile's")
     add("--least", type=int, metavar="N", help="no sum of fewer hospitals (all but one)")
     add("--sizes", default="public", metavar="public|private", help="numbers of records")
+    norm = "every hospital proves that its update is no longer: fedavg-secagg, 4 hospitals or more"
+    add("--norm", type=float, metavar="X", help=norm)
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +201,7 @@ def execute_plan(arguments: argparse.Namespace) -> Outcome:
         least=arguments.least or max(len(offers) - 1, fewest_in_a_sum(settings)),
         serial=1 if earlier is None else earlier.serial + 1,
         count_noise=offers[0].count_noise,
+        norm=arguments.norm,
     )
     training = Training(plan, device="cpu")
     plan = replace(plan, stated=training.stated(), whitening=training.whitening)

@@ -82,13 +82,21 @@ class OnePlace:
 @dataclass
 class Traffic:
     """Bytes and seconds by phase, of this place. Hospital figures are summed over hospitals;
-    what answers to complaints cost is counted in ``verify``."""
+    what answers to complaints cost is counted in ``verify``. ``of`` other phases: of a bounded
+    round."""
 
     up_bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     down_bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     hospital_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     server_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     hospitals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+
+    @classmethod
+    def of(cls, phases: Collection[str]) -> Traffic:
+        def nothing(kind: type[Any]) -> dict[str, Any]:
+            return dict.fromkeys(phases, kind())
+
+        return cls(nothing(int), nothing(int), nothing(float), nothing(float), nothing(int))
 
     def sent(self, phase: str, length: int) -> None:
         self.up_bytes[counted(phase)] += length

@@ -14,9 +14,8 @@ from enum import IntEnum
 from repro.secagg.context import FINGERPRINT_BYTES, PARTS, differences, fingerprints
 from repro.secagg.errors import Refused
 from repro.secagg.keys import SIGNATURE_BYTES, Identity, verify
-from repro.secagg.rounds import SERVER, Round
-
-Buffer = bytes | bytearray | memoryview
+from repro.secagg.packing import Buffer
+from repro.secagg.rounds import SERVER, BaseRound
 
 MAGIC, VERSION = b"RSAG", 2
 _HEADER = struct.Struct("<4sHHQ32sQ")
@@ -25,8 +24,11 @@ OVERHEAD = HEADER_BYTES + SIGNATURE_BYTES
 FINGERPRINTS_BYTES = len(PARTS) * FINGERPRINT_BYTES
 
 
+FROM_SERVER = 16  # the bit of a kind that is set in what the server sends
+
+
 class Kind(IntEnum):
-    """Which message: below 17 from a hospital to the server, from 17 on the other way."""
+    """Which message. Those of bounded rounds: ``repro.secagg.bounded.wire``."""
 
     ADVERTISE = 1
     SHARE = 2
@@ -43,7 +45,9 @@ class Kind(IntEnum):
     CONFIRMATION = 22
 
 
-def blank(kind: Kind, sender: int, round_: Round, length: int) -> tuple[bytearray, memoryview]:
+def blank(
+    kind: IntEnum, sender: int, round_: BaseRound, length: int
+) -> tuple[bytearray, memoryview]:
     """An unsigned envelope and a view of its payload, ``length`` bytes to be filled in place."""
     message = bytearray(OVERHEAD + length)
     _HEADER.pack_into(message, 0, MAGIC, VERSION, kind, sender, round_.context, length)
@@ -58,24 +62,27 @@ def sign(message: bytearray, identity: Identity) -> bytearray:
     return message
 
 
-def wrap(kind: Kind, sender: int, round_: Round, identity: Identity, payload: bytes) -> bytearray:
+def wrap(
+    kind: IntEnum, sender: int, round_: BaseRound, identity: Identity, payload: bytes
+) -> bytearray:
     """The signed envelope around a payload."""
     message, view = blank(kind, sender, round_, len(payload))
     view[:] = payload
     return sign(message, identity)
 
 
-def unwrap(message: Buffer, kind: Kind, round_: Round) -> tuple[int, memoryview]:
+def unwrap(message: Buffer, kind: IntEnum, round_: BaseRound) -> tuple[int, memoryview]:
     """(sender, payload) of a message of this kind and round, its signature verified."""
     return _unwrap(message, kind, round_, round_.context)
 
 
-def unwrap_advertise(message: Buffer, round_: Round) -> tuple[int, memoryview]:
-    """``unwrap`` of an ADVERTISE, which says in what it differs if it is of another round.
+def unwrap_first(message: Buffer, kind: IntEnum, round_: BaseRound) -> tuple[int, memoryview]:
+    """``unwrap`` of a hospital's first message, which says in what it differs if it is of another
+    round.
 
     The fingerprints behind that are part of the sender's signed payload (its last bytes).
     """
-    sender, payload = _unwrap(message, Kind.ADVERTISE, round_, None)
+    sender, payload = _unwrap(message, kind, round_, None)
     if _HEADER.unpack_from(message)[4] != round_.context:
         others = differences(fingerprints(round_.parts), bytes(payload[-FINGERPRINTS_BYTES:]))
         raise Refused(f"hospital {sender} holds another {', '.join(others) or 'context'}")
@@ -83,7 +90,7 @@ def unwrap_advertise(message: Buffer, round_: Round) -> tuple[int, memoryview]:
 
 
 def _unwrap(
-    message: Buffer, kind: Kind, round_: Round, context: bytes | None
+    message: Buffer, kind: IntEnum, round_: BaseRound, context: bytes | None
 ) -> tuple[int, memoryview]:
     sender = sender_of(message)
     view = memoryview(message)
@@ -98,7 +105,7 @@ def _unwrap(
         raise Refused("a message whose length is not what it says")
     keys = round_.directory
     public = keys.server if sender == SERVER else keys.hospitals.get(sender)
-    if public is None or (sender == SERVER) != (kind >= Kind.ROSTER):
+    if public is None or (sender == SERVER) != bool(kind & FROM_SERVER):
         raise Refused(f"a message from stranger {sender}")
     signature = bytes(view[-SIGNATURE_BYTES:])
     if not verify(public, "envelope", _digest(view[:-SIGNATURE_BYTES]), signature):

@@ -206,7 +206,7 @@ class Hospital:
         neighbours: dict[int, Advertise] = {}
         keys = {self._mask_key.public, self._seal_key.public}
         for advertised in roster.advertised:
-            sender, payload = messages.unwrap_advertise(advertised, self.round)
+            sender, payload = messages.unwrap_first(advertised, Kind.ADVERTISE, self.round)
             if sender not in self.round.graph[self.id] or sender in neighbours:
                 raise Refused(f"a roster with {sender}, no neighbour or named twice")
             neighbours[sender] = Advertise.from_bytes(payload)

@@ -6,7 +6,6 @@ signed envelope around a payload is in ``repro.secagg.envelope``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -17,19 +16,19 @@ from repro.secagg.envelope import (
     FINGERPRINTS_BYTES,
     HEADER_BYTES,
     OVERHEAD,
-    Buffer,
     Kind,
     blank,
     kind_of,
     sender_of,
     sign,
     unwrap,
-    unwrap_advertise,
+    unwrap_first,
     wrap,
 )
 from repro.secagg.errors import Refused
 from repro.secagg.field import Field
 from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES, TAG_BYTES
+from repro.secagg.packing import Buffer, counted, entries, exactly, pair, pairs, split
 from repro.secagg.rounds import SERVER, Round
 from repro.secagg.shamir import SHARE_BYTES
 
@@ -57,13 +56,14 @@ __all__ = [
     "Unmask",
     "UpheldComplaints",
     "blank",
+    "frame_limit",
     "kind_of",
     "max_message_bytes",
     "phase_of",
     "sender_of",
     "sign",
     "unwrap",
-    "unwrap_advertise",
+    "unwrap_first",
     "wrap",
 ]
 
@@ -90,7 +90,7 @@ class Advertise:
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Advertise:
-        raw = _exactly(payload, cls.SIZE)
+        raw = exactly(payload, cls.SIZE)
         second, last = PUBLIC_BYTES, 2 * PUBLIC_BYTES
         return cls(raw[:second], raw[second:last], raw[last:])
 
@@ -105,11 +105,11 @@ class Roster:
     advertised: tuple[bytes, ...]
 
     def to_bytes(self) -> bytes:
-        return _counted(self.advertised)
+        return counted(self.advertised)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Roster:
-        return cls(tuple(_entries(payload, ADVERTISE_BYTES)))
+        return cls(tuple(entries(payload, ADVERTISE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class SealedShare:
 
     @classmethod
     def from_bytes(cls, raw: Buffer) -> SealedShare:
-        rest = _exactly(raw, cls.SIZE)
+        rest = exactly(raw, cls.SIZE)
         parts = []
         for size in cls.SIZES:
             parts.append(rest[:size])
@@ -164,13 +164,13 @@ class Share:
     shares: tuple[SealedShare, ...]
 
     def to_bytes(self) -> bytes:
-        return self.seed_commitment + _counted(share.to_bytes() for share in self.shares)
+        return self.seed_commitment + counted(share.to_bytes() for share in self.shares)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Share:
-        seed, rest = _split(payload, COMMITMENT_BYTES)
-        entries = _entries(rest, SealedShare.SIZE)
-        return cls(seed, tuple(SealedShare.from_bytes(entry) for entry in entries))
+        seed, rest = split(payload, COMMITMENT_BYTES)
+        shares = entries(rest, SealedShare.SIZE)
+        return cls(seed, tuple(map(SealedShare.from_bytes, shares)))
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ class Delivery:
     sealed: tuple[tuple[int, bytes], ...]  # (owner, SealedShare)
 
     def to_bytes(self) -> bytes:
-        return _counted(_pair(owner, entry) for owner, entry in self.sealed)
+        return counted(pair(owner, entry) for owner, entry in self.sealed)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Delivery:
-        return cls(tuple(_pairs(payload, SealedShare.SIZE)))
+        return cls(tuple(pairs(payload, SealedShare.SIZE)))
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,11 @@ class UpheldComplaints:
     complaints: tuple[tuple[int, bytes], ...]  # (owner, signature)
 
     def to_bytes(self) -> bytes:
-        return _counted(_pair(owner, signature) for owner, signature in self.complaints)
+        return counted(pair(owner, signature) for owner, signature in self.complaints)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> UpheldComplaints:
-        return cls(tuple(_pairs(payload, SIGNATURE_BYTES)))
+        return cls(tuple(pairs(payload, SIGNATURE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -209,11 +209,11 @@ class Accused:
     complaints: tuple[tuple[int, bytes], ...]  # (holder, signature)
 
     def to_bytes(self) -> bytes:
-        return _counted(_pair(holder, signature) for holder, signature in self.complaints)
+        return counted(pair(holder, signature) for holder, signature in self.complaints)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Accused:
-        return cls(tuple(_pairs(payload, SIGNATURE_BYTES)))
+        return cls(tuple(pairs(payload, SIGNATURE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,11 @@ class Opened:
     secrets: tuple[tuple[int, bytes], ...]  # (holder, X25519 secret key)
 
     def to_bytes(self) -> bytes:
-        return _counted(_pair(holder, secret) for holder, secret in self.secrets)
+        return counted(pair(holder, secret) for holder, secret in self.secrets)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Opened:
-        return cls(tuple(_pairs(payload, PUBLIC_BYTES)))
+        return cls(tuple(pairs(payload, PUBLIC_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Sharers:
 
     @classmethod
     def from_bytes(cls, payload: Buffer, bitmap_bytes: int) -> Sharers:
-        return cls(_exactly(payload, bitmap_bytes))
+        return cls(exactly(payload, bitmap_bytes))
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Masked:
 
     @classmethod
     def from_bytes(cls, payload: Buffer, field: Field, dimension: int) -> Masked:
-        signature, rest = _split(payload, SIGNATURE_BYTES)
+        signature, rest = split(payload, SIGNATURE_BYTES)
         if len(rest) != dimension * field.dtype.itemsize:
             raise Refused(f"a masked input of {len(rest)} bytes; expected {dimension} elements")
         vector = np.frombuffer(rest, dtype=field.dtype)
@@ -278,12 +278,12 @@ class Survivors:
     signatures: tuple[tuple[int, bytes], ...]  # (neighbour, signature)
 
     def to_bytes(self) -> bytes:
-        return self.survivors + _counted(_pair(one, signed) for one, signed in self.signatures)
+        return self.survivors + counted(pair(one, signed) for one, signed in self.signatures)
 
     @classmethod
     def from_bytes(cls, payload: Buffer, bitmap_bytes: int) -> Survivors:
-        survivors, rest = _split(payload, bitmap_bytes)
-        return cls(survivors, tuple(_pairs(rest, SIGNATURE_BYTES)))
+        survivors, rest = split(payload, bitmap_bytes)
+        return cls(survivors, tuple(pairs(rest, SIGNATURE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ class Consistency:
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Consistency:
-        return cls(_exactly(payload, SIGNATURE_BYTES))
+        return cls(exactly(payload, SIGNATURE_BYTES))
 
 
 @dataclass(frozen=True)
@@ -307,11 +307,11 @@ class Confirmation:
     signatures: tuple[tuple[int, bytes], ...]  # (hospital, signature)
 
     def to_bytes(self) -> bytes:
-        return _counted(_pair(signer, signature) for signer, signature in self.signatures)
+        return counted(pair(signer, signature) for signer, signature in self.signatures)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Confirmation:
-        return cls(tuple(_pairs(payload, SIGNATURE_BYTES)))
+        return cls(tuple(pairs(payload, SIGNATURE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -325,11 +325,11 @@ class Unmask:
     shares: tuple[tuple[int, bytes], ...]  # (owner, share)
 
     def to_bytes(self) -> bytes:
-        return _counted(_pair(owner, share) for owner, share in self.shares)
+        return counted(pair(owner, share) for owner, share in self.shares)
 
     @classmethod
     def from_bytes(cls, payload: Buffer) -> Unmask:
-        return cls(tuple(_pairs(payload, SHARE_BYTES)))
+        return cls(tuple(pairs(payload, SHARE_BYTES)))
 
 
 # In which phase a hospital answers to a message of the server's.
@@ -371,35 +371,15 @@ def max_message_bytes(round_: Round) -> int:
     )
 
 
-def _exactly(payload: Buffer, size: int) -> bytes:
-    if len(payload) != size:
-        raise Refused(f"{len(payload)} bytes where {size} belong")
-    return bytes(payload)
-
-
-def _split(payload: Buffer, size: int) -> tuple[bytes, memoryview]:
-    if len(payload) < size:
-        raise Refused(f"{len(payload)} bytes where at least {size} belong")
-    return bytes(payload[:size]), memoryview(payload)[size:]
-
-
-def _pair(hospital: int, value: bytes) -> bytes:
-    return hospital.to_bytes(8, "little") + value
-
-
-def _counted(entries: Iterable[bytes]) -> bytes:
-    listed = list(entries)
-    return len(listed).to_bytes(4, "little") + b"".join(listed)
-
-
-def _entries(payload: Buffer, size: int) -> list[bytes]:
-    """Entries of ``size`` bytes each behind their count, which has to fit the payload exactly."""
-    count_bytes, rest = _split(payload, 4)
-    if len(rest) != int.from_bytes(count_bytes, "little") * size:
-        raise Refused("a list whose length is not what it says")
-    return [bytes(rest[start : start + size]) for start in range(0, len(rest), size)]
-
-
-def _pairs(payload: Buffer, size: int) -> list[tuple[int, bytes]]:
-    entries = _entries(payload, 8 + size)
-    return [(int.from_bytes(entry[:8], "little"), entry[8:]) for entry in entries]
+def frame_limit(phase: str, round_: Round) -> int:
+    """No honest hospital sends a longer message in this phase, in bytes."""
+    holders = round_.neighbours + 1
+    limits = {
+        "advertise": ADVERTISE_BYTES,
+        "share": OVERHEAD + COMMITMENT_BYTES + 4 + holders * SealedShare.SIZE,
+        "verify": OVERHEAD + 4 + round_.neighbours * (8 + SIGNATURE_BYTES),
+        "open": OVERHEAD + 4 + round_.neighbours * (8 + PUBLIC_BYTES),
+        "consistency": OVERHEAD + SIGNATURE_BYTES,
+        "unmask": OVERHEAD + 4 + holders * (8 + SHARE_BYTES),
+    }
+    return limits.get(phase, max_message_bytes(round_))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+
 from repro.checks import check_count, check_counts
 from repro.errors import InputError
 from repro.secagg import context, graph
 from repro.secagg.context import DIGEST_BYTES
-from repro.secagg.encoding import VectorEncoding
+from repro.secagg.encoding import Decoded, VectorEncoding
 from repro.secagg.errors import Refused
 from repro.secagg.field import Field
 from repro.secagg.keys import PUBLIC_BYTES
@@ -56,50 +59,86 @@ class Directory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
-    """The public settings of one round. Everybody holds an equal one, or nothing verifies.
+class BaseRound(ABC):
+    """What the rounds of both protocols have in common.
 
     directory: everybody's identity. session: 32 bytes that name the federation's run, not
-        chosen by the server alone (see ``joint_session``). number: the round in it, 1, 2, …:
-        directory, session and number, and nothing else, fix who neighbours whom.
-    threshold: shares that reveal a secret, t; neighbours: k, each hospital's secrets are shared
-        among itself and its k neighbours. k/2 < t ≤ k + 1: no two disjoint sets of t neighbours,
-        so a hospital's two secrets need not both come out.
-    encoding, length: what the vectors' field elements mean, and how many coordinates they have.
+        chosen by the server alone (see ``joint_session``). number: the round in it, 1, 2, …
+    length: coordinates of the vectors.
     model: ``model_digest`` of what the updates are relative to, 32 bytes; training: digest of
         the training's settings, 32 bytes; application: anything else that all must agree on.
         A hospital computes these from what it holds itself, never from a server's word.
+    """
+
+    directory: Directory
+    session: bytes
+    number: int
+    length: int
+    model: bytes
+    training: bytes
+    application: bytes = b""
+
+    def __post_init__(self) -> None:
+        sizes = {"session": SESSION_BYTES, "model": DIGEST_BYTES, "training": DIGEST_BYTES}
+        for name, size in sizes.items():
+            if len(getattr(self, name)) != size:
+                raise InputError(name, f"{len(getattr(self, name))} bytes", f"{size} bytes")
+        object.__setattr__(self, "number", check_count("round", self.number))
+        check_counts(self, length=1)
+        if self.number >= 2**64:
+            raise InputError("round", self.number, "1 to 2^64 - 1")
+        if self.length > MAX_LENGTH:
+            raise InputError("length", self.length, f"1 to {MAX_LENGTH}")
+
+    @cached_property
+    def roster(self) -> tuple[int, ...]:
+        """All hospitals, ascending."""
+        return tuple(sorted(self.directory.hospitals))
+
+    @property
+    @abstractmethod
+    def parts(self) -> dict[str, bytes]:
+        """Digests of all settings, by name (``context.PARTS``): what hospitals must agree on."""
+
+    @cached_property
+    def context(self) -> bytes:
+        """32 bytes over all parts: what every key, signature and message is bound to."""
+        return context.combined(self.parts)
+
+    @abstractmethod
+    def check(self, vector: np.ndarray, weight: int) -> None:
+        """Raise InputError for a contribution, (length,), that the round does not take."""
+
+    @abstractmethod
+    def decode(self, total: np.ndarray, survivors: Collection[int]) -> Decoded:
+        """What the survivors' sum says; ImpossibleSum if it is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round(BaseRound):
+    """The public settings of one round. Everybody holds an equal one, or nothing verifies.
+
+    Directory, session and number, and nothing else, fix who neighbours whom.
+    threshold: shares that reveal a secret, t; neighbours: k, each hospital's secrets are shared
+        among itself and its k neighbours. k/2 < t ≤ k + 1: no two disjoint sets of t neighbours,
+        so a hospital's two secrets need not both come out.
+    encoding: what the vectors' field elements mean.
     quorum: confirmers (below) whose signature a survivor set needs, more than half of them: two
         different sets are both confirmed only if 2·quorum − confirmers of them sign twice.
         0 means as many as any round that can be unmasked has anyway, see ``usual_quorum``.
     minimum_survivors: no sum of fewer hospitals is unmasked, whatever the shares would allow.
     """
 
-    directory: Directory
-    session: bytes
-    number: int
     threshold: int
     neighbours: int
     encoding: VectorEncoding
-    length: int
-    model: bytes
-    training: bytes
-    application: bytes = b""
     quorum: int = 0
     minimum_survivors: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         count = len(self.directory.hospitals)
-        sizes = {"session": SESSION_BYTES, "model": DIGEST_BYTES, "training": DIGEST_BYTES}
-        for name, size in sizes.items():
-            if len(getattr(self, name)) != size:
-                raise InputError(name, f"{len(getattr(self, name))} bytes", f"{size} bytes")
-        object.__setattr__(self, "number", check_count("round", self.number))
-        check_counts(self, length=1, neighbours=1, threshold=1, quorum=0, minimum_survivors=1)
-        if self.number >= 2**64:
-            raise InputError("round", self.number, "1 to 2^64 - 1")
-        if self.length > MAX_LENGTH:
-            raise InputError("length", self.length, f"1 to {MAX_LENGTH}")
+        check_counts(self, neighbours=1, threshold=1, quorum=0, minimum_survivors=1)
         if self.encoding.hospitals < count:
             expected = f"{count} or more, the directory's, so that no sum overflows"
             raise InputError("encoding.hospitals", self.encoding.hospitals, expected)
@@ -129,13 +168,7 @@ class Round:
         return self.length + self.encoding.extra
 
     @cached_property
-    def roster(self) -> tuple[int, ...]:
-        """All hospitals, ascending."""
-        return tuple(sorted(self.directory.hospitals))
-
-    @cached_property
     def parts(self) -> dict[str, bytes]:
-        """Digests of everything above, by name: what hospitals must agree on."""
         thresholds = (self.threshold, self.neighbours, self.quorum, self.minimum_survivors)
         contents = {
             "round": self.session + _packed(self.number),
@@ -148,10 +181,11 @@ class Round:
         }
         return {name: context.part_digest(name, content) for name, content in contents.items()}
 
-    @cached_property
-    def context(self) -> bytes:
-        """32 bytes over all parts: what every key, signature and message is bound to."""
-        return context.combined(self.parts)
+    def check(self, vector: np.ndarray, weight: int) -> None:
+        self.encoding.check(vector, weight)
+
+    def decode(self, total: np.ndarray, survivors: Collection[int]) -> Decoded:
+        return self.encoding.decode(total, len(survivors))
 
     @cached_property
     def placement(self) -> bytes:

@@ -104,6 +104,11 @@ class Server:
     def excluded(self) -> dict[int, str]:
         return self._complaints.excluded
 
+    def dismisses(self, hospital: int) -> bool:
+        """Whether nothing more will be asked in this round of one that gets no message now. Only
+        the accused are asked to open shares; the others wait."""
+        return self.phase != "open"
+
     def share_keys(self, received: Iterable[Buffer]) -> Answers:
         """SHARE from those -> DELIVERY for each: the shares its neighbours sealed for it."""
         self._expect("share")
@@ -332,7 +337,7 @@ class Server:
         kind = Kind[self.phase.upper()]
         try:
             if kind == Kind.ADVERTISE:
-                sender, payload = messages.unwrap_advertise(message, self.round)
+                sender, payload = messages.unwrap_first(message, Kind.ADVERTISE, self.round)
             else:
                 sender, payload = messages.unwrap(message, kind, self.round)
             if sender not in self.awaited:

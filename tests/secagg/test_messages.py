@@ -33,7 +33,7 @@ PARSERS = {
     "Unmask": messages.Unmask.from_bytes,
     "bitmap": ROUND.from_bitmap,
     "envelope": lambda raw: messages.unwrap(raw, Kind.SHARE, ROUND),
-    "advertised": lambda raw: messages.unwrap_advertise(raw, ROUND),
+    "advertised": lambda raw: messages.unwrap_first(raw, Kind.ADVERTISE, ROUND),
     "sender": messages.sender_of,
     "phase": messages.phase_of,
 }

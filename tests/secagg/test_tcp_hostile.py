@@ -18,10 +18,10 @@ import pytest
 
 from repro.errors import InputError
 from repro.secagg import Hospital, Identity, RoundFailed
-from repro.secagg.messages import Kind, wrap
+from repro.secagg.messages import Kind, frame_limit, wrap
 from repro.secagg.rounds import PHASES
 from repro.secagg.transport import limits as limits_module
-from repro.secagg.transport.limits import Limits, buffer_bytes, frame_limit
+from repro.secagg.transport.limits import Limits, buffer_bytes
 from repro.secagg.transport.peers import Peers
 from repro.secagg.transport.tcp_hospital import take_part
 from repro.secagg.transport.tcp_server import TcpServer

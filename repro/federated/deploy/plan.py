@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.accounting.ledger import UNPROTECTED
-from repro.checks import check_choice, check_count, check_word64
+from repro.checks import check_above_zero, check_choice, check_count, check_word64
 from repro.data.catalog import SIDES, CatalogEntry, catalog_entry, entry_of_side
 from repro.data.npz import read_npz
 from repro.errors import InputError
@@ -30,7 +30,8 @@ from repro.runs.arms import get_arm
 from repro.runs.composition import compose
 from repro.runs.guarantees import REPLACE, or_infinity
 from repro.runs.profiles import get_profile
-from repro.runs.settings import RunSettings
+from repro.runs.settings import Robustness, RunSettings
+from repro.secagg.bounded.setting import FEWEST
 from repro.secagg.keys import Identity
 
 _FORM, _OFFER = "repro federation plan v1", "repro federation offer v1"
@@ -47,6 +48,8 @@ class TrainingPlan:
     repeatable, and nothing is private. model_seed: of the initial weights, public. least: no sum
     of fewer hospitals is opened. serial: of the first directory that it goes with.
     whitening: of the features, None where nothing is whitened; in a file beside the plan.
+    norm: every hospital proves that its update is no longer (``repro.secagg.bounded``); None:
+    nobody proves anything.
     """
 
     arm: str
@@ -63,6 +66,7 @@ class TrainingPlan:
     operator: bytes = b""
     stated: Mapping[str, Any] = field(default_factory=dict)
     whitening: Whitening | None = field(default=None, repr=False, compare=False)
+    norm: float | None = None
 
     def __post_init__(self) -> None:
         if self.seed is not None:
@@ -73,6 +77,11 @@ class TrainingPlan:
         for one, records in self.hospitals.items():
             check_count(f"records of hospital {one}", records)
         check_deviation(self.count_noise)
+        if self.norm is not None:
+            check_above_zero(self, "norm")
+            if len(self.hospitals) < FEWEST:
+                expected = f"None with fewer than {FEWEST} hospitals, the smallest committee"
+                raise InputError("norm", self.norm, expected)
         if self.side not in SIDES:
             raise InputError("side", self.side, " or ".join(map(str, SIDES)))
         check_count("least", self.least, 2)
@@ -86,13 +95,19 @@ class TrainingPlan:
     @cached_property
     def settings(self) -> RunSettings:
         """Those of ``repro run`` with the same arm, profile, hospitals, rounds and seed."""
-        return compose(
+        settings = compose(
             get_arm(self.arm),
             get_profile(self.profile),
             hospitals=len(self.hospitals),
             seed=self.seed,
             rounds=self.rounds,
         )
+        if self.norm is None:
+            return settings
+        if settings.shared is not None:
+            expected = "None where hospitals share noise: it is far longer than an update"
+            raise InputError("norm", self.norm, expected)
+        return replace(settings, robustness=Robustness(norm=self.norm))
 
     @property
     def weights(self) -> dict[int, int]:
@@ -138,8 +153,9 @@ class TrainingPlan:
         names = ("arm", "profile", "rounds", "dataset", "side", "seed", "model_seed", "least")
         fields = {name: getattr(self, name) for name in (*names, "serial")}
         fields["hospitals"] = {str(one): self.hospitals[one] for one in sorted(self.hospitals)}
-        if self.count_noise:
-            fields["count_noise"] = self.count_noise
+        for name in ("count_noise", "norm"):
+            if getattr(self, name):
+                fields[name] = getattr(self, name)
         return {**fields, "sizes": sizes_of(self.count_noise), "stated": dict(self.stated)}
 
 

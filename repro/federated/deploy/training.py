@@ -24,6 +24,7 @@ from repro.data import BLOODMNIST
 from repro.data.npz import read_npz
 from repro.errors import InputError
 from repro.federated.assembly import ledger, round_protocol
+from repro.federated.bounded import ProvedUpdates
 from repro.federated.deploy.counts import check_records, slots_event
 from repro.federated.deploy.plan import TrainingPlan, sizes_of
 from repro.federated.deploy.signed import plain_json
@@ -40,10 +41,12 @@ from repro.federated.training.plain import HospitalData
 from repro.federated.vector import to_vector
 from repro.randomness import RootSeed
 from repro.secagg import Contribution, Directory, Round, model_digest
+from repro.secagg.bounded import BoundedRound
 from repro.secagg.deploy.directory import FederationDirectory, Settings
 from repro.secagg.deploy.holding import Sum
 from repro.secagg.encoding import VectorEncoding
 from repro.secagg.errors import Refused
+from repro.secagg.rounds import BaseRound
 
 _HEADER = struct.Struct("<4sH32sQQB")  # magic, version, plan's digest, round, step, dtype
 _MAGIC, _VERSION = b"RFED", 1
@@ -77,6 +80,10 @@ class Training:
         self.protocol = round_protocol(
             self.settings, self.weights, self.model, self.seed, Ranks(), {}
         )
+
+        robustness = self.settings.robustness
+        norm = None if robustness is None else robustness.norm
+        self._proved = None if norm is None else ProvedUpdates(norm, self.weights)
 
     # Exchanges
 
@@ -123,7 +130,7 @@ class Training:
         values = np.frombuffer(announced, _NUMPY[kind], offset=_HEADER.size)
         return Place(number, step), torch.from_numpy(values.copy())
 
-    def round_of(self, directory: FederationDirectory, number: int, announced: bytes) -> Round:
+    def round_of(self, directory: FederationDirectory, number: int, announced: bytes) -> BaseRound:
         """A round of secure aggregation that is bound to the plan, the exchange and the model."""
         at, vector = self.read(announced)
         if not 1 <= at.round <= self.settings.rounds or not at.step < self.protocol.exchanges(
@@ -133,17 +140,23 @@ class Training:
         self.check_directory(directory)
         assert self.settings.secagg is not None
         encoding, length = self.encoding(at)
+        bound_to: dict[str, Any] = {
+            "directory": Directory(directory.server, dict(directory.hospitals)),
+            "session": directory.session,
+            "number": number,
+            "length": length,
+            "model": model_digest(vector.numpy()),
+            "training": self.plan.digest,
+            "application": directory.digest + shown(at).encode(),
+        }
+        if self._proved is not None:
+            bound = self._proved.bound(length)
+            return BoundedRound(**bound_to, bound=bound, minimum=self.plan.least)
         return Round(
-            directory=Directory(directory.server, dict(directory.hospitals)),
-            session=directory.session,
-            number=number,
+            **bound_to,
             threshold=self.settings.secagg.threshold,
             neighbours=self.settings.secagg.neighbours,
             encoding=encoding,
-            length=length,
-            model=model_digest(vector.numpy()),
-            training=self.plan.digest,
-            application=directory.digest + shown(at).encode(),
             minimum_survivors=self.plan.least,
             quorum=directory.settings.quorum,
         )
@@ -176,7 +189,8 @@ class Training:
         """Rounds that a hospital may be away for: each is one more draw of who neighbours whom,
         which is none where everybody neighbours everybody."""
         assert self.settings.secagg is not None
-        complete = self.settings.secagg.neighbours == len(self.weights) - 1
+        complete = self._proved is not None  # its committee is a session's
+        complete |= self.settings.secagg.neighbours == len(self.weights) - 1
         return 2**32 if complete else _MOST_AWAY
 
     # A hospital's part, and the server's
@@ -195,7 +209,10 @@ class Training:
 
     def contribution(self, vector: Tensor, data: HospitalData, at: Place) -> Contribution:
         """What a hospital puts into the sum: its update, or its sum with its share of the noise."""
-        part = self.protocol.part(vector.to(self.device), data, at).vector.cpu().numpy()
+        made = self.protocol.part(vector.to(self.device), data, at).vector.cpu()
+        if self._proved is not None:
+            return Contribution(self._proved.summand(data.hospital, made))
+        part = made.numpy()
         if isinstance(self.protocol, SharedRounds):
             return Contribution(part)
         key = self.seed.derive("secagg rounding", data.hospital, at.round)
@@ -207,6 +224,8 @@ class Training:
             plan = self.protocol.sum_in(at.round).plan
             steps = integer_encoding(plan).centred(given.completed.total)
             total = torch.from_numpy(steps * plan.granularity)
+        elif self._proved is not None:
+            total = self._proved.mean(given.completed.total, given.survivors)
         else:
             total = torch.from_numpy(given.decoded.mean.astype(np.float32))
         return self.protocol.apply(vector, total, given.survivors, at)

@@ -9,7 +9,8 @@ masks' sum over the others.
 - ``NormBound``: what is proved, with the theorem; ``allowance``: with a share of noise in it;
 - ``Circuit``, ``project``: the proof and the projections, linear in what is shared;
 - ``BoundedRound``: the public settings; ``BoundedHospital``, ``Member``, ``BoundedServer``: the
-  parties; ``run_bounded_round``: a whole round in this process.
+  parties; ``HospitalSide``, ``ServerSide``: the same over a network, message by message;
+  ``run_bounded_round``: a whole round in this process.
 
 What is assumed and what it costs: docs/bounded-sums.md.
 """
@@ -17,9 +18,11 @@ What is assumed and what it costs: docs/bounded-sums.md.
 from repro.secagg.bounded.bound import NormBound, allowance
 from repro.secagg.bounded.circuit import Circuit
 from repro.secagg.bounded.hospital import BoundedHospital
+from repro.secagg.bounded.hospital_side import HospitalSide
 from repro.secagg.bounded.member import Member
 from repro.secagg.bounded.projections import project
 from repro.secagg.bounded.server import BoundedServer
+from repro.secagg.bounded.server_side import ServerSide
 from repro.secagg.bounded.setting import BoundedRound
 from repro.secagg.bounded.simulation import BoundedCosts, BoundedSum, run_bounded_round
 
@@ -30,8 +33,10 @@ __all__ = [
     "BoundedServer",
     "BoundedSum",
     "Circuit",
+    "HospitalSide",
     "Member",
     "NormBound",
+    "ServerSide",
     "allowance",
     "project",
     "run_bounded_round",

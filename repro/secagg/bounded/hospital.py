@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from repro.errors import InputError
 from repro.secagg.bounded.bound import FIELD, P
 from repro.secagg.bounded.circuit import Circuit, blinding
 from repro.secagg.bounded.member import Member, mask_key
@@ -126,12 +125,7 @@ class BoundedHospital:
         return Proof(*parts, signature), masked
 
     def _checked(self, vector: np.ndarray) -> np.ndarray:
-        if vector.shape != (self.round.length,) or vector.dtype != np.int64:
-            given = f"{vector.shape} of {vector.dtype}"
-            raise InputError("vector", given, f"({self.round.length},) of int64")
-        norm, bound = float(np.linalg.norm(vector.astype(np.float64))), self.round.bound.norm
-        if norm > bound:
-            raise InputError("vector", f"a norm of {norm:.6g}", f"a norm of at most {bound:.6g}")
+        self.round.check(vector, 1)
         elements: np.ndarray = np.mod(vector, P).astype(FIELD.dtype)
         return elements
 

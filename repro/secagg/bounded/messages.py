@@ -1,4 +1,4 @@
-"""What parties of a bounded round send: objects, not bytes. There is no wire format yet.
+"""What parties of a bounded round say to each other; as bytes: ``repro.secagg.bounded.wire``.
 
 ``genuine`` says whether a message has the shape that its phase asks for and its sender's signature;
 nothing of one that is not is used.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -209,21 +209,6 @@ def seed_commitment(round_: BoundedRound, hospital: int, mask: int, seed: bytes)
 
 def array_digest(vector: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(vector).view(np.uint8).data).digest()
-
-
-def size_of(message: Any) -> int:
-    """Bytes of what is in a message: 8 a number, no framing."""
-    if isinstance(message, np.ndarray):
-        return message.nbytes
-    if isinstance(message, bytes):
-        return len(message)
-    if isinstance(message, Mapping):
-        return sum(size_of(key) + size_of(value) for key, value in message.items())
-    if isinstance(message, (tuple, list, set, frozenset)):
-        return sum(size_of(one) for one in message)
-    if is_dataclass(message):
-        return sum(size_of(getattr(message, one.name)) for one in fields(message))
-    return 8
 
 
 def _signed(

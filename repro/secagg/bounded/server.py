@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,11 @@ class BoundedServer:
         self._vectors: dict[int, np.ndarray] = {}
         self._masked_proofs: dict[int, np.ndarray] = {}
         self._circuit, self._challenge = Circuit(round_.bound), b""
+
+    @property
+    def proof_size(self) -> int:
+        """Field elements of a masked proof."""
+        return self._circuit.size
 
     def take_keys(self, said: Mapping[int, MemberKey]) -> list[MemberKey]:
         """The good ones, whose owners every offer has to hold seeds for."""
@@ -167,38 +172,48 @@ class BoundedServer:
         return good
 
     def unmask(
-        self,
-        digests: Mapping[int, Mapping[int, bytes]],
-        mask_sum: Callable[[int, int], np.ndarray | None],
-    ) -> np.ndarray:
+        self, digests: Mapping[int, Mapping[int, bytes]]
+    ) -> Generator[dict[int, int], Mapping[int, Any], np.ndarray]:
         """(length,) int64: the sum over the accepted, of which no coordinate can have wrapped.
 
-        digests: member -> mask -> SHA-256 of its sum. mask_sum: (member, mask) -> the sum, from a
-        member that says what t + 1 say; they take turns, and the next is asked where one's word
-        was false.
+        digests: member -> mask -> SHA-256 of its sum. Yields member -> the mask whose sum it is to
+        give, of those that say what t + 1 say, in turns; takes member -> what it gave. Where a
+        member's word was false, or it has gone, the next one is asked.
         """
         total = FIELD.zeros(self.round.length)
         for one in sorted(self.offers):
             FIELD.add_into(total, self._vectors[one])
-        sends = Counter(dict.fromkeys(digests, 0))
+        agreed: dict[int, bytes] = {}
+        senders: dict[int, set[int]] = {}
         for number, holders in enumerate(self.round.masks):
             said = {
                 one: each[number]
                 for one, each in digests.items()
                 if one in holders and isinstance(each.get(number), bytes)
             }
-            agreed = self._agreed("masks", said)
-            for sender in sorted(
-                (one for one in said if said[one] == agreed), key=lambda one: sends[one]
-            ):
-                sends[sender] += 1
-                given = mask_sum(sender, number)
-                if given is not None and self._is(given, self.round.length, agreed):
-                    FIELD.add_into(total, given)
-                    break
-                self.lying.add(sender)
-            else:
-                raise RoundFailed("masks", self.offers, f"the sum of mask {number}")
+            agreed[number] = self._agreed("masks", said)
+            senders[number] = {one for one, word in said.items() if word == agreed[number]}
+        asked = Counter(dict.fromkeys(digests, 0))
+        while senders:
+            wanted: dict[int, int] = {}
+            for number, able in senders.items():
+                if not able:
+                    raise RoundFailed("sums", self.offers, f"the sum of mask {number}")
+                free = sorted(able - set(wanted), key=lambda one: (asked[one], one))
+                if free:
+                    wanted[free[0]] = number
+                    asked[free[0]] += 1
+            given = yield wanted
+            for sender, number in wanted.items():
+                if sender not in given:
+                    for able in senders.values():
+                        able.discard(sender)
+                elif self._is(given[sender], self.round.length, agreed[number]):
+                    FIELD.add_into(total, given[sender])
+                    del senders[number]
+                else:
+                    self.lying.add(sender)
+                    senders[number].discard(sender)
         whole = total.astype(np.int64)
         whole[whole > P // 2] -= P
         return whole

@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
-from repro.checks import check_count, check_counts
+import numpy as np
+
+from repro.checks import check_counts
 from repro.errors import InputError
 from repro.secagg import context, graph
 from repro.secagg.bounded.bound import NormBound
-from repro.secagg.context import DIGEST_BYTES
-from repro.secagg.rounds import SESSION_BYTES, Directory
+from repro.secagg.encoding import Decoded
+from repro.secagg.rounds import BaseRound
 
-PHASES = ("keys", "offer", "complaints", "nonces", "proof", "answers", "confirm", "masks")
+# In "seeds" only hospitals answer that a member has complained of, if there are any; "sums" may
+# come several times. In the others than OF_HOSPITALS members of the committee speak.
+PHASES = (
+    "advertise",
+    "masked",
+    "complaints",
+    "seeds",
+    "nonces",
+    "proof",
+    "answers",
+    "confirm",
+    "masks",
+    "sums",
+)
+OF_HOSPITALS = ("advertise", "masked", "seeds", "proof")
+FEWEST = 4  # hospitals: a committee of which one may lie
 MAX_FAULTS = 3  # 10 members, 120 masks a hospital: beyond that masks cost more than they hide
-_LARGEST = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoundedRound:
+class BoundedRound(BaseRound):
     """The public settings of one round. Everybody holds an equal one, or nothing verifies.
 
-    directory, session, number, model, training, application: as in ``repro.secagg.Round``.
-    bound: what each hospital proves. length: of the vectors. faults: t, the members of the
+    bound: what each hospital proves of its vector of int64. faults: t, the members of the
     committee of 3·t + 1 hospitals that may lie, vanish or tell the server all they know.
     minimum: no sum of fewer hospitals is unmasked; 0 for more than half of them. Where c of them
     may work with the server it sees the sum of the others, minimum − c or more.
     """
 
-    directory: Directory
-    session: bytes
-    number: int
     bound: NormBound
-    length: int
-    model: bytes
-    training: bytes
-    application: bytes = b""
     faults: int = 1
     minimum: int = 0
 
     def __post_init__(self) -> None:
-        sizes = {"session": SESSION_BYTES, "model": DIGEST_BYTES, "training": DIGEST_BYTES}
-        for name, size in sizes.items():
-            if len(getattr(self, name)) != size:
-                raise InputError(name, f"{len(getattr(self, name))} bytes", f"{size} bytes")
-        object.__setattr__(self, "number", check_count("round", self.number))
-        check_counts(self, length=1, faults=1, minimum=0)
-        if self.number >= _LARGEST:
-            raise InputError("round", self.number, "1 to 2^63 - 1")
+        super().__post_init__()
+        check_counts(self, faults=1, minimum=0)
         count = len(self.directory.hospitals)
         most = min(MAX_FAULTS, (count - 1) // 3)
         if self.faults > most:
@@ -61,9 +64,20 @@ class BoundedRound:
         if self.bound.hospitals < count:
             raise InputError("bound.hospitals", self.bound.hospitals, f"{count} or more")
 
-    @cached_property
-    def roster(self) -> tuple[int, ...]:
-        return tuple(sorted(self.directory.hospitals))
+    def check(self, vector: np.ndarray, weight: int) -> None:
+        """All vectors count alike: a weight is in the vector, and in the bound on it."""
+        if vector.shape != (self.length,) or vector.dtype != np.int64:
+            given = f"{vector.shape} of {vector.dtype}"
+            raise InputError("vector", given, f"({self.length},) of int64")
+        if weight != 1:
+            raise InputError("weight", weight, "1")
+        norm, bound = float(np.linalg.norm(vector.astype(np.float64))), self.bound.norm
+        if norm > bound:
+            raise InputError("vector", f"a norm of {norm:.6g}", f"a norm of at most {bound:.6g}")
+
+    def decode(self, total: np.ndarray, survivors: Collection[int]) -> Decoded:
+        """The plain mean. No sum is impossible: every vector in it was proved."""
+        return Decoded(total / len(survivors), len(survivors), 0, 0.0)
 
     @cached_property
     def committee(self) -> tuple[int, ...]:
@@ -98,17 +112,16 @@ class BoundedRound:
         return 2 * self.faults + 1
 
     @cached_property
-    def context(self) -> bytes:
-        """32 bytes over all of it: what every key, signature and ciphertext is bound to."""
-        numbers = (self.number, self.length, self.faults, self.minimum)
-        packed = b"".join(one.to_bytes(8, "little") for one in numbers)
+    def parts(self) -> dict[str, bytes]:
+        numbers = (one.to_bytes(8, "little") for one in (self.faults, self.minimum))
+        sizes = self.number.to_bytes(8, "little"), self.length.to_bytes(8, "little")
         contents = {
+            "round": self.session + sizes[0],
             "directory": self.directory.digest,
-            "session": self.session + packed,
-            "bound": self.bound.canonical(),
+            "thresholds": b"".join(numbers),
+            "encoding": sizes[1] + self.bound.canonical(),
             "model": self.model,
             "training": self.training,
             "application": self.application,
         }
-        digests = (context.part_digest(f"bounded {name}", c) for name, c in contents.items())
-        return context.part_digest("bounded round", b"".join(digests))
+        return {name: context.part_digest(f"bounded {name}", c) for name, c in contents.items()}

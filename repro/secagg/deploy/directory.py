@@ -26,13 +26,13 @@ from repro.secagg.encoding import Encoding
 from repro.secagg.field import Field
 from repro.secagg.hospital import Contribution
 from repro.secagg.keys import Identity, verify
-from repro.secagg.rounds import SESSION_BYTES, Directory, Round
+from repro.secagg.rounds import SESSION_BYTES, BaseRound, Directory, Round
 from repro.secagg.transport.quiet import Once, Report
 
 FORMAT = "repro secagg directory v2"
 _PURPOSE = "directory"
 # The public settings of a round: by the directory, its number, and the application's bytes.
-RoundOf = Callable[["FederationDirectory", int, bytes], Round]
+RoundOf = Callable[["FederationDirectory", int, bytes], BaseRound]
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ class FederationDirectory:
         return json.dumps(self._fields(), sort_keys=True, separators=(",", ":")).encode()
 
 
-def check_contribution(round_: Round, contribution: Contribution) -> None:
+def check_contribution(round_: BaseRound, contribution: Contribution) -> None:
     """Raise InputError for what the round does not take: a vector of another length or type, a
     value that is not finite, a weight beyond its bound."""
     vector, length = contribution.vector, round_.length
     if not isinstance(vector, np.ndarray) or vector.shape != (length,):
         shape = getattr(vector, "shape", type(vector).__name__)
         raise InputError("vector", f"{shape}", f"({length},)")
-    round_.encoding.check(vector, contribution.weight)
+    round_.check(vector, contribution.weight)
     if not np.isfinite(vector).all():
         raise InputError("vector", "a value that is not finite", "finite numbers")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from repro.secagg.keys import PUBLIC_BYTES
+from repro.secagg.protocols import BOUNDED
 from repro.secagg.rounds import PHASES, SERVER, SESSION_BYTES
 
 Holds = Callable[[Any], bool]
@@ -62,7 +63,7 @@ EVENTS: Mapping[str, Mapping[str, Holds]] = {
         **_WHERE,
         "way": _one_of("sent", "received"),
         "direction": _one_of("up", "down"),
-        "phase": _one_of(*PHASES, "open"),
+        "phase": _one_of(*PHASES, "open", *BOUNDED.phases),
         "hospital": _hospital,
         "bytes": _whole,
         "digest": _DIGEST,

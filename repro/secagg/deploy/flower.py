@@ -31,10 +31,9 @@ from repro.secagg.deploy.serving import Service, serve_over
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
 from repro.secagg.messages import Buffer
-from repro.secagg.rounds import Round
-from repro.secagg.server import Server
+from repro.secagg.protocols import ServerParty, protocol_of
+from repro.secagg.rounds import BaseRound
 from repro.secagg.simulation import Completed, Traffic
-from repro.secagg.transport.limits import frame_limit
 from repro.secagg.transport.tcp_server import Door, Observe, finish, note_answers
 
 ACTION = "secagg"
@@ -99,7 +98,7 @@ class FlowerNetwork:
     def run_round(
         self,
         identity: Identity,
-        round_: Round,
+        round_: BaseRound,
         traffic: Traffic | None = None,
         *,
         door: Door | None = None,
@@ -109,8 +108,9 @@ class FlowerNetwork:
 
         Flower says who its nodes are, so they are told the door's greeting and need no more.
         """
-        traffic = Traffic() if traffic is None else traffic
-        server, nodes = Server(identity, round_), dict[int, int]()
+        protocol = protocol_of(round_)
+        traffic = Traffic.of(protocol.phases) if traffic is None else traffic
+        server, nodes = protocol.server(identity, round_), dict[int, int]()
         everybody = self._gather(len(round_.roster))
         greeting = b"" if door is None else door.greeting
         outgoing: dict[int, Buffer] = dict.fromkeys(everybody, greeting)
@@ -132,7 +132,7 @@ class FlowerNetwork:
             time.sleep(0.2)
 
     def _exchange(
-        self, outgoing: dict[int, Buffer], phase: str, round_: Round
+        self, outgoing: dict[int, Buffer], phase: str, round_: BaseRound
     ) -> list[tuple[int, bytes]]:
         """(node, reply) of those that answered in time with no more than an honest one would."""
         from flwr.app import ConfigRecord, Message, RecordDict
@@ -145,7 +145,7 @@ class FlowerNetwork:
             )
             for node, message in outgoing.items()
         ]
-        limit, replies = frame_limit(phase, round_), []
+        limit, replies = protocol_of(round_).frame_limit(phase, round_), []
         for reply in self._grid.send_and_receive(messages, timeout=self._phase):
             if reply.has_error() or _RECORD not in reply.content:
                 continue
@@ -156,7 +156,7 @@ class FlowerNetwork:
 
     def _accepted(
         self,
-        server: Server,
+        server: ServerParty,
         received: list[tuple[int, bytes]],
         nodes: dict[int, int],
         traffic: Traffic,

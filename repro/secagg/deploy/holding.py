@@ -27,7 +27,8 @@ from repro.secagg.encoding import Decoded
 from repro.secagg.errors import RoundFailed
 from repro.secagg.keys import Identity
 from repro.secagg.messages import Buffer
-from repro.secagg.rounds import Round
+from repro.secagg.protocols import protocol_of
+from repro.secagg.rounds import BaseRound
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.quiet import Once, Report
@@ -41,7 +42,7 @@ class Hold(Protocol):
     def __call__(
         self,
         identity: Identity,
-        round_: Round,
+        round_: BaseRound,
         traffic: Traffic | None = None,
         *,
         door: Door | None = None,
@@ -129,7 +130,7 @@ class Holder:
             number, directory.session, directory.digest, application, math.ceil(wait)
         )
         self._report(f"round {number}: open for {len(round_.roster)} hospitals")
-        traffic = Traffic()
+        traffic = Traffic.of(protocol_of(round_).phases)
         try:
             completed = network(
                 self._identity,
@@ -140,7 +141,7 @@ class Holder:
                 ),
                 observe=self._observer(round_),
             )
-            decoded = round_.encoding.decode(completed.total, len(completed.survivors))
+            decoded = round_.decode(completed.total, completed.survivors)
         except (RoundFailed, InputError) as failure:
             if traffic.hospitals["advertise"] == 0:
                 self._unused = (round_.session, number)
@@ -155,6 +156,8 @@ class Holder:
         self._log.sync()
         who = " ".join(map(str, survivors))
         self._report(f"round {number}: the sum of {len(survivors)} hospitals ({who})")
+        for one, why in sorted(completed.excluded.items()):
+            self._report(f"round {number}: hospital {one} is left out: {why}")
         return Sum(directory.session, number, decoded, completed)
 
     def close(self, network: Tell, application: bytes = b"", *, seconds: float = 60.0) -> set[int]:
@@ -169,7 +172,7 @@ class Holder:
         self._report(f"closed: {len(told)} of {len(directory.hospitals)} hospitals were told")
         return told
 
-    def _observer(self, round_: Round) -> Observe:
+    def _observer(self, round_: BaseRound) -> Observe:
         def observe(way: str, phase: str, hospital: int, message: Buffer) -> None:
             direction = "up" if way == "received" else "down"
             self._log.message(way, direction, round_, phase, hospital, message)

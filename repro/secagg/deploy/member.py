@@ -20,10 +20,11 @@ from repro.secagg.deploy.keystore import load_identity
 from repro.secagg.deploy.place import Place, state_id
 from repro.secagg.deploy.transcript import Transcript, open_transcript
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Contribution, Hospital
+from repro.secagg.hospital import Contribution
 from repro.secagg.keys import SIGNATURE_BYTES
 from repro.secagg.messages import HEADER_BYTES, Buffer, Survivors, Unmask
-from repro.secagg.rounds import Round
+from repro.secagg.protocols import HospitalParty, protocol_of
+from repro.secagg.rounds import BaseRound, Round
 
 Report = Callable[[str], None]
 # The round announced -> the hospital's (dimension,) float32 or float64 vector and its weight.
@@ -35,7 +36,7 @@ Leaving = Callable[[Announcement], None]
 class Taking:
     """A round that is being taken part in."""
 
-    hospital: Hospital
+    hospital: HospitalParty
     contribution: Contribution
     witness: Witness
     announcement: Announcement
@@ -149,7 +150,7 @@ class Member:
         round_ = self._round_of(directory, announcement.number, announcement.application)
         # The counter is on the disk when this returns: whatever happens from here on, the
         # number is not used again.
-        hospital = Hospital(me, self._identity, round_)
+        hospital = protocol_of(round_).hospital(me, self._identity, round_)
         self._prepared = None
         self._log.append(
             "begun",
@@ -196,13 +197,15 @@ def open_member(
 class Witness:
     """Notes a hospital's messages in its log, and whose secrets it gave shares of."""
 
-    def __init__(self, log: Transcript, round_: Round, hospital: int) -> None:
+    def __init__(self, log: Transcript, round_: BaseRound, hospital: int) -> None:
         self._log, self._round, self._hospital = log, round_, hospital
         self._survivors: frozenset[int] = frozenset()
 
     def __call__(self, way: str, phase: str, message: Buffer) -> None:
         direction = "up" if way == "sent" else "down"
         self._log.message(way, direction, self._round, phase, self._hospital, message)
+        if not isinstance(self._round, Round):  # the other protocol shares no hospital's secrets
+            return
         payload = memoryview(message)[HEADER_BYTES:-SIGNATURE_BYTES]
         if (way, phase) == ("received", "consistency"):
             told = Survivors.from_bytes(payload, self._round.bitmap_bytes)

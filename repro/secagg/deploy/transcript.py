@@ -26,7 +26,7 @@ from repro.secagg.deploy.entries import wrong_field
 from repro.secagg.deploy.keystore import parse_public
 from repro.secagg.keys import Identity, verify
 from repro.secagg.messages import Buffer
-from repro.secagg.rounds import Round
+from repro.secagg.rounds import BaseRound
 
 FORMAT = "repro secagg transcript v2"
 _PURPOSE = "transcript"
@@ -92,7 +92,13 @@ class Transcript:
         self._watch(event, fields)
 
     def message(
-        self, way: str, direction: str, round_: Round, phase: str, hospital: int, message: Buffer
+        self,
+        way: str,
+        direction: str,
+        round_: BaseRound,
+        phase: str,
+        hospital: int,
+        message: Buffer,
     ) -> None:
         """Note a message by its digest. way: "sent" or "received"; direction: "up", from
         ``hospital`` to the server, or "down"; phase: the one it is said in, or answered in."""

@@ -7,16 +7,8 @@ from dataclasses import dataclass
 
 from repro.checks import check_above_zero, check_counts
 from repro.errors import InputError
-from repro.secagg.keys import PUBLIC_BYTES, SIGNATURE_BYTES
-from repro.secagg.messages import (
-    ADVERTISE_BYTES,
-    COMMITMENT_BYTES,
-    OVERHEAD,
-    SealedShare,
-    max_message_bytes,
-)
-from repro.secagg.rounds import Round
-from repro.secagg.shamir import SHARE_BYTES
+from repro.secagg.protocols import protocol_of
+from repro.secagg.rounds import BaseRound
 from repro.secagg.transport.wire import RATE
 
 SPARE_DESCRIPTORS = 16  # left for files, logs and the selector
@@ -69,14 +61,16 @@ class Limits:
         """How long a phase goes on at most for transfers of ``frame`` bytes that have begun."""
         return float(self.introduction + frame / self.rate)
 
-    def longest_wait(self, round_: Round, greeting: int) -> float:
+    def longest_wait(self, round_: BaseRound, greeting: int) -> float:
         """The most seconds from one message of the server's to its next; greeting: bytes that a
         hospital is sent before it advertises."""
-        phases = ("advertise", "masked")
-        frames = (max(greeting, frame_limit("advertise", round_)), frame_limit("masked", round_))
+        protocol = protocol_of(round_)
+        first = max(greeting, protocol.first_frame(round_))
+        vector = protocol.frame_limit("masked", round_)
+        # One of the phases passed over may be that of the vectors.
         return max(
-            self.seconds(phase) + self.overtime(frame)
-            for phase, frame in zip(phases, frames, strict=True)
+            self.seconds("advertise") + self.overtime(first),
+            protocol.waits * self.phase + self.overtime(vector),
         )
 
     def behind(self, received: int, seconds: float) -> bool:
@@ -91,20 +85,6 @@ class Limits:
             needed = f"room for {roster} connections: raise `ulimit -n` or the limit of peers"
             raise InputError("connections", max(allowed, 0), needed)
         return allowed
-
-
-def frame_limit(phase: str, round_: Round) -> int:
-    """No honest hospital sends a longer message in this phase, in bytes."""
-    holders = round_.neighbours + 1
-    limits = {
-        "advertise": ADVERTISE_BYTES,
-        "share": OVERHEAD + COMMITMENT_BYTES + 4 + holders * SealedShare.SIZE,
-        "verify": OVERHEAD + 4 + round_.neighbours * (8 + SIGNATURE_BYTES),
-        "open": OVERHEAD + 4 + round_.neighbours * (8 + PUBLIC_BYTES),
-        "consistency": OVERHEAD + SIGNATURE_BYTES,
-        "unmask": OVERHEAD + 4 + holders * (8 + SHARE_BYTES),
-    }
-    return limits.get(phase, max_message_bytes(round_))
 
 
 def buffer_bytes(frame: int) -> int:

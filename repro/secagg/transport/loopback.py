@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Contribution, Hospital
+from repro.secagg.hospital import Contribution
 from repro.secagg.keys import Identity
-from repro.secagg.rounds import PHASES, Round
+from repro.secagg.protocols import protocol_of
+from repro.secagg.rounds import BaseRound
 from repro.secagg.simulation import Completed, Drop, Party, Traffic
 from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.tcp_hospital import take_part
@@ -31,12 +32,13 @@ class HospitalProcess:
     address: tuple[str, int]
     hospital: int
     secret: bytes
-    round: Round
+    round: BaseRound
     vector: Callable[[int], Contribution | np.ndarray]
     dies: tuple[str, str] | None = None
 
     def __call__(self) -> None:
-        hospital = Hospital(self.hospital, Identity(lambda _: self.secret), self.round)
+        identity = Identity(lambda _: self.secret)
+        hospital = protocol_of(self.round).hospital(self.hospital, identity, self.round)
         # When the round ends without this hospital there is nothing left for it to do.
         with contextlib.suppress(Refused, OSError):
             take_part(self.address, hospital, lambda: self.vector(self.hospital), watch=self._watch)
@@ -48,7 +50,7 @@ class HospitalProcess:
 
 def run_on_loopback(
     party: Party,
-    round_: Round,
+    round_: BaseRound,
     vector: Callable[[int], Contribution | np.ndarray],
     *,
     drop: Drop | None = None,
@@ -62,7 +64,8 @@ def run_on_loopback(
     for a kill after sending. timeout: seconds a phase may take; only hospitals that never
     advertise are waited for that long, a killed one is noticed at once.
     """
-    fates = {one: (phase, "before") for phase in reversed(PHASES) for one in _of(drop, phase)}
+    phases = list(protocol_of(round_).phases)
+    fates = {one: (phase, "before") for phase in reversed(phases) for one in _of(drop, phase)}
     fates.update(dies or {})
     context = multiprocessing.get_context("spawn")
     with TcpServer(limits=Limits(phase=timeout)) as server:

@@ -39,7 +39,7 @@ class Peer:
     else was sent, for such a proof."""
 
     channel: Channel
-    reader: FrameReader = field(default_factory=lambda: FrameReader(ADVERTISE_BYTES))
+    reader: FrameReader
     known: int | None = None
     hospital: int | None = None
     challenge: bytes = field(default_factory=lambda: secrets.token_bytes(CHALLENGE_BYTES))
@@ -70,7 +70,8 @@ class Peers:
     """Accepts, reads, writes and cuts off; ``poll`` does one turn of all of it.
 
     capacity: connections at once; greeting: sent to everybody who connects, each peer's own
-    challenge behind it; room: bytes of messages in the making. All may be changed between polls.
+    challenge behind it; room: bytes of messages in the making; first: the most bytes that a peer
+    may begin with. All may be changed between polls.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Peers:
         report: Report = lambda line: None,
     ) -> None:
         self.limits, self.capacity, self.greeting, self.room = limits, limits.peers, b"", 0
+        self.first = ADVERTISE_BYTES
         self.accepting = False
         self._listener, self._tls, self._report = listener, tls, report
         self._said_of_strangers = Quiet(report)
@@ -161,7 +163,7 @@ class Peers:
             connection.close()
             return
         try:
-            peer = Peer(Channel(connection, self._tls))
+            peer = Peer(Channel(connection, self._tls), FrameReader(self.first))
         except OSError:
             connection.close()
             return

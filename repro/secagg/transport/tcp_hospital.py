@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from repro.secagg.errors import Refused
-from repro.secagg.hospital import Contribution, Hospital
-from repro.secagg.messages import Buffer, max_message_bytes, phase_of
+from repro.secagg.hospital import Contribution
+from repro.secagg.messages import Buffer
+from repro.secagg.protocols import HospitalParty, protocol_of
 from repro.secagg.transport.following import Wraps
 from repro.secagg.transport.notice import said
 from repro.secagg.transport.wire import RATE, Deadline, receive_frame, send_frame
@@ -21,7 +22,7 @@ Observe = Callable[[str, str, Buffer], None]  # way, phase, message
 
 def take_part(
     address: tuple[str, int],
-    hospital: Hospital,
+    hospital: HospitalParty,
     contribution: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
@@ -84,7 +85,7 @@ def _through(proxy: tuple[str, int], address: tuple[str, int], timeout: float) -
 
 def converse(
     connection: socket.socket,
-    hospital: Hospital,
+    hospital: HospitalParty,
     contribution: Callable[[], Contribution | np.ndarray],
     *,
     timeout: float = 120.0,
@@ -97,7 +98,8 @@ def converse(
     rate: bytes a second that the server has to reach, beside ``timeout``. observe: called with
     every message, before it is sent and after it was received.
     """
-    limit = max_message_bytes(hospital.round)
+    protocol = protocol_of(hospital.round)
+    limit = protocol.longest(hospital.round)
 
     def speak(phase: str, message: Buffer) -> None:
         observe("sent", phase, message)
@@ -111,7 +113,7 @@ def converse(
     speak("advertise", hospital.advertise_keys())
     while hospital.phase != "done":
         message = listen(connection, limit, Deadline(timeout, rate))
-        phase = phase_of(message)
+        phase = protocol.phase_of(message)
         observe("received", phase, message)
         speak(phase, hospital.answer(message, contribution))
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from repro.errors import InputError
 from repro.secagg.driver import counted
 from repro.secagg.errors import Refused
 from repro.secagg.keys import Identity
-from repro.secagg.messages import ADVERTISE_BYTES, Buffer, sender_of
-from repro.secagg.rounds import Round
-from repro.secagg.server import Answers, Server
+from repro.secagg.messages import Buffer, sender_of
+from repro.secagg.protocols import ServerParty, protocol_of
+from repro.secagg.rounds import BaseRound
 from repro.secagg.simulation import Completed, Traffic
 from repro.secagg.transport.following import Wraps
-from repro.secagg.transport.limits import Limits, buffer_bytes, frame_limit
+from repro.secagg.transport.limits import Limits, buffer_bytes
 from repro.secagg.transport.peers import Peer, Peers
 from repro.secagg.transport.quiet import Report
 
@@ -89,7 +89,7 @@ class TcpServer:
     def run_round(
         self,
         identity: Identity,
-        round_: Round,
+        round_: BaseRound,
         traffic: Traffic | None = None,
         *,
         door: Door | None = None,
@@ -103,8 +103,9 @@ class TcpServer:
         it is answered ("sent"). All connections are closed at the end, however it ends.
         Raises InputError if the process may not open a connection for each hospital.
         """
-        traffic = Traffic() if traffic is None else traffic
-        server, peers = Server(identity, round_), self._peers
+        protocol, peers = protocol_of(round_), self._peers
+        traffic = Traffic.of(protocol.phases) if traffic is None else traffic
+        server, peers.first = protocol.server(identity, round_), protocol.first_frame(round_)
         peers.limits, peers.greeting = self.limits, b"" if door is None else door.greeting
         peers.capacity = self.limits.connections(len(round_.roster))
         try:
@@ -119,12 +120,12 @@ class TcpServer:
         return finish(server, traffic)
 
     def _messages(
-        self, server: Server, traffic: Traffic, observe: Observe, door: Door | None
+        self, server: ServerParty, traffic: Traffic, observe: Observe, door: Door | None
     ) -> Iterator[Buffer]:
         """Messages as they come, until nobody is left who could still answer this phase."""
         phase, started = server.phase, time.monotonic()
         ends = started + self.limits.seconds(phase)
-        limit = frame_limit(phase, server.round)
+        limit = protocol_of(server.round).frame_limit(phase, server.round)
         largest = max(limit, 0 if door is None or phase != "advertise" else door.largest)
         overtime = self.limits.overtime(largest)
         enough = self.limits.enough if phase == "advertise" else 0
@@ -155,11 +156,11 @@ class TcpServer:
                 observe("received", phase, peer.hospital, message)
         traffic.server_seconds[counted(phase)] += time.monotonic() - started
 
-    def _admit(self, server: Server, limit: int) -> None:
+    def _admit(self, server: ServerParty, limit: int) -> None:
         """Who may connect and speak in the phase that begins, and how much."""
         first = server.phase == "advertise"
         self._peers.accepting = first
-        self._peers.room = buffer_bytes(max(limit, ADVERTISE_BYTES))
+        self._peers.room = buffer_bytes(max(limit, self._peers.first))
         for peer in self._peers:
             peer.reader.limit = limit if first or peer.hospital in server.awaited else 0
 
@@ -205,7 +206,7 @@ class TcpServer:
             return
         self._peers.send(peer, welcome)
 
-    def _in_transfer(self, server: Server) -> bool:
+    def _in_transfer(self, server: ServerParty) -> bool:
         """Whether somebody still awaited is sending or being sent something, or has just been
         sent what it needs to advertise."""
         return any(
@@ -213,18 +214,18 @@ class TcpServer:
             for peer in self._peers
         )
 
-    def _unfinished(self, server: Server, phase: str) -> bool:
+    def _unfinished(self, server: ServerParty, phase: str) -> bool:
         if phase == "advertise":
             return bool(server.awaited)
         return bool(server.awaited & {peer.hospital for peer in self._peers})
 
-    def _send(self, server: Server, answers: Answers) -> None:
+    def _send(self, server: ServerParty, answers: Mapping[int, Buffer]) -> None:
         """Answer; who has no part in the round any more is let go."""
         for peer in self._peers:
             message = answers.get(peer.hospital) if peer.hospital is not None else None
             if message is not None:
                 self._peers.send(peer, message)
-            elif server.phase != "open" or peer.hospital is None:  # only the accused are asked
+            elif peer.hospital is None or server.dismisses(peer.hospital):
                 self._peers.close(peer)
 
 
@@ -251,15 +252,17 @@ def _listener(host: str, port: int) -> socket.socket:
         raise InputError("address", f"{host}, port {port}", expected) from None
 
 
-def note_answers(server: Server, answers: Answers, traffic: Traffic, observe: Observe) -> None:
+def note_answers(
+    server: ServerParty, answers: Mapping[int, Buffer], traffic: Traffic, observe: Observe
+) -> None:
     """Count the server's messages, and show them."""
     for one, answer in answers.items():
         traffic.down_bytes[counted(server.phase)] += len(answer)
         observe("sent", server.phase, one, answer)
 
 
-def finish(server: Server, traffic: Traffic) -> Completed:
+def finish(server: ServerParty, traffic: Traffic) -> Completed:
     """What a round that is done has given."""
     assert server.total is not None
     refusals, survivors = tuple(server.refusals), tuple(sorted(server.survivors))
-    return Completed(server.total, survivors, refusals, traffic, server.excluded)
+    return Completed(server.total, survivors, refusals, traffic, dict(server.excluded))

@@ -226,7 +226,7 @@ def test_parties_with_other_settings_do_not_understand_each_other():
         ({"minimum": 8}, "minimum"),
         ({"minimum": 1}, "minimum"),
         ({"length": 0}, "length"),
-        ({"number": 2**63}, "round"),
+        ({"number": 2**64}, "round"),
         ({"model": b"short"}, "model"),
         ({"bound": NormBound(1e4, 3)}, "bound.hospitals"),
     ],

@@ -1,0 +1,79 @@
+"""A training across hospitals where each proves how long its update is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from repro.cli import main
+from repro.errors import InputError
+from repro.federated.bounded import ProvedUpdates
+from repro.federated.deploy import training
+from repro.federated.deploy.plan import load_plan
+from tests.federated.deploy.trial import Trial
+
+NORM = 0.5
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("proved")
+    return Trial(folder, "fedavg-secagg", hospitals=5, more=["--norm", NORM, "--least", 3])
+
+
+def test_it_trains_to_the_simulation_s_bits(trial):
+    assert trial.plan.norm == trial.plan.stated["settings"]["robustness"]["norm"] == NORM
+    np.testing.assert_array_equal(trial.as_threads(), trial.simulated())
+
+
+def test_a_cheat_is_named_and_left_out_of_every_sum(trial, monkeypatch):
+    """Hospital 1 sends a hundred times its update; the others' model is as without it."""
+    trial.anew()
+    honest = ProvedUpdates.summand
+
+    def lies(self, hospital, update):
+        summand = honest(self, hospital, update)
+        return 100 * summand if hospital == 1 else summand
+
+    class Liar(training.BoundedRound):
+        """Whose owner checks nothing of what it sends."""
+
+        def check(self, vector, weight):
+            pass
+
+    monkeypatch.setattr(ProvedUpdates, "summand", lies)
+    monkeypatch.setattr(training, "BoundedRound", Liar)
+    monkeypatch.setattr("repro.secagg.bounded.hospital.BoundedHospital._provable", lambda *_: True)
+    trial.as_threads()
+    assert [survivors for *_, survivors in trial.result[1].sums] == [[0, 2, 3, 4]] * 2
+    assert sum("hospital 1 is left out: did not prove" in line for line in trial.said) == 2
+    found = trial.result[1].vector.numpy()
+    monkeypatch.setattr(ProvedUpdates, "summand", honest)
+    assert np.abs(found - trial.simulated()).max() < 1.0  # a hundred times the update is far more
+
+
+def test_the_logs_agree(trial, capsys):
+    names = ["server", *range(trial.hospitals)]
+    logs = [str(trial.files(name).state / "transcript.log") for name in names]
+    assert main(["secagg", "audit-log", *logs, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
+
+
+def test_three_hospitals_are_no_committee(trial):
+    with pytest.raises(InputError, match="fewer than 4"):
+        replace(trial.plan, hospitals=dict.fromkeys(range(3), 100), least=2)
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, float("nan")])
+def test_a_norm_is_a_length(trial, norm):
+    with pytest.raises(InputError, match="norm"):
+        replace(trial.plan, norm=norm)
+    assert load_plan(trial.folder / "plan.json", trial.operator).norm == NORM
+
+
+def test_shared_noise_is_longer_than_any_useful_norm(trial):
+    with pytest.raises(InputError, match="norm"):
+        replace(trial.plan, arm="shared-dpsgd-eps6")
