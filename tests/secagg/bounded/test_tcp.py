@@ -213,3 +213,16 @@ def test_a_vector_is_sent_once():
         sides[0].answer(asked[0], lambda: vector(0))
     with pytest.raises(Refused, match="second advertisement"):
         sides[0].advertise_keys()
+
+
+def test_a_message_that_comes_twice_counts_once():
+    party, round_ = make(5)
+    sides = {one: HospitalSide(one, party.hospitals[one], round_) for one in round_.roster}
+    server = ServerSide(party.server, round_)
+    first = [side.advertise_keys() for side in sides.values()]
+    asked = server.receive([*first, first[0]])
+    assert server.refusals == ["advertise: a message that is late or came twice, from 0"]
+    offers = [sides[one].answer(message, lambda one=one: vector(one))
+              for one, message in asked.items()]  # fmt: skip
+    server.receive([*offers, offers[1]])
+    assert not server.excluded  # whoever replays a message costs nobody a place
