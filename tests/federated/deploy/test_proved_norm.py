@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from repro.cli import main
 from repro.errors import InputError
@@ -77,3 +78,17 @@ def test_a_norm_is_a_length(trial, norm):
 def test_shared_noise_is_longer_than_any_useful_norm(trial):
     with pytest.raises(InputError, match="norm"):
         replace(trial.plan, arm="shared-dpsgd-eps6")
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-3, NORM, 1e3, 1e30])
+def test_every_honest_update_keeps_the_bound(length):
+    """Long ones are cut to the norm, the others are as they were but for rounding."""
+    normal = torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    update = normal * (length / float(normal.norm()))
+    proved = ProvedUpdates(NORM, {0: 300, 1: 900})
+    expected = update.double().numpy() * min(1.0, NORM / (length or 1.0))
+    np.testing.assert_allclose(proved.cut(update), expected, rtol=1e-5)
+    for hospital, share in ((0, 1 / 3), (1, 1.0)):
+        summand = proved.summand(hospital, update)
+        assert np.linalg.norm(summand.astype(float)) <= proved.bound(1000).norm
+        np.testing.assert_allclose(summand * (NORM / 1e6), share * expected, atol=NORM / 1e6)

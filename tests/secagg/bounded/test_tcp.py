@@ -226,3 +226,17 @@ def test_a_message_that_comes_twice_counts_once():
               for one, message in asked.items()]  # fmt: skip
     server.receive([*offers, offers[1]])
     assert not server.excluded  # whoever replays a message costs nobody a place
+
+
+@pytest.mark.parametrize("whose", ["a hospital's", "the server's"])
+def test_nobody_speaks_for_the_other_side(whose):
+    """A hospital that signs what only the server sends, and the server a hospital's message."""
+    party, round_ = make(5)
+    liar = round_.committee[0]
+    if whose == "a hospital's":
+        kind, sender, identity = wire.EXCHANGES["masked"][0], liar, party.hospitals[liar]
+    else:
+        kind, sender, identity = wire.ANSWER["masked"], 2**64 - 1, party.server
+    message = envelope.wrap(kind, sender, round_, identity, b"")
+    with pytest.raises(Refused, match="stranger"):
+        envelope.unwrap(message, kind, round_)
