@@ -7,13 +7,13 @@ too, and ``compose_epsilon`` names the method that gave it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.base import Accountant
-from repro.accounting.checks import RELATIONS, Number
+from repro.accounting.checks import Number
 from repro.accounting.events import (
     FixedBatchGaussianEvent,
     GaussianEvent,
@@ -190,9 +190,3 @@ def summed_multiplier(
         given = dict(sorted(weight.items()))
         raise InputError("weights", given, "such as do not overflow where noise is weighted")
     return multiplier
-
-
-def common_relations(events: Iterable[PrivacyEvent]) -> tuple[checks.Relation, ...]:
-    """The relations every one of ``events`` is proved for (all of them, for no events)."""
-    leaves = [leaf for event in events for leaf, _ in event.leaves()]
-    return tuple(r for r in RELATIONS if all(r in leaf.proved_for() for leaf in leaves))
