@@ -163,7 +163,7 @@ def gaussian_mu(leaves: Mapping[PrivacyEvent, int], relation: str) -> float | No
 def summed_multiplier(
     hospital: int,
     multipliers: Mapping[int, float],
-    weights: Mapping[int, Number] | None = None,
+    weights: Mapping[int, Number],
     *,
     colluding: int = 0,
 ) -> float:
@@ -176,12 +176,9 @@ def summed_multiplier(
     """
     if hospital not in multipliers:
         raise InputError("hospital", hospital, f"a survivor, one of {sorted(multipliers)}")
-    if weights is not None and not set(multipliers) <= set(weights):
+    if not set(multipliers) <= set(weights):
         raise InputError("weights", sorted(weights), f"one for each of {sorted(multipliers)}")
-    weight = {
-        h: 1.0 if weights is None else checks.positive(f"weights[{h}]", weights[h])
-        for h in multipliers
-    }
+    weight = {h: checks.positive(f"weights[{h}]", weights[h]) for h in multipliers}
     noise = {h: weight[h] * checks.noise_multiplier(z) for h, z in multipliers.items()}
     others = sorted(noise[h] for h in noise if h != hospital)
     trusted = others[: max(0, len(others) - checks.count("colluding", colluding))]

@@ -20,7 +20,8 @@ from repro.accounting import (
     gaussian_epsilon,
 )
 from repro.accounting.composition import compose_epsilon, summed_multiplier
-from repro.accounting.ledger import FederatedLedger, View, warnings_of
+from repro.accounting.ledger import FederatedLedger, View
+from repro.accounting.ledger.rows import warnings_of
 from repro.errors import InputError
 from repro.formatting import to_json
 
@@ -191,7 +192,7 @@ def test_running_on_adds_to_what_was_spent():
     both = RDPAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
     tight = PLDAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
     after = ledger.record_epsilon()
-    assert dict(after.bound.by_method) == {"rdp": both, "pld": tight}
+    assert dict(after.by_method) == {"rdp": both, "pld": tight}
     assert finished.epsilon < after.epsilon == min(both, tight)
 
 
