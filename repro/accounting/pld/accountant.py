@@ -288,8 +288,8 @@ def _each(
     where: ConvolutionPlan,
     points: int,
 ) -> list[tuple[_Loss, int]]:
-    """The steps' losses, as ``make`` has them: ``points`` in the window, or as many as make one
-    step's losses few enough."""
+    """Each step's losses, as ``make`` has them: ``points`` in the window, fewer where one step's
+    own would be more than ``_MOST_POINTS``."""
     tail, widest = where.tail / sum(count for _, count in parts), 0.0
     for step, _ in parts:
         low, high = step.range(tail)
