@@ -27,6 +27,7 @@ from repro.accounting import (
     gaussian,
 )
 from repro.accounting.composition import lower_epsilon, summed_multiplier
+from repro.accounting.gaussian import epsilon_of_mu
 from repro.accounting.ledger import FederatedLedger, View
 from repro.accounting.shuffled import Passes, shuffled_lower_epsilon
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
@@ -242,7 +243,7 @@ CASES = {
         lambda delta: bounds.epsilon_from_rates(bounds.Rates(0.0, 0.5, 0.25, 0.75), delta),
         {"delta": 0.125},
     ),
-    "epsilon_from_mu": Case(bounds.epsilon_from_mu, {"mu": 1.5, "delta": 0.125}),
+    "epsilon_of_mu": Case(epsilon_of_mu, {"mu": 1.5, "delta": 0.125}),
     "one_run_p_value": Case(
         bounds.one_run_p_value,
         {"canaries": 16, "guesses": 8, "right": 6, "epsilon": 0.5, "delta": 0.125},

@@ -5,9 +5,7 @@ Needs numpy only (scipy where a Gaussian tail is evaluated); torch is never impo
 
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.base import Accountant
-from repro.accounting.calibration import (
-    calibrate_noise_multiplier,
-)
+from repro.accounting.calibration import calibrate_noise_multiplier
 from repro.accounting.checks import Relation
 from repro.accounting.composition import EpsilonBound, compose_epsilon
 from repro.accounting.curves import rdp
@@ -35,11 +33,7 @@ from repro.accounting.gaussian import (
 )
 from repro.accounting.pld import PLDAccountant
 from repro.accounting.random_stopping import number_of_trials
-from repro.accounting.search_cost import (
-    random_stopping_rdp,
-    search_epsilon,
-    trial_multiplier,
-)
+from repro.accounting.search_cost import random_stopping_rdp, search_epsilon, trial_multiplier
 
 __all__ = [
     "Accountant",

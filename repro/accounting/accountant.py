@@ -13,7 +13,7 @@ import numpy as np
 
 from repro.accounting import checks, conversion
 from repro.accounting.base import Accountant
-from repro.accounting.checks import Number
+from repro.accounting.checks import Number, Orders
 from repro.accounting.curves import rdp_of
 from repro.accounting.orders import minimise
 
@@ -31,7 +31,7 @@ class RDPAccountant(Accountant):
     | δ ≥ total variation      | (0, an order near 1, by the KL branch)            |
     """
 
-    def rdp(self, orders: np.ndarray) -> np.ndarray:
+    def rdp(self, orders: Orders) -> Orders:
         """Total RDP, in nats, at each order: (m,) float64 in (1, ∞) → (m,) float64."""
         orders = checks.orders(orders)
         total = np.zeros_like(orders)
@@ -43,37 +43,27 @@ class RDPAccountant(Accountant):
                 total = total + np.where(once == 0, 0.0, once * checks.as_float(count))
         return total * _UP
 
-    def epsilon(self, delta: Number, *, conversion_rule: str = "tight") -> tuple[float, float]:
-        """(ε, order) at ``delta`` in (0, 1): the smallest ε over all orders, never too small.
-
-        conversion_rule: "tight" (Canonne–Kamath–Steinke 2020) or "mironov" (2017, for
-        comparison; always larger).
-        """
+    def epsilon(self, delta: Number) -> tuple[float, float]:
         delta = checks.delta(delta)
-        rule = {"tight": conversion.epsilon_from_rdp, "mironov": conversion.epsilon_mironov}[
-            checks.one_of("conversion_rule", conversion_rule, ("tight", "mironov"))
-        ]
         if not self._counts:
             return 0.0, math.inf
-        if conversion_rule == "tight" and self._total_variation() <= delta:
+        if self._total_variation() <= delta:
             return 0.0, _NEAR_ONE
-        return minimise(lambda orders: rule(orders, self.rdp(orders), delta))
+        return minimise(lambda orders: conversion.epsilon_from_rdp(orders, self.rdp(orders), delta))
 
     def delta(self, epsilon: Number) -> float:
-        """The smallest δ proved at ``epsilon`` ≥ 0, at most 1, rounded up."""
         epsilon = checks.epsilon(epsilon)
         if not self._counts:
             return 0.0
-        log_delta, _ = minimise(
-            lambda orders: _finite(conversion.log_delta_from_rdp(orders, self.rdp(orders), epsilon))
-        )
+
+        def objective(orders: Orders) -> Orders:
+            log_delta = conversion.log_delta_from_rdp(orders, self.rdp(orders), epsilon)
+            # NaN (∞ − ∞ at an infinite divergence) proves nothing: δ = 1 there.
+            return np.where(np.isnan(log_delta), 0.0, log_delta)
+
+        log_delta, _ = minimise(objective)
         at_epsilon = max(math.exp(min(log_delta, 0.0)) * (1 + 1e-12), 5e-324)
         return min(at_epsilon, self._total_variation())
 
     def _total_variation(self) -> float:
         return conversion.total_variation_bound(float(self.rdp(np.array([_NEAR_ONE]))[0]))
-
-
-def _finite(log_delta: np.ndarray) -> np.ndarray:
-    """NaN (∞ − ∞ at an infinite divergence) proves nothing: δ = 1 there."""
-    return np.where(np.isnan(log_delta), 0.0, log_delta)

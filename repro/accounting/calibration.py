@@ -75,28 +75,25 @@ def calibrate_noise_multiplier(
         return _log_ratio(spent(event, steps, delta, relation, accountant), target)
 
     excess = functools.cache(excess)  # the bracket's ends are asked for again
-    low, high = _bracket(excess, start=0.0, field="epsilon", value=epsilon)
-    sigma = math.exp(_smallest_holding(excess, low, high))
+    sigma = math.exp(_smallest_holding(excess, *_bracket(excess, epsilon)))
     return sigma, spent(subsampled_event(sigma, rate, relation), steps, delta, relation, accountant)
 
 
-def _bracket(
-    excess: Callable[[float], float], *, start: float, field: str, value: object
-) -> tuple[float, float]:
-    """(misses, holds), a step of 1 (growing) apart, for a decreasing ``excess``."""
-    step = 1.0
-    if excess(start) <= 0:
-        holds, misses = start, start - step
+def _bracket(excess: Callable[[float], float], epsilon: Number) -> tuple[float, float]:
+    """(misses, holds), a step of 1 (growing) apart, for a decreasing ``excess`` of log σ."""
+    step, misses, holds = 1.0, -1.0, 0.0
+    if excess(holds) <= 0:
         while excess(misses) <= 0:
             step *= 1.5
             holds, misses = misses, misses - step
         return misses, holds
-    misses, holds = start, start + step
+    misses, holds = 0.0, 1.0
     while excess(holds) > 0:
         step *= 1.5
         misses, holds = holds, holds + step
         if holds > math.log(_LARGEST_MULTIPLIER):
-            raise InputError(field, value, f"a target reached by noise below {_LARGEST_MULTIPLIER}")
+            wanted = f"a target reached by noise below {_LARGEST_MULTIPLIER}"
+            raise InputError("epsilon", epsilon, wanted)
     return misses, holds
 
 
@@ -120,9 +117,8 @@ def _smallest_holding(excess: Callable[[float], float], misses: float, holds: fl
         """ε of 0 and ∞ as logarithms, far outside what a target can be."""
         return min(max(excess(log_sigma), -_FAR), _FAR)
 
-    point = float(
-        brentq(finite, misses, holds, xtol=_TOLERANCE / 2, rtol=4 * sys.float_info.epsilon)
-    )
+    rtol = 4 * sys.float_info.epsilon
+    point = float(brentq(finite, misses, holds, xtol=_TOLERANCE / 2, rtol=rtol))
     while point < holds and excess(point) > 0:
         point += _TOLERANCE / 2
     return min(point, holds)

@@ -11,6 +11,10 @@ import numpy as np
 from repro.checks import Number as Number
 from repro.checks import check_choice, check_count, check_not_negative, check_positive, check_real
 from repro.errors import InputError
+from repro.shapes import Float
+
+# Rényi orders above 1, or a value at each of them, float64.
+Orders = Float[np.ndarray, " orders"]
 
 
 class Relation(str, Enum):
@@ -46,31 +50,33 @@ def delta(value: Any) -> float:
 
 
 def epsilon(value: Any) -> float:
-    return real("epsilon", value, lambda x: 0 <= x < math.inf, "a finite number, 0 or above")
+    return check_not_negative("epsilon", value)
 
 
 def noise_multiplier(value: Any) -> float:
-    return real(
-        "noise_multiplier", value, lambda x: 0 <= x < math.inf, "a finite number, 0 or above"
-    )
+    return check_not_negative("noise_multiplier", value)
 
 
 def sample_rate(value: Any) -> float:
     return real("sample_rate", value, lambda x: 0 <= x <= 1, "a probability, from 0 to 1")
 
 
+def trials(value: Any) -> float:
+    return real("trials", value, lambda x: 1 < x < math.inf, "a mean number of trials above 1")
+
+
 def order(value: Any) -> float:
     return real("order", value, lambda x: 1 < x < math.inf, "a finite number above 1")
 
 
-def orders(values: Any) -> np.ndarray:
+def orders(values: Any) -> Orders:
     """Rényi orders as float64 (m,), each finite and above 1."""
     try:
         found = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        if found.ndim != 1 or not np.all((found > 1) & (found < math.inf)):
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise InputError("orders", values, "a list of finite numbers above 1") from None
-    if found.ndim != 1 or not np.all((found > 1) & (found < math.inf)):
-        raise InputError("orders", values, "a list of finite numbers above 1")
     return found
 
 

@@ -77,17 +77,15 @@ class PrivacyClaim:
         for field in ("epsilon", "sensitivity"):
             if getattr(self, field) is not None:
                 checks.positive(field, getattr(self, field))
-        if self.sigma is not None:
-            checks.non_negative("sigma", self.sigma)
-        if self.noise_multiplier is not None:
-            checks.noise_multiplier(self.noise_multiplier)
+        for field in ("sigma", "noise_multiplier"):
+            if getattr(self, field) is not None:
+                checks.non_negative(field, getattr(self, field))
         if self.sigma is not None and self.noise_multiplier is not None:
             raise InputError("noise_multiplier", self.noise_multiplier, "sigma or this, not both")
         if self.sigma is None and self.noise_multiplier is None and self.epsilon is None:
             raise InputError("sigma", None, "one of sigma, noise_multiplier and epsilon")
-        checks.count("rounds", self.rounds, least=1)
-        checks.count("hospitals", self.hospitals, least=1)
-        checks.count("steps", self.steps, least=1)
+        for field in ("rounds", "hospitals", "steps"):
+            checks.count(field, getattr(self, field), least=1)
         checks.sample_rate(self.sample_rate)
         checks.one_of("level", self.level, LEVELS)
         checks.one_of("sampling", self.sampling, tuple(SAMPLINGS))

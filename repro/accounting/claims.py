@@ -12,36 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.accounting.calibration import calibrate_noise_multiplier
-from repro.accounting.checks import (
-    ADD_REMOVE,
-    HOSPITAL,
-    RECORD,
-    REPLACE_ONE,
-    ZERO_OUT,
-    Relation,
-)
+from repro.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE, ZERO_OUT, Relation
 from repro.accounting.claim import PER_RECORD, POISSON, SAMPLINGS, SHUFFLED, UPDATE, PrivacyClaim
 from repro.accounting.composition import compose_epsilon, lower_epsilon
 from repro.accounting.gaussian import basic_composition, gaussian_sigma
 from repro.accounting.shuffled import shuffled_lower_epsilon
 
-__all__ = [
-    "AFTER_SUM",
-    "RELEASED",
-    "SERVER",
-    "Finding",
-    "PrivacyClaim",
-    "PrivacyVerdict",
-    "check",
-    "shown",
-]
-
 SERVER = "server, one update"
 AFTER_SUM = "after an honest secure sum"
 RELEASED = "whoever sees the model"
 
-
 _MOVES = {ADD_REMOVE: "adding or removing", REPLACE_ONE: "replacing", ZERO_OUT: "blanking out"}
+_SAID = {True: "holds", False: "does not hold", None: "is not proved here"}
 _TIGHT = 0.99  # a lower bound this close to the upper one: the two are one number to a reader
 
 
@@ -192,12 +174,9 @@ def _sigma_needed(
     if claim.sampling == SHUFFLED:
         passes = claim.passes(int(claim.rounds)).most
         return gaussian_sigma(claim.epsilon, clip, passes, claim.delta)
+    steps = int(claim.rounds) * int(claim.steps)
     multiplier, _ = calibrate_noise_multiplier(
-        claim.epsilon,
-        claim.delta,
-        claim.sample_rate,
-        int(claim.rounds) * int(claim.steps),
-        relation=relation,
+        claim.epsilon, claim.delta, claim.sample_rate, steps, relation=relation
     )
     return multiplier * clip
 
@@ -208,10 +187,11 @@ def _words(claim: PrivacyClaim, findings: tuple[Finding, ...], nominal: tuple[fl
     first, unit = findings[0], "record" if claim.level == PER_RECORD else "hospital's whole update"
     over = f"{claim.rounds} rounds" if claim.rounds != 1 else "one round"
     if not claim.noise_added:
+        said = f"The claim {_SAID[holds]}."
         return (
             f"No noise is added: clipping at {claim.clip_norm:g} alone guarantees nothing "
             "(ε = ∞), for anybody, in any view. "
-            + _claimed(claim, f"The claim {_SAID[holds]}.", "There is no guarantee to state.")
+            + ("There is no guarantee to state." if claim.epsilon is None else said)
         )
     parts = []
     if claim.epsilon is not None:
@@ -259,13 +239,6 @@ def _words(claim: PrivacyClaim, findings: tuple[Finding, ...], nominal: tuple[fl
     else:
         parts.append("A whole hospital is not protected.")
     return " ".join(parts)
-
-
-_SAID = {True: "holds", False: "does not hold", None: "is not proved here"}
-
-
-def _claimed(claim: PrivacyClaim, with_claim: str, without: str) -> str:
-    return without if claim.epsilon is None else with_claim
 
 
 def shown(epsilon: float) -> str:

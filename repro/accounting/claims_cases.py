@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.accounting.claims import PrivacyClaim
+from repro.accounting.claim import PrivacyClaim
 
 _NOISE_DISCARDED = (
     "Up to Flower 1.13.1 LocalDpMod computed a noised copy and discarded it: no noise was added, "

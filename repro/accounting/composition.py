@@ -7,13 +7,13 @@ too, and ``compose_epsilon`` names the method that gave it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from repro.accounting import checks
 from repro.accounting.accountant import RDPAccountant
 from repro.accounting.base import Accountant
-from repro.accounting.checks import RELATIONS, Number
+from repro.accounting.checks import Number
 from repro.accounting.events import (
     FixedBatchGaussianEvent,
     GaussianEvent,
@@ -163,7 +163,7 @@ def gaussian_mu(leaves: Mapping[PrivacyEvent, int], relation: str) -> float | No
 def summed_multiplier(
     hospital: int,
     multipliers: Mapping[int, float],
-    weights: Mapping[int, Number] | None = None,
+    weights: Mapping[int, Number],
     *,
     colluding: int = 0,
 ) -> float:
@@ -176,12 +176,9 @@ def summed_multiplier(
     """
     if hospital not in multipliers:
         raise InputError("hospital", hospital, f"a survivor, one of {sorted(multipliers)}")
-    if weights is not None and not set(multipliers) <= set(weights):
+    if not set(multipliers) <= set(weights):
         raise InputError("weights", sorted(weights), f"one for each of {sorted(multipliers)}")
-    weight = {
-        h: 1.0 if weights is None else checks.positive(f"weights[{h}]", weights[h])
-        for h in multipliers
-    }
+    weight = {h: checks.positive(f"weights[{h}]", weights[h]) for h in multipliers}
     noise = {h: weight[h] * checks.noise_multiplier(z) for h, z in multipliers.items()}
     others = sorted(noise[h] for h in noise if h != hospital)
     trusted = others[: max(0, len(others) - checks.count("colluding", colluding))]
@@ -190,9 +187,3 @@ def summed_multiplier(
         given = dict(sorted(weight.items()))
         raise InputError("weights", given, "such as do not overflow where noise is weighted")
     return multiplier
-
-
-def common_relations(events: Iterable[PrivacyEvent]) -> tuple[checks.Relation, ...]:
-    """The relations every one of ``events`` is proved for (all of them, for no events)."""
-    leaves = [leaf for event in events for leaf, _ in event.leaves()]
-    return tuple(r for r in RELATIONS if all(r in leaf.proved_for() for leaf in leaves))

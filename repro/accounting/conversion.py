@@ -1,8 +1,8 @@
 """From Rényi divergence to (ε, δ) at given orders, and back; every result rounded outward.
 
 The tight conversion is Canonne, Kamath, Steinke 2020 (arXiv 2004.00010 v4), Proposition 12,
-the same bound as Balle et al. 2020 (arXiv 1905.09982), Theorem 21. Mironov's (2017, arXiv
-1702.07476, Proposition 3), always looser, is here for comparison.
+the same bound as Balle et al. 2020 (arXiv 1905.09982), Theorem 21; never above Mironov's (2017,
+arXiv 1702.07476, Proposition 3).
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import math
 
 import numpy as np
 
-from repro.shapes import Float
+from repro.accounting.checks import Orders
 
 _EPS = 2.0**-52
 
 
-def epsilon_from_rdp(
-    orders: Float[np.ndarray, " orders"], rdp: Float[np.ndarray, " orders"], delta: float
-) -> Float[np.ndarray, " orders"]:
+def epsilon_from_rdp(orders: Orders, rdp: Orders, delta: float) -> Orders:
     """ε at which the mechanism is (ε, δ)-DP, for each order on its own.
 
     orders (m,) in (1, ∞), rdp (m,) ≥ 0 in nats, 0 < δ < 1 → (m,) ε ≥ 0.
@@ -29,13 +27,10 @@ def epsilon_from_rdp(
     tail = -(math.log(delta) + np.log(orders)) / a
     magnitude = rdp + np.abs(shift) + (abs(math.log(delta)) + np.log(orders)) / a
     epsilon = rdp + shift + tail + 4 * _EPS * magnitude
-    result: Float[np.ndarray, " orders"] = np.maximum(epsilon, 0.0)
-    return result
+    return np.maximum(epsilon, 0.0)
 
 
-def log_delta_from_rdp(
-    orders: Float[np.ndarray, " orders"], rdp: Float[np.ndarray, " orders"], epsilon: float
-) -> Float[np.ndarray, " orders"]:
+def log_delta_from_rdp(orders: Orders, rdp: Orders, epsilon: float) -> Orders:
     """log δ at which the mechanism is (ε, δ)-DP, for each order on its own; at most 0.
 
     The same proposition solved for δ: (α−1)(ρ − ε + log(1 − 1/α)) − log α.
@@ -44,15 +39,7 @@ def log_delta_from_rdp(
     shift = np.log(a / orders)
     magnitude = a * (rdp + epsilon + np.abs(shift)) + np.log(orders)
     log_delta = a * (rdp - epsilon + shift) - np.log(orders) + 8 * _EPS * magnitude
-    result: Float[np.ndarray, " orders"] = np.minimum(log_delta, 0.0)
-    return result
-
-
-def epsilon_mironov(
-    orders: Float[np.ndarray, " orders"], rdp: Float[np.ndarray, " orders"], delta: float
-) -> Float[np.ndarray, " orders"]:
-    """Mironov 2017, Proposition 3: ε = ρ + log(1/δ)/(α − 1). Shapes as above."""
-    return rdp - math.log(delta) / (orders - 1)
+    return np.minimum(log_delta, 0.0)
 
 
 def total_variation_bound(rdp: float) -> float:

@@ -7,16 +7,17 @@ without a proof for the relation is refused here, whoever asks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from repro.accounting import checks, events
+from repro.accounting.checks import Orders
 from repro.accounting.events import PrivacyEvent
 from repro.accounting.random_stopping import best_of_trials_rdp
 from repro.accounting.subsampled_gaussian import rdp_gaussian, rdp_poisson_gaussian
 from repro.accounting.without_replacement import rdp_fixed_batch_gaussian
 from repro.errors import InputError
-from repro.shapes import Float
 
 _UP = 1 + 1e-12
 
@@ -32,18 +33,14 @@ def check_proved(event: PrivacyEvent, relation: str, unit: str) -> None:
             raise InputError("event", f"{name} under {relation}", f"a proved combination: {why}")
 
 
-def rdp_of(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+def rdp_of(event: PrivacyEvent, relation: str, orders: Orders) -> Orders:
     """RDP of one elementary event; orders (m,) float64 in (1, ∞) → (m,) float64, rounded up."""
     check_proved(event, relation, event.unit)
     orders = checks.orders(orders)
     return _CURVES[type(event)](event, relation, orders)
 
 
-def rdp_laplace(
-    noise_multiplier: float, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+def rdp_laplace(noise_multiplier: float, orders: Orders) -> Orders:
     """RDP of the Laplace mechanism with scale = noise_multiplier × sensitivity, rounded up.
 
     Mironov 2017 (arXiv 1702.07476), Proposition 6, with y = 1/noise_multiplier:
@@ -61,11 +58,10 @@ def rdp_laplace(
         large = a * y + np.log((orders + a * np.exp(-(orders + a) * y)) / (orders + a))
         moment = np.where(a * y > 30, large, np.log1p(small))
     # Pure DP caps every order: D_α ≤ D_∞ = y.
-    result: Float[np.ndarray, " orders"] = np.maximum(np.minimum(moment / a, y) * _UP, 5e-324)
-    return result
+    return np.maximum(np.minimum(moment / a, y) * _UP, 5e-324)
 
 
-def _laplace_series(orders: Float[np.ndarray, " orders"], y: float) -> Float[np.ndarray, " orders"]:
+def _laplace_series(orders: Orders, y: float) -> Orders:
     """α(e^{(α−1)y} − 1) + (α−1)(e^{−αy} − 1), whose first-order terms cancel, for αy < 0.1."""
     a = orders - 1
     total = np.zeros_like(orders)
@@ -77,46 +73,7 @@ def _laplace_series(orders: Float[np.ndarray, " orders"], y: float) -> Float[np.
     return total
 
 
-def _gaussian(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
-    # The discrete Gaussian's divergence is at most the continuous one's: Canonne, Kamath,
-    # Steinke 2020 (arXiv 2004.00010), Proposition 5.
-    assert isinstance(event, (events.GaussianEvent, events.DiscreteGaussianEvent))
-    return rdp_gaussian(event.effective_multiplier(relation), orders)
-
-
-def _laplace(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
-    assert isinstance(event, events.LaplaceEvent)
-    return rdp_laplace(event.effective_multiplier(relation), orders)
-
-
-def _poisson(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
-    assert isinstance(event, events.PoissonSampledGaussianEvent)
-    return rdp_poisson_gaussian(event.effective_multiplier(relation), event.sample_rate, orders)
-
-
-def _fixed_batch(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
-    assert isinstance(event, events.FixedBatchGaussianEvent)
-    return rdp_fixed_batch_gaussian(event.effective_multiplier(relation), event.sample_rate, orders)
-
-
-def _none(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
-    return np.full_like(orders, np.inf)
-
-
-def _best_of_trials(
-    event: PrivacyEvent, relation: str, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
-    assert isinstance(event, events.BestOfTrialsEvent)
+def _best_of_trials(event: events.BestOfTrialsEvent, relation: str, orders: Orders) -> Orders:
     assert event.eta is not None  # check_proved
     leaves = list(event.trial.leaves())
 
@@ -128,13 +85,24 @@ def _best_of_trials(
         return best_of_trials_rdp(trial, orders, event.trials, event.eta)
 
 
-_CURVES: dict[type[PrivacyEvent], Callable[[PrivacyEvent, str, np.ndarray], np.ndarray]] = {
-    events.NonPrivateEvent: _none,
-    events.GaussianEvent: _gaussian,
-    events.DiscreteGaussianEvent: _gaussian,
-    events.LaplaceEvent: _laplace,
-    events.PoissonSampledGaussianEvent: _poisson,
-    events.FixedBatchGaussianEvent: _fixed_batch,
+_Curve = Callable[[Any, str, Orders], Orders]  # of an event under a relation
+
+
+def _of_noise(curve: Callable[..., Orders], *more: str) -> _Curve:
+    """``curve`` at noise ÷ sensitivity; more: the event's fields that it takes besides."""
+    return lambda event, relation, orders: curve(
+        event.effective_multiplier(relation), *(getattr(event, name) for name in more), orders
+    )
+
+
+_CURVES: dict[type[PrivacyEvent], _Curve] = {
+    events.NonPrivateEvent: lambda event, relation, orders: np.full_like(orders, np.inf),
+    events.GaussianEvent: _of_noise(rdp_gaussian),
+    # At most the continuous one's: Canonne, Kamath, Steinke 2020 (arXiv 2004.00010), Proposition 5.
+    events.DiscreteGaussianEvent: _of_noise(rdp_gaussian),
+    events.LaplaceEvent: _of_noise(rdp_laplace),
+    events.PoissonSampledGaussianEvent: _of_noise(rdp_poisson_gaussian, "sample_rate"),
+    events.FixedBatchGaussianEvent: _of_noise(rdp_fixed_batch_gaussian, "sample_rate"),
     events.BestOfTrialsEvent: _best_of_trials,
 }
 

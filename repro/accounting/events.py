@@ -19,8 +19,8 @@ size it is not (a null unit takes another's place in the batch), so those stay u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from repro.accounting import checks
@@ -41,15 +41,17 @@ class PrivacyEvent:
 
     unit: str = RECORD
 
+    #: The neighbouring relations the event's privacy is proved for.
+    proved: ClassVar[tuple[checks.Relation, ...]] = RELATIONS
     #: Why no relation, or only one, is proved; shown when an accountant refuses.
     reason: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         checks.one_of("unit", self.unit, checks.UNITS)
 
-    def proved_for(self) -> tuple[str, ...]:
-        """The neighbouring relations the event's privacy is proved for."""
-        return RELATIONS
+    def proved_for(self) -> tuple[checks.Relation, ...]:
+        """``proved``, where it does not depend on the event's numbers."""
+        return self.proved
 
     def sensitivity(self, relation: str) -> float:
         """L2 (Laplace: L1) sensitivity under ``relation``, in clip norms: 1 or 2."""
@@ -69,7 +71,14 @@ class PrivacyEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able and exact: ``event_from_dict`` gives the equal event back."""
-        return {"type": type(self).__name__, **asdict(self)}
+        own = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"type": type(self).__name__, **own}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PrivacyEvent):
+        return value.as_dict()
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,16 @@ class LaplaceEvent(_NoiseEvent):
 
 
 @dataclass(frozen=True)
-class PoissonSampledGaussianEvent(_NoiseEvent):
+class _SampledEvent(_NoiseEvent):
+    sample_rate: Number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sample_rate", checks.sample_rate(self.sample_rate))
+
+
+@dataclass(frozen=True)
+class PoissonSampledGaussianEvent(_SampledEvent):
     """One DP-SGD step: every unit joins independently with a public ``sample_rate``.
 
     Proved under add/remove (Mironov, Talwar, Zhang 2019, Theorem 4) and, by the same pair, under
@@ -125,23 +143,17 @@ class PoissonSampledGaussianEvent(_NoiseEvent):
     1, where there is no sampling, all relations are proved.
     """
 
-    sample_rate: Number
-
     reason: ClassVar[str] = (
         "Poisson sampling is accounted for under add_remove and zero_out (for replace_one draw "
         "fixed-size batches without replacement)"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "sample_rate", checks.sample_rate(self.sample_rate))
-
-    def proved_for(self) -> tuple[str, ...]:
+    def proved_for(self) -> tuple[checks.Relation, ...]:
         return RELATIONS if self.sample_rate == 1 else (ADD_REMOVE, ZERO_OUT)
 
 
 @dataclass(frozen=True)
-class FixedBatchGaussianEvent(_NoiseEvent):
+class FixedBatchGaussianEvent(_SampledEvent):
     """One step on a uniformly random subset of fixed size, drawn without replacement.
 
     sample_rate: batch size ÷ number of units, both public. Proved under replace-one only
@@ -149,19 +161,11 @@ class FixedBatchGaussianEvent(_NoiseEvent):
     to change with the neighbour.
     """
 
-    sample_rate: Number
-
+    proved = (REPLACE_ONE,)
     reason: ClassVar[str] = (
         "fixed-size batches drawn without replacement are accounted for under replace_one "
         "(for add_remove use Poisson sampling)"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "sample_rate", checks.sample_rate(self.sample_rate))
-
-    def proved_for(self) -> tuple[str, ...]:
-        return (REPLACE_ONE,)
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ class ShuffledBatchesEvent(_NoiseEvent):
 
     batch_size: int
 
+    proved = ()
     reason: ClassVar[str] = "shuffled batches get no amplification here; use Poisson sampling"
 
     def __post_init__(self) -> None:
@@ -181,20 +186,15 @@ class ShuffledBatchesEvent(_NoiseEvent):
         size = checks.count("batch_size", self.batch_size, least=1)
         object.__setattr__(self, "batch_size", size)
 
-    def proved_for(self) -> tuple[str, ...]:
-        return ()
-
 
 @dataclass(frozen=True)
 class DataDependentRateEvent(_NoiseEvent):
     """Sampling whose rate was computed from the private data. Never accounted for."""
 
+    proved = ()
     reason: ClassVar[str] = (
         "a sample rate computed from private data is itself a release; fix the rate in advance"
     )
-
-    def proved_for(self) -> tuple[str, ...]:
-        return ()
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,6 @@ class ComposedEvent(PrivacyEvent):
     def scaled(self, factor: Number) -> PrivacyEvent:
         return replace(self, events=tuple(event.scaled(factor) for event in self.events))
 
-    def as_dict(self) -> dict[str, Any]:
-        inner = [event.as_dict() for event in self.events]
-        return {"type": "ComposedEvent", "unit": self.unit, "events": inner}
-
 
 @dataclass(frozen=True)
 class RepeatedEvent(PrivacyEvent):
@@ -236,14 +232,6 @@ class RepeatedEvent(PrivacyEvent):
 
     def scaled(self, factor: Number) -> PrivacyEvent:
         return replace(self, event=self.event.scaled(factor))
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "type": "RepeatedEvent",
-            "unit": self.unit,
-            "event": self.event.as_dict(),
-            "count": self.count,
-        }
 
 
 @dataclass(frozen=True)
@@ -266,31 +254,26 @@ class BestOfTrialsEvent(PrivacyEvent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not checks.positive("trials", self.trials) > 1:
-            raise InputError("trials", self.trials, "a mean number of trials above 1")
+        checks.trials(self.trials)
         if self.eta is not None:
             checks.real("eta", self.eta, lambda x: x > -1, "a number above −1, or None")
         for leaf, _ in self.trial.leaves():
             if leaf.unit != self.unit:
                 raise InputError("trial", leaf, f"an event of unit {self.unit}")
 
-    def proved_for(self) -> tuple[str, ...]:
+    def proved_for(self) -> tuple[checks.Relation, ...]:
         if self.eta is None:
             return ()
-        leaves = [leaf.proved_for() for leaf, _ in self.trial.leaves()]
-        return tuple(r for r in RELATIONS if all(r in proved for proved in leaves))
+        return common_relations([self.trial])
 
     def scaled(self, factor: Number) -> PrivacyEvent:
         return replace(self, trial=self.trial.scaled(factor))
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "type": "BestOfTrialsEvent",
-            "unit": self.unit,
-            "trial": self.trial.as_dict(),
-            "trials": self.trials,
-            "eta": self.eta,
-        }
+
+def common_relations(events: Iterable[PrivacyEvent]) -> tuple[checks.Relation, ...]:
+    """The relations every one of ``events`` is proved for (all of them, for no events)."""
+    leaves = [leaf for event in events for leaf, _ in event.leaves()]
+    return tuple(r for r in RELATIONS if all(r in leaf.proved_for() for leaf in leaves))
 
 
 def banded_event(

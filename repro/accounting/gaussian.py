@@ -10,7 +10,6 @@ A Gaussian release with sensitivity Δ and noise σ is (ε, δ)-DP exactly when
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
@@ -23,6 +22,7 @@ from repro.shapes import Float
 _NARROW = 0.25  # below this μ the two terms nearly cancel, and their difference is integrated
 _HALVINGS = 200
 _UP = 1 + 1e-12
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
 def compose_mu(sigma: Number, sensitivity: Number, rounds: Number) -> float:
@@ -78,7 +78,8 @@ def log_delta_of_mu(mu: float, epsilon: float) -> float:
     y = epsilon / mu + mu / 2
     if x < -5:
         # 1 − Φ(x) is close to 1 there, while m(x) would overflow.
-        return math.log(0.5 * math.erfc(x / math.sqrt(2)) - _phi(x) * _mills(y)) + 1e-13
+        phi = math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        return math.log(0.5 * math.erfc(x / math.sqrt(2)) - phi * _mills(y)) + 1e-13
     drop = mills_drop(np.array([x]), mu)[0] if mu <= _NARROW else _mills(x) - _mills(y)
     difference = float(drop)
     if difference <= 0:  # beyond double precision: m(x) − m(y) ≤ m(x)
@@ -136,11 +137,8 @@ def classical_sigma(epsilon: Number, sensitivity: Number, delta: Number) -> floa
 
 def classical_epsilon(sigma: Number, sensitivity: Number, delta: Number) -> float:
     """The ε the classical formula claims for one release; proved only where it is below 1."""
-    return (
-        checks.positive("sensitivity", sensitivity)
-        * _classical(delta)
-        / checks.positive("sigma", sigma)
-    )
+    noise = checks.positive("sigma", sigma)
+    return checks.positive("sensitivity", sensitivity) * _classical(delta) / noise
 
 
 def basic_composition(epsilon: Number, delta: Number, rounds: Number) -> tuple[float, float]:
@@ -156,10 +154,6 @@ def _classical(delta: Number) -> float:
     return math.sqrt(2 * log)
 
 
-def _phi(x: float) -> float:
-    return math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-
-
 def _mills(x: float) -> float:
     """m(x) = (1 − Φ(x))/φ(x) for x ≥ −40."""
     return float(mills(np.array([x]))[0])
@@ -169,23 +163,13 @@ def mills(x: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """m(x) = (1 − Φ(x))/φ(x), elementwise, for x ≥ −37."""
     from scipy.special import erfcx  # here, so that importing the accountant stays cheap
 
-    result: Float[np.ndarray, ...] = math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
-    return result
-
-
-@functools.cache
-def _legendre() -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(10)
+    return math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
 
 
 def mills_drop(x: Float[np.ndarray, " points"], mu: float) -> Float[np.ndarray, " points"]:
     """m(x) − m(x + μ) for small μ, as the integral of −m'(s) = 1 − s·m(s) > 0; x (m,) → (m,)."""
-    nodes, weights = _legendre()
-    s = x[:, None] + mu * (nodes + 1) / 2
+    s = x[:, None] + mu * (_NODES + 1) / 2
     # 1 − s·m(s) cancels for large s; there the asymptotic series of the Mills ratio is exact.
     r = 1 / np.maximum(s * s, 1.0)
     tail = r * (1 - r * (3 - r * (15 - r * (105 - r * (945 - r * (10395 - r * 135135))))))
-    result: Float[np.ndarray, " points"] = (
-        mu / 2 * (np.where(s > 30, tail, 1 - s * mills(s)) @ weights)
-    )
-    return result
+    return mu / 2 * (np.where(s > 30, tail, 1 - s * mills(s)) @ _WEIGHTS)

@@ -17,8 +17,10 @@ _GROWTH_POINTS = 4
 _ROUNDS, _INNER = 6, 6  # each round shrinks the bracket to 2/7
 _FLAT = 1e-6  # relative rise to both neighbours at which the search stops
 
+Objective = Callable[[np.ndarray], np.ndarray]  # orders (m,) → values (m,)
 
-def minimise(objective: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+
+def minimise(objective: Objective) -> tuple[float, float]:
     """Smallest value of ``objective`` over orders in (1, ∞), and the order that gives it.
 
     objective: orders (m,) → values (m,), unimodal in the order up to rounding. Returns
@@ -44,7 +46,7 @@ def minimise(objective: Callable[[np.ndarray], np.ndarray]) -> tuple[float, floa
 
 
 def _close_in(
-    objective: Callable[[np.ndarray], np.ndarray], s: np.ndarray, values: np.ndarray, best: int
+    objective: Objective, s: np.ndarray, values: np.ndarray, best: int
 ) -> tuple[float, float]:
     for _ in range(_ROUNDS):
         around = [max(best - 1, 0), min(best + 1, len(s) - 1)]
@@ -60,7 +62,7 @@ def _close_in(
 
 
 def _polish(
-    objective: Callable[[np.ndarray], np.ndarray], s: np.ndarray, values: np.ndarray, best: int
+    objective: Objective, s: np.ndarray, values: np.ndarray, best: int
 ) -> tuple[float, float]:
     """The best of: the best so far, the vertex of a parabola, and the integers on either side.
 
@@ -92,5 +94,5 @@ def _vertex(s: np.ndarray, values: np.ndarray, best: int) -> float | None:
     return float(s[best] + min(max(offset, left), right))
 
 
-def _at(objective: Callable[[np.ndarray], np.ndarray], s: np.ndarray) -> np.ndarray:
+def _at(objective: Objective, s: np.ndarray) -> np.ndarray:
     return objective(1 + np.exp(s))

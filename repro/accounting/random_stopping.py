@@ -22,10 +22,9 @@ from functools import lru_cache
 import numpy as np
 
 from repro.accounting import checks
-from repro.accounting.checks import Number
+from repro.accounting.checks import Number, Orders
 from repro.accounting.orders import minimise
 from repro.errors import InputError
-from repro.shapes import Float
 
 _UP = 1 + 1e-9  # more than γ's bisection and a dozen rounded operations are off by
 _SMALLEST = 1e-300  # of γ
@@ -77,9 +76,7 @@ def number_of_trials(eta: Number, mean: Number, uniform: float) -> int:
     return count
 
 
-def best_of_trials_rdp(
-    trial: Curve, orders: Float[np.ndarray, " orders"], trials: Number, eta: Number
-) -> Float[np.ndarray, " orders"]:
+def best_of_trials_rdp(trial: Curve, orders: Orders, trials: Number, eta: Number) -> Orders:
     """Rényi divergence of the best of N trials, N ~ D(η, γ) with E[N] = ``trials``.
 
     trial: ρ of one. orders λ (m,) in (1, ∞) → (m,) nats, rounded up. Theorem 2:
@@ -91,27 +88,18 @@ def best_of_trials_rdp(
 
 def choosing(trial: Curve, trials: Number, eta: Number) -> tuple[float, float]:
     """The theorem's terms in λ̂, at the best λ̂ found; and E[N], not below ``trials``."""
-    mean = checks.positive("trials", trials)
-    if not mean > 1:
-        raise InputError("trials", trials, "a mean number of trials above 1")
+    mean = checks.trials(trials)
     expected = "a number above −1 (0: logarithmic, 1: geometric)"
     eta = checks.real("eta", eta, lambda x: -1 < x <= _LARGEST_ETA, expected)
     gamma = gamma_of(eta, mean)
 
-    def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
-        cost: Float[np.ndarray, " orders"]
-        cost = (1 - 1 / orders) * trial(orders) - math.log(gamma) / orders
-        return cost
+    def objective(orders: Orders) -> Orders:
+        return (1 - 1 / orders) * trial(orders) - math.log(gamma) / orders
 
     with np.errstate(over="ignore", invalid="ignore"):
         return (1 + eta) * minimise(objective)[0], mean_trials(eta, gamma)
 
 
-def divergence(
-    trial: Curve, orders: Float[np.ndarray, " orders"], extra: float, drawn: float
-) -> Float[np.ndarray, " orders"]:
+def divergence(trial: Curve, orders: Orders, extra: float, drawn: float) -> Orders:
     """ρ' of Theorem 2 from what ``choosing`` found."""
-    result: Float[np.ndarray, " orders"] = (
-        trial(orders) + extra + math.log(drawn) / (orders - 1)
-    ) * _UP
-    return result
+    return (trial(orders) + extra + math.log(drawn) / (orders - 1)) * _UP

@@ -12,12 +12,11 @@ import numpy as np
 
 from repro.accounting import checks, conversion
 from repro.accounting.accountant import RDPAccountant
-from repro.accounting.checks import ADD_REMOVE, RECORD, Number
+from repro.accounting.checks import ADD_REMOVE, RECORD, Number, Orders
 from repro.accounting.events import GaussianEvent, PrivacyEvent
 from repro.accounting.orders import minimise
 from repro.accounting.random_stopping import best_of_trials_rdp, choosing, divergence
 from repro.errors import InputError
-from repro.shapes import Float
 
 _LARGEST_MULTIPLIER = 1e6
 
@@ -42,11 +41,8 @@ def trial_multiplier(epsilon: Number, delta: Number, trials: Number, eta: Number
 
 
 def random_stopping_rdp(
-    accountant: RDPAccountant,
-    orders: Float[np.ndarray, " orders"],
-    trials: Number,
-    eta: Number = 0.0,
-) -> Float[np.ndarray, " orders"]:
+    accountant: RDPAccountant, orders: Orders, trials: Number, eta: Number = 0.0
+) -> Orders:
     """Rényi divergence of the best of N trials, N ~ D(η, γ) with E[N] = ``trials``.
 
     accountant: what one trial spends; otherwise as ``best_of_trials_rdp``.
@@ -74,7 +70,7 @@ def search_epsilon(
         accountant.compose(event, times)
     extra, drawn = choosing(accountant.rdp, trials, eta)
 
-    def objective(orders: Float[np.ndarray, " orders"]) -> Float[np.ndarray, " orders"]:
+    def objective(orders: Orders) -> Orders:
         rdp = divergence(accountant.rdp, orders, extra, drawn)
         return conversion.epsilon_from_rdp(orders, rdp, delta)
 

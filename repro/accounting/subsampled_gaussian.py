@@ -25,7 +25,7 @@ import math
 import numpy as np
 
 from repro.accounting import checks
-from repro.accounting.checks import Number
+from repro.accounting.checks import Number, Orders
 from repro.shapes import Float
 
 _EPS = 2.0**-52
@@ -40,10 +40,10 @@ _SERIES_BELOW = 0.02  # |u|·max(α, 1) where g's power series takes over
 _SERIES_TERMS = 10
 _LINEAR_LIMIT = 600.0  # exponents above this are handled as logarithms
 
+Points = Float[np.ndarray, " points"]
 
-def rdp_poisson_gaussian(
-    noise_multiplier: Number, sample_rate: Number, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+
+def rdp_poisson_gaussian(noise_multiplier: Number, sample_rate: Number, orders: Orders) -> Orders:
     """RDP of one Poisson-subsampled Gaussian release under add/remove.
 
     noise_multiplier: σ ÷ sensitivity, ≥ 0. sample_rate: q in [0, 1].
@@ -62,21 +62,17 @@ def rdp_poisson_gaussian(
     if q == 1 or not np.all(np.isfinite(unsampled)):
         return unsampled
     if sigma < _SMALLEST_SIGMA:
-        bounded: Float[np.ndarray, " orders"] = np.minimum(unsampled, _two_peaks(sigma, q, orders))
-        return bounded
+        return np.minimum(unsampled, _two_peaks(sigma, q, orders))
     result = unsampled.copy()
     near = orders / sigma <= _FARTHEST_PEAK
     if near.any():
         result[near] = _log_moments(sigma, q, orders[near]) / (orders[near] - 1)
     # The smallest float above 0 stands in for what underflows: never below the truth.
     # Where an integrand is beyond float64 there is no number: the unsampled bound holds.
-    returned: Float[np.ndarray, " orders"] = np.maximum(np.fmin(result, unsampled), 5e-324)
-    return returned
+    return np.maximum(np.fmin(result, unsampled), 5e-324)
 
 
-def rdp_gaussian(
-    noise_multiplier: float, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+def rdp_gaussian(noise_multiplier: float, orders: Orders) -> Orders:
     """RDP of an unsampled Gaussian release, α/(2σ²) (Mironov 2017, Corollary 3), rounded up."""
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         # Dividing twice keeps σ² from overflowing or underflowing on its own.
@@ -95,9 +91,7 @@ def trapezoidal_step(sigma: float) -> float:
     return math.floor(h * 4096) / 4096
 
 
-def _log_moments(
-    sigma: float, q: float, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+def _log_moments(sigma: float, q: float, orders: Orders) -> Orders:
     """log A_α for each order, rounded outward."""
     step = trapezoidal_step(sigma)
     # g's mass lies between the peak of φ near 0 and that of φ·e^{αt} at α/σ (2/σ below order 2).
@@ -117,13 +111,7 @@ def _log_moments(
     return result
 
 
-def _moments_on(
-    sigma: float,
-    q: float,
-    orders: Float[np.ndarray, " orders"],
-    x: Float[np.ndarray, " points"],
-    step: float,
-) -> Float[np.ndarray, " orders"]:
+def _moments_on(sigma: float, q: float, orders: Orders, x: Points, step: float) -> Orders:
     """log A_α by the trapezoidal rule on the points ``x`` (n,), for ``orders`` (m,)."""
     alpha = orders[:, None]
     t, u, log1pu = _likelihood(sigma, q, x)
@@ -144,17 +132,10 @@ def _moments_on(
     mean = total * (step / math.sqrt(2 * math.pi)) * up
     shift = shift[:, 0]
     with np.errstate(divide="ignore"):
-        result: Float[np.ndarray, " orders"] = np.where(
-            shift > 0, (shift + np.log(mean)) * (1 + 4 * _EPS), np.log1p(mean)
-        )
-        return result
+        return np.where(shift > 0, (shift + np.log(mean)) * (1 + 4 * _EPS), np.log1p(mean))
 
 
-def _likelihood(
-    sigma: float, q: float, x: Float[np.ndarray, " points"]
-) -> tuple[
-    Float[np.ndarray, " points"], Float[np.ndarray, " points"], Float[np.ndarray, " points"]
-]:
+def _likelihood(sigma: float, q: float, x: Points) -> tuple[Points, Points, Points]:
     """t, u = q(e^t − 1) (clipped where e^t overflows) and log(1 + u), at the points x."""
     t = x / sigma - 0.5 / sigma / sigma
     u = q * np.expm1(np.minimum(t, 700.0))
@@ -165,9 +146,7 @@ def _likelihood(
 
 
 def _excess(
-    alpha: Float[np.ndarray, "orders 1"],
-    u: Float[np.ndarray, " points"],
-    log1pu: Float[np.ndarray, " points"],
+    alpha: Float[np.ndarray, "orders 1"], u: Points, log1pu: Points
 ) -> Float[np.ndarray, "orders points"]:
     """g(u) = (1+u)^α − 1 − αu without cancellation; alpha (m, 1), u and log1pu (n,) → (m, n)."""
     a = alpha - 1
@@ -176,17 +155,13 @@ def _excess(
         direct = (1 + u) * np.expm1(np.minimum(a * log1pu, _LINEAR_LIMIT)) - a * u
     small = np.abs(u) * alpha < _SERIES_BELOW
     if not small.any():
-        plain: Float[np.ndarray, "orders points"] = direct
-        return plain
+        return direct
     v = np.where(np.abs(u) < _SERIES_BELOW, u, 0.0)
     w = np.where(small, v, 0.0)
     series = np.ones_like(w)
     for k in range(_SERIES_TERMS, 2, -1):  # Horner: Σ_{k≥2} C(α,k)·u^k, from the last term on
         series = 1 + series * w * ((alpha - (k - 1)) / k)
-    result: Float[np.ndarray, "orders points"] = np.where(
-        small, 0.5 * alpha * a * (w * w) * series, direct
-    )
-    return result
+    return np.where(small, 0.5 * alpha * a * (w * w) * series, direct)
 
 
 def _worthwhile(
@@ -207,13 +182,10 @@ def _worthwhile(
     height = log_g - 0.5 * x * x
     keep = height > height.max() - _NEGLIGIBLE_NATS
     keep = keep | np.roll(keep, 1) | np.roll(keep, -1)
-    result: np.ndarray = (cells[keep][:, None] + np.arange(stride)).ravel()
-    return result
+    return (cells[keep][:, None] + np.arange(stride)).ravel()
 
 
-def _two_peaks(
-    sigma: float, q: float, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+def _two_peaks(sigma: float, q: float, orders: Orders) -> Orders:
     """RDP for tiny σ, where x ∼ Q and x ∼ P are apart: rounded up.
 
     With a = 1 − q and b = q·e^t the moment is E[(a + b)^α], split where a = b, at
@@ -243,5 +215,4 @@ def _two_peaks(
         large = np.logaddexp.reduce(logs, axis=0)
         moment = np.where(np.maximum(second, right) > 500, large, np.log1p(small))
     # The two terms of ``small`` cancel near order 1, down to a KL divergence of q/(2σ²).
-    result: Float[np.ndarray, " orders"] = moment * (1 + 1e-10) / a + 1e-12
-    return result
+    return moment * (1 + 1e-10) / a + 1e-12

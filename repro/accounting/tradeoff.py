@@ -39,6 +39,8 @@ _FARTHEST = 1e-12  # δ at the last ε of a polygon
 _TANGENTS = 257  # of a polygon: it then lies below the curve by less than 0.1 % of μ
 _UP = 1 + 1e-9
 
+Tangents = Float[np.ndarray, "tangents 2"]
+
 
 @dataclass(frozen=True)
 class TradeOff:
@@ -52,7 +54,7 @@ class TradeOff:
     mu: float
     regret: float
     least_rate: float
-    tangents: Float[np.ndarray, "tangents 2"] | None = None
+    tangents: Tangents | None = None
 
     def false_negative_rate(self, alpha: float) -> float:
         """At most f(α): the least false-negative rate at false-positive rate α in [0, 1]."""
@@ -84,8 +86,7 @@ def trade_off(counts: Mapping[PrivacyEvent, int], relation: str, unit: str) -> T
     leaves = elementary(counts)
     if any(isinstance(leaf, NonPrivateEvent) for leaf in leaves):
         return TradeOff(math.inf, 0.0, 0.0)
-    mu = gaussian_mu(leaves, relation)
-    if mu is not None:
+    if (mu := gaussian_mu(leaves, relation)) is not None:
         return TradeOff(mu, 0.0, 0.0)
     accountant = PLDAccountant(relation, unit)
     for event, times in leaves.items():
@@ -99,7 +100,7 @@ def trade_off(counts: Mapping[PrivacyEvent, int], relation: str, unit: str) -> T
     return TradeOff(mu, _regret(mu, tangents), LEAST_RATE, tangents)
 
 
-def _smallest_mu(tangents: Float[np.ndarray, "tangents 2"]) -> float:
+def _smallest_mu(tangents: Tangents) -> float:
     """The smallest μ with G_μ below the polygon, from rate ``LEAST_RATE`` on; rounded up.
 
     G_μ is convex and the polygon's sides are straight, so it is enough at the corners; the curves
@@ -132,7 +133,7 @@ def _lower_hull(x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]
     return hull
 
 
-def _regret(mu: float, tangents: Float[np.ndarray, "tangents 2"]) -> float:
+def _regret(mu: float, tangents: Tangents) -> float:
     """max over ε ≥ 0 of (δ_μ(ε) − δ(ε))/(1 + e^ε).
 
     f(α + κ) − κ = sup_ε 1 − δ(ε) − e^ε·α − κ(1 + e^ε), so by duality κ is enough exactly when

@@ -20,9 +20,8 @@ import math
 import numpy as np
 
 from repro.accounting import checks
-from repro.accounting.checks import Number
+from repro.accounting.checks import Number, Orders
 from repro.accounting.subsampled_gaussian import rdp_gaussian
-from repro.shapes import Float
 
 _UP = 1 + 1e-10
 _LARGEST_ORDER = 2048  # the sum is O(α); beyond, the unsampled bound is used
@@ -31,8 +30,8 @@ _STEP = 0.25
 
 
 def rdp_fixed_batch_gaussian(
-    noise_multiplier: Number, sample_rate: Number, orders: Float[np.ndarray, " orders"]
-) -> Float[np.ndarray, " orders"]:
+    noise_multiplier: Number, sample_rate: Number, orders: Orders
+) -> Orders:
     """Upper bound on the RDP of one step under replace-one.
 
     noise_multiplier: σ ÷ replace-one sensitivity, ≥ 0. sample_rate: batch ÷ units, in [0, 1].
@@ -55,8 +54,7 @@ def rdp_fixed_batch_gaussian(
     above = moments[np.ceil(chosen).astype(np.int64)]
     result = unsampled.copy()
     result[small] = (below + (chosen - floor) * (above - below)) / (chosen - 1) * _UP
-    returned: Float[np.ndarray, " orders"] = np.minimum(result, unsampled)
-    return returned
+    return np.minimum(result, unsampled)
 
 
 def _log_moments(sigma: float, gamma: float, largest: int) -> np.ndarray:
@@ -98,5 +96,4 @@ def _log_even_differences(sigma: float, largest: int) -> np.ndarray:
         logs = np.where(power == 0, 0.0, power * size) - 0.5 * x * x
         peak = logs.max(axis=1, keepdims=True)
         total = np.exp(logs - peak).sum(axis=1)
-    result: np.ndarray = peak[:, 0] + np.log(total * (_STEP / math.sqrt(2 * math.pi)))
-    return result
+    return peak[:, 0] + np.log(total * (_STEP / math.sqrt(2 * math.pi)))

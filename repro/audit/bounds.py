@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.accounting.gaussian import epsilon_of_mu
 from repro.checks import Number, check_count, check_fraction, check_not_negative, check_real
 from repro.errors import InputError
 
@@ -86,11 +85,6 @@ def mu_from_rates(found: Rates) -> float:
     return max(0.0, float(gap))
 
 
-def epsilon_from_mu(mu: float, delta: float) -> float:
-    """ε at ``delta`` of a μ-Gaussian mechanism: a bound only if the mechanism is Gaussian."""
-    return epsilon_of_mu(mu, delta)
-
-
 def epsilon_and_mu(
     pilot: tuple[Scores, Scores], counted: tuple[Scores, Scores], delta: float, confidence: float
 ) -> tuple[float, float]:
@@ -144,9 +138,8 @@ def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
     tail = float(stats.binom.sf(right - 1, guesses, likely))
     if right == 0 or delta == 0:
         return min(1.0, tail)
-    below = np.cumsum(
-        stats.binom.pmf(np.arange(right - 1, -1, -1), guesses, likely)
-    )  # P[v > W ≥ v − i], i = 1, 2, …
+    # P[v > W ≥ v − i], i = 1, 2, …
+    below = np.cumsum(stats.binom.pmf(np.arange(right - 1, -1, -1), guesses, likely))
     worst = float((below / np.arange(1, right + 1)).max())
     return min(1.0, tail + 2 * canaries * delta * worst)
 

@@ -23,6 +23,7 @@ LENGTH = 10.0  # of an unclipped canary, in clip norms
 SIZE = 8  # parameters of the many-run model
 _OTHERS = 3  # records beside the canary
 
+Sides = Float[Tensor, "records side"]
 Trial = Callable[[RootSeed, bool], float]  # one run's score, with or without the canary
 
 
@@ -97,9 +98,7 @@ class OrthogonalCanaries:
     def count(self) -> int:
         return self.side**2
 
-    def records(
-        self, chosen: np.ndarray
-    ) -> tuple[Float[Tensor, "records side"], Float[Tensor, "records side"]]:
+    def records(self, chosen: np.ndarray) -> tuple[Sides, Sides]:
         """Inputs and targets of the canaries at ``chosen`` (n,), positions of flat parameters."""
         index = torch.from_numpy(chosen)
         targets = torch.zeros(len(index), self.side)

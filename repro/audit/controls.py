@@ -8,6 +8,7 @@ has no such setting (shares of the noise, vectors scaled to length 1) is broken 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from repro.checks import check_choice, check_not_negative
@@ -18,6 +19,8 @@ CONTROLS = {
     "unclipped": "the stated noise, but no clipping",
 }
 _NO_CLIP = 1e6  # clip norms: longer than any canary
+
+Progress = Callable[[int], None]  # of any audit: told of what has been done since
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ in it: mean, second moments and all steps, which is the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from repro.accounting.gaussian import epsilon_of_mu
 from repro.audit import bounds
 from repro.audit.canaries import LENGTH, SIZE, OneCanary, Trial, linear_model, record_loss
 from repro.audit.claim import AuditedClaim, full_batch_mu
-from repro.audit.controls import Actual
+from repro.audit.controls import Actual, Progress
 from repro.audit.second_order import second_order_trial
 from repro.audit.shared_noise import shared_trial
 from repro.privacy.gate import check_engine
@@ -29,8 +29,6 @@ MOST_STEPS = 12
 _WANTED_MU = 1.5  # about where a test of a few thousand runs says most
 _LARGEST_MU = 2.0
 _PILOT = 4  # one run in so many more chooses the thresholds and is not counted
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ def many_run(
         for stage, count in (("pilot", pilot), ("counted", trials))
         for present in (True, False)
     }
-    first = scores["pilot", True], scores["pilot", False]
-    counted = scores["counted", True], scores["counted", False]
+    first, counted = ((scores[s, True], scores[s, False]) for s in ("pilot", "counted"))
     epsilon, mu = bounds.epsilon_and_mu(first, counted, claim.delta, confidence)
     mu /= part
     return ManyRun(
@@ -93,11 +90,11 @@ def many_run(
         steps=steps,
         part=part,
         confidence=confidence,
-        claimed_epsilon=bounds.epsilon_from_mu(claimed_mu, claim.delta),
+        claimed_epsilon=epsilon_of_mu(claimed_mu, claim.delta),
         claimed_mu=claimed_mu,
         epsilon=epsilon,
         mu=mu,
-        gaussian_epsilon=bounds.epsilon_from_mu(mu, claim.delta),
+        gaussian_epsilon=epsilon_of_mu(mu, claim.delta),
     )
 
 
@@ -161,9 +158,8 @@ def _update_trial(claim: AuditedClaim, actual: Actual, steps: int, part: float) 
     def run(seed: RootSeed, present: bool) -> float:
         total = 0.0
         for round_number in range(1, steps + 1):
-            sent, _ = mechanism(
-                updates[present], seed=seed, party=claim.hospital, round=round_number
-            )
+            own = updates[present]
+            sent, _ = mechanism(own, seed=seed, party=claim.hospital, round=round_number)
             total += float(sent[0])
         return total
 

@@ -12,12 +12,11 @@ one whole run; under that assumption the same scores give the bound of a many-ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from repro.audit import bounds
 from repro.audit.canaries import (
@@ -28,7 +27,7 @@ from repro.audit.canaries import (
     record_loss,
 )
 from repro.audit.claim import AuditedClaim, Sharing
-from repro.audit.controls import Actual
+from repro.audit.controls import Actual, Progress
 from repro.audit.second_order import WatchedSecondOrder
 from repro.audit.shared_noise import shared_traces, watched_trainer
 from repro.errors import InputError
@@ -39,8 +38,6 @@ from repro.randomness import RootSeed
 # Many guesses at small δ, because few cannot reach far: the bound ends near log(βr / 2δm).
 GUESSES = ((0.25, 0.25), (0.45, 0.45))
 _PILOT = 5  # every fifth canary chooses the threshold of the test that takes them as independent
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def _traces(
         for _ in range(claim.steps_per_round):
             torch.nn.init.zeros_(model.weight)  # gradients don't depend on it; sums stay exact
             run.step()
-            yield -_flat(model.weight)
+            yield -model.weight.detach().double().flatten().numpy()
 
 
 def _shared_traces(
@@ -137,16 +134,9 @@ def _shared_traces(
         model = CanaryScore(layout.side)
         parts = watched_trainer(claim, sharing, actual, model=model, seed=seed)
     else:
-        side = layout.side
-        parts = WatchedSecondOrder(
-            claim, sharing, actual, features=side, classes=side, seed=seed
-        ).steps
+        sides = {"features": layout.side, "classes": layout.side}
+        parts = WatchedSecondOrder(claim, sharing, actual, **sides, seed=seed).steps
     return shared_traces(*parts, claim.rounds, layout, included)
-
-
-def _flat(weight: Tensor) -> np.ndarray:
-    values: np.ndarray = weight.detach().double().flatten().numpy().copy()
-    return values
 
 
 def _judge(scores: np.ndarray, coins: np.ndarray, claim: AuditedClaim, confidence: float) -> OneRun:

@@ -18,6 +18,7 @@ from scipy.linalg import toeplitz
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from repro.accounting.gaussian import epsilon_of_mu
 from repro.audit import bounds
 from repro.audit.canaries import (
     LENGTH,
@@ -106,7 +107,7 @@ def audit_option(
         control,
         min(map(len, counted)),
         confidence,
-        bounds.epsilon_from_mu(mu, DELTA),
+        epsilon_of_mu(mu, DELTA),
         mu,
         epsilon,
         found,
@@ -166,9 +167,8 @@ def _adaptive_scores(control: bool, root: RootSeed) -> Callable[[int, str], Scor
             own = root.derive_bytes("option trial", stage, int(present), trial)
             return score(RootSeed(own, root.source), present)
 
-        ways = (np.array([run(t, present) for t in range(trials)]) for present in (True, False))
-        with_canary, without = ways
-        return with_canary, without
+        with_canary, without = ([run(t, p) for t in range(trials)] for p in (True, False))
+        return np.array(with_canary), np.array(without)
 
     return scores
 

@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from repro.audit.claim import AuditedClaim, claim_of
-from repro.audit.controls import actual
+from repro.audit.claim import AuditedClaim
+from repro.audit.controls import Progress, actual
 from repro.audit.many_run import ManyRun, audited_steps, many_run
 from repro.audit.one_run import OneRun, one_run
 from repro.checks import check_counts, check_fractions
@@ -23,8 +20,6 @@ from repro.files import write_whole
 from repro.randomness import RootSeed
 from repro.runs.provenance import code_version
 from repro.runs.settings import RunSettings
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -104,11 +99,6 @@ def audit(
     return AuditResult(claim, control, many, one)
 
 
-def claim_for(settings: RunSettings, labels: np.ndarray) -> AuditedClaim:
-    """The claim to audit; refused by name for an arm that states none."""
-    return claim_of(settings, labels)
-
-
 def as_record(
     found: AuditResult, settings: RunSettings, plan: AuditPlan, seed: int, dataset: dict[str, Any]
 ) -> dict[str, Any]:
@@ -138,6 +128,5 @@ def write(record: dict[str, Any], out: Path) -> Path:
     """The record in its place below ``out``."""
     ending = "" if record["control"] is None else f"-{record['control']}"
     path = out / "audit" / f"{record['arm']}{ending}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(record, indent=1) + "\n")
     return path

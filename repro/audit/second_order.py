@@ -122,8 +122,7 @@ class WatchedSecondOrder(SecondOrderTrainer):
         load_vector(self.model, vector)
         records = data.train.inputs().double().numpy()
         parts = records if round == 1 else _product(records - self.model.mean.double().numpy())
-        total: Float[np.ndarray, " size"] = parts.sum(axis=0)
-        return total
+        return parts.sum(axis=0)
 
 
 def second_order_trial(claim: AuditedClaim, sharing: Sharing, actual: Actual) -> Trial:
@@ -200,14 +199,12 @@ def _product(records: Rows) -> Parts:
     """v vᵀ of every row, the upper triangle, √2 times what lies off the diagonal."""
     row, column = np.triu_indices(records.shape[1])
     weights = np.where(row == column, 1, math.sqrt(2))
-    products: Parts = records[:, row] * records[:, column] * weights
-    return products
+    return records[:, row] * records[:, column] * weights
 
 
 def _shortened(rows: Parts, length: float) -> Parts:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    short: Parts = rows * np.minimum(1, length / np.maximum(norms, 1e-300))
-    return short
+    return rows * np.minimum(1, length / np.maximum(norms, 1e-300))
 
 
 def _mean_parts(records: Rows) -> Parts:
@@ -232,5 +229,4 @@ def _gradient_parts(
 
 
 def _unit(rows: Rows) -> Rows:
-    unit: Rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

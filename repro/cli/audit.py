@@ -142,9 +142,10 @@ def _audit(
     task: _Task, plan: Any, dataset: Dataset, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     from repro.audit import procedure
+    from repro.audit.claim import claim_of
     from repro.federated.division import subset
 
-    claim = procedure.claim_for(task.settings, subset(dataset, task.settings)["train"].labels)
+    claim = claim_of(task.settings, subset(dataset, task.settings)["train"].labels)
     bar: Progress[None] = progress(
         total=procedure.work(claim, plan), desc=f"audit {task.name}", quiet=arguments.quiet
     )

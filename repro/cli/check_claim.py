@@ -19,7 +19,8 @@ from repro.errors import InputError
 EXIT_NOT_HELD = 1
 
 if TYPE_CHECKING:
-    from repro.accounting.claims import PrivacyClaim, PrivacyVerdict
+    from repro.accounting.claim import PrivacyClaim
+    from repro.accounting.claims import PrivacyVerdict
 
 _EXAMPLES = """
   repro check-claim --case paper
@@ -126,8 +127,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _claim(case: str | None, given: dict[str, Any]) -> PrivacyClaim:
-    from repro.accounting.claim import UPDATE, refuse_other_level
-    from repro.accounting.claims import PrivacyClaim
+    from repro.accounting.claim import UPDATE, PrivacyClaim, refuse_other_level
     from repro.accounting.claims_cases import CASES
 
     # Here already, and not by the claim alone, so that a default given in words is refused too.

@@ -33,11 +33,11 @@ _LONGEST = 5_000_000
 # the results of record were made so, and whoever reads the sum divides by the same number.
 _ROOT_TWO = 1.4142135381698608
 
+Records = Float[Tensor, "records size"]
+
 
 @torch.no_grad()
-def clipped_vectors(
-    records: Float[Tensor, "records size"], bound: Number
-) -> Float[Tensor, "records size"]:
+def clipped_vectors(records: Records, bound: Number) -> Records:
     """Each row v as v / max(1, ‖v‖/C), in float64; zero where ‖v‖² is not finite.
 
     records: any floating-point type. bound: C, between 1e-100 and 1e100.
@@ -49,21 +49,16 @@ def clipped_vectors(
     finite = values.isfinite().all(dim=1, keepdim=True)
     values = torch.where(finite, values, 0.0)
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    clipped: Tensor = values / (norms / bound).clamp_min(1)  # v / ∞ is 0
-    return clipped
+    return values / (norms / bound).clamp_min(1)  # v / ∞ is 0
 
 
-def clipped_vector_sum(
-    records: Float[Tensor, "records size"], bound: Number
-) -> Float[Tensor, " size"]:
+def clipped_vector_sum(records: Records, bound: Number) -> Float[Tensor, " size"]:
     """Σ_i clip(v_i) over rows v_i, float64 (size,); one record adds at most C(1 + ``SLACK``)."""
     return clipped_vectors(records, bound).sum(dim=0)
 
 
 @torch.no_grad()
-def clipped_product_sum(
-    records: Float[Tensor, "records size"], bound: Number
-) -> Float[Tensor, " entries"]:
+def clipped_product_sum(records: Records, bound: Number) -> Float[Tensor, " entries"]:
     """Σ_i u_i u_iᵀ over rows clipped to √C, its upper triangle: float64 (size(size + 1)/2,).
 
     Entries off the diagonal stand for two, so √2 times each (``triangle_scale``): the vector's

@@ -46,11 +46,7 @@ class Clipping:
 
     def sensitivity(self, relation: str = "add_remove") -> float:
         """Largest L2 change of the clipped sum between neighbouring data sets."""
-        if relation == "add_remove":
-            return float(self.clip_norm)
-        if relation == "replace_one":
-            return 2 * self.clip_norm
-        raise InputError("relation", relation, "add_remove or replace_one")
+        return sensitivity_of(self.clip_norm, relation)
 
     def factors(
         self, squared_norms: Float[Tensor, "records groups"]
@@ -79,3 +75,9 @@ class Clipping:
             clipped = (norms > limit).any(dim=1)
         factors = torch.where(finite, factors, 0).expand_as(squared_norms)
         return factors, finite[:, 0], clipped & finite[:, 0]
+
+
+def sensitivity_of(clip_norm: Number, relation: str) -> float:
+    """Largest L2 change of a sum of vectors up to ``clip_norm`` between neighbouring data sets."""
+    replaced = check_choice("relation", relation, ("add_remove", "replace_one")) == "replace_one"
+    return float(clip_norm) * (2 if replaced else 1)

@@ -68,8 +68,7 @@ class _Streams:
         self._drawn[lanes] += 1
         counter = (index & 0xFFFFFFFF, index >> 32, drawn, np.zeros_like(drawn))
         low, high, _, _ = philox4x32(counter, self._key)
-        result: np.ndarray = ((high & 0x3FFFFFFF) << 32 | low) & ((1 << count) - 1)
-        return result
+        return ((high & 0x3FFFFFFF) << 32 | low) & ((1 << count) - 1)
 
     def below(self, lanes: np.ndarray, limit: int) -> np.ndarray:
         """Uniform integers in [0, limit), by rejection, limit ≤ 2¹⁶."""
@@ -163,19 +162,12 @@ def _bernoulli_exp_below_one(
     return odd
 
 
-def sensitivity_on_grid(clip_norm: float, grid: float, size: int) -> float:
-    """Most that one record adds to a sum of rounded records, in L2: C(1 + ``SLACK``) + h√P/2.
-
-    Rounding to nearest moves each of the P coordinates by at most h/2, so the record by at most
-    h√P/2; approached where every coordinate lies just beyond the middle of two grid points. The sum
-    of rounded records is exact, so nothing else moves when a record is added or removed.
-    """
-    return clip_norm * (1 + SLACK) + grid * math.sqrt(size) / 2
-
-
 def grid_step(noise_multiplier: float, clip_norm: float, size: int) -> float:
     """h with σ · (C(1 + ``SLACK``) + h√P/2) = h · √(2⁴⁰ − r²): the noise covers the rounding.
 
+    In the brackets is the most that one record adds to a sum of rounded records, in L2: rounding
+    to nearest moves each of its P coordinates by at most h/2, approached where every one lies just
+    beyond the middle of two grid points, and the sum of rounded records is exact.
     Solved: h = σC(1 + ``SLACK``) / (√(2⁴⁰ − r²) − σ√P/2). 0 for σ = 0. Raises InputError where
     rounding would take half the noise, and for σ below 1e-6, whose sums could leave 63 bits.
     """
@@ -194,8 +186,7 @@ def grid_step(noise_multiplier: float, clip_norm: float, size: int) -> float:
             f"less than {noise_multiplier * 0.5 / slack:.4g} for discrete noise on "
             f"{size} parameters: its grid would be too coarse",
         )
-    result: float = noise_multiplier * clip_norm * (1 + SLACK) / (1 - slack) / deviation
-    return result
+    return noise_multiplier * clip_norm * (1 + SLACK) / (1 - slack) / deviation
 
 
 def record_on_grid(

@@ -47,10 +47,6 @@ class Diagnostics:
     non_finite: int
     engine_reason: str | None = None
 
-    @property
-    def clipped_fraction(self) -> float:
-        return self.clipped / max(self.drawn, 1)
-
 
 @dataclass(frozen=True)
 class DPSGDReport:
@@ -179,21 +175,14 @@ class DPSGDRun:
 
     def _views(self, records: Tensor) -> Tensor:
         """(b, …) -> (b, …), or (b, views, …): every view augmented on its own."""
+        views = self.settings.views
         if self.augment is None or not len(records):
-            return (
-                records
-                if self.settings.views == 1
-                else records.unsqueeze(1).expand(
-                    -1, self.settings.views, *[-1] * (records.ndim - 1)
-                )
-            )
+            own = records.shape[1:]
+            return records if views == 1 else records.unsqueeze(1).expand(-1, views, *own)
         key = self._draws.key("augmentation", self.steps)
         generator = torch.Generator().manual_seed(key >> 1)
-        views = self.augment(records.repeat_interleave(self.settings.views, dim=0), generator)
-        if self.settings.views == 1:
-            return views
-        result: Tensor = views.unflatten(0, (len(records), self.settings.views))
-        return result
+        made = self.augment(records.repeat_interleave(views, dim=0), generator)
+        return made if views == 1 else made.unflatten(0, (len(records), views))
 
     def report(self) -> DPSGDReport:
         self._refuse_void()

@@ -10,10 +10,10 @@ from torch import nn
 
 from repro.checks import Number
 from repro.privacy.banded_noise import BandedNoise
+from repro.privacy.batch import LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.gate import check_again
 from repro.privacy.noise_key import digest
-from repro.privacy.per_sample import LossFunction
 from repro.privacy.private_step import StepPlan, seeded
 from repro.privacy.ranks import Ranks
 from repro.privacy.records import Records

@@ -62,8 +62,7 @@ class LoRALayer(nn.Module):
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        adapted: Tensor = self.base(x) + self.scale * self.lora_B(self.lora_A(x))
-        return adapted
+        return self.base(x) + self.scale * self.lora_B(self.lora_A(x))
 
     # Some models read a layer's weight themselves (``nn.TransformerEncoderLayer`` in eval mode).
 

@@ -7,21 +7,16 @@ the party, not the record, unless the update came from DP-SGD.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from repro.accounting import GaussianEvent, NonPrivateEvent, PrivacyEvent
-from repro.checks import (
-    Number,
-    check_above_zero,
-    check_fraction,
-    check_positive,
-    check_zero_or_above,
-)
+from repro.accounting import GaussianEvent, NonPrivateEvent, PrivacyEvent, classical_sigma
+from repro.checks import Number, check_above_zero, check_zero_or_above
 from repro.errors import InputError
+from repro.privacy.clipping import sensitivity_of
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
 from repro.randomness import RootSeed
@@ -39,6 +34,10 @@ class MechanismReport:
     seed_source: str
 
 
+Update = Float[Tensor, " params"]
+Sent = tuple[Update, MechanismReport]
+
+
 @runtime_checkable
 class UpdateMechanism(Protocol):
     """update (P,) -> (what is sent (P,), report); the input is not changed.
@@ -53,9 +52,7 @@ class UpdateMechanism(Protocol):
         """What sending an update costs ``unit``, whose update it is; None: it promises nothing."""
         ...
 
-    def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
-    ) -> tuple[Float[Tensor, " params"], MechanismReport]: ...
+    def __call__(self, update: Update, *, seed: RootSeed, party: int, round: int) -> Sent: ...
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,7 @@ class Identity:
     def event(self, unit: str) -> PrivacyEvent | None:
         return None
 
-    def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
-    ) -> tuple[Float[Tensor, " params"], MechanismReport]:
+    def __call__(self, update: Update, *, seed: RootSeed, party: int, round: int) -> Sent:
         return _bounded(update, math.inf, seed)
 
 
@@ -87,65 +82,49 @@ class ClipUpdate:
         return NonPrivateEvent(unit=unit)
 
     def sensitivity(self, relation: str = "add_remove") -> float:
-        return _sensitivity(float(self.clip_norm), relation)
+        return sensitivity_of(self.clip_norm, relation)
 
-    def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
-    ) -> tuple[Float[Tensor, " params"], MechanismReport]:
+    def __call__(self, update: Update, *, seed: RootSeed, party: int, round: int) -> Sent:
         return _bounded(update, float(self.clip_norm), seed)
 
 
 @dataclass(frozen=True)
-class ClipAndNoiseUpdate:
+class ClipAndNoiseUpdate(ClipUpdate):
     """Clip to ``clip_norm``, then add N(0, noise_std²) to every coordinate.
 
     noise_std is absolute: ``noise_std / sensitivity(relation)`` is the noise multiplier. A
     non-finite update becomes zero and is noised like any other.
     """
 
-    clip_norm: Number
     noise_std: Number
     name: ClassVar[str | None] = "gaussian update"
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "clip_norm")
+        super().__post_init__()
         check_zero_or_above(self, "noise_std")
 
     def event(self, unit: str) -> PrivacyEvent | None:
         return GaussianEvent(self.noise_std / self.sensitivity(), unit=unit)
 
-    def sensitivity(self, relation: str = "add_remove") -> float:
-        return _sensitivity(float(self.clip_norm), relation)
-
-    def __call__(
-        self, update: Float[Tensor, " params"], *, seed: RootSeed, party: int, round: int
-    ) -> tuple[Float[Tensor, " params"], MechanismReport]:
+    def __call__(self, update: Update, *, seed: RootSeed, party: int, round: int) -> Sent:
         sent, report = _bounded(update, float(self.clip_norm), seed)
         if self.noise_std:
             covered = digest(sent, note=f"deviation {float(self.noise_std)!r}")
             noise_keys.use("update", seed, covered, party=party, round=round)
         key = seed.derive("update-noise", party)
         add_gaussian_noise(sent, std=self.noise_std, seed=key, step=round)
-        return sent, MechanismReport(
-            report.norm, report.clipped, report.non_finite, float(self.noise_std), seed.source
-        )
+        return sent, replace(report, noise_std=float(self.noise_std))
 
 
 def local_dp_mod_sigma(epsilon: Number, delta: Number, sensitivity: Number) -> float:
-    """Noise deviation of Flower's ``LocalDpMod``: √(2 ln(1.25/δ)) · sensitivity / ε.
+    """Noise deviation of Flower's ``LocalDpMod``: ``classical_sigma``'s, proved for ε < 1 only.
 
-    The classic Gaussian mechanism (Dwork and Roth 2014, theorem A.1), proved for ε < 1 only;
-    the paper's setting (6, 1.9e-4, sensitivity 1) gives 0.698873, used outside that range.
+    The paper's setting (6, 1.9e-4, sensitivity 1) gives 0.698873, used outside that range.
     """
-    epsilon = check_positive("epsilon", epsilon)
-    sensitivity = check_positive("sensitivity", sensitivity)
-    delta = check_fraction("delta", delta, zero=False)
-    ratio = 1.25 / delta  # ∞ for a subnormal δ
-    log = math.log(ratio) if ratio < math.inf else math.log(1.25) - math.log(delta)
-    return math.sqrt(2 * log) * sensitivity / epsilon
+    return classical_sigma(epsilon, sensitivity, delta)
 
 
-def _bounded(update: Tensor, clip_norm: float, seed: RootSeed) -> tuple[Tensor, MechanismReport]:
+def _bounded(update: Tensor, clip_norm: float, seed: RootSeed) -> Sent:
     if update.ndim != 1 or update.dtype != torch.float32:
         raise InputError(
             "update", f"{update.dtype} {tuple(update.shape)}", "a flat float32 vector (P,)"
@@ -161,9 +140,3 @@ def _bounded(update: Tensor, clip_norm: float, seed: RootSeed) -> tuple[Tensor, 
         sent = update.clone()
     report = MechanismReport(norm, finite and norm > clip_norm, not finite, 0.0, seed.source)
     return sent, report
-
-
-def _sensitivity(clip_norm: float, relation: str) -> float:
-    if relation not in ("add_remove", "replace_one"):
-        raise InputError("relation", relation, "add_remove or replace_one")
-    return clip_norm if relation == "add_remove" else 2 * clip_norm

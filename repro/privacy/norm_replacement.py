@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from repro.errors import InputError
+from repro.privacy.gate.state import HOOKS
 from repro.privacy.validation import said
 
 _MOST_GROUPS = 32  # Wu and He 2018 (arXiv 1803.08494)
@@ -109,5 +110,4 @@ def _group_norm(layer: _BatchNorm) -> nn.GroupNorm:
 
 def hooked(layer: nn.Module) -> bool:
     """Hooks (spectral norm is one; parametrizations make a class of their own) would be lost."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(layer, kind) for kind in kinds)
+    return any(getattr(layer, kind) for kind in HOOKS)

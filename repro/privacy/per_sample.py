@@ -7,8 +7,7 @@ so no engine can be more private or more exact than it, only faster and smaller.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,6 @@ from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.holding import call_holding
 from repro.privacy.validation import FrozenBuffers, check_batch, trainable_parameters
-
-__all__ = ["LossFunction", "per_sample_gradients"]
 
 
 def per_sample_gradients(
@@ -56,9 +53,10 @@ def per_sample_gradients(
     if inputs.shape[0] == 0:
         return {name: p.new_zeros((0, *p.shape)) for name, p in parameters.items()}
     _check_every_parameter_used(model, loss_fn, inputs[0] if views > 1 else inputs[:1], targets[0])
+    size = chunk_size or len(inputs)
     chunks = [
         vmapped_gradients(model, loss_fn, x, y, views)
-        for x, y in zip(*_split(chunk_size, inputs, targets), strict=True)
+        for x, y in zip(inputs.split(size), targets.split(size), strict=True)
     ]
     if len(chunks) == 1:
         return chunks[0]
@@ -70,46 +68,33 @@ def vmapped_gradients(
 ) -> dict[str, Tensor]:
     """The same without checks, for B ≥ 1 records at once."""
     values = {name: p.detach() for name, p in trainable_parameters(model).items()}
-    with FrozenBuffers(model) as buffers, slow_vmap_allowed():
-        gradients = vmap(
-            grad(RecordLoss(model, loss_fn, buffers, views)),
-            in_dims=(None, 0, 0),
-            randomness="different",
-        )(values, inputs if views > 1 else inputs.unsqueeze(1), targets)
-    result: dict[str, Tensor] = gradients
-    return result
+    with FrozenBuffers(model) as buffers, warnings.catch_warnings():
+        # Of a layer (LSTM, say) that has no vectorised rule and runs record by record: correct all
+        # the same, and nothing a caller could change at every step.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        one = grad(_record_loss(model, loss_fn, buffers, views))
+        gradients = vmap(one, in_dims=(None, 0, 0), randomness="different")
+        return gradients(values, inputs if views > 1 else inputs.unsqueeze(1), targets)
 
 
-class RecordLoss:
+def _record_loss(
+    model: nn.Module, loss_fn: LossFunction, buffers: FrozenBuffers, views: int
+) -> Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]:
     """(parameters, one record's views (views, …), target) -> its loss, a pure function.
 
-    Parameters that are not given, and all buffers, are the copies that ``buffers`` holds.
-
-    The loss is computed while the model holds these parameters, so a term of it that reads them
-    from the model (a penalty) is differentiated like the rest.
+    Parameters that are not given, and all buffers, are the copies that ``buffers`` holds. The loss
+    is computed while the model holds these parameters, so a term of it that reads them from the
+    model (a penalty) is differentiated like the rest.
     """
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, buffers: FrozenBuffers, views: int = 1
-    ) -> None:
-        self._model, self._loss_fn, self._views = model, loss_fn, views
-        self._buffers = buffers.copies
-
-    def __call__(self, values: Mapping[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
+    def loss(values: Mapping[str, Tensor], record: Tensor, target: Tensor) -> Tensor:
         return call_holding(
-            self._model,
-            {**self._buffers, **values},
-            lambda: losses_of_record(self._loss_fn, self._model(record), target, self._views),
+            model,
+            {**buffers.copies, **values},
+            lambda: losses_of_record(loss_fn, model(record), target, views),
         )
 
-
-@contextmanager
-def slow_vmap_allowed() -> Iterator[None]:
-    """Silence torch's remark that a layer (LSTM, say) has no vectorised rule and runs record by
-    record: correct all the same, and nothing a caller could change at every step."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        yield
+    return loss
 
 
 def losses_of_record(loss_fn: LossFunction, outputs: Tensor, target: Tensor, views: int) -> Tensor:
@@ -139,10 +124,6 @@ def losses_of_records(
     )(grouped, targets)
 
 
-def _split(chunk_size: int | None, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    return [tensor.split(chunk_size or max(len(tensor), 1)) for tensor in tensors]
-
-
 def _check_every_parameter_used(
     model: nn.Module, loss_fn: LossFunction, record: Tensor, target: Tensor
 ) -> None:
@@ -151,7 +132,7 @@ def _check_every_parameter_used(
         name: p.detach().requires_grad_() for name, p in trainable_parameters(model).items()
     }
     with torch.enable_grad(), FrozenBuffers(model) as buffers:
-        loss = RecordLoss(model, loss_fn, buffers, record.shape[0])(parameters, record, target)
+        loss = _record_loss(model, loss_fn, buffers, len(record))(parameters, record, target)
         gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

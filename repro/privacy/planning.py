@@ -69,20 +69,21 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from repro.accounting import calibrate_noise_multiplier
 from repro.checks import Number, check_choice, check_count, check_positive, check_real
 from repro.errors import InputError
 from repro.privacy.adaptive_clipping import AdaptiveClipping, ClipNorm
 from repro.privacy.banded_noise import BandedNoise
+from repro.privacy.batch import LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.drawn_gradients import DrawnGradients
 from repro.privacy.noise_key import digest
-from repro.privacy.per_sample import LossFunction
 from repro.privacy.private_step import StepPlan
 from repro.privacy.private_training import PrivateTraining
 from repro.privacy.ranks import ranks_of
-from repro.privacy.records import Data, Records, batch_size_of
+from repro.privacy.records import Data, Records
 from repro.privacy.sampling import PoissonSampler
 from repro.privacy.step import NOISES, most_at_once
 from repro.privacy.training_checks import check_optimizer, check_scheduler, check_together
@@ -205,7 +206,9 @@ def make_private(
             lambda x: 0 < x < 1 / records.count,
             f"above 0 and below 1 ÷ {records.count} records",
         )
-        expected = batch_size if batch_size is not None else batch_size_of(data)
+        expected = batch_size
+        if batch_size is None and isinstance(data, DataLoader):
+            expected = data.batch_size
         if expected is None:
             raise InputError("batch_size", None, "a number of records, since data is a Dataset")
         if check_count("batch_size", expected) > records.count:

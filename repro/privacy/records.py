@@ -68,12 +68,12 @@ class Records:
         for index in sorted({0, count // 3, count // 2, 2 * count // 3, count - 1}):
             others = [(index + step) % count for step in (1, 2, count // 2)]
             alone, again = self._one(index), self._one(index)
-            if not _same(alone, again):
+            if not all(map(same_contents, alone, again)):
                 continue
             for other in others:
                 self._one(other)
             among = self._one(index), self._one(index, *others)
-            if not all(_same(alone, one) for one in among):
+            if not all(all(map(same_contents, alone, one)) for one in among):
                 raise InputError(
                     "data",
                     f"a record {index} that is another one after others were fetched",
@@ -146,15 +146,6 @@ class Records:
         return like(alone[0][0], joined), targets
 
 
-def _same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(map(same_contents, one, other))
-
-
-def batch_size_of(data: Data) -> int | None:
-    """The loader's batch size; None for a Dataset."""
-    return data.batch_size if isinstance(data, DataLoader) else None
-
-
 def _collate(loader: DataLoader[Any]) -> Callable[[list[Any]], Any]:
     """How ``loader`` puts records together; refused where it draws them in its own way."""
     if isinstance(loader.dataset, IterableDataset):
@@ -178,8 +169,7 @@ def _collate(loader: DataLoader[Any]) -> Callable[[list[Any]], Any]:
             "shuffle=True or False and no sampler: Poisson sampling takes every record with the "
             "same probability, so weights, replacement or parts would be dropped silently",
         )
-    collate: Callable[[list[Any]], Any] = loader.collate_fn
-    return collate
+    return loader.collate_fn
 
 
 def _check_dataset(dataset: Any) -> None:

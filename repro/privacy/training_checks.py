@@ -15,10 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from repro.checks import check_choice
 from repro.errors import InputError
+from repro.privacy.batch import LossFunction
 from repro.privacy.gate import check_engine
 from repro.privacy.gate.attributes import Attributes
+from repro.privacy.gate.probe import modes_kept
 from repro.privacy.holding import call_holding
-from repro.privacy.per_sample import LossFunction, losses_of_records
+from repro.privacy.per_sample import losses_of_records
 from repro.privacy.records import Records
 from repro.privacy.several_inputs import Inputs, one_tensor, taking, tensors_of
 from repro.privacy.validation import check_batch, said
@@ -105,19 +107,14 @@ def _try(
 ) -> None:
     """One pass in evaluation mode. The model holds copies of all parameters and buffers
     meanwhile: what its forward pass writes to them is of records, without noise."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad(), Attributes(model):
-            model.eval()
-            if any(is_lazy(p) for p in model.parameters()):
-                model(torch.zeros_like(inputs))  # makes them
-            state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-            copies = {name: value.detach().clone() for name, value in state.items()}
-            outputs = _outputs(model, copies, inputs, given)
-            _check_losses(loss_fn, outputs, targets)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with modes_kept(model), torch.no_grad(), Attributes(model):
+        model.eval()
+        if any(is_lazy(p) for p in model.parameters()):
+            model(torch.zeros_like(inputs))  # makes them
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        copies = {name: value.detach().clone() for name, value in state.items()}
+        outputs = _outputs(model, copies, inputs, given)
+        _check_losses(loss_fn, outputs, targets)
 
 
 def _outputs(model: nn.Module, state: dict[str, Tensor], inputs: Tensor, given: Inputs) -> Any:

@@ -167,7 +167,8 @@ def _refuse_write(name: str, what: str) -> None:
 
 def said(problem: Exception) -> str:
     """What went wrong elsewhere, in one line, to be quoted in an ``InputError``."""
-    return f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0][:200]}"
+    text = str(problem).strip().partition("\n")[0]
+    return text if isinstance(problem, InputError) else f"{type(problem).__name__}: {text[:200]}"
 
 
 def flat_dtype(parameters: Mapping[str, Tensor]) -> torch.dtype:

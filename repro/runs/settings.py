@@ -121,7 +121,7 @@ class RecordPrivacy:
     optimizer: str = "adam"  # [ours]
     momentum: float = 0.0  # of "sgd"; forgotten after each round, as the optimizer is fresh [ours]
     clipping: str = "flat"
-    engine: str = "auto"  # a name in repro.privacy.engines.registry, which checks it, or "auto"
+    engine: str = "auto"  # a name in repro.privacy.engines, which checks it, or "auto"
 
     def __post_init__(self) -> None:
         _check_choices(self, {"optimizer": OPTIMIZERS, "clipping": CLIPPINGS})

@@ -6,7 +6,8 @@ import pytest
 
 from repro.accounting import PLDAccountant, PoissonSampledGaussianEvent, gaussian_epsilon
 from repro.accounting.checks import ADD_REMOVE, REPLACE_ONE
-from repro.accounting.claims import AFTER_SUM, SERVER, PrivacyClaim, check, shown
+from repro.accounting.claim import PrivacyClaim
+from repro.accounting.claims import AFTER_SUM, SERVER, check, shown
 from repro.accounting.claims_cases import CASES
 from repro.errors import InputError
 

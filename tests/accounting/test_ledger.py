@@ -20,7 +20,8 @@ from repro.accounting import (
     gaussian_epsilon,
 )
 from repro.accounting.composition import compose_epsilon, summed_multiplier
-from repro.accounting.ledger import FederatedLedger, View, warnings_of
+from repro.accounting.ledger import FederatedLedger, View
+from repro.accounting.ledger.rows import warnings_of
 from repro.errors import InputError
 from repro.formatting import to_json
 
@@ -33,9 +34,8 @@ KEYS = set(NAMES.split())
 
 
 def dp_sgd(**more):
-    return FederatedLedger(
-        unit="record", mechanism="dp-sgd", delta=DELTA, hospital_sizes=SIZES, **more
-    )
+    usual = {"unit": "record", "mechanism": "dp-sgd", "delta": DELTA, "hospital_sizes": SIZES}
+    return FederatedLedger(**usual | more)
 
 
 def updates(hospitals=10, **more):
@@ -69,7 +69,7 @@ def test_record_epsilon_is_the_maximum_over_hospitals():
     worst = max(alone, key=alone.get)
     statement = ledger.record_epsilon()
     assert worst == 1  # the smallest hospital has the highest sample rate
-    assert statement.bound.by_method["rdp"] == alone[worst][0]
+    assert statement.by_method["rdp"] == alone[worst][0]
     # Tighter than RDP by about a tenth, and said to be by another method.
     assert 0.8 * alone[worst][0] < statement.epsilon < 0.97 * alone[worst][0]
     assert (statement.method, statement.order) == ("pld", None)
@@ -192,7 +192,7 @@ def test_running_on_adds_to_what_was_spent():
     both = RDPAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
     tight = PLDAccountant().compose(event, 10 * count).epsilon(DELTA)[0]
     after = ledger.record_epsilon()
-    assert dict(after.bound.by_method) == {"rdp": both, "pld": tight}
+    assert dict(after.by_method) == {"rdp": both, "pld": tight}
     assert finished.epsilon < after.epsilon == min(both, tight)
 
 
@@ -249,7 +249,7 @@ def test_several_events_of_one_hospital_are_one_round():
     event, count = steps_of(1)
     ledger.spend_round([(1, event, count), (1, GaussianEvent(5.0), 2)])
     both = RDPAccountant().compose(event, count).compose(GaussianEvent(5.0), 2)
-    assert ledger.record_epsilon().bound.by_method["rdp"] == both.epsilon(DELTA)[0]
+    assert ledger.record_epsilon().by_method["rdp"] == both.epsilon(DELTA)[0]
     row = ledger.as_records()[0]
     assert (row["rounds"], row["steps"]) == (1, count + 2)
 
@@ -278,13 +278,8 @@ def test_the_noise_of_a_sum(hospitals, colluding):
 
 def test_warnings_name_the_hospital():
     """δ ≥ 1/n is warned about with the hospital's name; so are noise keys someone knows."""
-    ledger = FederatedLedger(
-        unit="record",
-        mechanism="dp-sgd",
-        delta=1e-3,
-        hospital_sizes={3: 1304, 4: 1000, 5: 608},
-        seed_source="user seed",
-    )
+    sizes = {3: 1304, 4: 1000, 5: 608}
+    ledger = dp_sgd(delta=1e-3, hospital_sizes=sizes, seed_source="user seed")
     warnings = warnings_of(ledger.terms, "record")
     assert [w for w in warnings if w.startswith("hospital 3:")]
     assert [w for w in warnings if w.startswith("hospital 4:")]
@@ -342,9 +337,8 @@ def test_a_foreign_state_is_refused():
     ],
 )
 def test_bad_settings(bad):
-    good = {"unit": "record", "mechanism": "dp-sgd", "delta": DELTA, "hospital_sizes": SIZES}
     with pytest.raises(InputError):
-        FederatedLedger(**{**good, **bad})
+        dp_sgd(**bad)
 
 
 def shared(**more):

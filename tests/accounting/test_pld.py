@@ -39,12 +39,16 @@ from tests.accounting.oracles import delta_of_one_step, epsilon_of_one_step
 TOLERANCE = 1e-3  # documented: less than 0.1 % above the truth
 
 
+def sampled(sigma, rate, count=1):
+    return PLDAccountant().compose(PoissonSampledGaussianEvent(sigma, rate), count)
+
+
 @pytest.mark.parametrize("sigma", [0.01, 0.021, 0.3, 7.0, 100.0])
 @pytest.mark.parametrize("rate", [1e-4, 0.02, 0.5, 0.999])
 def test_one_step_against_its_closed_form(sigma, rate):
     """σ from 0.01 to 100, q from 1e-4 to 1: never below the truth, less than 0.1 % above it."""
     for delta in (1e-3, 1e-7):
-        got = PLDAccountant().compose(PoissonSampledGaussianEvent(sigma, rate)).epsilon(delta)[0]
+        got, _ = sampled(sigma, rate).epsilon(delta)
         truth = epsilon_of_one_step(sigma, rate, delta)
         assert truth <= got <= truth * (1 + TOLERANCE) + 1e-12
 
@@ -53,7 +57,7 @@ def test_one_step_against_its_closed_form(sigma, rate):
 @settings(max_examples=5)
 def test_delta_of_one_step_against_its_closed_form(sigma, rate, epsilon):
     """δ(ε), the other way round: never below, and within 1 % where it is not tiny."""
-    got = PLDAccountant().compose(PoissonSampledGaussianEvent(sigma, rate)).delta(epsilon)
+    got = sampled(sigma, rate).delta(epsilon)
     truth = max(delta_of_one_step(sigma, rate, epsilon, adding) for adding in (False, True))
     assert got >= truth
     if truth > 1e-20:
@@ -91,7 +95,7 @@ def test_between_the_bounds_of_dp_accounting(sigma, rate, count, delta):
     from repro.bench.pld import pld_epsilon
 
     event = PoissonSampledGaussianEvent(sigma, rate)
-    got = PLDAccountant().compose(event, count).epsilon(delta)[0]
+    got, _ = sampled(sigma, rate, count).epsilon(delta)
     upper = pld_epsilon({event: count}, delta)
     lower = pld_epsilon({event: count}, delta, lower=True, interval=1e-2 * upper / count)
     assert lower <= got <= upper * (1 + TOLERANCE)
@@ -125,19 +129,11 @@ SLACK = 1 - 5e-4  # where the grid changes, ε jumps by at most this
 def test_monotone(step, count, delta):
     """ε never falls with more steps, a higher rate, less noise or a smaller δ."""
     sigma, rate = step
-
-    def epsilon(sigma, rate, count, delta):
-        return (
-            PLDAccountant()
-            .compose(PoissonSampledGaussianEvent(sigma, rate), count)
-            .epsilon(delta)[0]
-        )
-
-    base = epsilon(sigma, rate, count, delta) * SLACK
-    assert epsilon(sigma, rate, count + 1 + count // 100, delta) >= base
-    assert epsilon(sigma * 0.99, rate, count, delta) >= base
-    assert epsilon(sigma, rate * 1.01, count, delta) >= base
-    assert epsilon(sigma, rate, count, delta * 0.99) >= base
+    base = sampled(sigma, rate, count).epsilon(delta)[0] * SLACK
+    assert sampled(sigma, rate, count + 1 + count // 100).epsilon(delta)[0] >= base
+    assert sampled(sigma * 0.99, rate, count).epsilon(delta)[0] >= base
+    assert sampled(sigma, rate * 1.01, count).epsilon(delta)[0] >= base
+    assert sampled(sigma, rate, count).epsilon(delta * 0.99)[0] >= base
 
 
 @given(step=steps, count=st.integers(1, 3000), delta=st.floats(1e-8, 0.05))
@@ -152,7 +148,7 @@ def test_not_above_rdp(step, count, delta):
 @given(step=steps, count=st.integers(1, 1000), target=st.floats(1e-7, 0.01))
 @settings(max_examples=5)
 def test_delta_and_epsilon_are_inverse(step, count, target):
-    accountant = PLDAccountant().compose(PoissonSampledGaussianEvent(*step), count)
+    accountant = sampled(*step, count)
     epsilon, _ = accountant.epsilon(target)
     if epsilon > 0.01:
         assert 0.97 * target <= accountant.delta(epsilon) <= 1.03 * target
@@ -175,14 +171,23 @@ def test_the_grid_dominates(step, spacing, adding):
         )
 
 
+def three_steps(delta):
+    step = Step(1.0, 0.3)
+    where = for_delta([(step, 3)], False, delta, 1e-4, 1 << 20, None)
+    return where, connect_dots(step, False, 0.25, where.tail / 3)
+
+
+def added_up(grid):
+    """The losses of three steps, and their masses by brute force."""
+    direct = np.convolve(np.convolve(grid.masses, grid.masses), grid.masses)
+    return 0.25 * np.arange(3 * grid.first, 3 * grid.first + len(direct)), direct
+
+
 def test_convolution_against_direct_summation():
     """Three losses added up by brute force: the FFT's two distributions are on either side."""
-    step = Step(1.0, 0.3)
-    where = for_delta([(step, 3)], False, 1e-3, 1e-4, 1 << 20, None)
-    grid = connect_dots(step, False, 0.25, where.tail / 3)
+    where, grid = three_steps(1e-3)
     total = convolve([(grid, 3)], where)
-    direct = np.convolve(np.convolve(grid.masses, grid.masses), grid.masses)
-    losses = 0.25 * np.arange(3 * grid.first, 3 * grid.first + len(direct))
+    losses, direct = added_up(grid)
     for threshold in (0.5, 2.0, 4.0):
         exact = direct[losses > threshold].sum()
         beyond = total.losses > threshold
@@ -196,15 +201,12 @@ def test_convolution_against_direct_summation():
 def test_rounding_of_the_transform_is_on_the_safe_side(extended):
     """At every loss. Not tilted, so that 1e-16 of the largest mass is much of the smallest. In
     extended precision all that is left is 2000 times smaller."""
-    step = Step(1.0, 0.3)
-    where = for_delta([(step, 3)], False, 1e-12, 1e-4, 1 << 20, None)
-    grid = connect_dots(step, False, 0.25, where.tail / 3)
+    where, grid = three_steps(1e-12)
     total = convolve([(grid, 3)], replace(where, tilt=0.0), extended=extended)
     if extended and EXTENDED:
         plain = convolve([(grid, 3)], replace(where, tilt=0.0))
         assert total.allowance(0.0) < plain.allowance(0.0) / 1000
-    direct = np.convolve(np.convolve(grid.masses, grid.masses), grid.masses)
-    losses = 0.25 * np.arange(3 * grid.first, 3 * grid.first + len(direct))
+    losses, direct = added_up(grid)
     place = np.rint(losses / 0.25).astype(int) - round(float(total.losses[0]) / 0.25)
     inside = (place >= 0) & (place < len(total.masses))
     assert direct[inside].min() < 1e-15
@@ -214,11 +216,10 @@ def test_rounding_of_the_transform_is_on_the_safe_side(extended):
 def test_epsilon_is_continuous_across_small_noise():
     """No jump anywhere: σ in steps of 6 %, from 0.01 to 0.1, moves ε by about twice that."""
     for rate, count in ((0.01, 1), (0.1, 20)):
+        events = [PoissonSampledGaussianEvent(s, rate) for s in np.geomspace(0.01, 0.1, 40)]
         found = [
-            compose_epsilon(
-                {PoissonSampledGaussianEvent(sigma, rate): count}, "add_remove", "record", 1e-5
-            ).epsilon
-            for sigma in np.geomspace(0.01, 0.1, 40)
+            compose_epsilon({event: count}, "add_remove", "record", 1e-5).epsilon
+            for event in events
         ]
         ratios = np.array(found[:-1]) / np.array(found[1:])
         assert np.all((ratios > 1.03) & (ratios < 1.16))

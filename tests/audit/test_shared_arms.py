@@ -96,13 +96,10 @@ def test_without_noise_a_whole_run_says_exactly_mu_squared_over_two():
 def test_a_second_order_run_without_clipping_is_beyond_doubt():
     """Ten times the mean, a hundred times the moments and unclipped gradients, for one record."""
     claimed = claim("second order", 6.0)
-    trial = second_order_trial(
-        claimed, claimed.sharing, actual(claimed.noise_multiplier, "unclipped")
-    )
-    present, absent = of_both_worlds(trial)
-    ten, hundred = (
-        z**-2 * times for z, times in zip(claimed.sharing.statistics, (9, 90), strict=True)
-    )
+    unclipped = actual(claimed.noise_multiplier, "unclipped")
+    present, absent = of_both_worlds(second_order_trial(claimed, claimed.sharing, unclipped))
+    mean, moments = claimed.sharing.statistics
+    ten, hundred = 9 * mean**-2, 90 * moments**-2
     assert present - absent > ten + hundred > 20 * full_batch_mu(claimed, claimed.steps) ** 2 / 2
 
 
@@ -119,16 +116,15 @@ def test_a_record_that_counts_twice_in_a_statistic_shows_there(place, statistic,
     assert present - absent == pytest.approx(whole + more, rel=2e-2)
 
 
+def honestly_watched(claimed):
+    honest = actual(claimed.noise_multiplier, None)
+    model = linear_model(SIZE, 1)
+    return watched_trainer(claimed, claimed.sharing, honest, model=model, seed=SEED)
+
+
 def test_the_coalition_sees_the_records_and_the_honest_shares_alone():
     claimed = claim("shared")
-    sharing = claimed.sharing
-    trainer, watched = watched_trainer(
-        claimed,
-        sharing,
-        actual(claimed.noise_multiplier, None),
-        model=linear_model(SIZE, 1),
-        seed=SEED,
-    )
+    trainer, watched = honestly_watched(claimed)
     coalition, plan = watched.coalition, watched.plan
     assert claimed.hospital in coalition.honest
     assert len(coalition.honest) == plan.shares == 2
@@ -142,13 +138,7 @@ def test_the_coalition_sees_the_records_and_the_honest_shares_alone():
 
 def test_half_the_noise_is_half_of_every_share():
     claimed = claim("shared")
-    _, whole = watched_trainer(
-        claimed,
-        claimed.sharing,
-        actual(claimed.noise_multiplier, None),
-        model=linear_model(SIZE, 1),
-        seed=SEED,
-    )
+    _, whole = honestly_watched(claimed)
     half = CoalitionSum(whole, whole.coalition, seed=SEED, secagg=None, noise_part=0.5)
     for hospital in whole.coalition.survivors:
         shares = [one.noise(hospital, round=1, step=0) for one in (whole, half)]
@@ -166,9 +156,7 @@ def test_every_private_arm_states_something_to_audit(arm):
         return
     assert len(Coalition.planned(claimed, sharing).honest) == 5 - 1 - 1
     if sharing.second is None:
-        trainer, _ = watched_trainer(
-            claimed, sharing, honest, model=linear_model(SIZE, 1), seed=SEED
-        )
+        trainer, _ = honestly_watched(claimed)
         assert trainer.plan.sample_rate == claimed.sample_rate
         assert trainer.steps == claimed.steps_per_round
     else:

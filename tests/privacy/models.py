@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from repro.errors import InputError
 from repro.privacy import clipped_noisy_sum, make_private
+from repro.randomness import RootSeed
+
+PLACE = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
 
 
 def cross_entropy(outputs, targets):
@@ -31,6 +38,41 @@ def small_training(model, records, optimizer=None, **options):
     usual = {"loss_fn": cross_entropy, "noise_multiplier": 1.0, "target_delta": 1e-3, "epochs": 1}
     usual |= {"clip_norm": 1.0, "batch_size": 10, "seed": 3} | options
     return make_private(model, optimizer or torch.optim.SGD(trained, lr=0.1), records, **usual)
+
+
+@contextlib.contextmanager
+def refused(said, field=None):
+    """InputError in one line that says so, of this field."""
+    with pytest.raises(InputError) as problem:
+        yield
+    assert said in str(problem.value)
+    assert "\n" not in str(problem.value)
+    assert field in (None, problem.value.field)
+
+
+def take(count, *runs):
+    """That many steps of each, by turns."""
+    for _ in range(count):
+        for run in runs:
+            run.step()
+
+
+def finish(training):
+    while not training.finished:
+        training.step()
+
+
+def flat(model):
+    """All parameters, (P,)."""
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def through_a_file(state):
+    """As a resumed run finds it."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def looped_gradients(model, loss_fn, inputs, targets, views=1):

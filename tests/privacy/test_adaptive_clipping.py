@@ -15,6 +15,7 @@ from repro.errors import InputError
 from repro.privacy import AdaptiveClipping, NoisySum
 from repro.privacy.noise_key import noise_keys
 from repro.randomness import RootSeed
+from tests.privacy.models import finish, refused, take
 from tests.privacy.test_private_training import summed_by_hand, weights
 from tests.privacy.test_training_as_people_use_it import planned
 
@@ -56,15 +57,9 @@ def counted(records, clipped, non_finite):
     return NoisySum({}, torch.zeros(0), "vmap", non_finite, clipped, records)
 
 
-def following(summed, step, count_noise, clip_norm=3.0):
-    return FOLLOW.next_clip_norm(
-        clip_norm,
-        summed,
-        count_noise=count_noise,
-        expected_batch=8.0,
-        seed=RootSeed.from_user(1),
-        step=step,
-    )
+def following(summed, step, count_noise, clip_norm=3.0, expected_batch=8.0, seed=1):
+    how = {"count_noise": count_noise, "expected_batch": expected_batch, "step": step}
+    return FOLLOW.next_clip_norm(clip_norm, summed, **how, seed=RootSeed.from_user(seed))
 
 
 def test_the_clip_norm_moves_by_the_count_and_its_noise():
@@ -106,16 +101,7 @@ def test_each_step_clips_at_its_own_norm_and_states_the_planned_epsilon():
         moved = (before - weights(training)) / 0.1 * 10
         torch.testing.assert_close(moved, by_hand.flat, rtol=1e-4, atol=1e-4)
         noise_keys.clear()
-        norms.append(
-            FOLLOW.next_clip_norm(
-                norms[-1],
-                by_hand,
-                count_noise=of_count,
-                expected_batch=10.0,
-                seed=RootSeed.from_user(7),
-                step=step,
-            )
-        )
+        norms.append(following(by_hand, step, of_count, norms[-1], 10.0, seed=7))
         assert training.clip_norm == norms[-1]
     assert len(set(norms)) == 4
     for _ in range(3):
@@ -167,22 +153,17 @@ def test_the_clip_norm_finds_the_quantile():
     )
     training.train_epoch()
     assert 1 < training.clip_norm < 1.25, "a factor of e^0.1 and noise"
-    while not training.finished:
-        training.step()
+    finish(training)
     assert 15 < training.clip_norm < 28
 
 
 def test_a_state_goes_on_with_its_clip_norm():
     new = functools.partial(planned, adaptive_clipping=FOLLOW)
     whole, cut, resumed = new(), new(), new()
-    for _ in range(3):
-        whole.step()
-        cut.step()
+    take(3, whole, cut)
     resumed.load_state_dict(cut.state_dict())
     assert resumed.clip_norm == cut.clip_norm != 1.0
-    for _ in range(3):
-        whole.step()
-        resumed.step()
+    take(3, whole, resumed)
     assert torch.equal(weights(whole), weights(resumed))
     assert whole.clip_norm == resumed.clip_norm
     for other in (planned(), planned(adaptive_clipping=AdaptiveClipping())):
@@ -204,6 +185,5 @@ def test_a_state_goes_on_with_its_clip_norm():
     ],
 )
 def test_what_has_no_proof_is_refused(make, said):
-    with pytest.raises(InputError) as problem:
+    with refused("", said):
         make()
-    assert problem.value.field == said

@@ -4,7 +4,6 @@ whose participation the proof does not allow is measured to pull more.
 
 import copy
 import functools
-import io
 import itertools
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
+from tests.privacy.models import finish, refused, take, through_a_file
 from tests.privacy.test_private_training import RECORDS, planned, summed_by_hand, weights
 
 
@@ -240,23 +240,16 @@ def test_records_join_the_steps_of_their_band_alone():
 def test_a_state_goes_on_to_the_same_bits_and_a_private_one_holds_no_noise():
     new = functools.partial(planned, bands=3)
     whole, cut, resumed = new(), new(), new()
-    for _ in range(4):
-        whole.step()
-        cut.step()
-    file = io.BytesIO()
-    torch.save(cut.state_dict(), file)
-    file.seek(0)
-    resumed.load_state_dict(torch.load(file))
-    while not whole.finished:
-        whole.step()
-        resumed.step()
+    take(4, whole, cut)
+    resumed.load_state_dict(through_a_file(cut.state_dict()))
+    finish(whole)
+    finish(resumed)
     assert torch.equal(weights(whole), weights(resumed))
     for other in (planned(), new(bands=2)):
         with pytest.raises(InputError, match="state"):
             other.load_state_dict(cut.state_dict())
     private, later = new(seed=None), new(seed=None)
-    for _ in range(4):
-        private.step()
+    take(4, private)
     state = private.state_dict()
     assert state["past_noise"] == {}, "with it, whoever has the state has the clipped sums"
     later.load_state_dict(state)
@@ -275,6 +268,5 @@ def test_a_state_goes_on_to_the_same_bits_and_a_private_one_holds_no_noise():
     ],
 )
 def test_what_has_no_proof_is_refused(options, said):
-    with pytest.raises(InputError, match=said) as problem:
+    with refused(said, "bands"):
         planned(**options)
-    assert problem.value.field == "bands"

@@ -6,29 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from repro.privacy import Clipping, clipped_noisy_sum
+from repro.privacy import Clipping
 from repro.privacy.clipping import KINDS
 from repro.privacy.engines import ENGINES, conv, linear
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless
 
-CALL = {"noise_multiplier": 0.0, "seed": 0, "step": 0}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 def weighted(outputs, targets):
     """A loss whose output gradients are the targets themselves, chosen by the test."""
     return (outputs * targets).flatten(1).sum(dim=1)
-
-
-class Positions(nn.Module):
-    """A linear layer at every position: the ghost norm's case."""
-
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.layer = nn.Linear(inputs, outputs, bias=False)
-
-    def forward(self, x):
-        return self.layer(x)
 
 
 def cancelling(draw, shape, places, dtype):
@@ -44,9 +32,7 @@ def cancelling(draw, shape, places, dtype):
 
 def contribution(model, loss, x, y, clip_norm, kind, engine):
     # The engine itself, without the gate: the bound must not hang on a choice.
-    result = clipped_noisy_sum(
-        model, loss, x, y, clip_norm=Clipping(clip_norm, kind), engine=ENGINES[engine], **CALL
-    )
+    result = noiseless(model, x, y, Clipping(clip_norm, kind), loss, engine=ENGINES[engine])
     assert torch.isfinite(result.flat).all()
     return float(result.flat.double().norm())
 
@@ -62,7 +48,7 @@ def test_linear_on_cancelling_positions(engine, dtype, data):
     direction = torch.randn(6)
     y = (weights[:, None] * direction).to(dtype)
     kind, clip_norm = draw(st.sampled_from(KINDS)), draw(st.sampled_from([1e-3, 1.0]))
-    model = Positions(5, 6).to(dtype)
+    model = nn.Linear(5, 6, bias=False).to(dtype)  # at every position: the ghost norm's case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "_ghost_is_cheaper", lambda *sizes: True)
         size = contribution(model, weighted, x[None], y[None], clip_norm, kind, engine)
@@ -116,7 +102,7 @@ def test_a_mean_of_a_thousand_is_clipped_as_exactly_as_any_other():
     y = torch.randn(6, 4, 16)
     expected = clipped(looped_gradients(model, weighted, x, y), 1.0)
     for engine in ("auto", "vmap"):
-        found = clipped_noisy_sum(model, weighted, x, y, clip_norm=1.0, engine=engine, **CALL)
+        found = noiseless(model, x, y, 1.0, weighted, engine=engine)
         assert float((found.flat.double() - expected).norm()) <= 1e-3 * float(expected.norm())
 
 
@@ -125,9 +111,10 @@ def test_squares_below_the_smallest_number_are_not_lost(scale):
     """‖x‖ = 1/scale · 1e-6 and ‖δ‖ = scale: the product is seen, each square is not."""
     x = torch.full((1, 2, 3), 1e-6 / scale)
     y = scale * torch.tensor([1.0, 2.0]).view(1, 2, 1).expand(1, 2, 4)
+    layer = nn.Linear(3, 4, bias=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "_ghost_is_cheaper", lambda *sizes: True)
-        size = contribution(Positions(3, 4), weighted, x, y, 1e-7, "flat", "bookkeeping")
+        size = contribution(layer, weighted, x, y, 1e-7, "flat", "bookkeeping")
     assert size <= 1e-7 * (1 + 1e-5)
 
 

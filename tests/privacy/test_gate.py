@@ -16,10 +16,16 @@ from repro.privacy.gate.randomness import fixed_generators
 from repro.privacy.private_step import seeded
 from repro.randomness import RootSeed
 from repro.runs.settings import ModelSettings
-from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless
+from tests.privacy.models import (
+    PLACE,
+    clipped,
+    cross_entropy,
+    looped_gradients,
+    noiseless,
+    take,
+)
 from tests.privacy.zoo import ZOO, batch_of
 
-PLACE = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
 SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=4, learning_rate=0.1)
 
 
@@ -40,8 +46,7 @@ def tries(monkeypatch):
 def test_tried_once_for_a_run_and_once_for_a_model_and_loss(tries):
     model, (x, y) = nn.Linear(3, 3), records()
     run = DPSGDRun(SETTINGS, model.train(), cross_entropy, x, y, **PLACE)
-    for _ in range(4):
-        run.step()
+    take(4, run)
     noiseless(model, x[:7], y[:7])
     assert len(tries) == 1
     noiseless(model, x, y, loss_fn=lambda o, t: cross_entropy(o, t))
@@ -105,8 +110,7 @@ def test_an_engine_that_fails_in_a_step_is_left_for_good(monkeypatch):
         raise RuntimeError("out of order")
 
     monkeypatch.setattr(BookKeeping, "clipped_sum", failing)
-    for _ in range(3):
-        run.step()
+    take(3, run)
     assert len(calls) == 1
     report = run.report()
     assert report.engine == "vmap"

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
 
-from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import add_lora, merge_lora
 from repro.privacy.lora import LoRALayer
@@ -17,6 +16,7 @@ from tests.privacy.models import (
     cross_entropy,
     looped_gradients,
     noiseless,
+    refused,
     small_training,
 )
 
@@ -185,10 +185,9 @@ def tied():
 )
 def test_what_cannot_be_adapted_is_named(layer, said):
     model = nn.Sequential(layer)
-    with pytest.raises(InputError) as problem:
+    with refused(said):
         add_lora(model, RANK, ["0"])
-    assert said in str(problem.value)
-    with pytest.raises(InputError, match="rank: got 2"):
+    with refused("rank: got 2"):
         add_lora(model, RANK)  # and nothing else would fit
     assert all(p.requires_grad for p in model.parameters())
 
@@ -200,12 +199,11 @@ def test_bad_arguments():
         ((2, ["nowhere"]), "layers: got 'nowhere'"),
         ((2, []), "layers: got []"),
     ]:
-        with pytest.raises(InputError) as problem:
+        with refused(said):
             add_lora(model, *words)
-        assert said in str(problem.value)
-    with pytest.raises(InputError, match="scale: got 0"):
+    with refused("scale: got 0"):
         add_lora(model, 2, scale=0)
-    with pytest.raises(InputError, match="adapters already"):
+    with refused("adapters already"):
         add_lora(add_lora(model, 2)[0], 2)
-    with pytest.raises(InputError, match="whose weight another layer uses"):
+    with refused("whose weight another layer uses"):
         add_lora(tied(), 2, ["0"])

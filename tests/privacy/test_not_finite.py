@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from repro.privacy import Clipping, check_engine, clipped_noisy_sum
+from repro.privacy import Clipping, check_engine
 from repro.privacy.engines import ENGINES, conv, linear
 from repro.privacy.engines.base import ClippedSum, NotFinite
 from repro.privacy.engines.bookkeeping import _Ledger
-from tests.privacy.models import cross_entropy
+from tests.privacy.models import cross_entropy, noiseless
 
-CALL = {"clip_norm": 1.0, "noise_multiplier": 0.0, "seed": 0, "step": 0}
 BAD = [float("nan"), float("inf"), -float("inf")]
 
 
@@ -53,14 +52,14 @@ def test_undefined_inputs_without_a_gradient_are_dropped(name, ghost, clipping, 
     torch.manual_seed(0)
     model = MODELS[name]()
     x, y = torch.randn(4, *model.size), torch.randint(0, 3, (4,))
-    call = {**CALL, "clip_norm": Clipping(1.0, clipping)}
+    clipping = Clipping(1.0, clipping)
     for engine in ENGINES.values():
-        without = clipped_noisy_sum(model, cross_entropy, x[:3], y[:3], engine=engine, **call)
+        without = noiseless(model, x[:3], y[:3], clipping, engine=engine)
         for value in BAD:
             for places in (..., (0,) * len(model.size)):
                 x[3] = 0.5
                 x[3][places] = value
-                found = clipped_noisy_sum(model, cross_entropy, x, y, engine=engine, **call)
+                found = noiseless(model, x, y, clipping, engine=engine)
                 assert found.non_finite == 1
                 torch.testing.assert_close(found.flat, without.flat)
 
@@ -72,10 +71,10 @@ def test_an_infinite_feature_in_a_logistic_regression(value):
     model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
     nn.init.ones_(model[0].weight)
     x, y = torch.randn(5, 3), torch.randint(0, 2, (5,)).float()
-    without = clipped_noisy_sum(model, loss, x[:4], y[:4], **CALL)
+    without = noiseless(model, x[:4], y[:4], loss_fn=loss)
     assert without.engine == "bookkeeping"
     x[4, 1], y[4] = value, float(value > 0)
-    found = clipped_noisy_sum(model, loss, x, y, **CALL)
+    found = noiseless(model, x, y, loss_fn=loss)
     torch.testing.assert_close(found.flat, without.flat)
 
 
@@ -86,9 +85,10 @@ def test_an_embedding_whose_gradient_is_undefined_is_dropped():
         return cross_entropy(outputs, targets) * torch.where(targets == 2, torch.nan, 1.0)
 
     x, y = torch.randint(0, 7, (4, 2)), torch.tensor([0, 1, 0, 2])
+    how = {"loss_fn": undefined_for_two}
     for engine in ENGINES.values():
-        without = clipped_noisy_sum(model, undefined_for_two, x[:3], y[:3], engine=engine, **CALL)
-        found = clipped_noisy_sum(model, undefined_for_two, x, y, engine=engine, **CALL)
+        without = noiseless(model, x[:3], y[:3], **how, engine=engine)
+        found = noiseless(model, x, y, **how, engine=engine)
         assert found.non_finite == 1
         torch.testing.assert_close(found.flat, without.flat)
 
@@ -99,7 +99,7 @@ def test_a_sum_that_is_not_finite_is_not_released(monkeypatch):
         with pytest.raises(NotFinite):
             ClippedSum(torch.tensor([1.0, value]), torch.ones(2), 0, 0).finite()
     model, x, y = nn.Linear(3, 3), torch.randn(5, 3), torch.randint(0, 3, (5,))
-    expected = clipped_noisy_sum(model, cross_entropy, x, y, engine="vmap", **CALL)
+    expected = noiseless(model, x, y, engine="vmap")
     pinned = {
         name: check_engine(model, cross_entropy, x, y, engine=name)
         for name in ("auto", "bookkeeping")
@@ -111,11 +111,11 @@ def test_a_sum_that_is_not_finite_is_not_released(monkeypatch):
         return dataclasses.replace(found, total=found.total * torch.nan)
 
     monkeypatch.setattr(_Ledger, "clipped_sum", leaking)
-    found = clipped_noisy_sum(model, cross_entropy, x, y, engine=pinned["auto"], **CALL)
+    found = noiseless(model, x, y, engine=pinned["auto"])
     assert found.engine == "vmap"
     assert torch.equal(found.flat, expected.flat)
     with pytest.raises(NotFinite):
-        clipped_noisy_sum(model, cross_entropy, x, y, engine=pinned["bookkeeping"], **CALL)
+        noiseless(model, x, y, engine=pinned["bookkeeping"])
 
 
 @pytest.mark.parametrize("kind", ["flat", "per_layer", "automatic"])

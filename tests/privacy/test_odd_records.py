@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from repro.errors import InputError
 from repro.privacy import private_step
-from tests.privacy.models import small_training
+from tests.privacy.models import refused, small_training
 
 COUNT = 40
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -61,11 +60,8 @@ def with_targets(targets):
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(records, loss_fn, field, said):
-    with pytest.raises(InputError) as problem:
+    with refused(said, field):
         planned(records, loss_fn)
-    assert problem.value.field == field
-    assert said in str(problem.value)
-    assert "\n" not in str(problem.value)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +84,8 @@ def test_a_record_unlike_those_tried_stops_the_step_in_one_line(engine):
     targets[20:] = 7
     training = planned(with_targets(targets), batch_size=COUNT, engine=engine)
     before = training.model.weight.detach().clone()
-    with pytest.raises(InputError) as problem:
+    with refused("out of bounds", "data"):
         training.step()
-    assert problem.value.field == "data"
-    assert "out of bounds" in str(problem.value)
-    assert "\n" not in str(problem.value)
     assert (training.steps, training.epsilon()) == (0, 0.0)
     assert torch.equal(before, training.model.weight)
 

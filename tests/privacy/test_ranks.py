@@ -19,7 +19,14 @@ from repro.privacy.noise import gaussian_noise
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
 from tests.federated.jobs import torchrun
-from tests.privacy.models import clipped, cross_entropy, looped_gradients, small_training
+from tests.privacy.models import (
+    clipped,
+    cross_entropy,
+    flat,
+    looped_gradients,
+    small_training,
+    take,
+)
 
 RANKS, RECORDS, BATCH, SIGMA, CLIP = 2, 41, 12, 1.5, 0.7
 
@@ -54,10 +61,6 @@ def planned(model=None, data=None, **options):
     return small_training(model, data, optimizer, **usual | options)
 
 
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
 def released(training):
     """The next step's noisy sum, as the ranks hand it out."""
     training.backward()
@@ -85,13 +88,12 @@ def job(rank, port, folder):
     training = planned(**group)
     found["first sum"] = released(training)
     training.train_epoch()
-    found["weights"], found["state"] = weights(training.model), training.state_dict()
+    found["weights"], found["state"] = flat(training.model), training.state_dict()
     found["statement"] = training.statement()
 
     exact = planned(**group, noise="discrete_gaussian", seed=11)
-    exact.step()
-    exact.step()
-    found["discrete"] = weights(exact.model)
+    take(2, exact)
+    found["discrete"] = flat(exact.model)
 
     wide = network(width=2000)
     found["wide before"] = [p.detach().clone() for p in wide.parameters()]
@@ -112,10 +114,10 @@ def job(rank, port, folder):
     data = Broken(*records().tensors)
     training = planned(data=data, seed=8, **group)
     training.step()
-    before = weights(training.model)
+    before = flat(training.model)
     data.broken = rank == 1
     found["broken record"] = said(training.step)
-    found["nothing of it"] = torch.equal(weights(training.model), before)
+    found["nothing of it"] = torch.equal(flat(training.model), before)
     training = planned(seed=12, **group)
     with torch.no_grad():
         next(training.model.parameters()).add_(rank)
@@ -132,12 +134,12 @@ def job(rank, port, folder):
 
     training = planned(seed=10, **group)
     training.step()
-    found["weights of a step"] = weights(training.model)
+    found["weights of a step"] = flat(training.model)
     if rank == 1:
         torch.save(found, folder / "1.pt")
         os._exit(1)  # as if killed: no goodbye
     found["death"] = said(training.step), said(training.step)
-    found["weights after"] = weights(training.model)
+    found["weights after"] = flat(training.model)
     torch.save(found, folder / "0.pt")
     os._exit(0)
 
@@ -163,21 +165,21 @@ def test_both_ranks_keep_the_same_bits_those_of_one_process_but_for_rounding(fou
     assert torch.equal(found[0]["weights"], found[1]["weights"])
     alone = planned()
     alone.train_epoch()
-    torch.testing.assert_close(found[0]["weights"], weights(alone.model), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[0]["weights"], flat(alone.model), rtol=1e-4, atol=1e-5)
     assert found[0]["statement"] == found[1]["statement"] == alone.statement()
     resumed = planned()  # the plan is the same, so a state goes on with any number of ranks
     resumed.load_state_dict(found[0]["state"])
-    assert torch.equal(weights(resumed.model), found[0]["weights"])
+    assert torch.equal(flat(resumed.model), found[0]["weights"])
 
 
 def test_with_discrete_noise_the_bits_are_those_of_one_process(found):
     """Sums are of integers there: how many ranks add them up leaves no trace."""
     alone = planned(noise="discrete_gaussian", seed=11)
     alone.step()
-    assert not torch.equal(found[0]["discrete"], weights(alone.model))
+    assert not torch.equal(found[0]["discrete"], flat(alone.model))
     alone.step()
     for rank in range(RANKS):
-        assert torch.equal(found[rank]["discrete"], weights(alone.model))
+        assert torch.equal(found[rank]["discrete"], flat(alone.model))
 
 
 def reference(model, batch):
@@ -274,4 +276,4 @@ def test_under_torchrun_the_sums_and_bits_are_those_of_one_process(tmp_path):
         assert one["size"] == RANKS
         for mine, expected in zip(one["sums"], sums, strict=True):
             assert torch.equal(mine, expected)
-        assert torch.equal(one["weights"], weights(alone.model))
+        assert torch.equal(one["weights"], flat(alone.model))

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset, StackDataset
 
 from repro.errors import InputError
 from repro.privacy.noise_key import noise_keys
-from tests.privacy.models import small_training
+from tests.privacy.models import refused, small_training
 
 COUNT, LENGTH, WORDS = 24, 5, 11
 MADE = torch.Generator().manual_seed(0)
@@ -152,7 +152,5 @@ class Keeping(Text):
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(model, records, options, said):
-    with pytest.raises(InputError) as problem:
+    with refused(said):
         planned(model, records, **options)
-    assert said in str(problem.value)
-    assert "\n" not in str(problem.value)

@@ -15,9 +15,10 @@ from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.gate import Voided, choice, randomness, watch
 from repro.privacy.records import Records
 from repro.randomness import RootSeed
-from tests.privacy.models import cross_entropy, noiseless, small_training
+from tests.privacy.models import PLACE, cross_entropy, noiseless, small_training, take
 
 ALONE = "records are taken one at a time"
+SETTINGS = DPSGDSettings(clip_norm=1.0, noise_multiplier=1.0, expected_batch=20, learning_rate=0.1)
 
 
 def records(n=97):
@@ -27,15 +28,11 @@ def records(n=97):
     return x, y
 
 
-def total(model, x, y, **options):
-    return noiseless(model, x, y, **options)
-
-
 def change_by_one_record(model, x, y):
     with pytest.warns(RuntimeWarning, match=ALONE):
-        with_it = total(model, x, y)
+        with_it = noiseless(model, x, y)
     assert with_it.engine == "vmap"
-    return float((with_it.flat - total(model, x[:-1], y[:-1]).flat).norm())
+    return float((with_it.flat - noiseless(model, x[:-1], y[:-1]).flat).norm())
 
 
 class Calls(nn.Module):
@@ -92,10 +89,10 @@ def test_mixing_in_larger_batches_than_the_first_tries_is_seen(change):
     x, y = records()
     assert change_by_one_record(Calls(change), x, y) <= 1.001
     model = Calls(change)
-    assert total(model, x[:4], y[:4]).engine == "bookkeeping"
+    assert noiseless(model, x[:4], y[:4]).engine == "bookkeeping"
     assert change_by_one_record(model, x, y) <= 1.001
     with pytest.raises(InputError, match="batch of 49"):
-        total(Calls(change), x, y, engine="bookkeeping")
+        noiseless(Calls(change), x, y, engine="bookkeeping")
 
 
 def test_mixing_at_one_size_is_seen_in_the_step_that_has_it(torchs_numbers_alone):
@@ -103,14 +100,14 @@ def test_mixing_at_one_size_is_seen_in_the_step_that_has_it(torchs_numbers_alone
     x, y = records(60)
     model = Calls(lambda x: centred(x) if len(x) == 37 else x)
     for size in (20, 60, 36):
-        assert total(model, x[:size], y[:size]).engine == "bookkeeping"
-    alone = total(Calls(), x[:37], y[:37], engine="vmap")
+        assert noiseless(model, x[:size], y[:size]).engine == "bookkeeping"
+    alone = noiseless(Calls(), x[:37], y[:37], engine="vmap")
     with pytest.warns(RuntimeWarning, match=f"{ALONE}.*batch of 37"):
-        found = total(model, x[:37], y[:37])
+        found = noiseless(model, x[:37], y[:37])
     assert found.engine == "vmap"
-    assert total(model, x[:60], y[:60]).engine == "vmap"  # for good
+    assert noiseless(model, x[:60], y[:60]).engine == "vmap"  # for good
     model.change = lambda x: x
-    expected = total(model, x[:37], y[:37], engine="vmap").flat
+    expected = noiseless(model, x[:37], y[:37], engine="vmap").flat
     torch.testing.assert_close(found.flat, expected)
     assert alone.records == 37
 
@@ -158,7 +155,7 @@ def test_a_changed_model_is_tried_anew(change, monkeypatch):
     """By the look of it, before anything is computed: later looks have no part in this."""
     monkeypatch.setattr(watch, "as_alone", lambda *_, **__: True)
     model, (x, y) = Calls(), records()
-    assert total(model, x, y).engine == "bookkeeping"
+    assert noiseless(model, x, y).engine == "bookkeeping"
     change(model)
     assert change_by_one_record(model, x, y) <= 1.001
 
@@ -174,7 +171,7 @@ def test_a_flag_of_the_class_and_of_a_closure(monkeypatch):
 
     x, y = records()
     model = Flagged()
-    total(model, x, y)
+    noiseless(model, x, y)
     Flagged.mixing = True
     assert change_by_one_record(model, x, y) <= 1.001
 
@@ -184,18 +181,14 @@ def test_a_flag_of_the_class_and_of_a_closure(monkeypatch):
         return centred(x) if on else x
 
     model = Calls(change)
-    total(model, x, y)
+    noiseless(model, x, y)
     on = True
     assert change_by_one_record(model, x, y) <= 1.001
 
 
 def test_a_run_with_its_engine_pinned_notices_too():
     x, y = records()
-    settings = DPSGDSettings(
-        clip_norm=1.0, noise_multiplier=1.0, expected_batch=24, learning_rate=0.1
-    )
-    place = {"seed": RootSeed.from_user(0), "party": 0, "round": 0}
-    run = DPSGDRun(settings, Calls(), cross_entropy, x, y, **place)
+    run = DPSGDRun(SETTINGS, Calls(), cross_entropy, x, y, **PLACE)
     run.step()
     assert run.report().engine == "bookkeeping"
     _hook(run.model)
@@ -215,17 +208,17 @@ def test_what_leaves_the_model_as_it_was_is_not_tried_again(tries):
 
     model.change = counting
     for size in (48, 31, 44):
-        total(model, x[:size], y[:size])
+        noiseless(model, x[:size], y[:size])
         with torch.no_grad():
             model.layer.weight.add_(0.1)
     assert len(tries) == 1
     with torch.autocast("cpu", torch.bfloat16):
-        total(model, x[:48], y[:48])
+        noiseless(model, x[:48], y[:48])
     assert len(tries) == 2
     handle = model.layer.register_forward_hook(lambda *_: None)
-    total(model, x[:48], y[:48])
+    noiseless(model, x[:48], y[:48])
     handle.remove()
-    total(model, x[:48], y[:48])  # remembered from before
+    noiseless(model, x[:48], y[:48])  # remembered from before
     assert len(tries) == 3
 
 
@@ -233,7 +226,7 @@ def test_a_model_that_mixes_from_the_start_is_still_refused():
     model, (x, y) = Calls(centred), records()
     for _ in range(2):
         with pytest.raises(InputError, match="whatever records stand beside it"):
-            total(model, x, y)
+            noiseless(model, x, y)
 
 
 # What no look at the model shows.
@@ -264,13 +257,13 @@ def test_a_global_switch_is_seen_in_its_first_step(hidden, torchs_numbers_alone)
     """The state of the model looks the same, as nothing of it reads globals of its code."""
     model, (x, y) = Hidden(), records(60)
     for _ in range(3):
-        assert total(model, x, y).engine == "bookkeeping"
+        assert noiseless(model, x, y).engine == "bookkeeping"
     hidden(centred)
     x[-1] *= 1
     with pytest.warns(RuntimeWarning, match=ALONE):
-        with_it = total(model, x, y)
+        with_it = noiseless(model, x, y)
     assert with_it.engine == "vmap"
-    assert float((with_it.flat - total(model, x[:-1], y[:-1]).flat).norm()) <= 1.001
+    assert float((with_it.flat - noiseless(model, x[:-1], y[:-1]).flat).norm()) <= 1.001
 
 
 def test_mixing_too_weak_for_one_record_alone_voids_what_went_before(hidden, every_sum_in_depth):
@@ -279,16 +272,16 @@ def test_mixing_too_weak_for_one_record_alone_voids_what_went_before(hidden, eve
     for engine, then in (("auto", None), ("bookkeeping", "now records mixed")):
         hidden(lambda x: x)
         model = Hidden()
-        total(model, x, y, engine=engine)
+        noiseless(model, x, y, engine=engine)
         hidden(weakly)
         with pytest.raises(Voided, match="NO guarantee"):
-            total(model, x, y, engine=engine)
+            noiseless(model, x, y, engine=engine)
         if then is None:
             with pytest.warns(RuntimeWarning, match=ALONE):
-                assert total(model, x, y, engine=engine).engine == "vmap"
+                assert noiseless(model, x, y, engine=engine).engine == "vmap"
         else:
             with pytest.raises(InputError, match=then):
-                total(model, x, y, engine=engine)
+                noiseless(model, x, y, engine=engine)
 
 
 def private(model, x, y, batch_size=20, data=None, optimizer=None):
@@ -302,10 +295,10 @@ def test_mixing_at_a_size_that_had_passed_voids_too(hidden):
     x, y = records(60)
     x[-1] /= 50
     model = Hidden()
-    total(model, x[:20], y[:20])
+    noiseless(model, x[:20], y[:20])
     hidden(weakly)
     with pytest.raises(Voided, match="batch of 20"):
-        total(model, x, y)
+        noiseless(model, x, y)
 
 
 def test_a_void_training_says_so_for_good(hidden, every_sum_in_depth):
@@ -346,18 +339,14 @@ def test_the_last_step_is_followed_by_another_look(hidden, change):
 
 def local(x, y):
     """A hospital's round, of a model that shows nothing of the change."""
-    settings = DPSGDSettings(
-        clip_norm=1.0, noise_multiplier=1.0, expected_batch=20, learning_rate=0.1
-    )
     place = {"seed": RootSeed.from_user(5), "party": 0, "round": 1}
-    return DPSGDRun(settings, Hidden(), cross_entropy, x, y, **place)
+    return DPSGDRun(SETTINGS, Hidden(), cross_entropy, x, y, **place)
 
 
 def test_a_hospitals_run_is_looked_at_once_more_and_a_void_one_reports_nothing(hidden):
     x, y = records(60)
     run = local(x, y)
-    for _ in range(3):
-        run.step()
+    take(3, run)
     run.look_again()
     assert run.finish().steps == 3
     hidden(weakly)
@@ -388,23 +377,14 @@ def test_a_void_step_of_a_hospital_leaves_nothing_to_report(hidden, every_sum_in
 def test_the_last_round_ends_with_a_look(hidden, monkeypatch, more_rounds):
     """Mixing that begins after the last sum: seen at the end of the last round, not before."""
     x, y = records(60)
-    settings = local(x, y).settings
     after = DPSGDRun.step
     monkeypatch.setattr(DPSGDRun, "step", lambda run: (after(run), hidden(weakly))[0])
     hidden(lambda x: x)
 
     def train():
-        return DPSGD(settings).train(
-            Hidden(),
-            cross_entropy,
-            x,
-            y,
-            seed=RootSeed.from_user(6),
-            party=0,
-            round=2,
-            steps=1,
-            more_rounds=more_rounds,
-        )
+        place = {"seed": RootSeed.from_user(6), "party": 0, "round": 2, "steps": 1}
+        trainer = DPSGD(SETTINGS)
+        return trainer.train(Hidden(), cross_entropy, x, y, **place, more_rounds=more_rounds)
 
     if more_rounds:
         assert train().steps == 1
@@ -419,10 +399,10 @@ def test_later_looks_cost_a_record_a_step(monkeypatch):
     monkeypatch.setattr(watch, "_turns", random.Random(0))
     rows = []
     model, (x, y) = Calls(lambda x: rows.append(len(x)) or x), records(60)
-    total(model, x, y)
+    noiseless(model, x, y)
     rows.clear()
     for _ in range(64):
-        total(model, x, y)
+        noiseless(model, x, y)
     assert 64 * 61 <= sum(rows) <= 64 * 61 + 7 * 120
     assert sum(rows) > 64 * 61  # some were looked at in depth
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from repro.errors import InputError
-from repro.privacy import check_engine, clipped_noisy_sum
-from tests.privacy.models import clipped, cross_entropy, looped_gradients
+from repro.privacy import check_engine
+from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless
 from tests.privacy.zoo import NONE, ZOO, batch_of
-
-CALL = {"noise_multiplier": 0.0, "seed": 0, "step": 0}
 
 
 def test_it_is_a_zoo():
@@ -32,11 +30,11 @@ def test_right_or_refused(name):
             with pytest.raises(
                 InputError, match=r"(layer|model|parameter|engine|loss_fn)[^:]*: got"
             ):
-                clipped_noisy_sum(model, cross_entropy, x, y, clip_norm=1.0, engine=engine, **CALL)
+                noiseless(model, x, y, engine=engine)
         assert all(p.grad is None for p in model.parameters())
         return
     if one.random:
-        result = clipped_noisy_sum(model, cross_entropy, x[:1], y[:1], clip_norm=0.01, **CALL)
+        result = noiseless(model, x[:1], y[:1], 0.01)
         assert (result.engine, result.clipped) == (one.engine, 1)
         assert float(result.flat.double().norm()) <= 0.01 * (1 + 1e-5)
         model.eval()
@@ -47,9 +45,7 @@ def test_right_or_refused(name):
     right = 0
     for engine in ("auto", "bookkeeping", "vmap"):
         try:
-            result = clipped_noisy_sum(
-                model, cross_entropy, x, y, clip_norm=clip_norm, engine=engine, **CALL
-            )
+            result = noiseless(model, x, y, clip_norm, engine=engine)
         except InputError:
             assert engine != "auto"
             continue

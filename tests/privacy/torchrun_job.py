@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from tests.privacy.test_ranks import planned, released, weights
+from tests.privacy.models import flat
+from tests.privacy.test_ranks import planned, released
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     torch.manual_seed(rank)  # nothing may hang on it
     exact = planned(**ranks, noise="discrete_gaussian", seed=13)
     sums = [released(exact), released(exact)]
-    found = {"size": dist.get_world_size(), "sums": sums, "weights": weights(exact.model)}
+    found = {"size": dist.get_world_size(), "sums": sums, "weights": flat(exact.model)}
     torch.save(found, Path(sys.argv[1]) / f"{rank}.pt")
     dist.destroy_process_group()
 

@@ -78,6 +78,19 @@ def function(forward: Callable[..., Any], **layers: Callable[[], Any]) -> Callab
     return lambda: Function(forward, **{name: build() for name, build in layers.items()})
 
 
+def made(
+    name: str,
+    forward: Callable[..., Any],
+    engine: str = FAST,
+    shape: tuple[int, ...] = (4,),
+    *,
+    tokens: bool = False,
+    **layers: Callable[[], Any],
+) -> None:
+    """A model that is a function of named layers and the input."""
+    entry(name, function(forward, **layers), (5,) if tokens else shape, engine, tokens=tokens)
+
+
 def linear(inputs: int = 4, outputs: int = CLASSES, **more: Any) -> Callable[[], nn.Module]:
     return lambda: nn.Linear(inputs, outputs, **more)
 
@@ -116,9 +129,7 @@ for activation in (nn.ReLU, nn.GELU, nn.SiLU, nn.Softplus, nn.Mish):
     entry(f"mlp {activation.__name__}", lambda a=activation: between(a()))
 entry("in-place relu", lambda: between(nn.ReLU(True)))
 entry("prelu", lambda: between(nn.PReLU()), engine=SLOW)
-entry(
-    "bilinear", function(lambda s, x: s.a(x, x.flip(1)), a=lambda: nn.Bilinear(4, 4, 3)), (4,), SLOW
-)
+made("bilinear", lambda s, x: s.a(x, x.flip(1)), SLOW, a=lambda: nn.Bilinear(4, 4, 3))
 entry("dropout", lambda: between(nn.Dropout(0.5)), random=True)
 entry("alpha dropout", lambda: between(nn.AlphaDropout(0.3)), random=True)
 entry("dropout2d", lambda: image(nn.Dropout2d(0.5)), (2, 6, 6), random=True)
@@ -172,8 +183,8 @@ entry("lstm two ways", lambda: Sequence(nn.LSTM(4, 3, 2, **BOTH_WAYS), 6), (6, 4
 entry("gru", lambda: Sequence(nn.GRU(4, 5, batch_first=True), 5), (6, 4), NONE)
 entry("rnn", lambda: Sequence(nn.RNN(4, 5, batch_first=True), 5), (6, 4), NONE)
 _LSTM, _GRU = (lambda: nn.LSTMCell(4, 5)), (lambda: nn.GRUCell(4, 5))
-entry("lstm cell", function(lambda s, x: s.h(s.c(x)[0]), c=_LSTM, h=linear(5)), engine=NONE)
-entry("gru cell", function(lambda s, x: s.h(s.c(x)), c=_GRU, h=linear(5)), engine=NONE)
+made("lstm cell", lambda s, x: s.h(s.c(x)[0]), NONE, c=_LSTM, h=linear(5))
+made("gru cell", lambda s, x: s.h(s.c(x)), NONE, c=_GRU, h=linear(5))
 
 
 class Attention(nn.Module):
@@ -223,34 +234,22 @@ entry("own attention", OwnAttention, (5, 4))
 entry("transformer layer", lambda: transformer(dropout=0.0), (5, 4), SLOW)
 entry("transformer dropout", transformer, (5, 4), SLOW, random=True)
 entry("vision transformer", Vision, (2, 4, 4), SLOW)
-_PLACES = {"e": embedding(), "p": lambda: nn.Embedding(5, 4), "h": linear()}
-words(
+_PLACES = {"tokens": True, "e": embedding(), "p": lambda: nn.Embedding(5, 4), "h": linear()}
+made(
     "positions on arange",
-    function(lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]))).mean(1)), **_PLACES),
+    lambda s, x: s.h((s.e(x) + s.p(torch.arange(x.shape[1]))).mean(1)),
     SLOW,
+    **_PLACES,
 )
-words("positions by record", function(lambda s, x: s.h(_placed(s, x).tanh().mean(1)), **_PLACES))
-_ACROSS = {"a": linear(4, 5), "b": linear(5)}
-entry(
-    "sequence first",
-    function(
-        lambda s, x: s.b(torch.tanh(s.a(x.transpose(0, 1))).transpose(0, 1).mean(1)), **_ACROSS
-    ),
-    (6, 4),
-    SLOW,
-)
+made("positions by record", lambda s, x: s.h(_placed(s, x).tanh().mean(1)), **_PLACES)
+made("sequence first", lambda s, x: _across(s, x), SLOW, (6, 4), a=linear(4, 5), b=linear(5))
 
 # Ways of using parameters.
-_TIED = {"e": embedding(), "f": linear(4, 4)}
-words("tied T", function(lambda s, x: _inside(s, x).tanh() @ s.e.weight.T, **_TIED), SLOW)
-words("tied mT", function(lambda s, x: _inside(s, x).tanh() @ s.e.weight.mT, **_TIED), SLOW)
-_EINSUM = "be,ve->bv"
-words(
-    "tied einsum",
-    function(lambda s, x: torch.einsum(_EINSUM, _inside(s, x), s.e.weight), **_TIED),
-    SLOW,
-)
-words("tied functional", function(lambda s, x: F.linear(_inside(s, x), s.e.weight), **_TIED), SLOW)
+_TIED = {"engine": SLOW, "tokens": True, "e": embedding(), "f": linear(4, 4)}
+made("tied T", lambda s, x: _inside(s, x).tanh() @ s.e.weight.T, **_TIED)
+made("tied mT", lambda s, x: _inside(s, x).tanh() @ s.e.weight.mT, **_TIED)
+made("tied einsum", lambda s, x: torch.einsum("be,ve->bv", _inside(s, x), s.e.weight), **_TIED)
+made("tied functional", lambda s, x: F.linear(_inside(s, x), s.e.weight), **_TIED)
 
 
 def _shared_weight() -> nn.Module:
@@ -266,88 +265,51 @@ def bare(*shape: int) -> Callable[[], nn.Parameter]:
 _HEAD = {"a": linear(4, 4), "h": linear()}
 _GATE = {"a": linear(4, 4), "b": linear(4, 4), "h": linear()}
 _RANK = {"down": linear(4, 2, bias=False), "up": linear(2, bias=False)}
+_TWO = {"a": linear(), "b": linear()}
+_OWN = {"a": linear()}
 entry("shared weight", _shared_weight)
-entry("called twice", function(lambda s, x: s.h(s.a(torch.tanh(s.a(x)))), **_HEAD))
-entry("bare parameter", function(lambda s, x: s.a(x * s.w), a=linear(), w=bare(4)), engine=SLOW)
-entry(
-    "einsum parameter",
-    function(lambda s, x: torch.einsum("bi,ij->bj", x, s.w), w=bare(4, 3)),
-    (4,),
-    SLOW,
+made("called twice", lambda s, x: s.h(s.a(torch.tanh(s.a(x)))), **_HEAD)
+made("bare parameter", lambda s, x: s.a(x * s.w), SLOW, a=linear(), w=bare(4))
+made("einsum parameter", lambda s, x: torch.einsum("bi,ij->bj", x, s.w), SLOW, w=bare(4, 3))
+_SUM = {"a": linear(), "down": linear(4, 2), "up": linear(2)}
+made("low rank", lambda s, x: s.a(x) + s.up(s.down(x)), **_SUM)
+made("low rank, functional", lambda s, x: F.linear(x, s.up.weight @ s.down.weight), SLOW, **_RANK)
+made("no_grad branch", lambda s, x: s.a(x) - _constant(s.a, x), **_OWN)
+made("detached output", lambda s, x: s.a(x) * s.a(x).detach(), **_OWN)
+made("detached weight", lambda s, x: s.a(x) + F.linear(x, s.a.weight.detach()), SLOW, **_OWN)
+made("data of weight", lambda s, x: s.a(x) + x @ s.a.weight.data.t(), **_OWN)
+made("keyword", lambda s, x: s.a(input=x), **_OWN)
+made("in-place residual", lambda s, x: s.a(x).add_(s.b(x)), **_TWO)
+made("in-place on input", lambda s, x: _mangled(s, x), NONE, a=linear(4, 4), b=linear(4, 4))
+made("residual", lambda s, x: s.h(x + torch.tanh(s.a(x))), **_HEAD)
+made("gated", lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), **_GATE)
+made("experts", lambda s, x: torch.where(x[:, :1] > 0, s.a(x), s.b(x)), **_TWO)
+made(
+    "complex residual", lambda s, x: s.h(torch.fft.rfft(s.a(x)).abs()), a=linear(4, 4), h=linear(3)
 )
-entry(
-    "low rank",
-    function(lambda s, x: s.a(x) + s.up(s.down(x)), a=linear(), down=linear(4, 2), up=linear(2)),
-)
-entry(
-    "low rank, functional",
-    function(lambda s, x: F.linear(x, s.up.weight @ s.down.weight), **_RANK),
-    (4,),
-    SLOW,
-)
-entry("no_grad branch", function(lambda s, x: s.a(x) - _constant(s.a, x), a=linear()))
-entry("detached output", function(lambda s, x: s.a(x) * s.a(x).detach(), a=linear()))
-entry(
-    "detached weight",
-    function(lambda s, x: s.a(x) + F.linear(x, s.a.weight.detach()), a=linear()),
-    engine=SLOW,
-)
-entry("data of weight", function(lambda s, x: s.a(x) + x @ s.a.weight.data.t(), a=linear()))
-entry("keyword", function(lambda s, x: s.a(input=x), a=linear()))
-entry("in-place residual", function(lambda s, x: s.a(x).add_(s.b(x)), a=linear(), b=linear()))
-entry(
-    "in-place on input",
-    function(lambda s, x: _mangled(s, x), a=linear(4, 4), b=linear(4, 4)),
-    (4,),
-    NONE,
-)
-entry("residual", function(lambda s, x: s.h(x + torch.tanh(s.a(x))), **_HEAD))
-entry("gated", function(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), **_GATE))
-entry(
-    "experts",
-    function(lambda s, x: torch.where(x[:, :1] > 0, s.a(x), s.b(x)), a=linear(), b=linear()),
-)
-entry(
-    "complex residual",
-    function(lambda s, x: s.h(torch.fft.rfft(s.a(x)).abs()), a=linear(4, 4), h=linear(3)),
-)
-entry(
-    "folded positions",
-    function(lambda s, x: _folded(s, x.transpose(0, 1), 5, -1).mean(0), a=linear()),
-    (5, 4),
-    SLOW,
-)
-entry(
-    "folded in order", function(lambda s, x: _folded(s, x, -1, 5).mean(1), a=linear()), (5, 4), SLOW
-)
-entry("checkpoint", function(lambda s, x: s.h(checkpoint(s.a, x, use_reentrant=False)), **_HEAD))
-entry("unused layer", function(lambda s, x: s.a(x), a=linear(), b=linear()), engine=NONE)
-entry(
-    "several inputs",
-    function(lambda s, x: (lambda x, mask: s.a(x * mask))(x), a=linear()),
-    (4,),
-    NONE,
-)
+made("folded positions", lambda s, x: _folded_across(s, x), SLOW, (5, 4), **_OWN)
+made("folded in order", lambda s, x: _folded(s, x, -1, 5).mean(1), SLOW, (5, 4), **_OWN)
+made("checkpoint", lambda s, x: s.h(checkpoint(s.a, x, use_reentrant=False)), **_HEAD)
+made("unused layer", lambda s, x: s.a(x), NONE, **_TWO)
+made("several inputs", lambda s, x: (lambda x, mask: s.a(x * mask))(x), NONE, **_OWN)
 entry("reference kept elsewhere", lambda: _hidden_reference(), engine=NONE)
 _STATE = {"a": linear(), "state": lambda: nn.BatchNorm1d(4)}
-entry("buffer written", function(lambda s, x: s.a(x - _running_mean(s, x)), **_STATE), engine=NONE)
-entry("batch centred", function(lambda s, x: s.a(x - x.mean(0)), a=linear()), engine=NONE)
-entry("batch softmax", function(lambda s, x: torch.softmax(s.a(x), 0), a=linear()), engine=NONE)
-entry("batch rolled", function(lambda s, x: s.a(x + 1e-4 * x.roll(1, 0)), a=linear()), engine=NONE)
+made("buffer written", lambda s, x: s.a(x - _running_mean(s, x)), NONE, **_STATE)
+made("batch centred", lambda s, x: s.a(x - x.mean(0)), NONE, **_OWN)
+made("batch softmax", lambda s, x: torch.softmax(s.a(x), 0), NONE, **_OWN)
+made("batch rolled", lambda s, x: s.a(x + 1e-4 * x.roll(1, 0)), NONE, **_OWN)
 MIXUP = {
     "mixup": lambda s, x: s.a(_mixed(x) if s.training else x),
     "mixup at random": lambda s, x: s.a(_mixed(x) if torch.rand(()) < 0.5 else x),
 }
 for name, mixup in MIXUP.items():
     entry(name, function(mixup, a=linear()), engine=NONE, random=True)
-entry(
-    "gradient mixing",
-    function(lambda s, x: s.a(x) + (h := s.a(x).mean(0)) - h.detach(), a=linear()),
-    engine=SLOW,
-)
-entry(
-    "memory of the last batch", function(lambda s, x: _remembering(s, x), a=linear()), engine=NONE
-)
+made("gradient mixing", lambda s, x: s.a(x) + (h := s.a(x).mean(0)) - h.detach(), SLOW, **_OWN)
+made("memory of the last batch", lambda s, x: _remembering(s, x), NONE, **_OWN)
+
+
+def _across(model: Any, x: torch.Tensor) -> torch.Tensor:
+    return model.b(torch.tanh(model.a(x.transpose(0, 1))).transpose(0, 1).mean(1))
 
 
 def _placed(model: Any, x: torch.Tensor) -> torch.Tensor:
@@ -360,6 +322,10 @@ def _inside(model: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _folded(model: Any, x: torch.Tensor, *sizes: int) -> torch.Tensor:
     return model.a(x.flatten(0, 1)).unflatten(0, sizes)
+
+
+def _folded_across(model: Any, x: torch.Tensor) -> torch.Tensor:
+    return _folded(model, x.transpose(0, 1), 5, -1).mean(0)
 
 
 def _constant(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

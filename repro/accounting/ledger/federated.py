@@ -54,20 +54,7 @@ class FederatedLedger:
     views: who is stated to learn what, the weakest assumption first; keys must differ.
 
     An arm whose hospitals share the noise of a sum spends the event of the whole noise and brings
-    its own views:
-
-    >>> ledger = FederatedLedger(
-    ...     unit="record", mechanism="dp-sgd, shared noise", delta=1e-5,
-    ...     hospital_sizes={0: 900, 1: 1000, 2: 800},
-    ...     views=[
-    ...         View("model", "public model", "every hospital adds its share of the noise"),
-    ...         View("coalition", "coalition of 1 with the server",
-    ...              "the other two add their share", multiplier=(2 / 3) ** 0.5),
-    ...     ],
-    ... )
-    >>> [row["view"] for row in ledger.as_records() if row["unit"] == "record"]
-    ['public model', 'public model', 'coalition of 1 with the server', \
-'coalition of 1 with the server']
+    its own views (docs/accounting.md).
     """
 
     def __init__(
@@ -89,7 +76,6 @@ class FederatedLedger:
             raise InputError(
                 "views", [view.key for view in chosen], "at least one, keys all unlike"
             )
-        self.aggregation = aggregation
         self.terms = Terms(
             unit=checks.one_of("unit", unit, checks.UNITS),
             mechanism=mechanism,
@@ -149,7 +135,11 @@ class FederatedLedger:
         seen: hospital → view's key → what that view saw in place of the event with the view's own
         ``multiplier`` (after drop-outs less noise is left).
         """
-        by_hospital = _gathered(spent, None if survivors is None else set(survivors))
+        taken = None if survivors is None else set(survivors)
+        by_hospital: _ByHospital = {}
+        for hospital, event, count in spent:
+            if taken is None or hospital in taken:
+                by_hospital.setdefault(hospital, []).append((event, checks.count("count", count)))
         in_sum = self._seen_in_sum(by_hospital, weights, colluding) if exact_sum else {}
         before = self._spends.copy()
         try:
@@ -163,14 +153,14 @@ class FederatedLedger:
     def _one(self, parts: list[tuple[PrivacyEvent, int]]) -> tuple[PrivacyEvent, int]:
         if len(parts) == 1:
             return parts[0]
-        both = tuple(RepeatedEvent(e, n, unit=self.unit) for e, n in parts)
-        return ComposedEvent(both, unit=self.unit), 1
+        both = tuple(RepeatedEvent(e, n, unit=self.terms.unit) for e, n in parts)
+        return ComposedEvent(both, unit=self.terms.unit), 1
 
     def _seen_in_sum(
         self, by_hospital: _ByHospital, weights: Mapping[int, Number] | None, colluding: int
     ) -> dict[int, dict[str, PrivacyEvent]]:
         """Hospital → what a secure sum shows of its noised update, where all have one."""
-        if self.unit != HOSPITAL:
+        if self.terms.unit != HOSPITAL:
             return {}
         noise = {
             h: float(parts[0][0].noise_multiplier)
@@ -181,34 +171,18 @@ class FederatedLedger:
             return {}
         shares = self.terms.hospital_sizes if weights is None else weights
         left = {h: summed_multiplier(h, noise, shares, colluding=colluding) for h in noise}
-        if all(view.key != SECURE for view in self.views):
+        if all(view.key != SECURE for view in self.terms.views):
             return {}
         return {h: {SECURE: GaussianEvent(z, unit=HOSPITAL)} for h, z in left.items()}
 
     # Statements
 
-    @property
-    def unit(self) -> str:
-        return self.terms.unit
-
-    @property
-    def mechanism(self) -> str:
-        return self.terms.mechanism
-
-    @property
-    def delta(self) -> float:
-        return self.terms.delta
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        return self.terms.views
-
     def view(self, key: str) -> View:
         """The view called ``key``."""
-        for view in self.views:
+        for view in self.terms.views:
             if view.key == key:
                 return view
-        raise InputError("view", key, " or ".join(view.key for view in self.views))
+        raise InputError("view", key, " or ".join(view.key for view in self.terms.views))
 
     @property
     def spent(self) -> dict[int, dict[RoundSpend, int]]:
@@ -226,25 +200,21 @@ class FederatedLedger:
         hospital's whole update, which covers every change to one record (no record is clipped,
         so nothing better is proved).
         """
-        relation = REPLACE_ONE if self.unit == HOSPITAL else self.relations()[0]
+        relation = REPLACE_ONE if self.terms.unit == HOSPITAL else self.relations()[0]
         return self._total(relation, delta, view)
 
     def hospital_epsilon(
-        self,
-        delta: Number | None = None,
-        *,
-        relation: str = ADD_REMOVE,
-        view: str | None = None,
+        self, delta: Number | None = None, *, relation: str = ADD_REMOVE, view: str | None = None
     ) -> Statement:
         """Total ε per hospital; ∞ when only single records are protected.
 
         (Group privacy would multiply a record's ε by the hospital's size, which says nothing.)
         """
-        return self._total(relation, delta, view) if self.unit == HOSPITAL else NO_GUARANTEE
+        return self._total(relation, delta, view) if self.terms.unit == HOSPITAL else NO_GUARANTEE
 
     def _total(self, relation: str, delta: Number | None, view: str | None) -> Statement:
-        chosen = self.views[-1] if view is None else self.view(view)
-        at = self.delta if delta is None else checks.delta(delta)
+        chosen = self.terms.views[-1] if view is None else self.view(view)
+        at = self.terms.delta if delta is None else checks.delta(delta)
         return worst(self._spends, chosen, checks.relation(relation), at)
 
     def as_records(self) -> list[dict[str, Any]]:
@@ -258,24 +228,15 @@ class FederatedLedger:
 
     def state_dict(self) -> dict[str, Any]:
         """The whole spend, JSON-able and exact."""
-        return {"unit": self.unit, "mechanism": self.mechanism, "spent": self._spends.as_list()}
+        spent = self._spends.as_list()
+        return {"unit": self.terms.unit, "mechanism": self.terms.mechanism, "spent": spent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a spend; refuses another unit or mechanism, or hospitals it does not know."""
         for key in ("unit", "mechanism"):
-            if state.get(key) != getattr(self, key):
-                raise InputError(key, state.get(key), f"the ledger's own: {getattr(self, key)}")
-        spends = Spends(self.terms.hospital_sizes, self.unit)
+            own = getattr(self.terms, key)
+            if state.get(key) != own:
+                raise InputError(key, state.get(key), f"the ledger's own: {own}")
+        spends = Spends(self.terms.hospital_sizes, self.terms.unit)
         spends.add_list(state["spent"])
         self._spends = spends
-
-
-def _gathered(
-    spent: Iterable[tuple[int, PrivacyEvent, Number]], taken: set[int] | None
-) -> _ByHospital:
-    """hospital → its events of the round, of the hospitals in ``taken`` (None: all)."""
-    by_hospital: _ByHospital = {}
-    for hospital, event, count in spent:
-        if taken is None or hospital in taken:
-            by_hospital.setdefault(hospital, []).append((event, checks.count("count", count)))
-    return by_hospital

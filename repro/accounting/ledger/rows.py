@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repro.accounting import checks
-from repro.accounting.checks import (
-    ADD_REMOVE,
-    HOSPITAL,
-    RECORD,
-    REPLACE_ONE,
-    ZERO_OUT,
-    Relation,
-)
+from repro.accounting.checks import ADD_REMOVE, HOSPITAL, RECORD, REPLACE_ONE, ZERO_OUT, Relation
 from repro.accounting.events import NonPrivateEvent, PrivacyEvent
 from repro.accounting.ledger.spends import Spends
 from repro.accounting.ledger.statement import NO_GUARANTEE, worst
@@ -74,7 +67,7 @@ def _row(terms: Terms, spends: Spends, unit: str, relation: Relation, view: View
         "epsilon_round": once.epsilon,
         "epsilon_total": total.epsilon,
         "method": total.method,
-        "epsilons": dict(total.bound.by_method),
+        "epsilons": dict(total.by_method),
         "order": total.order,
         "hospital": total.hospital,
         "rounds": spends.most_rounds(),

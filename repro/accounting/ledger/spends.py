@@ -13,8 +13,7 @@ from typing import Any
 
 from repro.accounting import checks
 from repro.accounting.checks import RELATIONS, Relation
-from repro.accounting.composition import common_relations
-from repro.accounting.events import PrivacyEvent, event_from_dict
+from repro.accounting.events import PrivacyEvent, common_relations, event_from_dict
 from repro.accounting.ledger.views import SECURE, View
 from repro.errors import InputError
 

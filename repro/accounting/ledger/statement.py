@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from repro.accounting.composition import (
-    GAUSSIAN,
-    NO_BOUND,
-    RDP,
-    EpsilonBound,
-    compose_epsilon,
-)
+from repro.accounting.composition import GAUSSIAN, NONE, RDP, EpsilonBound, compose_epsilon
 from repro.accounting.events import PrivacyEvent
 from repro.accounting.ledger.spends import RoundSpend, Spends
 from repro.accounting.ledger.views import View
 
 
 @dataclass(frozen=True)
-class Statement:
+class Statement(EpsilonBound):
     """``hospital`` is the one that attains the maximum; None where nothing was spent."""
 
-    bound: EpsilonBound
-    hospital: int | None
-
-    @property
-    def epsilon(self) -> float:
-        return self.bound.epsilon
-
-    @property
-    def order(self) -> float | None:
-        """Rényi order; None where ε comes from another method."""
-        return self.bound.order
-
-    @property
-    def method(self) -> str:
-        return self.bound.method
-
-    @property
-    def accountant(self) -> str:
-        return self.bound.accountant
+    hospital: int | None = None
 
 
-NO_GUARANTEE = Statement(NO_BOUND, None)
-_NOTHING_SPENT = Statement(EpsilonBound(0.0, GAUSSIAN), None)
+NO_GUARANTEE = Statement(math.inf, NONE)
+_NOTHING_SPENT = Statement(0.0, GAUSSIAN)
 
 
 def worst(
@@ -72,22 +49,18 @@ def _counts(rounds: Mapping[RoundSpend, int], view: View) -> dict[PrivacyEvent, 
 
 
 def _largest(
-    asked: Mapping[frozenset[tuple[PrivacyEvent, int]], int],
-    relation: str,
-    unit: str,
-    delta: float,
+    asked: Mapping[frozenset[tuple[PrivacyEvent, int]], int], relation: str, unit: str, delta: float
 ) -> Statement:
     # RDP alone is cheap and never smaller than the best bound: who cannot be worst is not asked.
     at_most = {
         counts: compose_epsilon(dict(counts), relation, unit, delta, accountant=RDP).epsilon
         for counts in asked
     }
-    best: Statement | None = None
+    best = Statement(-math.inf, NONE)
     for counts in sorted(asked, key=at_most.__getitem__, reverse=True):
-        if best is not None and at_most[counts] <= best.epsilon:
+        if at_most[counts] <= best.epsilon:
             break
         bound = compose_epsilon(dict(counts), relation, unit, delta)
-        if best is None or bound.epsilon > best.epsilon:
-            best = Statement(bound, asked[counts])
-    assert best is not None
+        if bound.epsilon > best.epsilon:
+            best = Statement(**vars(bound), hospital=asked[counts])
     return best

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from repro.accounting.checks import Number
 from repro.accounting.events import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
 from repro.accounting.gaussian import compose_mu, epsilon_of_mu, log_delta_of_mu
 from repro.accounting.pld.convert import (
+    Epsilons,
     lower_epsilon,
     upper_delta,
     upper_deltas,
@@ -37,7 +39,6 @@ from repro.accounting.pld.plan import (
 )
 from repro.accounting.pld.profile import Step
 from repro.errors import InputError
-from repro.shapes import Float
 
 _TOLERANCE = 1e-4  # what the grid may add to ε, relative
 _DELTA_TOLERANCE = 1e-3  # to δ, which moves by much more than ε does
@@ -54,6 +55,7 @@ _SMALLEST_SIGMA = 1e-4  # e^{1/(2σ²)} and the losses of one step are then beyo
 
 #: Step → how often: what a composition of Gaussian steps comes down to.
 _Steps = tuple[tuple[float, float, int], ...]  # (σ, rate, count)
+_Loss = TypeVar("_Loss")
 
 
 def accounts_for(events: Iterable[PrivacyEvent], relation: str) -> bool:
@@ -106,7 +108,7 @@ class PLDAccountant(Accountant):
         steps, mu = self._steps()
         return _delta(steps, mu, checks.epsilon(epsilon))
 
-    def profile(self, epsilons: Float[np.ndarray, " epsilons"]) -> Float[np.ndarray, " epsilons"]:
+    def profile(self, epsilons: Epsilons) -> Epsilons:
         """A proved δ at every ε ≥ 0 of ``epsilons`` (m,), rising → (m,), at most 1.
 
         As ``delta``, but all from a few compositions, each planned for another part of the curve.
@@ -212,14 +214,8 @@ class _Direction:
         self._turns = 0
 
     def refine(self) -> None:
-        tolerance = _TOLERANCE * (1 if self._turns else _COARSE)
-        where = self._plan(tolerance)
-        tail = self._tail(where)
-        h = _spacing(self.parts, self.adding, where, where.needed, tail)
-        grids = [
-            (connect_dots(step, self.adding, h, tail, where.least), count)
-            for step, count in self.parts
-        ]
+        where = self._plan(_TOLERANCE * (1 if self._turns else _COARSE))
+        grids = _each(connect_dots, self.parts, self.adding, where, where.needed)
         found = upper_epsilon(grids, where, self.delta)
         self._turns += 1
         last = self._guess.epsilon if self._guess else math.inf
@@ -232,20 +228,14 @@ class _Direction:
     def lower(self) -> float:
         """An ε at which it is not (ε, δ)-DP in this direction, or 0."""
         where = self._plan(_TOLERANCE)
-        tail = self._tail(where)
         least = math.ceil((where.high - where.low) / (_SLIP * where.epsilon))
         points = min(max(_FINER * where.needed, least), _FINER * _MOST_POINTS)
-        h = _spacing(self.parts, self.adding, where, points, tail)
-        merged = [
-            (merge(step, self.adding, h, tail, where.least), count) for step, count in self.parts
-        ]
-        return lower_epsilon(merged, where, self.delta)
+        return lower_epsilon(
+            _each(merge, self.parts, self.adding, where, points), where, self.delta
+        )
 
     def _plan(self, tolerance: float) -> ConvolutionPlan:
         return for_delta(self.parts, self.adding, self.delta, tolerance, _MOST_POINTS, self._guess)
-
-    def _tail(self, where: ConvolutionPlan) -> float:
-        return where.tail / sum(count for _, count in self.parts)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -265,22 +255,15 @@ def _delta(steps: _Steps, mu: float, epsilon: float) -> float:
         while not settled:  # every grid's δ is valid; the next tells what the last gave away
             known = max(min(best, 1.0), SMALLEST_DELTA)
             where = for_epsilon(parts, adding, epsilon, _DELTA_TOLERANCE, _MOST_POINTS, known)
-            tail = where.tail / sum(count for _, count in parts)
             points = min(finer * where.needed, _MOST_POINTS)
-            h = _spacing(parts, adding, where, points, tail)
-            grids = [
-                (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
-            ]
-            delta = upper_delta(grids, where, epsilon)
+            delta = upper_delta(_each(connect_dots, parts, adding, where, points), where, epsilon)
             settled = delta >= best * (1 - _DELTA_TOLERANCE) or points == _MOST_POINTS
             best, finer = min(best, delta), _FINER * finer
         found = max(found, best)
     return found
 
 
-def _profile(
-    steps: _Steps, mu: float, epsilons: Float[np.ndarray, " epsilons"]
-) -> Float[np.ndarray, " epsilons"]:
+def _profile(steps: _Steps, mu: float, epsilons: Epsilons) -> Epsilons:
     """The larger δ of the two directions at every ε, the smallest that any composition proves."""
     parts, worst = _parts(steps, mu), np.zeros(len(epsilons))
     anchors = epsilons[np.linspace(0, len(epsilons) - 1, _ANCHORS).round().astype(int)]
@@ -289,11 +272,8 @@ def _profile(
         for anchor in dict.fromkeys(anchors.tolist()):
             known = max(float(best[np.searchsorted(epsilons, anchor)]), SMALLEST_DELTA)
             where = for_epsilon(parts, adding, anchor, _DELTA_TOLERANCE, _MOST_POINTS, known)
-            tail = where.tail / sum(count for _, count in parts)
-            h = _spacing(parts, adding, where, min(_FINER * where.needed, _MOST_POINTS), tail)
-            grids = [
-                (connect_dots(step, adding, h, tail, where.least), count) for step, count in parts
-            ]
+            points = min(_FINER * where.needed, _MOST_POINTS)
+            grids = _each(connect_dots, parts, adding, where, points)
             best = np.minimum(best, upper_deltas(grids, where, epsilons))
         if adding:
             best[epsilons >= _largest_added(parts)] = 0.0
@@ -301,14 +281,22 @@ def _profile(
     return worst
 
 
-def _spacing(parts: Parts, adding: bool, where: ConvolutionPlan, points: int, tail: float) -> float:
-    """Of ``points`` in the window, and coarse enough for one step's losses to be as few."""
-    widest = 0.0
+def _each(
+    make: Callable[[Step, bool, float, float, float], _Loss],
+    parts: Parts,
+    adding: bool,
+    where: ConvolutionPlan,
+    points: int,
+) -> list[tuple[_Loss, int]]:
+    """Each step's losses, as ``make`` has them: ``points`` in the window, fewer where one step's
+    own would be more than ``_MOST_POINTS``."""
+    tail, widest = where.tail / sum(count for _, count in parts), 0.0
     for step, _ in parts:
         low, high = step.range(tail)
         low, high = (-high, -low) if adding else (low, high)
         widest = max(widest, high - max(low, where.least))
-    return max(where.spacing(points), widest / _MOST_POINTS)
+    h = max(where.spacing(points), widest / _MOST_POINTS)
+    return [(make(step, adding, h, tail, where.least), count) for step, count in parts]
 
 
 def _within_reach(steps: _Steps, mu: float) -> bool:

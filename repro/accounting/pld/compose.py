@@ -20,17 +20,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from repro.accounting.pld.grid import Grid
-from repro.accounting.pld.plan import ConvolutionPlan
-from repro.shapes import Float, Shaped
+from repro.accounting.pld.plan import ConvolutionPlan, Lambdas
+from repro.accounting.pld.profile import Losses
+from repro.shapes import Shaped
 
 _EPS = 2.0**-52
 EXTENDED = bool(np.finfo(np.longdouble).eps < 1e-3 * _EPS)  # is there any?
 _EXPONENT_LIMIT = 600.0
+
+Spectrum = Shaped[np.ndarray, " frequencies"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Sum:
     ``wrapped(ε)``.
     """
 
-    losses: Float[np.ndarray, " losses"]
-    masses: Float[np.ndarray, " losses"]
+    losses: Losses
+    masses: Losses
     infinite: float
-    least: Float[np.ndarray, " losses"]
-    added: Float[np.ndarray, " losses"]  # what of each mass is the allowance for rounding
+    least: Losses
+    added: Losses  # what of each mass is the allowance for rounding
     where: ConvolutionPlan
     outside: tuple[float, float]  # K at the λ of ``where.around``
 
@@ -73,9 +75,11 @@ def convolve(
 
     extended: in ``numpy.longdouble``, if that is more than double precision here.
     """
+    import scipy.fft  # numpy's own is in double precision before its version 2
+
     h = parts[0][0].h
     n = fast_length(int((where.high - where.low) / h) + 3)
-    real, fft = (np.longdouble, _extended_fft()) if extended else (np.float64, np.fft)
+    real, fft = (np.longdouble, scipy.fft) if extended else (np.float64, np.fft)
     eps = float(np.finfo(real).eps)
     spectrum = np.ones(n // 2 + 1, dtype=np.result_type(real, np.complex64))
     finite = log_moment = off = 0.0  # log P(no loss is infinite); K(tilt), and its rounding
@@ -115,14 +119,6 @@ def convolve(
     )
 
 
-def _extended_fft() -> ModuleType:
-    """scipy's: numpy's own is in double precision before its version 2."""
-    import scipy.fft
-
-    module: ModuleType = scipy.fft
-    return module
-
-
 def _tilted(grid: Grid, tilt: np.floating) -> tuple[Shaped[np.ndarray, " losses"], np.floating]:
     """(masses·e^{tilt·L}/M, log M), in the precision of ``tilt``: sums to 1."""
     with np.errstate(divide="ignore", under="ignore"):
@@ -134,18 +130,14 @@ def _tilted(grid: Grid, tilt: np.floating) -> tuple[Shaped[np.ndarray, " losses"
     return tilted / total, peak + np.log(total)
 
 
-def _power(
-    spectrum: Shaped[np.ndarray, " frequencies"], count: int
-) -> Shaped[np.ndarray, " frequencies"]:
+def _power(spectrum: Spectrum, count: int) -> Spectrum:
     """spectrum^count; numpy's own complex power is ten times slower."""
     with np.errstate(divide="ignore", under="ignore", invalid="ignore"):
         powered = np.exp(count * np.log(spectrum))
     return np.where(spectrum == 0, 0, powered)
 
 
-def _rounding(
-    spectrum: Shaped[np.ndarray, " frequencies"], counts: Sequence[int], n: int, eps: float
-) -> float:
+def _rounding(spectrum: Spectrum, counts: Sequence[int], n: int, eps: float) -> float:
     """What each output may be off by: as |F| ≤ 1, |∏F^c|/|F_k| is at most |∏F^c|^(1 − 1/c_k)."""
     once = (4 * math.log2(n) + 64) * eps  # 64: for the exponents that tilting rounds
     size = np.minimum(np.abs(spectrum).astype(np.float64), 1.0)
@@ -154,9 +146,7 @@ def _rounding(
     return 2 * once * (powers + float(size.mean()))
 
 
-def _log_moments(
-    parts: Sequence[tuple[Grid, int]], lambdas: Float[np.ndarray, " lambdas"]
-) -> Float[np.ndarray, " lambdas"]:
+def _log_moments(parts: Sequence[tuple[Grid, int]], lambdas: Lambdas) -> Lambdas:
     """K(λ) = Σ count·log Σ p_i·e^{λ·L_i}, rounded up."""
     total = np.zeros(len(lambdas))
     for grid, count in parts:

@@ -14,6 +14,7 @@ import numpy as np
 from repro.accounting.pld.compose import EXTENDED, Sum, convolve
 from repro.accounting.pld.grid import Grid, Merged, slip
 from repro.accounting.pld.plan import ConvolutionPlan, Guess
+from repro.accounting.pld.profile import Losses
 from repro.shapes import Float
 
 _EPS = 2.0**-52
@@ -22,6 +23,8 @@ _DOWN = 1 - 1e-9
 _EXPONENT_LIMIT = 650.0
 _SHARE = 1e-2  # of δ, that rounding may be before another tilt is tried
 _TILTS = 8  # tried, each a quarter of the last
+
+Epsilons = Float[np.ndarray, " epsilons"]  # or a number at each
 
 
 def upper_epsilon(grids: Sequence[tuple[Grid, int]], where: ConvolutionPlan, delta: float) -> Guess:
@@ -58,9 +61,7 @@ def upper_delta(grids: Sequence[tuple[Grid, int]], where: ConvolutionPlan, epsil
     best = 1.0
     for _ in range(_TILTS):
         total = convolve(grids, where)
-        if total.losses[0] <= epsilon:  # else sums below the window would be missing
-            found = total.infinite + _hockey_stick(total.losses, total.masses, epsilon)
-            best = min(best, found * (1 + 1e-9))
+        best = min(best, _delta_at(total, epsilon))
         if total.allowance(epsilon) <= _SHARE * best:
             break
         where = where.gentler()
@@ -68,22 +69,23 @@ def upper_delta(grids: Sequence[tuple[Grid, int]], where: ConvolutionPlan, epsil
 
 
 def upper_deltas(
-    grids: Sequence[tuple[Grid, int]],
-    where: ConvolutionPlan,
-    epsilons: Float[np.ndarray, " epsilons"],
-) -> Float[np.ndarray, " epsilons"]:
+    grids: Sequence[tuple[Grid, int]], where: ConvolutionPlan, epsilons: Epsilons
+) -> Epsilons:
     """δ at every ε ≥ 0 of ``epsilons`` (m,) → (m,), rounded up, at most 1, by one composition.
 
     Close to the truth about where ``where`` leads; valid everywhere, 1 where nothing is known.
     """
     total = convolve(grids, where)
-    found = [
-        total.infinite + _hockey_stick(total.losses, total.masses, epsilon)
-        if total.losses[0] <= epsilon  # else sums below the window would be missing
-        else 1.0
-        for epsilon in epsilons.tolist()
-    ]
-    return np.minimum(np.array(found) * (1 + 1e-9), 1.0)
+    return np.array([_delta_at(total, epsilon) for epsilon in epsilons.tolist()])
+
+
+def _delta_at(total: Sum, epsilon: float) -> float:
+    """δ at ``epsilon``, rounded up; 1 where sums below the window would be missing."""
+    if total.losses[0] > epsilon:
+        return 1.0
+    beyond = total.losses > epsilon
+    found = float(total.masses[beyond] @ -np.expm1(epsilon - total.losses[beyond]))
+    return min((total.infinite + found) * (1 + 1e-9), 1.0)
 
 
 def lower_epsilon(
@@ -114,12 +116,7 @@ def lower_epsilon(
     return 0.0
 
 
-def epsilon_of(
-    losses: Float[np.ndarray, " losses"],
-    masses: Float[np.ndarray, " losses"],
-    left: float,
-    outward: float = 1.0,
-) -> float:
+def epsilon_of(losses: Losses, masses: Losses, left: float, outward: float = 1.0) -> float:
     """The smallest ε ≥ 0 with Σ_{L > ε} p·(1 − e^{ε − L}) ≤ ``left``, rounded up (−1: down).
 
     At least the smallest loss, below which nothing is known; ∞ if ``left`` ≤ 0.
@@ -150,10 +147,3 @@ def epsilon_of(
         return low * _UP
     epsilon = float(around) + math.log(float(above[j] - left)) - math.log(float(other[j]))
     return min(max(epsilon, low), float(losses[j])) * _UP
-
-
-def _hockey_stick(
-    losses: Float[np.ndarray, " losses"], masses: Float[np.ndarray, " losses"], epsilon: float
-) -> float:
-    beyond = losses > epsilon
-    return float(masses[beyond] @ -np.expm1(epsilon - losses[beyond]))

@@ -30,8 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.accounting.pld.profile import Step
-from repro.shapes import Float
+from repro.accounting.pld.profile import Losses, Step
 
 # Added to every κ: a hundred times what its evaluation is off by, relative.
 _LIFT = 1e-11
@@ -44,11 +43,11 @@ class Grid:
 
     h: float
     first: int
-    masses: Float[np.ndarray, " losses"]
+    masses: Losses
     infinite: float
 
     @property
-    def losses(self) -> Float[np.ndarray, " losses"]:
+    def losses(self) -> Losses:
         return self.h * np.arange(self.first, self.first + len(self.masses))
 
 
@@ -80,7 +79,7 @@ class Merged:
     """One step's outcomes, merged on a grid, and how far each merged loss is above its point."""
 
     grid: Grid
-    above: Float[np.ndarray, " losses"]
+    above: Losses
 
 
 def merge(step: Step, adding: bool, h: float, tail: float, least: float = -math.inf) -> Merged:

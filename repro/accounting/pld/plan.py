@@ -32,6 +32,7 @@ _NEAR = 1e-3  # a tilt that is as good as the best to this much is as good
 SMALLEST_DELTA = 1e-280  # about which δ is asked, where nothing smaller can be
 
 Parts = Sequence[tuple[Step, int]]
+Lambdas = Float[np.ndarray, " lambdas"]
 _Outline = tuple[np.ndarray, np.ndarray, int]  # losses, log masses, count
 
 
@@ -113,9 +114,7 @@ def for_delta(
     return _plan(outlines, lambdas, tilt, guess.epsilon, delta, allowed, finest, most)
 
 
-def _smallest(
-    values: Float[np.ndarray, " lambdas"], lambdas: Float[np.ndarray, " lambdas"], near: float
-) -> float:
+def _smallest(values: Lambdas, lambdas: Lambdas, near: float) -> float:
     """The smallest λ that is about as good as the best: larger ones may lead to far jumps."""
     return float(lambdas[int(np.argmax(values <= float(values.min()) + near))])
 
@@ -151,9 +150,7 @@ def _outlines(parts: Parts, adding: bool, tail: float) -> list[_Outline]:
     return found
 
 
-def _log_delta(
-    outlines: Sequence[_Outline], lambdas: Float[np.ndarray, " lambdas"], epsilon: float
-) -> Float[np.ndarray, " lambdas"]:
+def _log_delta(outlines: Sequence[_Outline], lambdas: Lambdas, epsilon: float) -> Lambdas:
     """log of e^{K(λ) − λε}·λ^λ/(1 + λ)^{1+λ}, a bound on δ for every λ.
 
     The last factor is the largest (1 − e^{−x})·e^{−λx} (Balle et al. 2020, arXiv 1905.09982). With
@@ -161,13 +158,10 @@ def _log_delta(
     that a plan is made of.
     """
     gain = lambdas * np.log(lambdas) - (1 + lambdas) * np.log1p(lambdas)
-    result: np.ndarray = _log_moment(outlines, lambdas) - lambdas * epsilon + gain
-    return result
+    return _log_moment(outlines, lambdas) - lambdas * epsilon + gain
 
 
-def _log_moment(
-    outlines: Sequence[_Outline], lambdas: Float[np.ndarray, " lambdas"]
-) -> Float[np.ndarray, " lambdas"]:
+def _log_moment(outlines: Sequence[_Outline], lambdas: Lambdas) -> Lambdas:
     """K(λ)."""
     total = np.zeros(len(lambdas))
     for losses, logs, count in outlines:
@@ -180,7 +174,7 @@ def _log_moment(
 
 def _plan(
     outlines: Sequence[_Outline],
-    lambdas: Float[np.ndarray, " lambdas"],
+    lambdas: Lambdas,
     tilt: float,
     epsilon: float,
     delta: float,

@@ -34,6 +34,10 @@ _LARGE = 30.0  # e^−30 is below the rounding of 1 + …
 _OUTLINE = 1 / 32  # spacing of an outline's points, in deviations of the noise
 _EPS = 2.0**-52
 
+Losses = Float[np.ndarray, " losses"]
+PerCell = Float[np.ndarray, " cells"]  # a number a cell
+Points = Float[np.ndarray, " points"]
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -43,10 +47,10 @@ class Cells:
     down.
     """
 
-    losses: Float[np.ndarray, " cells"]
-    error: Float[np.ndarray, " cells"]
-    plain: Float[np.ndarray, " cells"]
-    mixed: Float[np.ndarray, " cells"]
+    losses: PerCell
+    error: PerCell
+    plain: PerCell
+    mixed: PerCell
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,7 @@ class Step:
         low, high = _mixed(self.mu * (x + self.mu / 2) * [-1, 1], self.rate)
         return float(low), float(high)
 
-    def outline(
-        self, tail: float
-    ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    def outline(self, tail: float) -> tuple[Points, Points]:
         """(losses of ``remove``, log of Q's masses) at some hundred points; not rounded.
 
         Trapezoidal in units of the noise, which is exact to double precision for a Gaussian;
@@ -106,7 +108,7 @@ class Step:
         off_mixed = (1 - self.rate) * off + self.rate * off_shifted
         return Cells(losses, error, plain - off, mixed - off_mixed)
 
-    def remove(self, epsilon: Float[np.ndarray, " losses"]) -> Float[np.ndarray, " losses"]:
+    def remove(self, epsilon: Losses) -> Losses:
         """κ_remove at losses ε (m,), any sign → (m,)."""
         log_c = _unmixed(epsilon, self.rate)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -114,7 +116,7 @@ class Step:
             kappa = self.rate * _delta(self.mu, away) * np.exp(np.minimum(log_c, 0.0))
         return np.where(np.isfinite(log_c), kappa, 0.0)
 
-    def add(self, epsilon: Float[np.ndarray, " losses"]) -> Float[np.ndarray, " losses"]:
+    def add(self, epsilon: Losses) -> Losses:
         """κ_add at losses ε (m,), any sign → (m,): y·κ_remove(1/y)."""
         other = self.remove(-epsilon)
         with np.errstate(over="ignore", under="ignore", divide="ignore"):
@@ -128,20 +130,17 @@ def _deviations(tail: float) -> float:
     return max(1.0, -float(ndtri(min(tail, 0.5))) * (1 + 1e-12))
 
 
-def _mixed(a: Float[np.ndarray, " losses"], rate: float) -> Float[np.ndarray, " losses"]:
+def _mixed(a: Losses, rate: float) -> Losses:
     """log(1 + q(e^a − 1)), the loss of the sampled step where the Gaussian one has a."""
     if rate == 1:
         return a
     with np.errstate(under="ignore"):
         far = a + math.log(rate) + np.log1p((1 - rate) / rate * np.exp(-np.maximum(a, 0.0)))
         near = np.log1p(rate * np.expm1(np.minimum(a, _LARGE)))
-        mixed: np.ndarray = np.where(a > _LARGE, far, near)
-        return mixed
+        return np.where(a > _LARGE, far, near)
 
 
-def _between(
-    z: Float[np.ndarray, " edges"],
-) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
+def _between(z: Float[np.ndarray, " edges"]) -> tuple[PerCell, PerCell]:
     """(P(z_i < N(0, 1) < z_{i+1}), how far that may be off), from the tail that is smaller."""
     from scipy.special import ndtr  # here, so that importing the accountant stays cheap
 
@@ -155,7 +154,7 @@ def _between(
     return mass, (8 + 2 * size * size) * _EPS * tail
 
 
-def _unmixed(epsilon: Float[np.ndarray, " losses"], rate: float) -> Float[np.ndarray, " losses"]:
+def _unmixed(epsilon: Losses, rate: float) -> Losses:
     """log c = log(1 + (e^ε − 1)/q), its inverse; −∞ where the sampled step has no such loss."""
     if rate == 1:
         return epsilon
@@ -169,7 +168,7 @@ def _unmixed(epsilon: Float[np.ndarray, " losses"], rate: float) -> Float[np.nda
     return np.where(epsilon > _LARGE, high, np.where(c < -0.5, low, near))
 
 
-def _delta(mu: float, a: Float[np.ndarray, " losses"]) -> Float[np.ndarray, " losses"]:
+def _delta(mu: float, a: Losses) -> Losses:
     """δ_G(a) for a ≥ 0 (∞ → 0): φ(x)·(m(x) − m(x + μ)), m the Mills ratio, x = a/μ − μ/2."""
     x = np.minimum(a / mu - mu / 2, 50.0)
     phi = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)

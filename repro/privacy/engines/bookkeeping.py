@@ -23,13 +23,30 @@ from torch import Tensor, nn
 from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines.base import ClippedSum, Unsupported
-from repro.privacy.engines.layers import LIMIT, Call, Contribution, Deferred, Kept
-from repro.privacy.engines.rules import RULES
+from repro.privacy.engines.conv import ConvRule
+from repro.privacy.engines.embedding import EmbeddingRule
+from repro.privacy.engines.layers import LIMIT, Call, Contribution, Deferred, Kept, LayerRule
+from repro.privacy.engines.linear import LinearRule
+from repro.privacy.engines.norms import FrozenBatchNormRule, GroupNormRule, LayerNormRule
 from repro.privacy.engines.stray import StrayUse
 from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import losses_of_records, refuse_unused
 from repro.privacy.precision import full_precision
 from repro.privacy.validation import FrozenBuffers, flat_dtype, trainable_parameters
+
+#: Exact layer types with a rule. A subclass may compute something else: it has none.
+RULES: dict[type[nn.Module], LayerRule] = {
+    nn.Conv1d: ConvRule(),
+    nn.Conv2d: ConvRule(),
+    nn.Conv3d: ConvRule(),
+    nn.Linear: LinearRule(),
+    nn.GroupNorm: GroupNormRule(),
+    nn.LayerNorm: LayerNormRule(),
+    nn.BatchNorm1d: FrozenBatchNormRule(),
+    nn.BatchNorm2d: FrozenBatchNormRule(),
+    nn.BatchNorm3d: FrozenBatchNormRule(),
+    nn.Embedding: EmbeddingRule(),
+}
 
 
 class BookKeeping:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repro.privacy.engines.conv_ghost import PixelGrid, ghost_norms
-from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept, by_record
+from repro.privacy.engines.layers import Call, Contribution, Deferred, Kept, LayerRule, by_record
 from repro.privacy.engines.linear import MACS_PER_FLOAT
 from repro.privacy.precision import widened
 
@@ -25,7 +25,7 @@ _ONE_BY_ONE = 1.35
 _GROUPED_WEIGHTS = 10_000
 
 
-class ConvRule:
+class ConvRule(LayerRule):
     """Conv1d, Conv2d, Conv3d with zero padding; any stride, dilation and groups."""
 
     def reason_against(self, layer: Any) -> str | None:
@@ -35,23 +35,15 @@ class ConvRule:
             return "padding='same' with an even kernel"
         return None
 
-    def saved(self, layer: Any, output: Tensor) -> None:
-        return None
+    def weight(self, call: Call, kept: bool) -> Contribution:
+        if kept or not _ghost_is_cheaper(call):
+            return _method(call)(call)
+        layer = call.layer
+        norms = ghost_norms(layer, _padding(layer), call.x, call.g, call.records)
+        return Deferred(norms, call.x, call.g, lambda x, g: _weight_gradient(layer, x, g))
 
-    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
-        layer, result = call.layer, dict[str, Contribution]()
-        if "weight" in wanted:
-            if wanted["weight"] or not _ghost_is_cheaper(call):
-                result["weight"] = _method(call)(call)
-            else:
-                norms = ghost_norms(layer, _padding(layer), call.x, call.g, call.records)
-                result["weight"] = Deferred(
-                    norms, call.x, call.g, lambda x, g: _weight_gradient(layer, x, g)
-                )
-        if "bias" in wanted:
-            sums = by_record(call.g.flatten(2).sum(dim=2), call.records)
-            result["bias"] = Kept.of(sums.sum(dim=1))
-        return result
+    def bias(self, call: Call) -> Tensor:
+        return by_record(call.g.flatten(2).sum(dim=2), call.records).sum(dim=1)
 
 
 def _weight_gradient(
@@ -61,8 +53,7 @@ def _weight_gradient(
 
     weight, groups: instead of the layer's own.
     """
-    dimensions = len(layer.kernel_size)
-    result: Tensor = torch.ops.aten.convolution_backward(
+    return torch.ops.aten.convolution_backward(
         g,
         x,
         _like(layer.weight.detach() if weight is None else weight, g.dtype),
@@ -71,11 +62,10 @@ def _weight_gradient(
         _padding(layer),
         layer.dilation,
         False,
-        [0] * dimensions,
+        [0] * len(layer.kernel_size),
         layer.groups if groups is None else groups,
         [False, True, False],
     )[1]
-    return result
 
 
 def _like(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -141,14 +131,12 @@ def _by_unfolding(call: Call) -> Kept:
 def _by_group(values: Tensor, records: int, groups: int) -> Tensor:
     """(records · views, groups · F, T) -> (records · groups, F, views · T)."""
     split = by_record(values, records).unflatten(2, (groups, -1))  # (B, views, groups, F, T)
-    result: Tensor = split.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(0, 1)
-    return result
+    return split.permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(0, 1)
 
 
 def _macs(call: Call) -> int:
     """Multiply-adds of one record's weight gradient."""
-    result: int = call.views * call.gradient.shape[2:].numel() * call.layer.weight.numel()
-    return result
+    return call.views * call.gradient.shape[2:].numel() * call.layer.weight.numel()
 
 
 def _ghost_is_cheaper(call: Call) -> bool:
@@ -159,8 +147,7 @@ def _ghost_is_cheaper(call: Call) -> bool:
     ghost = grid.multiply_adds(call.layer, call.views) + _macs(call)
     each = _ONE_BY_ONE / 2 if call.in_bfloat16 else _ONE_BY_ONE
     kept = each * _macs(call) + MACS_PER_FLOAT * call.layer.weight.numel()
-    result: bool = ghost < kept
-    return result
+    return ghost < kept
 
 
 def _padding(layer: Any) -> Any:

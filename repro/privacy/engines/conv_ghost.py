@@ -61,8 +61,7 @@ class PixelGrid:
         matrix = (views * self.pixels) ** 2
         products = len(self.shifts) * layer.in_channels + layer.out_channels
         additions = sum(len(shifts) for shifts in self.shifts.values()) + layer.groups
-        result: int = matrix * (products + 10 * layer.groups * additions)
-        return result
+        return matrix * (products + 10 * layer.groups * additions)
 
 
 def ghost_norms(layer: Any, padding: list[int], x: Tensor, g: Tensor, records: int) -> GhostNorms:
@@ -125,5 +124,4 @@ def _gram(maps: Tensor, views: int, groups: int) -> Tensor:
     features = maps.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
     features = features.reshape(len(maps) // views, -1, groups, features.shape[4])
     features = features.transpose(1, 2).flatten(0, 1)
-    result: Tensor = (features @ features.mT).flatten(1)
-    return result
+    return (features @ features.mT).flatten(1)

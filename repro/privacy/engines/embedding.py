@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from repro.privacy.engines.layers import Call, Contribution, Deferred, GhostNorms, Kept
+from repro.privacy.engines.layers import Call, Contribution, Deferred, GhostNorms, Kept, LayerRule
 
 
-class EmbeddingRule:
+class EmbeddingRule(LayerRule):
     def reason_against(self, layer: nn.Embedding) -> str | None:
         if layer.max_norm is not None:
             return "max_norm, which rewrites the weight in the forward pass"
@@ -19,19 +19,16 @@ class EmbeddingRule:
             return "scale_grad_by_freq, which counts indices over the whole batch"
         return None
 
-    def saved(self, layer: nn.Embedding, output: Tensor) -> None:
-        return None
-
-    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
+    def weight(self, call: Call, kept: bool) -> Contribution:
         layer, x, g = call.layer, call.x, call.g
         if layer.padding_idx is not None:  # this row is defined to have no gradient
             g = g.masked_fill((x == layer.padding_idx).unsqueeze(-1), 0)
         indices = x.reshape(call.records, -1)
         gs = g.reshape(call.records, -1, g.shape[-1])
-        if wanted["weight"]:
+        if kept:
             rows = gs.new_zeros((call.records, *layer.weight.shape))
             rows.scatter_add_(1, indices.unsqueeze(-1).expand_as(gs), gs)
-            return {"weight": Kept.of(rows)}
+            return Kept.of(rows)
         same = indices.unsqueeze(1) == indices.unsqueeze(2)
         grams = gs @ gs.mT
         lengths = grams.diagonal(dim1=1, dim2=2).sqrt()
@@ -42,4 +39,4 @@ class EmbeddingRule:
         def scatter(x: Tensor, g: Tensor) -> Tensor:
             return g.new_zeros(size).index_add_(0, x.flatten(), g.reshape(-1, size[1]))
 
-        return {"weight": Deferred(norms, x, g, scatter)}
+        return Deferred(norms, x, g, scatter)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,8 +80,7 @@ class Kept:
         )
 
     def squared_norms(self) -> Tensor:
-        result: Tensor = torch.linalg.vector_norm(self.rows, dim=1).square()
-        return result
+        return torch.linalg.vector_norm(self.rows, dim=1).square()
 
     def weighted_sum(self, factors: Tensor, finite: Tensor | None) -> Tensor:
         rows = self.rows if finite is None else without(self.rows, finite)
@@ -180,25 +179,38 @@ class Deferred:
 Contribution = Kept | Deferred
 
 
-@runtime_checkable
-class LayerRule(Protocol):
-    """Per-sample gradients of one type of layer."""
+class LayerRule:
+    """Per-sample gradients of one type of layer: of its ``weight``, and its ``bias`` if it has one.
+
+    A rule without a setting that it cannot do, and that needs nothing but input and gradient, has
+    these two alone.
+    """
 
     def reason_against(self, layer: Any) -> str | None:
         """Why this layer's settings rule it out, else None."""
-        ...
+        return None
 
     def saved(self, layer: Any, output: Tensor) -> Any:
         """What to keep from the forward pass besides the input; None for nothing."""
-        ...
+        return None
+
+    def weight(self, call: Call, kept: bool) -> Contribution:
+        """kept: it must be ``Kept`` (the weight is used more than once, and only whole gradients
+        can be added up)."""
+        raise NotImplementedError
+
+    def bias(self, call: Call) -> Tensor:
+        """(B, size), every record's gradient."""
+        raise NotImplementedError
 
     def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
-        """Contributions of the layer's own parameters.
-
-        wanted: name of each trainable parameter -> whether it must be ``Kept`` (because the
-        parameter is used more than once, and only whole gradients can be added up).
-        """
-        ...
+        """wanted: name of each trainable parameter of its own -> whether it must be ``Kept``."""
+        result = dict[str, Contribution]()
+        if "weight" in wanted:
+            result["weight"] = self.weight(call, wanted["weight"])
+        if "bias" in wanted:
+            result["bias"] = Kept.of(self.bias(call))
+        return result
 
 
 def without(values: Tensor, keep: Tensor) -> Tensor:
@@ -208,5 +220,4 @@ def without(values: Tensor, keep: Tensor) -> Tensor:
 
 def by_record(values: Tensor, records: int) -> Tensor:
     """(records · views, …) -> (records, views, …)."""
-    result: Tensor = values.unflatten(0, (records, len(values) // records))
-    return result
+    return values.unflatten(0, (records, len(values) // records))

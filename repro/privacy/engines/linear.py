@@ -6,31 +6,25 @@ section 4 for sequences): ‖g_i‖² = Σ_{t,u} (x_t · x_u)(δ_t · δ_u), wit
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from repro.privacy.engines.layers import Call, Contribution, Deferred, GhostNorms, Kept
+from repro.privacy.engines.layers import Call, Contribution, Deferred, GhostNorms, Kept, LayerRule
 
 
-class LinearRule:
-    def reason_against(self, layer: nn.Linear) -> str | None:
-        return None
+class LinearRule(LayerRule):
+    def weight(self, call: Call, kept: bool) -> Contribution:
+        xs, gs = _by_position(call.x, call.records), _by_position(call.g, call.records)
+        if kept or not _ghost_is_cheaper(xs.shape[1], xs.shape[2], gs.shape[2]):
+            return Kept.of(gs.mT @ xs)
+        return Deferred(gram_product(xs, gs), call.x, call.g, _weight_gradient)
 
-    def saved(self, layer: nn.Linear, output: Tensor) -> None:
-        return None
+    def bias(self, call: Call) -> Tensor:
+        return _by_position(call.g, call.records).sum(dim=1)
 
-    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
-        x, g = call.x, call.g
-        xs = x.reshape(call.records, -1, x.shape[-1])
-        gs = g.reshape(call.records, -1, g.shape[-1])
-        result: dict[str, Contribution] = {}
-        if "weight" in wanted:
-            if wanted["weight"] or not _ghost_is_cheaper(xs.shape[1], xs.shape[2], gs.shape[2]):
-                result["weight"] = Kept.of(gs.mT @ xs)
-            else:
-                result["weight"] = Deferred(gram_product(xs, gs), x, g, _weight_gradient)
-        if "bias" in wanted:
-            result["bias"] = Kept.of(gs.sum(dim=1))
-        return result
+
+def _by_position(values: Tensor, records: int) -> Tensor:
+    """(B · views, …, F) -> (B, T, F)."""
+    return values.reshape(records, -1, values.shape[-1])
 
 
 def gram_product(xs: Tensor, gs: Tensor) -> GhostNorms:

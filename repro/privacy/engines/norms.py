@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.privacy.engines.layers import Call, Contribution, Kept, by_record
+from repro.privacy.engines.layers import Call, Contribution, Kept, LayerRule, by_record
 from repro.privacy.precision import widened
 from repro.privacy.validation import uses_batch_statistics
 
 _FLOATS_AT_ONCE = 1 << 18  # of one map: 1 MiB, so that the input, gradient and product stay cached
 
 
-class GroupNormRule:
-    def reason_against(self, layer: nn.GroupNorm) -> str | None:
-        return None
-
+class GroupNormRule(LayerRule):
     def saved(self, layer: nn.GroupNorm, output: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean and reciprocal deviation (N, groups), which autograd keeps for its own use."""
         node = output.grad_fn
@@ -27,13 +24,11 @@ class GroupNormRule:
             return None
         return node._saved_result1.detach(), node._saved_result2.detach()  # type: ignore
 
-    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
-        result: dict[str, Contribution] = {}
-        if "weight" in wanted:
-            result["weight"] = Kept.of(_channel_sums(_sum_of_products(call), call.records))
-        if "bias" in wanted:
-            result["bias"] = Kept.of(_channel_sums(call.g, call.records))
-        return result
+    def weight(self, call: Call, kept: bool) -> Contribution:
+        return Kept.of(_channel_sums(_sum_of_products(call), call.records))
+
+    def bias(self, call: Call) -> Tensor:
+        return _channel_sums(call.g, call.records)
 
 
 def _sum_of_products(call: Call) -> Tensor:
@@ -52,46 +47,34 @@ def _sum_of_products(call: Call) -> Tensor:
         _over_positions((xs - means).mul_(gs))
         for xs, gs, means in zip(x.split(chunk), g.split(chunk), mean.split(chunk), strict=True)
     ]
-    result: Tensor = torch.cat(sums) * rstd.flatten(1)
-    return result
+    return torch.cat(sums) * rstd.flatten(1)
 
 
-class LayerNormRule:
-    def reason_against(self, layer: nn.LayerNorm) -> str | None:
-        return None
+class LayerNormRule(LayerRule):
+    def weight(self, call: Call, kept: bool) -> Contribution:
+        normal = F.layer_norm(call.x, call.layer.normalized_shape, eps=call.layer.eps)
+        return Kept.of(self._sums(call, call.g * normal))
 
-    def saved(self, layer: nn.LayerNorm, output: Tensor) -> None:
-        return None
+    def bias(self, call: Call) -> Tensor:
+        return self._sums(call, call.g)
 
-    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
-        layer, result = call.layer, dict[str, Contribution]()
-        shape = (call.records, -1, *layer.normalized_shape)
-        if "weight" in wanted:
-            normal = F.layer_norm(call.x, layer.normalized_shape, eps=layer.eps)
-            result["weight"] = Kept.of((call.g * normal).reshape(shape).sum(dim=1))
-        if "bias" in wanted:
-            result["bias"] = Kept.of(call.g.reshape(shape).sum(dim=1))
-        return result
+    def _sums(self, call: Call, values: Tensor) -> Tensor:
+        return values.reshape(call.records, -1, *call.layer.normalized_shape).sum(dim=1)
 
 
-class FrozenBatchNormRule:
+class FrozenBatchNormRule(LayerRule):
     """BatchNorm in evaluation mode: fixed statistics, each record on its own."""
 
     def reason_against(self, layer: Any) -> str | None:
         return "batch statistics" if uses_batch_statistics(layer) else None
 
-    def saved(self, layer: Any, output: Tensor) -> None:
-        return None
+    def weight(self, call: Call, kept: bool) -> Contribution:
+        mean, variance = widened(call.layer.running_mean), widened(call.layer.running_var)
+        normal = F.batch_norm(call.x, mean, variance, eps=call.layer.eps)
+        return Kept.of(_channel_sums(call.g * normal, call.records))
 
-    def contributions(self, call: Call, wanted: dict[str, bool]) -> dict[str, Contribution]:
-        layer, result = call.layer, dict[str, Contribution]()
-        if "weight" in wanted:
-            mean, variance = widened(layer.running_mean), widened(layer.running_var)
-            normal = F.batch_norm(call.x, mean, variance, eps=layer.eps)
-            result["weight"] = Kept.of(_channel_sums(call.g * normal, call.records))
-        if "bias" in wanted:
-            result["bias"] = Kept.of(_channel_sums(call.g, call.records))
-        return result
+    def bias(self, call: Call) -> Tensor:
+        return _channel_sums(call.g, call.records)
 
 
 def _channel_sums(values: Tensor, records: int) -> Tensor:

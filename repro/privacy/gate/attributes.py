@@ -20,12 +20,10 @@ from repro.errors import InputError
 from repro.privacy.batch import Batch
 from repro.privacy.gate.mixing import forward
 from repro.privacy.gate.probe import alone
+from repro.privacy.gate.state import OWN, Place
 from repro.privacy.validation import same_contents
 
-_OWN = frozenset(vars(nn.Module()))  # hooks, mode, … of every module
 _DEEPEST = 3  # containers in containers
-
-_Place = tuple[str, str]  # name of the module, and of its attribute
 
 
 class Attributes:
@@ -54,7 +52,7 @@ class Attributes:
     def __exit__(self, *exception: object) -> None:
         self.put_back()
 
-    def now(self) -> dict[_Place, list[Tensor]]:
+    def now(self) -> dict[Place, list[Tensor]]:
         """Copies of all tensors that stand there."""
         return {
             (module_name, name): [t.detach().clone() for _, t in self._all([value]) if not _dead(t)]
@@ -88,7 +86,7 @@ class Attributes:
     def _held(self, module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
         """(where, name, value) of what is looked at on one module."""
         for name, value in vars(module).items():
-            if name not in _OWN:
+            if name not in OWN:
                 yield vars(module), name, value
         registered: list[dict[str, Any]] = [module._parameters, module._buffers]
         for names in registered:
@@ -109,7 +107,7 @@ def refuse_kept_records(probe: Batch) -> None:
         lambda: alone(probe, 1),
         lambda: forward(probe),
     ]
-    left: list[dict[_Place, list[Tensor]]] = []
+    left: list[dict[Place, list[Tensor]]] = []
     for one in passes:
         with Attributes(probe.model) as attributes:
             one()
@@ -134,25 +132,26 @@ def _dead(tensor: Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
-def _tensors(value: Any, depth: int = 0) -> Iterator[tuple[int, Tensor]]:
+def _tensors(value: Any) -> Iterator[tuple[int, Tensor]]:
     """All tensors and numpy arrays in a value, each with the identity of what holds it."""
-    if isinstance(value, Tensor):
-        if not is_lazy(value):
-            yield id(value), value
-    elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        yield id(value), torch.from_numpy(np.ascontiguousarray(value))
-    elif depth < _DEEPEST and isinstance(value, (list, tuple, set, deque, dict)):
-        for element in list(value.values() if isinstance(value, dict) else value):
-            yield from _tensors(element, depth + 1)
+    for one in _inside(value):
+        if isinstance(one, Tensor) and not is_lazy(one):
+            yield id(one), one
+        elif isinstance(one, np.ndarray) and one.dtype.kind in "biufc":
+            yield id(one), torch.from_numpy(np.ascontiguousarray(one))
 
 
-def _containers(value: Any, depth: int = 0) -> Iterator[Any]:
+def _containers(value: Any) -> Iterator[Any]:
     """All containers in a value that can be changed in place."""
+    return (one for one in _inside(value) if isinstance(one, (list, set, deque, dict)))
+
+
+def _inside(value: Any, depth: int = 0) -> Iterator[Any]:
+    """A value, and all that is in the containers in it."""
+    yield value
     if depth < _DEEPEST and isinstance(value, (list, tuple, set, deque, dict)):
-        if not isinstance(value, tuple):
-            yield value
         for element in list(value.values() if isinstance(value, dict) else value):
-            yield from _containers(element, depth + 1)
+            yield from _inside(element, depth + 1)
 
 
 def _elements(container: Any) -> Any:
@@ -160,14 +159,7 @@ def _elements(container: Any) -> Any:
 
 
 def _refill(container: Any, elements: Any) -> None:
-    now = _elements(container)
-    if isinstance(now, dict):
-        same = list(map(id, now)) == list(map(id, elements)) and _identical(
-            list(now.values()), list(elements.values())
-        )
-    else:
-        same = _identical(now, elements)
-    if not same:
+    if _identities(_elements(container)) != _identities(elements):
         container.clear()
         if isinstance(container, (dict, set)):
             container.update(elements)
@@ -175,5 +167,6 @@ def _refill(container: Any, elements: Any) -> None:
             container.extend(elements)
 
 
-def _identical(ones: list[Any], others: list[Any]) -> bool:
-    return list(map(id, ones)) == list(map(id, others))
+def _identities(elements: Any) -> list[int]:
+    values = elements.values() if isinstance(elements, dict) else ()
+    return [*map(id, elements), *map(id, values)]

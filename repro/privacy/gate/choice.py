@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,17 +20,18 @@ from repro.privacy.gate.attributes import Attributes, refuse_kept_records
 from repro.privacy.gate.disturbance import disturbance
 from repro.privacy.gate.memory import Memory
 from repro.privacy.gate.mixing import Mixes, mixing_of_extremes, refuse_carried, refuse_mixing
-from repro.privacy.gate.naming import named, said
+from repro.privacy.gate.naming import named
 from repro.privacy.gate.probe import (
     Alone,
     in_double,
+    modes_kept,
     probe_of,
     probe_sizes,
     records_alone,
 )
 from repro.privacy.gate.state import attributes_of
 from repro.privacy.gate.watch import FAST, Tried, Voided, refuse_mixing_at, voided
-from repro.privacy.validation import check_batch, trainable_parameters
+from repro.privacy.validation import check_batch, said, trainable_parameters
 
 _REFERENCE = "vmap"
 
@@ -174,13 +174,7 @@ def _right_in_double(batch: Batch, used: str) -> bool:
     is no fault, and float64 leaves it no room.
     """
     try:
-        model = copy.deepcopy(batch.model).double()
-        inputs, targets = (
-            tensor.double() if tensor.is_floating_point() else tensor
-            for tensor in (batch.inputs, batch.targets)
-        )
-        copied = replace(batch, model=model, inputs=inputs, targets=targets)
-        _decide(copied, used, used == _REFERENCE)
+        _decide(in_double(batch), used, used == _REFERENCE)
     except Exception:  # a model that cannot be copied, say: the finding in float32 stands
         return False
     return True
@@ -291,8 +285,8 @@ def _run(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
 
 def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
     """Why the engine is not to be used: what it gets wrong, or whatever it raises."""
-    tries = [partial(_run, engine, probe, found) for probe in probes]
-    tries += [
+    tries = [
+        *(partial(_run, engine, probe, found) for probe in probes),
         partial(mixing_of_extremes, probes[-1]),
         partial(disturbance, engine, probes[0], found[0].types),
     ]
@@ -328,10 +322,6 @@ def _check_reference(probe: Batch, found: Sequence[Alone]) -> None:
 
 def _agrees_without_randomness(probe: Batch) -> bool:
     """In evaluation mode: masks of layers that put another axis first are not comparable."""
-    modes = {module: module.training for module in probe.model.modules()}
-    try:
+    with modes_kept(probe.model):
         probe.model.eval()
         return _run(ENGINES[_REFERENCE], probe, records_alone(probe)) is None
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def refuse_carried(probe: Batch, found: Sequence[Alone]) -> None:
     """Raise InputError for outputs that depend on the passes before, in any engine."""
     again = alone(probe, 0).outputs
     if not _same_leaves(tree_leaves(again), tree_leaves(found[0].outputs), 1e-6):
-        _refuse(probe, "before it", InputError)
+        refuse(probe, "before it", InputError)
 
 
 def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
@@ -47,15 +47,16 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
     together = forward(probe)
     for record, one in enumerate(found):
         if not _same(together, one.outputs, record, probe, _LOOSE):
-            _refuse(probe, "beside it", Mixes)
-    others = _relatives(probe.inputs)
+            refuse(probe, "beside it", Mixes)
     for record in range(len(probe)):
-        _compare_companions(probe, others, together, [record], seed=0)
+        if not kept_apart(probe, [record], 0, together):
+            refuse(probe, "beside it", Mixes)
     if any(one.random for one in found):
         for seed in _FURTHER_SEEDS:
             base = forward(probe, seed)
             for first in (0, 1):
-                _compare_companions(probe, others, base, range(first, len(probe), 2), seed)
+                if not kept_apart(probe, range(first, len(probe), 2), seed, base):
+                    refuse(probe, "beside it", Mixes)
 
 
 def mixing_of_extremes(probe: Batch) -> str | None:
@@ -92,23 +93,14 @@ def beside(values: Tensor, others: Tensor, kept: Sequence[int]) -> Tensor:
     return result
 
 
-def _relatives(inputs: Tensor) -> Tensor:
-    """Other records of the same kind, quite different from each that stands in their place."""
-    others = inputs.flip(0).flip(-1) if inputs.ndim > 1 else inputs.flip(0)
-    return -8 * others if others.is_floating_point() else others
-
-
-def _compare_companions(
-    probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed: int
-) -> None:
-    if not _unmoved(probe, others, base, kept, seed):
-        _refuse(probe, "beside it", Mixes)
-
-
 def kept_apart(batch: Batch, kept: Sequence[int], seed: int, together: Any) -> bool:
     """Whether, in a batch of just this size, outputs of ``kept`` are the same with all others
     replaced; ``together``: what ``forward`` gives for the batch and seed."""
-    return _unmoved(batch, _relatives(batch.inputs), together, kept, seed)
+    inputs = batch.inputs
+    others = inputs.flip(0).flip(-1) if inputs.ndim > 1 else inputs.flip(0)
+    # Records of the same kind, quite different from each that stands in their place.
+    others = -8 * others if others.is_floating_point() else others
+    return _unmoved(batch, others, together, kept, seed)
 
 
 def as_alone(batch: Batch, record: int, together: Any, seed: int | None = None) -> bool:
@@ -134,9 +126,8 @@ def _unmoved(probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed:
     except Exception:
         return True  # records the model does not take at all
     epsilon = torch.finfo(probe.inputs.dtype if inputs.is_floating_point() else torch.float32).eps
-    return all(
-        _same_rows(changed, base, record, probe, min(0.05, 1000 * epsilon)) for record in kept
-    )
+    tolerance = min(0.05, 1000 * epsilon)
+    return all(_same_rows(changed, base, record, probe, tolerance) for record in kept)
 
 
 def forward(probe: Batch, seed: int = 0) -> Any:
@@ -188,9 +179,7 @@ def _axis(together: Any, apart: Any, probe: Batch) -> int | None:
         return None
     differ = [i for i, (a, b) in enumerate(zip(together.shape, apart.shape, strict=True)) if a != b]
     rows = len(probe) * probe.views
-    if len(differ) == 1 and together.shape[differ[0]] == rows:
-        return differ[0]
-    return None
+    return differ[0] if len(differ) == 1 and together.shape[differ[0]] == rows else None
 
 
 def _part(values: Tensor, axis: int, record: int, views: int) -> Tensor:
@@ -208,7 +197,8 @@ def _same_leaves(left: Sequence[Any], right: Sequence[Any], tolerance: float) ->
     return True
 
 
-def _refuse(probe: Batch, where: str, kind: type[InputError]) -> None:
+def refuse(probe: Batch, where: str, kind: type[InputError]) -> NoReturn:
+    """where: the records that an output depends on stand, "beside it" say."""
     raise kind(
         "model",
         type(probe.model).__name__,

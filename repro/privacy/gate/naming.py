@@ -10,6 +10,7 @@ from torch import nn
 
 from repro.errors import InputError
 from repro.privacy.holding import call_holding
+from repro.privacy.validation import said
 
 _T = TypeVar("_T")
 
@@ -43,10 +44,3 @@ def named(model: nn.Module, what: str, call: Callable[[], _T]) -> _T:
             type(module).__name__,
             f"one that {what} can differentiate record by record, not {said(problem)}",
         ) from problem
-
-
-def said(problem: Exception) -> str:
-    text = str(problem).strip().partition("\n")[0]
-    if isinstance(problem, InputError):
-        return text
-    return f"{type(problem).__name__}: {text[:200]}"

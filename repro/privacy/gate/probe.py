@@ -160,10 +160,17 @@ def training_mode(model: nn.Module) -> Iterator[None]:
     """
     if model.training:
         yield
-        return
+    else:
+        with modes_kept(model):
+            model.train()
+            yield
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every module is in the mode afterwards (training or evaluation) that it is in now."""
     modes = {module: module.training for module in model.modules()}
     try:
-        model.train()
         yield
     finally:
         for module, mode in modes.items():

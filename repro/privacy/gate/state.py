@@ -20,13 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
 _DEEPEST, _LONGEST = 3, 64  # containers in containers, and elements of one that are looked at
-_OWN = frozenset(vars(nn.Module()))
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
+OWN = frozenset(vars(nn.Module()))  # hooks, mode, … of every module
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _PLAIN = (bool, int, str, bytes, type(None), torch.dtype, torch.device, torch.layout)
 
 Place = tuple[str, str]  # name of the module, and of what is on it
@@ -50,7 +45,7 @@ def attributes_of(model: nn.Module) -> dict[Place, Any]:
 def _places(model: nn.Module) -> Iterator[tuple[Place, Any]]:
     for path, module in model.named_modules():
         yield (path, ""), (id(module), id(type(module)), module.training)
-        for kind in _HOOKS:
+        for kind in HOOKS:
             hooks = vars(module).get(kind)
             if hooks:  # numbers of handles are never used again
                 yield (path, kind), tuple((key, _token(h)) for key, h in hooks.items())
@@ -59,7 +54,7 @@ def _places(model: nn.Module) -> Iterator[tuple[Place, Any]]:
         for name, buffer in module._buffers.items():
             yield (path, name), _token(buffer)
         for name, value in vars(module).items():
-            if name not in _OWN:
+            if name not in OWN:
                 yield (path, name), _token(value)
 
 

@@ -19,7 +19,7 @@ from repro.errors import InputError
 from repro.privacy.batch import Batch
 from repro.privacy.engines import ClippedSum, Engine
 from repro.privacy.gate.attributes import Attributes
-from repro.privacy.gate.mixing import Mixes, as_alone, forward, kept_apart
+from repro.privacy.gate.mixing import Mixes, as_alone, forward, kept_apart, refuse
 from repro.privacy.gate.probe import detached
 from repro.privacy.gate.state import Place
 from repro.privacy.holding import call_holding
@@ -66,7 +66,7 @@ def refuse_mixing_at(batch: Batch, size: int) -> None:
         record, half = _turns.randrange(size), _half(size)
         right = as_alone(probe, record, together, seed=0) and kept_apart(probe, half, 0, together)
     if not right:
-        raise _mixes(batch.model, size)
+        refuse(probe, f"beside it, also in a batch of {size}", Mixes)
 
 
 def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
@@ -78,6 +78,7 @@ def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
     """
     if engine.name != FAST or len(batch) < 2:
         return engine.clipped_sum(batch)
+    mixed_here = f"beside it, also in a batch of {len(batch)}"
     record, in_depth = _turns.randrange(len(batch)), _turns.random() * EVERY < 1
     if tried.random:
         summed = engine.clipped_sum(batch)
@@ -86,10 +87,10 @@ def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
         with Attributes(batch.model):
             right = as_alone(batch, record, outputs)
         if not right:
-            raise _mixes(batch.model, len(batch))
+            refuse(batch, mixed_here, Mixes)
     if in_depth and not _kept_apart(batch):
         if not tried.sums:
-            raise _mixes(batch.model, len(batch))
+            refuse(batch, mixed_here, Mixes)
         tried.failed = f"records mixed in a batch of {len(batch)}"
         raise voided(batch.model, tried)
     tried.sums += 1
@@ -102,15 +103,6 @@ def voided(model: nn.Module, tried: Tried) -> Voided:
         type(model).__name__,
         "one whose output for a record is the same whatever records stand beside it: it passed "
         f"before, now {tried.failed}, so what was released with it before has NO guarantee",
-    )
-
-
-def _mixes(model: nn.Module, size: int) -> Mixes:
-    return Mixes(
-        "model",
-        type(model).__name__,
-        "one whose output for a record is the same whatever records stand beside it, also in a "
-        f"batch of {size}",
     )
 
 
