@@ -19,6 +19,10 @@ help: ## show this list
 	@echo "  variables: VENV=$(VENV)  PYTHON=$(PYTHON)  PROFILE=smoke|quick|overnight|paper  DATA=auto|synthetic|FILE.npz  DATASET=$(DATASET)  OUT=$(OUT)"
 	@echo "             LOCKED=1: the very versions of requirements.lock"
 
+# Byte code is kept, whatever the shell says: without it every process compiles torch anew, which is
+# nine of the fifteen seconds until it trains, and the tests start some sixty.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One more than cores: tests that wait for other processes leave a core to others.
 WORKERS = $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 

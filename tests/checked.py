@@ -1,8 +1,8 @@
 """Annotations of the package are checked at run time: shapes by jaxtyping, the rest by beartype.
 
 jaxtyping's own import hook does the same, but decorates inner functions too, anew at every call
-of the outer one, and keeps a memo of shapes for functions that have none: with it the audits took
-twelve times as long as without any check.
+of the outer one, keeps a memo of shapes for functions that have none, and checks arguments twice:
+with it the audits took twelve times as long as without any check.
 """
 
 from __future__ import annotations
@@ -13,24 +13,30 @@ import importlib.util
 import sys
 import typing
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import CodeType
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
-from beartype import beartype
-from jaxtyping import AbstractArray, config, jaxtyped
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
 
 BY = "_checked_by_the_tests"  # the name under which a module finds the decorator
+_TYPE_ERROR = BeartypeConf(violation_type=TypeCheckError)  # of jaxtyping: a TypeError
 
 
-def checked(it: Any) -> Any:
+def checked(it: Any, how: BeartypeConf | None = None) -> Any:
     """A function whose arguments and result are checked, or a dataclass whose fields are.
 
+    how: by default as beartype does by itself where there are no shapes.
     ``jaxtyping.config.jaxtyping_disable`` turns both kinds of check off while it is set.
     """
     if isinstance(it, type):
-        return jaxtyped(it, typechecker=beartype)
+        # One that is written out in the class was decorated there.
+        if is_dataclass(it) and "__init__" in vars(it) and not hasattr(it.__init__, "__wrapped__"):
+            it.__init__ = checked(it.__init__, _TYPE_ERROR)
+        return it
     strict: Any = None
 
     @functools.wraps(it)
@@ -39,17 +45,55 @@ def checked(it: Any) -> Any:
         if config.jaxtyping_disable:
             return it(*arguments, **named)
         if strict is None:  # made at the first call: most functions are called by few tests
-            strict = jaxtyped(it, typechecker=beartype) if _has_shapes(it) else beartype(it)
+            strict = _strict(it, how)
         return strict(*arguments, **named)
 
     return call
 
 
-def _has_shapes(function: Callable[..., Any]) -> bool:
+def _strict(function: FunctionType, how: BeartypeConf | None) -> Callable[..., Any]:
+    """``function`` with checks; where there are shapes, a letter is one number all through a call.
+
+    They are those of jaxtyping's own decorator, which looks at the arguments twice and binds them
+    to their names at every call.
+    """
     try:
-        return any(map(_shaped, typing.get_type_hints(function).values()))
-    except Exception:  # a name that only type checkers import: jaxtyping leaves that one out
-        return True
+        hints = typing.get_type_hints(function)
+    except Exception:  # a name that only type checkers import: that hint is left out
+        hints = {name: _hint(function, name) for name in function.__annotations__}
+        function, how = _annotated(function, hints), _TYPE_ERROR
+    if not any(map(_shaped, hints.values())):
+        return beartype(conf=how or BeartypeConf())(function)
+    strict: Any = beartype(conf=_TYPE_ERROR)(function)
+    scope = jaxtyped("context")
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        with scope:
+            return strict(*arguments, **named)
+
+    return call
+
+
+def _hint(function: FunctionType, name: str) -> Any:
+    one = SimpleNamespace(__annotations__={name: function.__annotations__[name]})
+    try:
+        return typing.get_type_hints(one, function.__globals__)[name]
+    except Exception:
+        return Any
+
+
+def _annotated(function: FunctionType, hints: dict[str, Any]) -> FunctionType:
+    """The same with other annotations; everybody else goes on to see its own."""
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__, copy.__annotations__ = function.__kwdefaults__, hints
+    copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
+    return copy
 
 
 def _shaped(hint: Any) -> bool:

@@ -13,11 +13,15 @@ if not os.path.exists("/dev/nvidia0"):
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
 import fcntl
 import functools
 import gc
+import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -63,6 +67,44 @@ def _the_stand_in_is_drawn_once() -> None:
     synthetic.synthetic_bloodmnist = functools.cache(synthetic.synthetic_bloodmnist)
 
 
+@contextlib.contextmanager
+def _turn(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """(A path that the test processes of this session share, whether it is finished).
+
+    One process at a time; the first to leave without an error has finished it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    with open(path.with_suffix(".lock"), "a+", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        finished = lock.read() == "whole"
+        yield path, finished
+        if not finished:
+            lock.write("whole")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_curves_of_figure_8_are_computed_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """54 calibrations that depend on nothing, ten seconds: by one of the test processes.
+
+    Where all tests run, all of them have imported it.
+    """
+    figure_epsilon = sys.modules.get("repro.report.items.figure_epsilon")
+    if figure_epsilon is None:  # no test of this session looks at it
+        return
+    compute = figure_epsilon.series
+
+    @functools.cache
+    def series() -> dict[str, dict[str, Any]]:
+        with _turn(tmp_path_factory, "figure_8") as (path, finished):
+            if not finished:
+                path.write_bytes(pickle.dumps(compute()))
+            return pickle.loads(path.read_bytes())
+
+    figure_epsilon.series = series
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with fake quick runs of all arms, partitions, and everything drawn from them.
@@ -73,15 +115,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from repro.report.sources import Sources
     from tests.report import fake
 
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "drawn"
-    with open(folder.with_suffix(".lock"), "a+", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.seek(0)
-        if lock.read() != "whole":
+    with _turn(tmp_path_factory, "drawn") as (folder, finished):
+        if not finished:
             folder.mkdir()
             fake.store(folder)
             fake.side_files(folder)
             write_report(Sources.of(folder))
-            lock.write("whole")
     return folder

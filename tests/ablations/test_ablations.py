@@ -177,7 +177,7 @@ def _sources(out) -> Sources:
 
 def test_tuning_reads_validation_images_not_test_images(tmp_path, one_process):
     """Other test images, even nonsense, leave every number and the choice of the tuning alone;
-    other training images don't, so the comparison could fail."""
+    other training images change the first variant's, so the comparison could fail."""
     honest = small_dataset()
     flipped = dataclasses.replace(
         honest, test=Split(255 - honest.test.images, (honest.test.labels + 1) % 4)
@@ -185,20 +185,20 @@ def test_tuning_reads_validation_images_not_test_images(tmp_path, one_process):
     disturbed = dataclasses.replace(
         honest, train=Split(255 - honest.train.images, (honest.train.labels + 1) % 4)
     )
-    found = {
-        name: _tune(dataset, RunStore(tmp_path / name))
-        for name, dataset in {"honest": honest, "test": flipped, "train": disturbed}.items()
-    }
-    assert found["honest"] == found["test"]
-    assert found["honest"]["confusions"] != found["train"]["confusions"]
+    found = _tune(honest, RunStore(tmp_path / "honest"))
+    assert len(found["confusions"]) == 2
+    assert found == _tune(flipped, RunStore(tmp_path / "test"))
+    first = _tune(disturbed, RunStore(tmp_path / "train"), variants=1)
+    assert found["confusions"][0] != first["confusions"][0]
 
 
-def _tune(dataset, store):
+def _tune(dataset, store, variants=2):
+    """Two hospitals: each tries its engine before it trains, which is most of a run's time."""
     ablation = dataclasses.replace(
         dpsgd_tuning.ABLATION,
-        variants=lambda profile, hospitals: dpsgd_tuning.variants(profile, hospitals)[1::6],
+        variants=lambda *of: dpsgd_tuning.variants(*of)[1::6][:variants],
     )
-    cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=3, device="cpu")
+    cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=2, device="cpu")
     assert conclusion is not None
     return {
         "chosen": conclusion.data,

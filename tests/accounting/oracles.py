@@ -26,11 +26,13 @@ def rdp_quadrature(q: float, sigma: float, order: float, *, swapped: bool = Fals
     """
     with mpmath.workdps(DIGITS):
         q, sigma, order = mpmath.mpf(q), mpmath.mpf(sigma), mpmath.mpf(order)
+        power, rest, offset = 1 - order if swapped else order, 1 - q, 1 / (2 * sigma**2)
+        exp, log = mpmath.exp, mpmath.log
 
         def integrand(x: mpmath.mpf) -> mpmath.mpf:
-            ratio = 1 - q + q * mpmath.exp(x / sigma - 1 / (2 * sigma**2))
-            power = ratio ** (1 - order) if swapped else ratio**order
-            return mpmath.npdf(x) * power
+            """The standard normal density, but for 1/√(2π), times ratio^power: one exponential."""
+            ratio = rest + q * exp(x / sigma - offset)
+            return exp(power * log(ratio) - x * x / 2)
 
         # The mass sits anywhere from around 0 to the last peak at order/σ; only where that peak
         # is far past the crossing of the two likelihoods is what lies between negligible.
@@ -43,7 +45,7 @@ def rdp_quadrature(q: float, sigma: float, order: float, *, swapped: bool = Fals
         for low, high in panels:
             edges = mpmath.linspace(low, high, int(high - low) // 2 + 2)
             total += mpmath.quad(integrand, edges, method="gauss-legendre", maxdegree=6)
-        return mpmath.log(total) / (order - 1)
+        return mpmath.log(total / mpmath.sqrt(2 * mpmath.pi)) / (order - 1)
 
 
 def gaussian_log_delta(mu: float, epsilon: float) -> mpmath.mpf:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
 from repro.errors import InputError
 from repro.report import clinical
@@ -21,6 +20,9 @@ from tests.report import fake
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.booleans())
 def test_against_scikit_learn(seed, classes, coarse):
     """AUC too where many probabilities are equal; a class that is never said has an F1 of 0."""
+    # Here: it loads pandas too, three seconds that no other test needs.
+    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
+
     random = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), random.integers(0, classes, 60)])
     shares = clinical.probabilities(random.standard_normal((len(labels), classes)) * 3)
