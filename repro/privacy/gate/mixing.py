@@ -48,7 +48,7 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
     for record, one in enumerate(found):
         if not _same(together, one.outputs, record, probe, _LOOSE):
             _refuse(probe, "beside it", Mixes)
-    others = _relatives(probe.inputs)
+    others = relatives(probe.inputs)
     for record in range(len(probe)):
         _compare_companions(probe, others, together, [record], seed=0)
     if any(one.random for one in found):
@@ -92,7 +92,7 @@ def beside(values: Tensor, others: Tensor, kept: Sequence[int]) -> Tensor:
     return result
 
 
-def _relatives(inputs: Tensor) -> Tensor:
+def relatives(inputs: Tensor) -> Tensor:
     """Other records of the same kind, quite different from each that stands in their place."""
     others = inputs.flip(0).flip(-1) if inputs.ndim > 1 else inputs.flip(0)
     return -8 * others if others.is_floating_point() else others
@@ -108,7 +108,7 @@ def _compare_companions(
 def kept_apart(batch: Batch, kept: Sequence[int], seed: int, together: Any) -> bool:
     """Whether, in a batch of just this size, outputs of ``kept`` are the same with all others
     replaced; ``together``: what ``forward`` gives for the batch and seed."""
-    return _unmoved(batch, _relatives(batch.inputs), together, kept, seed)
+    return _unmoved(batch, relatives(batch.inputs), together, kept, seed)
 
 
 def as_alone(batch: Batch, record: int, together: Any, seed: int | None = None) -> bool:
