@@ -20,7 +20,10 @@ Number = float | int
 def plain(value: Any) -> Any:
     """The Python number in a scalar of NumPy or torch (no dimensions); any other value as it is."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return value.item()
+        try:
+            return value.item()
+        except RuntimeError:  # a tensor without contents, on torch's "meta" device
+            return value
     return value
 
 
@@ -31,7 +34,7 @@ def check_real(field: str, value: Any, holds: Callable[[float], bool], expected:
         if isinstance(given, (str, bytes, bytearray, bool)) or getattr(given, "shape", ()) != ():
             raise TypeError
         number = float(given)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InputError(field, value, expected) from None
     if not holds(number):
         raise InputError(field, value, expected)

@@ -24,7 +24,12 @@ from repro.privacy.gate import EngineChoice, check_engine, give_up, still_right,
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.ranks import Ranks
-from repro.privacy.validation import check_batch, flat_dtype, trainable_parameters
+from repro.privacy.validation import (
+    check_batch,
+    flat_dtype,
+    records_are_taken,
+    trainable_parameters,
+)
 
 NOISES = ("gaussian", "discrete_gaussian")
 _ALONE = Ranks()
@@ -152,13 +157,15 @@ def _summed(
         if not isinstance(engine, EngineChoice):
             if not isinstance(engine, Engine):
                 raise InputError("engine", engine, f"auto, {', '.join(ENGINES)}, or an engine")
-            return _sum(engine, batch, chunk_size, grid), EngineChoice(engine, engine.name)
+            with records_are_taken():
+                return _sum(engine, batch, chunk_size, grid), EngineChoice(engine, engine.name)
         chosen = still_right(engine, batch, at_once)
-    try:
-        return _sum(chosen, batch, chunk_size, grid), chosen
-    except Exception as problem:
-        chosen = give_up(batch, chosen, problem)
-        return _sum(chosen, batch, chunk_size, grid), chosen
+    with records_are_taken():
+        try:
+            return _sum(chosen, batch, chunk_size, grid), chosen
+        except Exception as problem:
+            chosen = give_up(batch, chosen, problem)
+            return _sum(chosen, batch, chunk_size, grid), chosen
 
 
 def most_at_once(count: int, chunk_size: int | None, views: int = 1) -> int:

@@ -4,7 +4,7 @@ losses, records that do not fit."""
 from __future__ import annotations
 
 import inspect
-from typing import Any, NoReturn
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -21,12 +21,10 @@ from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import LossFunction, losses_of_records
 from repro.privacy.records import Records
 from repro.privacy.several_inputs import Inputs, one_tensor, taking, tensors_of
-from repro.privacy.validation import check_batch, said
+from repro.privacy.validation import FROM_RECORDS, check_batch, said
 
 EVERY = ("epoch", "step")
 PROBED = 16  # records that are tried
-# What a model or a loss raises for records that it does not take.
-FROM_RECORDS = (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError)
 _CLASSES = "class indices, if it wants those, are int64 of shape (B,): convert in the Dataset"
 HELD: WeakSet[Optimizer] = WeakSet()  # optimizers of private trainings that are not closed
 
@@ -166,17 +164,6 @@ def _check_losses(loss_fn: LossFunction, outputs: Any, targets: Tensor) -> None:
             _kind(targets),
             f"what loss_fn takes from every record apart, not {said(problem)} ({_CLASSES})",
         ) from problem
-
-
-def refuse_batch(problem: Exception) -> NoReturn:
-    """What a step raised over the batch drawn: records unlike those that were tried."""
-    if isinstance(problem, (InputError, torch.OutOfMemoryError)):
-        raise problem
-    raise InputError(
-        "data",
-        f"a batch that model or loss does not take: {said(problem)}",
-        f"records like the first {PROBED}, which were tried; none of this step was released",
-    ) from problem
 
 
 def _kind(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,17 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from repro.errors import InputError
+
+#: What a model or a loss raises for records that it does not take.
+FROM_RECORDS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -81,6 +93,8 @@ def check_batch(
     for name, value in [("inputs", inputs), ("targets", targets)]:
         if not isinstance(value, Tensor):  # a caller may not have a type checker
             raise InputError(name, type(value).__name__, "one tensor with a row for each record")
+        if value.layout != torch.strided:
+            raise InputError(name, value.layout, "a dense tensor: its to_dense()")
     if inputs.ndim < 1 or targets.ndim < 1:
         raise InputError(
             "inputs and targets",
@@ -163,6 +177,22 @@ def _refuse_write(name: str, what: str) -> None:
         f"a forward pass that writes to its {what} {name!r}",
         "no state shared by records: remove it or put the layer in eval mode",
     )
+
+
+@contextmanager
+def records_are_taken() -> Iterator[None]:
+    """What a model or a loss raises over records inside, as one line."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):  # smaller chunks mend the second
+        raise
+    except FROM_RECORDS as problem:
+        raise InputError(
+            "inputs and targets",
+            f"records that model or loss does not take: {said(problem)}",
+            "of every record what both are made for (class indices, if loss_fn wants those, are "
+            "int64 of shape (B,)); nothing of these is released",
+        ) from problem
 
 
 def said(problem: Exception) -> str:

@@ -382,6 +382,22 @@ def test_the_last_step_is_followed_by_another_look(hidden, change):
     assert training.epsilon() == float("inf")
 
 
+@pytest.mark.parametrize("engine", ["bookkeeping", "vmap"])
+def test_a_training_that_diverges_keeps_its_guarantee(engine):
+    """Parameters of NaN leave the last look nothing to compare, and prove nothing against what
+    was released before."""
+    x, y = records(60)
+    model = Calls()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e30, weight_decay=1.0, momentum=0.9)
+    data, plan = TensorDataset(x, y), {"epochs": 3, "batch_size": 20, "engine": engine}
+    training = small_training(model, data, optimizer, **plan)
+    while not training.finished:
+        training.train_epoch()
+    assert not bool(model.layer.weight.isfinite().any())
+    assert training.void is None
+    assert training.epsilon() == training.planned_epsilon() < float("inf")
+
+
 def local(x, y):
     """A hospital's round, of a model that shows nothing of the change."""
     settings = DPSGDSettings(

@@ -62,10 +62,10 @@ def gradients_kept_apart(
 
     norms (B,): the engine's for this batch, where they hang on no random numbers.
     """
-    if norms is None:
-        norms = measured(engine, batch).norms
     inputs = beside(batch.inputs, relatives(batch.inputs), kept)
     try:
+        if norms is None:
+            norms = measured(engine, batch).norms
         found = measured(engine, replace(batch, inputs=inputs)).norms
     except NotFinite:
         raise
