@@ -87,6 +87,17 @@ def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> str:
     return value
 
 
+def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise InputError unless ``value`` is an object of this kind."""
+    if not isinstance(value, kind):
+        raise InputError(field, type(value).__name__, expected)
+
+
+def check_callable(field: str, value: Any, expected: str) -> None:
+    if not callable(value):
+        raise InputError(field, type(value).__name__, expected)
+
+
 # Of a dataclass, when it is made: each named field is checked and kept as a Python number (an int
 # where a real one was given as an int), so that what is written of it is the same for every type.
 

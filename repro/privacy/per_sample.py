@@ -21,6 +21,7 @@ from repro.privacy.holding import call_holding
 from repro.privacy.validation import (
     FrozenBuffers,
     check_batch,
+    check_loss,
     records_are_taken,
     trainable_parameters,
 )
@@ -54,6 +55,7 @@ def per_sample_gradients(
     not depend on, shapes or devices that do not fit, and records that model or loss do not take.
     """
     parameters = trainable_parameters(model)
+    check_loss(loss_fn)
     views = check_count("views", views)
     check_batch(inputs, targets, parameters, views)
     if chunk_size is not None:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repro.checks import Number, check_choice, check_count, check_not_negative, check_word64
+from repro.checks import (
+    Number,
+    check_choice,
+    check_count,
+    check_not_negative,
+    check_word64,
+)
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
@@ -26,6 +32,9 @@ from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.ranks import Ranks
 from repro.privacy.validation import (
     check_batch,
+    check_loss,
+    check_model,
+    check_rows,
     flat_dtype,
     records_are_taken,
     trainable_parameters,
@@ -148,6 +157,9 @@ def _summed(
     """The sum by the engine that passes the gate, and which that was."""
     if chunk_size is not None:
         chunk_size = check_count("chunk_size", chunk_size)
+    check_model(batch.model)
+    check_loss(batch.loss_fn)
+    check_rows("inputs", batch.inputs)
     records = batch.model, batch.loss_fn, batch.inputs, batch.targets
     at_once = 1 if grid else most_at_once(len(batch), chunk_size, batch.views)
     if isinstance(engine, str):

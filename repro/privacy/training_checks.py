@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from repro.checks import check_choice
+from repro.checks import check_choice, check_kind
 from repro.errors import InputError
 from repro.privacy.gate import check_engine
 from repro.privacy.gate.attributes import Attributes
@@ -21,7 +21,7 @@ from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import LossFunction, losses_of_records
 from repro.privacy.records import Records
 from repro.privacy.several_inputs import Inputs, one_tensor, taking, tensors_of
-from repro.privacy.validation import FROM_RECORDS, check_batch, said
+from repro.privacy.validation import FROM_RECORDS, check_batch, check_loss, said
 
 EVERY = ("epoch", "step")
 PROBED = 16  # records that are tried
@@ -33,6 +33,7 @@ def check_optimizer(
     optimizer: Optimizer, model: nn.Module, parameters: dict[str, nn.Parameter]
 ) -> None:
     name = type(optimizer).__name__
+    check_kind("optimizer", optimizer, Optimizer, "a torch.optim optimizer of the model")
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise InputError("optimizer", name, "one that takes one gradient a step, without a closure")
@@ -62,6 +63,7 @@ def check_scheduler(scheduler: LRScheduler | None, every: str, optimizer: Optimi
     if scheduler is None:
         return
     name = type(scheduler).__name__
+    check_kind("scheduler", scheduler, LRScheduler, "a torch.optim.lr_scheduler, or None")
     if isinstance(scheduler, ReduceLROnPlateau):
         raise InputError(
             "scheduler", name, "one that needs no metric, which would itself have to be private"
@@ -84,6 +86,7 @@ def check_together(
     Returns the model as it takes one tensor a record (itself, or ``SeveralInputs``), and the
     engine to ask for.
     """
+    check_loss(loss_fn)
     reduction = getattr(loss_fn, "reduction", "none")
     if reduction != "none":
         raise InputError("loss_fn", f"reduction={reduction!r}", 'reduction="none": one per record')

@@ -31,7 +31,7 @@ from repro.privacy.gate.probe import (
 )
 from repro.privacy.gate.state import attributes_of
 from repro.privacy.gate.watch import FAST, Tried, Voided, refuse_mixing_at, voided
-from repro.privacy.validation import check_batch, trainable_parameters
+from repro.privacy.validation import check_batch, check_loss, trainable_parameters
 
 _REFERENCE = "vmap"
 
@@ -100,7 +100,12 @@ def check_engine(
     this model.
     """
     parameters = trainable_parameters(model)
+    check_loss(loss_fn)
     check_count("views", views)
+    if at_once is not None:
+        at_once = check_count("at_once", at_once)
+        if at_once >= 2**31:
+            raise InputError("at_once", at_once, "records that memory can hold")
     check_batch(inputs, targets, parameters, views)
     check_choice("engine", engine, ("auto", *ENGINES))
     if not len(inputs):
