@@ -71,6 +71,11 @@ def check_count(field: str, value: Any, least: int = 1) -> int:
     return given
 
 
+def check_one_of(field: str, value: Any, numbers: tuple[int, ...], expected: str) -> int:
+    """``value`` as the one of these whole numbers that it is."""
+    return int(check_real(field, value, lambda number: number in numbers, expected))
+
+
 def check_word64(field: str, value: Any) -> int:
     """``value`` as an integer from 0 to 2⁶⁴ − 1 (a seed, a noise key, a step): no float, of which
     those above 2⁵³ would stand for several keys."""

@@ -103,7 +103,7 @@ def check_engine(
     check_loss(loss_fn)
     check_count("views", views)
     if at_once is not None:
-        at_once = check_count("at_once", at_once)
+        at_once = check_count("at_once", at_once, least=0)  # of an empty batch
         if at_once >= 2**31:
             raise InputError("at_once", at_once, "records that memory can hold")
     check_batch(inputs, targets, parameters, views)
