@@ -20,7 +20,10 @@ Number = float | int
 def plain(value: Any) -> Any:
     """The Python number in a scalar of NumPy or torch (no dimensions); any other value as it is."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return value.item()
+        try:
+            return value.item()
+        except RuntimeError:  # a tensor without contents, on torch's "meta" device
+            return value
     return value
 
 
@@ -31,7 +34,7 @@ def check_real(field: str, value: Any, holds: Callable[[float], bool], expected:
         if isinstance(given, (str, bytes, bytearray, bool)) or getattr(given, "shape", ()) != ():
             raise TypeError
         number = float(given)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InputError(field, value, expected) from None
     if not holds(number):
         raise InputError(field, value, expected)
@@ -68,6 +71,11 @@ def check_count(field: str, value: Any, least: int = 1) -> int:
     return given
 
 
+def check_one_of(field: str, value: Any, numbers: tuple[int, ...], expected: str) -> int:
+    """``value`` as the one of these whole numbers that it is."""
+    return int(check_real(field, value, lambda number: number in numbers, expected))
+
+
 def check_word64(field: str, value: Any) -> int:
     """``value`` as an integer from 0 to 2⁶⁴ − 1 (a seed, a noise key, a step): no float, of which
     those above 2⁵³ would stand for several keys."""
@@ -82,6 +90,17 @@ def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InputError(field, value, " or ".join(map(str, choices)))
     return value
+
+
+def check_kind(field: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise InputError unless ``value`` is an object of this kind."""
+    if not isinstance(value, kind):
+        raise InputError(field, type(value).__name__, expected)
+
+
+def check_callable(field: str, value: Any, expected: str) -> None:
+    if not callable(value):
+        raise InputError(field, type(value).__name__, expected)
 
 
 # Of a dataclass, when it is made: each named field is checked and kept as a Python number (an int

@@ -61,6 +61,7 @@ NEVER: dict[str, Any] = {
     **{"True": True, "numpy True": np.True_, "torch True": torch.tensor(True)},
     **{"text": "1", "numpy text": np.str_("1"), "complex": 1j, "list": [1.0]},
     **{"array": np.array([1.0]), "tensor": torch.tensor([1])},
+    "without contents": torch.tensor(1, device="meta"),
 }
 # By these perhaps: then nothing is raised, or InputError.
 ODD: dict[str, Any] = {

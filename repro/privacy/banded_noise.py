@@ -61,19 +61,32 @@ from repro.privacy.noise import gaussian_noise
 from repro.privacy.step import NoisySum, unflatten
 
 Coefficients = tuple[float, ...]
+_MOST_STEPS = 10**7
 
 
-@lru_cache(maxsize=64)
 def banded_coefficients(bands: int, steps: int) -> Coefficients:
     """r_1 … r_{b−1} of the matrix with the smallest mean squared error of all T prefix sums.
 
     Found by L-BFGS-B from the square root of the matrix of ones, (1 − x)^−½, whose coefficients
     are binom(2k, k) 4^−k (Fichtenberger, Henzinger, Upadhyay 2023, arXiv 2202.11205), cut off at
-    b. Privacy holds for whatever is found. Raises InputError unless 1 ≤ bands ≤ steps.
+    b. Privacy holds for whatever is found. Raises InputError unless 1 ≤ bands ≤ steps
+    (≤ 10⁷ for more than one).
     """
     bands, steps = check_count("bands", bands), check_count("steps", steps)
     if bands > steps:
         raise InputError("bands", bands, f"at most the number of steps, {steps}")
+    if bands > 1:
+        _check_memory(steps)
+    return _coefficients(bands, steps)
+
+
+def _check_memory(steps: int) -> None:
+    if steps > _MOST_STEPS:
+        raise InputError("steps", steps, f"at most {_MOST_STEPS:,} with bands: a number each")
+
+
+@lru_cache(maxsize=64)
+def _coefficients(bands: int, steps: int) -> Coefficients:
     if bands == 1:
         return ()
     lags = np.arange(1, bands)
@@ -95,6 +108,8 @@ def prefix_sum_error(bands: int, steps: int) -> float:
     multiply by the σ that each needs at the wanted ε: more bands take back more noise, but need
     more of it.
     """
+    steps = check_count("steps", steps)
+    _check_memory(steps)
     error, _ = _error_and_slope(np.array(banded_coefficients(bands, steps)), steps)
     return float(np.exp(error / 2))
 

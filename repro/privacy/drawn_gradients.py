@@ -19,7 +19,7 @@ from repro.privacy.ranks import Ranks
 from repro.privacy.records import Records
 from repro.privacy.several_inputs import one_tensor
 from repro.privacy.step import NoisySum, most_at_once
-from repro.privacy.training_checks import FROM_RECORDS, PROBED, refuse_batch
+from repro.privacy.training_checks import PROBED
 from repro.privacy.validation import trainable_parameters
 from repro.randomness import RootSeed
 
@@ -55,19 +55,16 @@ class DrawnGradients:
         with seeded(self.seed.derive("make-private layers", step, *rank)):  # also of the data set
             with self.ranks.all_or_none(self._same):
                 inputs, targets = self.records.fetch(mine)
-            try:
-                with one_tensor(self.model, inputs) as rows:
-                    noisy = plan.noisy_sum(
-                        self.model,
-                        self.loss_fn,
-                        (rows, targets),
-                        seed=key,
-                        step=step,
-                        ranks=self.ranks,
-                        **self.options,
-                    )
-            except FROM_RECORDS as problem:
-                refuse_batch(problem)
+            with one_tensor(self.model, inputs) as rows:
+                noisy = plan.noisy_sum(
+                    self.model,
+                    self.loss_fn,
+                    (rows, targets),
+                    seed=key,
+                    step=step,
+                    ranks=self.ranks,
+                    **self.options,
+                )
         deviation = plan.noise_multiplier * plan.clipping.sensitivity("add_remove")
         return self.banded.less_the_past(noisy, std=deviation, seed=key, step=step)
 

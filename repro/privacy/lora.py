@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from repro.checks import Number, check_count, check_positive
 from repro.errors import InputError
 from repro.privacy.norm_replacement import copied_model, hooked, with_replaced
+from repro.privacy.validation import check_model
 from repro.shapes import Float
 
 
@@ -100,6 +101,7 @@ def add_lora(
     such name, a rank that does not fit, hooks or parametrizations, a weight that another layer
     uses too; for a model with adapters, and for one that cannot be copied or has no fitting layer.
     """
+    check_model(model)
     rank, scale = check_count("rank", rank), check_positive("scale", scale)
     if any(isinstance(module, LoRALayer) for module in model.modules()):
         raise InputError("model", "adapters already", "merge_lora(model)[0], or one without")
@@ -110,7 +112,11 @@ def add_lora(
         if not chosen:
             raise InputError("rank", rank, "one that fits an nn.Linear or nn.Conv2d of the model")
     else:
-        chosen = [layers] if isinstance(layers, str) else list(layers)
+        try:
+            chosen = [layers] if isinstance(layers, str) else list(layers)
+        except TypeError:  # a tensor without dimensions too, which says that it can be gone through
+            wanted = "names of layers, or None for all that fit"
+            raise InputError("layers", type(layers).__name__, wanted) from None
         if not chosen:
             raise InputError("layers", chosen, "at least one name, or None for all that fit")
     copied.requires_grad_(False)
@@ -143,6 +149,7 @@ def merge_lora(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     Returns (copy, lines): one line a layer; none if there was no adapter. ``model`` is left as it
     was. Raises InputError for a model that cannot be copied.
     """
+    check_model(model)
     copied = copied_model(model)
     made: dict[int, nn.Module] = {}
     lines = []
@@ -158,7 +165,7 @@ def merge_lora(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 def _named(model: nn.Module, name: str) -> nn.Module:
     try:
         return model.get_submodule(name)
-    except AttributeError:
+    except (AttributeError, TypeError):
         raise InputError("layers", name, "a name of model.named_modules()") from None
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from repro.errors import InputError
 from repro.privacy.gate.state import HOOKS
-from repro.privacy.validation import said
+from repro.privacy.validation import check_model, said
 
 _MOST_GROUPS = 32  # Wu and He 2018 (arXiv 1803.08494)
 _KNOWN: tuple[type[nn.Module], ...] = (
@@ -43,6 +43,7 @@ def fix(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     one's own, a lazy one, one with hooks or parametrizations, ``BatchNorm1d`` of one feature; and
     for a model that cannot be copied.
     """
+    check_model(model)
     for name, layer in model.named_modules():
         if isinstance(layer, _BatchNorm):
             _check(name, layer)

@@ -17,7 +17,13 @@ from repro.checks import check_count
 from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.holding import call_holding
-from repro.privacy.validation import FrozenBuffers, check_batch, trainable_parameters
+from repro.privacy.validation import (
+    FrozenBuffers,
+    check_batch,
+    check_loss,
+    records_are_taken,
+    trainable_parameters,
+)
 
 
 def per_sample_gradients(
@@ -43,21 +49,24 @@ def per_sample_gradients(
     once with the sum over its uses. B may be 0. The model is left as it was, its ``.grad`` too.
     Raises InputError for a model with state shared by records (BatchNorm in training mode, a
     buffer written in the forward pass), a loss that is not per record, a parameter the loss does
-    not depend on, and shapes or devices that do not fit.
+    not depend on, shapes or devices that do not fit, and records that model or loss do not take.
     """
     parameters = trainable_parameters(model)
+    check_loss(loss_fn)
     views = check_count("views", views)
     check_batch(inputs, targets, parameters, views)
     if chunk_size is not None:
         chunk_size = check_count("chunk_size", chunk_size)
     if inputs.shape[0] == 0:
         return {name: p.new_zeros((0, *p.shape)) for name, p in parameters.items()}
-    _check_every_parameter_used(model, loss_fn, inputs[0] if views > 1 else inputs[:1], targets[0])
     size = chunk_size or len(inputs)
-    chunks = [
-        vmapped_gradients(model, loss_fn, x, y, views)
-        for x, y in zip(inputs.split(size), targets.split(size), strict=True)
-    ]
+    with records_are_taken():
+        record = inputs[0] if views > 1 else inputs[:1]
+        _check_every_parameter_used(model, loss_fn, record, targets[0])
+        chunks = [
+            vmapped_gradients(model, loss_fn, x, y, views)
+            for x, y in zip(inputs.split(size), targets.split(size), strict=True)
+        ]
     if len(chunks) == 1:
         return chunks[0]
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in parameters}

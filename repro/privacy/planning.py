@@ -72,7 +72,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from repro.accounting import calibrate_noise_multiplier
-from repro.checks import Number, check_choice, check_count, check_positive, check_real
+from repro.checks import Number, check_choice, check_count, check_kind, check_positive, check_real
 from repro.errors import InputError
 from repro.privacy.adaptive_clipping import AdaptiveClipping, ClipNorm
 from repro.privacy.banded_noise import BandedNoise
@@ -185,6 +185,9 @@ def make_private(
         if chunk_size is not None:
             chunk_size = check_count("chunk_size", chunk_size)
         check_choice("noise", noise, NOISES)
+        if adaptive_clipping is not None:
+            wanted = "an AdaptiveClipping, or None"
+            check_kind("adaptive_clipping", adaptive_clipping, AdaptiveClipping, wanted)
         if adaptive_clipping is not None and ranks.size > 1:
             raise InputError("adaptive_clipping", "on", "none, where several processes train")
         if adaptive_clipping is not None and noise != "gaussian":

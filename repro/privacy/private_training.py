@@ -292,8 +292,8 @@ class PrivateTraining:
                 "a fork of the process that planned it",
                 "make_private in each process: both would use the same noise on other batches",
             )
-        trained = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        if trained != list(self._parameters):
+        trained = [(n, id(p)) for n, p in self.model.named_parameters() if p.requires_grad]
+        if trained != [(n, id(p)) for n, p in self._parameters.items()]:
             raise InputError(
                 "model",
                 "other parameters with gradients than when training was planned",

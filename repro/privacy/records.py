@@ -179,7 +179,7 @@ def _check_dataset(dataset: Any) -> None:
             type(dataset).__name__,
             "a map-style Dataset (with __getitem__ and __len__): Poisson sampling draws by index",
         )
-    if not hasattr(dataset, "__len__"):
+    if not hasattr(dataset, "__len__") or getattr(dataset, "shape", None) == ():
         raise InputError("data", type(dataset).__name__, "a Dataset with a length")
     origins = _origins(dataset) if isinstance(dataset, (Subset, ConcatDataset)) else []
     if len(set(origins)) != len(origins):

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repro.checks import Number, check_choice, check_count, check_not_negative, check_word64
+from repro.checks import (
+    Number,
+    check_choice,
+    check_count,
+    check_not_negative,
+    check_word64,
+)
 from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
@@ -24,7 +30,15 @@ from repro.privacy.gate import EngineChoice, check_engine, give_up, still_right,
 from repro.privacy.noise import add_gaussian_noise
 from repro.privacy.noise_key import digest, noise_keys
 from repro.privacy.ranks import Ranks
-from repro.privacy.validation import check_batch, flat_dtype, trainable_parameters
+from repro.privacy.validation import (
+    check_batch,
+    check_loss,
+    check_model,
+    check_rows,
+    flat_dtype,
+    records_are_taken,
+    trainable_parameters,
+)
 
 NOISES = ("gaussian", "discrete_gaussian")
 _ALONE = Ranks()
@@ -143,6 +157,9 @@ def _summed(
     """The sum by the engine that passes the gate, and which that was."""
     if chunk_size is not None:
         chunk_size = check_count("chunk_size", chunk_size)
+    check_model(batch.model)
+    check_loss(batch.loss_fn)
+    check_rows("inputs", batch.inputs)
     records = batch.model, batch.loss_fn, batch.inputs, batch.targets
     at_once = 1 if grid else most_at_once(len(batch), chunk_size, batch.views)
     if isinstance(engine, str):
@@ -152,13 +169,15 @@ def _summed(
         if not isinstance(engine, EngineChoice):
             if not isinstance(engine, Engine):
                 raise InputError("engine", engine, f"auto, {', '.join(ENGINES)}, or an engine")
-            return _sum(engine, batch, chunk_size, grid), EngineChoice(engine, engine.name)
+            with records_are_taken():
+                return _sum(engine, batch, chunk_size, grid), EngineChoice(engine, engine.name)
         chosen = still_right(engine, batch, at_once)
-    try:
-        return _sum(chosen, batch, chunk_size, grid), chosen
-    except Exception as problem:
-        chosen = give_up(batch, chosen, problem)
-        return _sum(chosen, batch, chunk_size, grid), chosen
+    with records_are_taken():
+        try:
+            return _sum(chosen, batch, chunk_size, grid), chosen
+        except Exception as problem:
+            chosen = give_up(batch, chosen, problem)
+            return _sum(chosen, batch, chunk_size, grid), chosen
 
 
 def most_at_once(count: int, chunk_size: int | None, views: int = 1) -> int:

@@ -4,7 +4,7 @@ losses, records that do not fit."""
 from __future__ import annotations
 
 import inspect
-from typing import Any, NoReturn
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from repro.checks import check_choice
+from repro.checks import check_choice, check_kind
 from repro.errors import InputError
 from repro.privacy.batch import LossFunction
 from repro.privacy.gate import check_engine
@@ -23,12 +23,10 @@ from repro.privacy.holding import call_holding
 from repro.privacy.per_sample import losses_of_records
 from repro.privacy.records import Records
 from repro.privacy.several_inputs import Inputs, one_tensor, taking, tensors_of
-from repro.privacy.validation import check_batch, said
+from repro.privacy.validation import FROM_RECORDS, check_batch, check_loss, said
 
 EVERY = ("epoch", "step")
 PROBED = 16  # records that are tried
-# What a model or a loss raises for records that it does not take.
-FROM_RECORDS = (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError)
 _CLASSES = "class indices, if it wants those, are int64 of shape (B,): convert in the Dataset"
 HELD: WeakSet[Optimizer] = WeakSet()  # optimizers of private trainings that are not closed
 
@@ -37,6 +35,7 @@ def check_optimizer(
     optimizer: Optimizer, model: nn.Module, parameters: dict[str, nn.Parameter]
 ) -> None:
     name = type(optimizer).__name__
+    check_kind("optimizer", optimizer, Optimizer, "a torch.optim optimizer of the model")
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise InputError("optimizer", name, "one that takes one gradient a step, without a closure")
@@ -66,6 +65,7 @@ def check_scheduler(scheduler: LRScheduler | None, every: str, optimizer: Optimi
     if scheduler is None:
         return
     name = type(scheduler).__name__
+    check_kind("scheduler", scheduler, LRScheduler, "a torch.optim.lr_scheduler, or None")
     if isinstance(scheduler, ReduceLROnPlateau):
         raise InputError(
             "scheduler", name, "one that needs no metric, which would itself have to be private"
@@ -88,6 +88,7 @@ def check_together(
     Returns the model as it takes one tensor a record (itself, or ``SeveralInputs``), and the
     engine to ask for.
     """
+    check_loss(loss_fn)
     reduction = getattr(loss_fn, "reduction", "none")
     if reduction != "none":
         raise InputError("loss_fn", f"reduction={reduction!r}", 'reduction="none": one per record')
@@ -163,17 +164,6 @@ def _check_losses(loss_fn: LossFunction, outputs: Any, targets: Tensor) -> None:
             _kind(targets),
             f"what loss_fn takes from every record apart, not {said(problem)} ({_CLASSES})",
         ) from problem
-
-
-def refuse_batch(problem: Exception) -> NoReturn:
-    """What a step raised over the batch drawn: records unlike those that were tried."""
-    if isinstance(problem, (InputError, torch.OutOfMemoryError)):
-        raise problem
-    raise InputError(
-        "data",
-        f"a batch that model or loss does not take: {said(problem)}",
-        f"records like the first {PROBED}, which were tried; none of this step was released",
-    ) from problem
 
 
 def _kind(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from repro.checks import check_callable, check_kind
 from repro.errors import InputError
+
+#: What a model or a loss raises for records that it does not take.
+FROM_RECORDS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -40,9 +53,18 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return parameters
 
 
+def check_model(model: object) -> None:
+    check_kind("model", model, nn.Module, "a torch.nn.Module")
+
+
+def check_loss(loss_fn: object) -> None:
+    check_callable("loss_fn", loss_fn, "a function (outputs, targets) -> one loss per record, (B,)")
+
+
 def check_layers(model: nn.Module) -> None:
     """Refuse layers whose output for one record depends on the others, or on earlier batches;
     and those that cannot be called with other parameters than their own."""
+    check_model(model)
     for name, layer in model.named_modules():
         label = f"layer {name or '(the model itself)'}"
         if isinstance(layer, nn.parallel.DistributedDataParallel):
@@ -74,19 +96,21 @@ def uses_batch_statistics(layer: _BatchNorm) -> bool:
     return layer.training or layer.running_mean is None or layer.running_var is None
 
 
+def check_rows(name: str, value: object) -> None:
+    """One dense tensor with a row for each record; a caller may not have a type checker."""
+    if not isinstance(value, Tensor) or value.ndim < 1:
+        shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(name, shown, "one tensor with a leading dimension that counts records")
+    if value.layout != torch.strided:
+        raise InputError(name, value.layout, "a dense tensor: its to_dense()")
+
+
 def check_batch(
     inputs: Tensor, targets: Tensor, parameters: Mapping[str, Tensor], views: int = 1
 ) -> None:
     """Refuse shapes and devices that do not fit; ``inputs`` is (B, views, …) if views > 1."""
-    for name, value in [("inputs", inputs), ("targets", targets)]:
-        if not isinstance(value, Tensor):  # a caller may not have a type checker
-            raise InputError(name, type(value).__name__, "one tensor with a row for each record")
-    if inputs.ndim < 1 or targets.ndim < 1:
-        raise InputError(
-            "inputs and targets",
-            (tuple(inputs.shape), tuple(targets.shape)),
-            "a leading dimension that counts records",
-        )
+    check_rows("inputs", inputs)
+    check_rows("targets", targets)
     if inputs.shape[0] != targets.shape[0]:
         raise InputError("targets", f"{targets.shape[0]} records", f"{inputs.shape[0]}, as inputs")
     if views > 1 and (inputs.ndim < 2 or inputs.shape[1] != views):
@@ -163,6 +187,22 @@ def _refuse_write(name: str, what: str) -> None:
         f"a forward pass that writes to its {what} {name!r}",
         "no state shared by records: remove it or put the layer in eval mode",
     )
+
+
+@contextmanager
+def records_are_taken() -> Iterator[None]:
+    """What a model or a loss raises over records inside, as one line."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):  # smaller chunks mend the second
+        raise
+    except FROM_RECORDS as problem:
+        raise InputError(
+            "inputs and targets",
+            f"records that model or loss does not take: {said(problem)}",
+            "of every record what both are made for (class indices, if loss_fn wants those, are "
+            "int64 of shape (B,)); nothing of these is released",
+        ) from problem
 
 
 def said(problem: Exception) -> str:

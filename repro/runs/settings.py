@@ -15,7 +15,7 @@ from repro.checks import check_above_zero as _check_above_zero
 from repro.checks import check_choices as _check_choices
 from repro.checks import check_counts as _check_counts
 from repro.checks import check_fractions as _check_fraction
-from repro.checks import check_word64, plain
+from repro.checks import check_one_of, check_word64
 from repro.errors import InputError
 from repro.runs.filter_settings import FilterSettings
 from repro.runs.search_settings import SearchSettings
@@ -209,9 +209,8 @@ class SecAggParameters:
         _check_fraction(self, "drop_rate", zero=True)
         if self.levels is not None:
             _check_counts(self, levels=2)
-        if isinstance(self.field_bits, bool) or plain(self.field_bits) not in (31, 61):
-            raise InputError("field_bits", self.field_bits, "31 or 61")
-        object.__setattr__(self, "field_bits", int(self.field_bits))
+        bits = check_one_of("field_bits", self.field_bits, (31, 61), "31 or 61")
+        object.__setattr__(self, "field_bits", bits)
 
     def among(self, hospitals: int) -> SecAggParameters:
         """This graph where there are hospitals enough for it, else the complete graph."""

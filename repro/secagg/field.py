@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.checks import plain
-from repro.errors import InputError
+from repro.checks import check_one_of
 from repro.secagg.errors import Refused
 
 # Words handled at a time: operands and scratch stay in a core's level-2 cache.
 BLOCK = 1 << 16
+
+BITS = 31, 61
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,7 @@ class Field:
     bits: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or plain(self.bits) not in (31, 61):
-            raise InputError("field_bits", self.bits, "31 or 61")
-        object.__setattr__(self, "bits", int(self.bits))
+        object.__setattr__(self, "bits", check_one_of("field_bits", self.bits, BITS, "31 or 61"))
 
     @property
     def modulus(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro.checks import check_above_zero, check_counts, plain
+from repro.checks import check_above_zero, check_counts, check_one_of
 from repro.errors import InputError
 from repro.secagg.encoding import Decoded, check_field, check_hospitals
 from repro.secagg.errors import ImpossibleSum
@@ -60,8 +60,7 @@ class IntegerEncoding:
         if vector.ndim != 1 or vector.dtype.kind not in "iu":
             given = f"{vector.shape} of {vector.dtype}"
             raise InputError("vector", given, "one dimension of integers")
-        if isinstance(weight, bool) or plain(weight) != 1:
-            raise InputError("weight", weight, "1: all hospitals count alike here")
+        check_one_of("weight", weight, (1,), "1: all hospitals count alike here")
 
     def encode(
         self, vector: np.ndarray, weight: int, rounding_key: int, out: np.ndarray | None = None

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from repro.privacy import private_step
-from tests.privacy.models import refused, small_training
+from repro.errors import InputError
+from repro.privacy import per_sample_gradients, private_step
+from repro.privacy.engines import ENGINES
+from tests.privacy.models import noiseless, refused, small_training
 
 COUNT = 40
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -84,10 +86,41 @@ def test_a_record_unlike_those_tried_stops_the_step_in_one_line(engine):
     targets[20:] = 7
     training = planned(with_targets(targets), batch_size=COUNT, engine=engine)
     before = training.model.weight.detach().clone()
-    with refused("out of bounds", "data"):
+    with refused("out of bounds", "inputs and targets"):
         training.step()
     assert (training.steps, training.epsilon()) == (0, 0.0)
     assert torch.equal(before, training.model.weight)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "said"),
+    [
+        (INPUTS, CLASSES[:, None], "target tensor expected"),
+        (INPUTS, CLASSES.int(), "target dtype"),
+        (INPUTS, torch.cat([CLASSES[:-1], torch.tensor([7])]), "out of bounds"),
+        (INPUTS.double(), CLASSES, "same dtype"),
+        (INPUTS[:, :5], CLASSES, "cannot be multiplied"),
+        (INPUTS.to_sparse(), CLASSES, "dense"),
+    ],
+)
+def test_the_calls_beneath_say_it_in_one_line_too(inputs, targets, said):
+    model = nn.Linear(6, 3)
+    calls = (
+        lambda: per_sample_gradients(model, CROSS_ENTROPY, inputs, targets),
+        lambda: noiseless(model, inputs, targets, loss_fn=CROSS_ENTROPY),
+    )
+    for call in calls:
+        with pytest.raises(InputError) as problem:
+            call()
+        assert said in str(problem.value)
+        assert "\n" not in str(problem.value)
+        assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+def test_an_engine_taken_on_trust_says_it_in_one_line(engine):
+    with pytest.raises(InputError, match=r"inputs and targets: got .*out of bounds"):
+        noiseless(nn.Linear(6, 3), INPUTS, CLASSES + 5, loss_fn=CROSS_ENTROPY, engine=engine)
 
 
 def test_running_out_of_memory_is_said_as_torch_says_it(monkeypatch):

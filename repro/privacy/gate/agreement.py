@@ -16,6 +16,8 @@ from repro.privacy.gate.probe import Alone
 from repro.privacy.gate.randomness import fixed_randomness
 from repro.privacy.validation import trainable_parameters
 
+NOTHING_FINITE = "no record has a finite gradient to compare"
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -50,7 +52,7 @@ def disagreement(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | 
     norms = [_norm(one.gradients.values()) for one in found]
     finite = sorted(norm for norm in norms if math.isfinite(norm))
     if not finite:
-        return "no record has a finite gradient to compare"
+        return NOTHING_FINITE
     middle = finite[len(finite) // 2] or finite[-1] or 1.0
     clip_norm = min(max(middle, 1e-15), 1e15)
     summed = measured(engine, replace(probe, clipping=Clipping(clip_norm)))

@@ -15,7 +15,7 @@ from repro.errors import InputError
 from repro.privacy.batch import Batch, LossFunction
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES, Engine, Unsupported, choose
-from repro.privacy.gate.agreement import disagreement, measured
+from repro.privacy.gate.agreement import NOTHING_FINITE, disagreement, measured
 from repro.privacy.gate.attributes import Attributes, refuse_kept_records
 from repro.privacy.gate.disturbance import disturbance
 from repro.privacy.gate.memory import Memory
@@ -31,7 +31,7 @@ from repro.privacy.gate.probe import (
 )
 from repro.privacy.gate.state import attributes_of
 from repro.privacy.gate.watch import FAST, Tried, Voided, refuse_mixing_at, voided
-from repro.privacy.validation import check_batch, said, trainable_parameters
+from repro.privacy.validation import check_batch, check_loss, said, trainable_parameters
 
 _REFERENCE = "vmap"
 
@@ -100,7 +100,12 @@ def check_engine(
     this model.
     """
     parameters = trainable_parameters(model)
+    check_loss(loss_fn)
     check_count("views", views)
+    if at_once is not None:
+        at_once = check_count("at_once", at_once, least=0)  # of an empty batch
+        if at_once >= 2**31:
+            raise InputError("at_once", at_once, "records that memory can hold")
     check_batch(inputs, targets, parameters, views)
     check_choice("engine", engine, ("auto", *ENGINES))
     if not len(inputs):
@@ -152,7 +157,11 @@ def check_again(
     at_once: int,
     views: int = 1,
 ) -> None:
-    """Raise ``Voided`` where the engine that has been ``used`` would not pass now."""
+    """Raise ``Voided`` where the engine that has been ``used`` would not pass now.
+
+    Not for a training that has diverged: parameters of NaN or Inf leave nothing to compare, and
+    say nothing about the steps that led there, each of which was looked at.
+    """
     batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0), views)
     try:
         try:
@@ -163,7 +172,8 @@ def check_again(
         if used == FAST:
             refuse_mixing_at(batch, at_once)
     except InputError as problem:
-        raise voided(model, Tried(failed=said(problem))) from problem
+        if NOTHING_FINITE not in str(problem):
+            raise voided(model, Tried(failed=said(problem))) from problem
 
 
 def _right_in_double(batch: Batch, used: str) -> bool:

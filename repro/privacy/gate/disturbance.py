@@ -1,7 +1,8 @@
-"""Whether an engine's gradient of a record depends on extreme records beside it.
+"""Whether an engine's gradient of a record depends on the records beside it, extreme or not.
 
 A guard may act on the whole batch on its way there, a hook on the way back, and only where some
-record is extreme. An engine that treats each record alone does not see either.
+record is extreme, or where there are many. An engine that treats each record alone does not see
+any of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from repro.privacy.clipping import Clipping
 from repro.privacy.engines import Engine
 from repro.privacy.engines.base import NotFinite
 from repro.privacy.gate.agreement import Tolerance, measured
-from repro.privacy.gate.mixing import beside, extremes
+from repro.privacy.gate.mixing import beside, extremes, relatives
 
 _LOUD = 1e10
 
@@ -51,6 +52,27 @@ def disturbance(engine: Engine, probe: Batch, types: Set[torch.dtype]) -> str | 
         if not _alike(found.norms[list(kept)], norms, tolerance):
             return "the gradient of a record depends on extreme records beside it"
     return None
+
+
+def gradients_kept_apart(
+    engine: Engine, batch: Batch, kept: Sequence[int], norms: Tensor | None = None
+) -> bool:
+    """Whether, in a batch of just this size, gradient norms of ``kept`` are the same with all
+    others replaced: what a pass mixes on its way back moves no output.
+
+    norms (B,): the engine's for this batch, where they hang on no random numbers.
+    """
+    inputs = beside(batch.inputs, relatives(batch.inputs), kept)
+    try:
+        if norms is None:
+            norms = measured(engine, batch).norms
+        found = measured(engine, replace(batch, inputs=inputs)).norms
+    except NotFinite:
+        raise
+    except Exception:
+        return True  # records that the model or the loss does not take at all
+    places = list(kept)
+    return _alike(found[places], norms[places], Tolerance.of(batch, frozenset()))
 
 
 def _others(probe: Batch, kept: Sequence[int]) -> Iterator[Batch]:

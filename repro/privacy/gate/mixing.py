@@ -93,14 +93,16 @@ def beside(values: Tensor, others: Tensor, kept: Sequence[int]) -> Tensor:
     return result
 
 
+def relatives(inputs: Tensor) -> Tensor:
+    """Other records of the same kind, quite different from each that stands in their place."""
+    others = inputs.flip(0).flip(-1) if inputs.ndim > 1 else inputs.flip(0)
+    return -8 * others if others.is_floating_point() else others
+
+
 def kept_apart(batch: Batch, kept: Sequence[int], seed: int, together: Any) -> bool:
     """Whether, in a batch of just this size, outputs of ``kept`` are the same with all others
     replaced; ``together``: what ``forward`` gives for the batch and seed."""
-    inputs = batch.inputs
-    others = inputs.flip(0).flip(-1) if inputs.ndim > 1 else inputs.flip(0)
-    # Records of the same kind, quite different from each that stands in their place.
-    others = -8 * others if others.is_floating_point() else others
-    return _unmoved(batch, others, together, kept, seed)
+    return _unmoved(batch, relatives(batch.inputs), together, kept, seed)
 
 
 def as_alone(batch: Batch, record: int, together: Any, seed: int | None = None) -> bool:

@@ -3,7 +3,8 @@
 The gate tries a few records at the start. Here, in every step, one record of the batch goes
 through the model once more, alone; in one of 32 steps all of them do, half among other companions.
 So mixing that begins later (at some size, by a global variable, with the hundredth pass) is seen
-before the step is released, or, where it moves outputs by less than a hundredth, soon after.
+before the step is released, or, where it moves outputs by less than a hundredth, or gradients
+alone, soon after.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from repro.errors import InputError
 from repro.privacy.batch import Batch
-from repro.privacy.engines import ClippedSum, Engine
+from repro.privacy.engines import ENGINES, ClippedSum, Engine
 from repro.privacy.gate.attributes import Attributes
+from repro.privacy.gate.disturbance import gradients_kept_apart
 from repro.privacy.gate.mixing import Mixes, as_alone, forward, kept_apart, refuse
 from repro.privacy.gate.probe import detached
 from repro.privacy.gate.state import Place
@@ -56,7 +58,7 @@ class Tried:
 
 def refuse_mixing_at(batch: Batch, size: int) -> None:
     """Raise ``Mixes`` if records mix in a batch of ``size``: of these, again and again where they
-    are fewer. Three forward passes, one of them of one record."""
+    are fewer. Three forward passes, one of them of one record, and two of the fast engine's."""
     if size < 2:
         return
     rows = torch.arange(size, device=batch.inputs.device) % len(batch)
@@ -64,7 +66,11 @@ def refuse_mixing_at(batch: Batch, size: int) -> None:
     with Attributes(batch.model):
         together = forward(probe, 0)
         record, half = _turns.randrange(size), _half(size)
-        right = as_alone(probe, record, together, seed=0) and kept_apart(probe, half, 0, together)
+        right = (
+            as_alone(probe, record, together, seed=0)
+            and kept_apart(probe, half, 0, together)
+            and gradients_kept_apart(ENGINES[FAST], probe, half)
+        )
     if not right:
         refuse(probe, f"beside it, also in a batch of {size}", Mixes)
 
@@ -88,7 +94,7 @@ def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
             right = as_alone(batch, record, outputs)
         if not right:
             refuse(batch, mixed_here, Mixes)
-    if in_depth and not _kept_apart(batch):
+    if in_depth and not _kept_apart(engine, batch, None if tried.random else summed.norms):
         if not tried.sums:
             refuse(batch, mixed_here, Mixes)
         tried.failed = f"records mixed in a batch of {len(batch)}"
@@ -106,11 +112,13 @@ def voided(model: nn.Module, tried: Tried) -> Voided:
     )
 
 
-def _kept_apart(batch: Batch) -> bool:
-    """A random half of the records beside others than there are."""
-    seed = _turns.randrange(1000)
+def _kept_apart(engine: Engine, batch: Batch, norms: Tensor | None) -> bool:
+    """A random half of the records beside others than there are: their outputs and gradients."""
+    seed, half = _turns.randrange(1000), _half(len(batch))
     with Attributes(batch.model):
-        return kept_apart(batch, _half(len(batch)), seed, forward(batch, seed))
+        return kept_apart(batch, half, seed, forward(batch, seed)) and gradients_kept_apart(
+            engine, batch, half, norms
+        )
 
 
 def _half(size: int) -> list[int]:
