@@ -24,6 +24,7 @@ from repro.data import discs
 from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
 from repro.federated.images import normalise
+from repro.models import rings
 from repro.shapes import Float
 
 STREAM = 77  # of the synthetic images: another one than any data set's
@@ -101,7 +102,7 @@ class Whitened(nn.Module):
         """Whatever else the features depend on: for the cache's key."""
         model = self._raw[0]
         others: tuple[Any, ...] = getattr(model, "sources", tuple)()
-        return (model, ring_sources(), *others, *([discs] if self._drawn == "discs" else []))
+        return (model, rings, *others, *([discs] if self._drawn == "discs" else []))
 
     @property
     def learnt(self) -> bool:
@@ -163,10 +164,3 @@ class Whitened(nn.Module):
 
 def _standard(raw: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return ((raw - mean) / deviation).clamp(-CLIP, CLIP)
-
-
-def ring_sources() -> Any:
-    """The module of ``ring_statistics``, which a model's own module does not show."""
-    from repro.models import rings
-
-    return rings

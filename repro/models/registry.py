@@ -21,8 +21,8 @@ MODELS: dict[str, tuple[str, str]] = {
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
     "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
     "random-filters": ("repro.models.random_filters", "RandomFilterRings"),
-    "turned-filters": ("repro.models.turned_filters", "TurnedFilterRings"),
-    "drawn-choice": ("repro.models.turned_filters", "DrawnChoiceRings"),
+    "turned-filters": ("repro.models.random_filters", "TurnedFilterRings"),
+    "drawn-choice": ("repro.models.random_filters", "DrawnChoiceRings"),
     "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 
@@ -45,17 +45,13 @@ def build_model(
     if settings.name not in MODELS:
         raise InputError("model", settings.name, "one of " + ", ".join(MODELS))
     module, attribute = MODELS[settings.name]
-    if settings.varied:
-        if settings.name != "dpresnet":
-            raise InputError("model", settings.name, "dpresnet, the only one with variants")
-        module, attribute = "repro.models.variants", "DPResNetVariant"
-        options = options | {
-            "normalisation": settings.normalisation,
-            "downsampling": settings.downsampling,
-            "skips": settings.skips,
-        }
+    varied = {name: getattr(settings, name) for name in ("normalisation", "downsampling", "skips")}
+    if settings.name == "dpresnet":
+        options |= varied
+    elif any(value != getattr(ModelSettings, name) for name, value in varied.items()):
+        raise InputError("model", settings.name, "dpresnet, the only one with variants")
     if settings.filters is not None:
-        options = options | {"filters": settings.filters}
+        options["filters"] = settings.filters
     factory = getattr(importlib.import_module(module), attribute)
     with _GENERATOR, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

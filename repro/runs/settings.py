@@ -73,11 +73,6 @@ class ModelSettings:
         )
         _check_counts(self, width=1)
 
-    @property
-    def varied(self) -> bool:
-        """Is the network another than the one ``name`` stands for?"""
-        return (self.normalisation, self.downsampling, self.skips) != ("group", "stride", "first")
-
 
 @dataclass(frozen=True)
 class PartitionSettings:
