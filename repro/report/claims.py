@@ -5,17 +5,12 @@ The file and ``expected.toml`` lie beside this module in a wheel; in a checkout 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from repro.files import read_toml
 
 BESIDE = Path(__file__).parent
 PAPER_RESULTS = Path(__file__).resolve().parents[2] / "paper_results"
@@ -84,13 +79,6 @@ def load_claims(path: Path | None = None) -> Claims:
         one_run=float(data.get("one_run", {}).get("tolerance", 0.0)),
         history=str(data.get("history", "")),
     )
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as problem:
-        raise InputError(path.name, str(path), f"a readable TOML file ({problem})") from problem
 
 
 def _claim(entry: dict[str, Any], sources: dict[str, str]) -> Claim:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import InputError
-from repro.report.claims import BESIDE, PAPER_RESULTS, read_toml
+from repro.files import read_toml
+from repro.report.claims import BESIDE, PAPER_RESULTS
 from repro.report.evidence import KINDS, Evidence
 from repro.report.sources import Sources
 from repro.runs.profiles import PROFILES
