@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.audit.controls import CONTROLS
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.data import Dataset, load_dataset
@@ -32,16 +33,8 @@ CONTROLLED = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    controls = "\n".join(f"  {name:<10} {what}" for name, what in CONTROLS.items())
-    parser.epilog = (
-        f"controls:\n{controls}\n\n"
-        "Writes OUT/audit/ARM.json (ARM-CONTROL.json for a control), for `repro table 6`.\n"
-        "`options` audits make_private's adaptive clipping and banded noise, each as it is and\n"
-        "broken, and writes OUT/audit/options.json.\n"
-        "Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
-        "example: repro audit scattering-dpsgd-eps6 --hospitals 10 --seed 0"
-    )
+def configure(parser: OneLineParser) -> None:
+    parser.explain(controls=CONTROLS)
     add = parser.add_argument
     arms = "a private arm; `all` of them; `controls`, on some of them; or `options`"
     add("arm", metavar="ARM", help=arms)

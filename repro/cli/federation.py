@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome, say
 from repro.cli.run import add_dataset, add_device
 from repro.cli.secagg_files import first_directory
@@ -41,23 +42,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "join": (_HERE, "join", "be a hospital of a plan, to its last round"),
 }
 OPENING = 3600.0  # seconds until an opening that too few come to is begun anew
-_EXAMPLES = {
-    "split": "repro federation split random-newton-eps6 --hospitals 3 --seed 0 --out files",
-    "offer": "repro federation offer a.offer --key a.key --data files/hospital-0.npz",
-    "plan": "repro federation plan random-newton-eps6 plan.json --operator-key operator.key "
-    "--server-key server.key.pub \\\n    --offer a.offer --offer b.offer --offer c.offer",
-    "serve": "repro federation serve plan.json --key server.key --directory directory.json \\\n"
-    "    --operator operator.key.pub --state state --tls-certificate server.key.tls.pem "
-    "--tls-key server.key.tls.key",
-    "join": "repro federation join plan.json --data hospital-0.npz --policy policy.toml "
-    "--server aggregator.example.org:7443 \\\n    --key a.key --directory directory.json "
-    "--operator operator.key.pub --state state --tls-authorities server.key.tls.pem",
-}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    listing = "\n".join(f"  {name:<6} {words[2]}" for name, words in COMMANDS.items())
-    parser.epilog = f"commands (docs/federation.md):\n{listing}"
+def configure(parser: OneLineParser) -> None:
+    parser.explain(commands={name: words[2] for name, words in COMMANDS.items()})
     parser.add_argument("action", choices=list(COMMANDS), metavar="COMMAND", help="see below")
 
 
@@ -69,7 +57,6 @@ def _configure_training(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_split(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['split']}"
     _configure_training(parser)
     add = parser.add_argument
     add("--hospitals", type=int, default=3, metavar="K", help="how many (%(default)s)")
@@ -79,7 +66,6 @@ def configure_split(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_offer(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['offer']}"
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="offer to write, for the operator")
     add("--key", type=Path, required=True, help="the hospital's private key")
@@ -90,7 +76,6 @@ def configure_offer(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_plan(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['plan']}"
     _configure_training(parser)
     add = parser.add_argument
     add("file", type=Path, metavar="PLAN", help="plan to write")
@@ -105,7 +90,6 @@ def configure_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['serve']}"
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     configure_place(parser)
@@ -117,7 +101,6 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_join(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['join']}"
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     add("--data", type=Path, required=True, metavar="NPZ", help="this hospital's records")
