@@ -14,7 +14,7 @@ def from_confusion(confusion: Shaped[np.ndarray, "c c"]) -> dict[str, float]:
     confusion: row true, column predicted. Classes without a test image count in neither of the
     latter two.
     """
-    counts = np.asarray(confusion, dtype=np.float64)
+    counts = np.asarray(confusion)
     recalls = clinical.recalls(counts.tolist())
     return {
         "accuracy": float(counts.trace() / counts.sum()),
