@@ -17,16 +17,7 @@ import numpy as np
 
 from repro.bench.harness import Row, take_turns
 from repro.federated.memory import keep_freed_memory
-from repro.secagg import (
-    PHASES,
-    Contribution,
-    Encoding,
-    Field,
-    Party,
-    Round,
-    Traffic,
-    run_round,
-)
+from repro.secagg import PHASES, Contribution, Encoding, Field, Party, Round, Traffic, run_round
 from repro.secagg.bounded import BoundedRound, NormBound, run_bounded_round
 
 CASES = ((10, 4_608), (10, 166_176), (10, 4_802_120), (100, 4_608))

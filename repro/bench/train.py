@@ -80,8 +80,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 def _images(count: int) -> Split:
     stream = np.random.default_rng(0)
     return Split(
-        stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8),
-        stream.integers(0, 8, count),
+        stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8), stream.integers(0, 8, count)
     )
 
 
@@ -108,11 +107,7 @@ class Ours:
     """The local epoch of ``repro.federated.training.plain``, batches in stored order."""
 
     def __init__(
-        self,
-        split: Split,
-        arguments: argparse.Namespace,
-        device: str,
-        precision: str = "float32",
+        self, split: Split, arguments: argparse.Namespace, device: str, precision: str = "float32"
     ) -> None:
         self.data = LabelledImages.from_arrays(split.images, split.labels, device)
         self.batches = torch.arange(len(split), device=device).split(arguments.batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,7 @@ def configure(parser: OneLineParser) -> None:
     add("--quiet", action="store_true", help="no progress bar")
 
 
-@dataclass(frozen=True)
-class _Task:
-    settings: RunSettings
-    control: str | None
-
-    @property
-    def name(self) -> str:
-        return self.settings.arm + ("" if self.control is None else f", {self.control}")
+_Task = tuple[RunSettings, str | None]  # and its control
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -122,13 +115,8 @@ def _tasks(arguments: argparse.Namespace) -> list[_Task]:
         get_arm(arguments.arm)
         wanted = [(arguments.arm, arguments.control)]
     profile = get_profile(arguments.profile)
-    return [
-        _Task(
-            compose(get_arm(arm), profile, hospitals=arguments.hospitals, seed=arguments.seed),
-            control,
-        )
-        for arm, control in wanted
-    ]
+    given = {"hospitals": arguments.hospitals, "seed": arguments.seed}
+    return [(compose(get_arm(arm), profile, **given), control) for arm, control in wanted]
 
 
 def _audit(
@@ -137,19 +125,21 @@ def _audit(
     from repro.audit import procedure
     from repro.federated.division import subset
 
-    claim = procedure.claim_for(task.settings, subset(dataset, task.settings)["train"].labels)
+    settings, control = task
+    claim = procedure.claim_for(settings, subset(dataset, settings)["train"].labels)
+    name = settings.arm + ("" if control is None else f", {control}")
     bar: Progress[None] = progress(
-        total=procedure.work(claim, plan), desc=f"audit {task.name}", quiet=arguments.quiet
+        total=procedure.work(claim, plan), desc=f"audit {name}", quiet=arguments.quiet
     )
     with bar:
         found = procedure.audit(
             claim,
             plan,
-            control=task.control,
+            control=control,
             seed=arguments.seed,
             progress=lambda done: _advance(bar, done),
         )
-    record = procedure.as_record(found, task.settings, plan, arguments.seed, dataset.facts())
+    record = procedure.as_record(found, settings, plan, arguments.seed, dataset.facts())
     procedure.write(record, Path(arguments.out))
     return record
 

@@ -29,6 +29,7 @@ from repro.errors import InputError
 if TYPE_CHECKING:
     from repro.federated.deploy.plan import TrainingPlan
     from repro.federated.deploy.training import Training
+    from repro.runs.settings import RunSettings
     from repro.secagg.deploy.directory import FederationDirectory
     from repro.secagg.keys import Identity
 
@@ -112,19 +113,23 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def execute_split(arguments: argparse.Namespace) -> Outcome:
-    from repro.data import load_dataset
-    from repro.federated.deploy.split import split_files
+def _settings(
+    arguments: argparse.Namespace, hospitals: int, rounds: int | None = None
+) -> RunSettings:
+    """Of ``_configure_training``'s arguments."""
     from repro.runs.arms import get_arm
     from repro.runs.composition import compose
     from repro.runs.profiles import get_profile
 
-    settings = compose(
-        get_arm(arguments.arm),
-        get_profile(arguments.profile),
-        hospitals=arguments.hospitals,
-        seed=arguments.seed,
-    )
+    arm, profile = get_arm(arguments.arm), get_profile(arguments.profile)
+    return compose(arm, profile, hospitals=hospitals, seed=arguments.seed, rounds=rounds)
+
+
+def execute_split(arguments: argparse.Namespace) -> Outcome:
+    from repro.data import load_dataset
+    from repro.federated.deploy.split import split_files
+
+    settings = _settings(arguments, arguments.hospitals)
     dataset = load_dataset(arguments.data, arguments.dataset)
     images = split_files(dataset, settings, arguments.out)
     lines = [f"{arguments.out / name}: {count} images" for name, count in images.items()]
@@ -145,29 +150,15 @@ def execute_offer(arguments: argparse.Namespace) -> Outcome:
 
 
 def execute_plan(arguments: argparse.Namespace) -> Outcome:
-    from repro.federated.deploy.plan import (
-        TrainingPlan,
-        check_sizes,
-        fewest_in_a_sum,
-        load_offers,
-    )
+    from repro.federated.deploy.plan import TrainingPlan, check_sizes, fewest_in_a_sum, load_offers
     from repro.federated.deploy.training import Training
-    from repro.runs.arms import get_arm
-    from repro.runs.composition import compose
-    from repro.runs.profiles import get_profile
     from repro.secagg.deploy.directory import load_directory
     from repro.secagg.deploy.keystore import load_identity, read_public
 
     operator, server = load_identity(arguments.operator_key), read_public(arguments.server_key)
     offers = load_offers(arguments.offer)
     check_sizes(arguments.sizes, offers[0].count_noise)
-    settings = compose(
-        get_arm(arguments.arm),
-        get_profile(arguments.profile),
-        hospitals=len(offers),
-        seed=arguments.seed,
-        rounds=arguments.rounds,
-    )
+    settings = _settings(arguments, len(offers), arguments.rounds)
     path = arguments.directory or arguments.file.with_name("directory.json")
     earlier = load_directory(path, operator.public) if path.exists() else None
     plan = TrainingPlan(

@@ -159,13 +159,7 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
     )
     quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
     return run_module.execute(
-        settings,
-        dataset,
-        store,
-        device=device,
-        quiet=quiet,
-        ranks=ranks,
-        extend=arguments.extend,
+        settings, dataset, store, device=device, quiet=quiet, ranks=ranks, extend=arguments.extend
     )
 
 

@@ -154,12 +154,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
     server = server_of(arguments)
     try:
         completed = join(
-            place,
-            server,
-            prepare,
-            rounds=arguments.rounds,
-            patience=arguments.patience,
-            report=say,
+            place, server, prepare, rounds=arguments.rounds, patience=arguments.patience, report=say
         )
     except TimeoutError as reason:
         return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)

@@ -189,10 +189,7 @@ def _shuffled_slices(sizes: Sequence[int], stream: np.random.Generator) -> list[
 
 
 def _dirichlet(
-    labels: Int64[np.ndarray, " records"],
-    hospitals: int,
-    alpha: float,
-    stream: np.random.Generator,
+    labels: Int64[np.ndarray, " records"], hospitals: int, alpha: float, stream: np.random.Generator
 ) -> list[Indices]:
     """Class by class, proportions over hospitals from Dirichlet(alpha, …, alpha).
 

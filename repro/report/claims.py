@@ -5,7 +5,7 @@ The file and ``expected.toml`` lie beside this module in a wheel; in a checkout 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ class Claim:
     comparable: bool = True
     reason: str = ""
     readings: tuple[dict[str, Any], ...] = ()
-    details: tuple[tuple[str, Any], ...] = ()  # further keys, e.g. sigma
+    details: dict[str, Any] = field(default_factory=dict)  # further keys, e.g. sigma
 
     def __getitem__(self, key: str) -> Any:
-        return dict(self.details)[key]
+        return self.details[key]
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ def _claim(entry: dict[str, Any], sources: dict[str, str]) -> Claim:
         raise InputError("kind", fields["kind"], "one of " + ", ".join(KINDS))
     fields["tolerance"] = float(fields["tolerance"])
     fields["readings"] = tuple(fields.get("readings", ()))
-    more = tuple((key, value) for key, value in entry.items() if key not in known)
+    more = {key: value for key, value in entry.items() if key not in known}
     return Claim(**fields, details=more)

@@ -27,11 +27,7 @@ def code_version() -> dict[str, Any]:
     for path in sorted(written | {root / "repro/runs/profiles.toml"}):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
-    return {
-        "version": __version__,
-        "fingerprint": digest.hexdigest()[:16],
-        "commit": _commit(root),
-    }
+    return {"version": __version__, "fingerprint": digest.hexdigest()[:16], "commit": _commit(root)}
 
 
 def _commit(root: Path) -> str | None:

@@ -40,14 +40,7 @@ from repro.accounting import (
     trial_multiplier,
 )
 from repro.errors import InputError
-from repro.federated.protocol import (
-    Hospitals,
-    Place,
-    Progress,
-    RoundProtocol,
-    RoundReport,
-    silent,
-)
+from repro.federated.protocol import Hospitals, Place, Progress, RoundProtocol, RoundReport, silent
 from repro.federated.shared.rounds import planned
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import BROKEN, COALITION, SERVER, shared_views

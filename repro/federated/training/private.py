@@ -50,12 +50,7 @@ class PrivateTrainer(LocalTrainer):
     mechanism = "dp-sgd"
 
     def __init__(
-        self,
-        settings: RecordPrivacy,
-        weights: dict[int, int],
-        *,
-        epochs: int | float,
-        rounds: int,
+        self, settings: RecordPrivacy, weights: dict[int, int], *, epochs: int | float, rounds: int
     ) -> None:
         self.settings, self.rounds = settings, rounds
         # Hospitals of one size share a plan: thousands of them cost a handful of calibrations.

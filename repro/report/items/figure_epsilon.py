@@ -16,14 +16,7 @@ from matplotlib.figure import Figure
 
 from repro.accounting.calibration import calibrate_noise_multiplier
 from repro.accounting.gaussian import gaussian_epsilon, gaussian_sigma
-from repro.report.items.table2_privacy import (
-    CLIP_NORM,
-    DELTA,
-    EPSILON,
-    LOCAL_EPOCHS,
-    ROUNDS,
-    SIGMA,
-)
+from repro.report.items.table2_privacy import CLIP_NORM, DELTA, EPSILON, LOCAL_EPOCHS, ROUNDS, SIGMA
 from repro.report.sources import Sources
 from repro.report.style import MUTED, label_ends, mark, new_figure
 
