@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.checks import check_choice
 from repro.data import discs
 from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
@@ -82,8 +83,7 @@ class Whitened(nn.Module):
         drawn: str = "cells",
         given: Whitening | None = None,
     ) -> None:
-        if drawn not in DRAWN:
-            raise InputError("drawn", drawn, "one of " + ", ".join(DRAWN))
+        check_choice("drawn", drawn, DRAWN)
         super().__init__()
         varied = getattr(model, "filters", None)
         self._drawn = drawn if varied is None else varied.whitened_by

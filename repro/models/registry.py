@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from repro.checks import check_choice
 from repro.errors import InputError
 from repro.randomness import RootSeed
 from repro.runs.settings import ModelSettings
@@ -42,9 +43,7 @@ def build_model(
     seed: initial weights are a function of it alone, and torch's global generator is left as it
         was; None uses that generator.
     """
-    if settings.name not in MODELS:
-        raise InputError("model", settings.name, "one of " + ", ".join(MODELS))
-    module, attribute = MODELS[settings.name]
+    module, attribute = MODELS[check_choice("model", settings.name, MODELS)]
     varied = {name: getattr(settings, name) for name in ("normalisation", "downsampling", "skips")}
     if settings.name == "dpresnet":
         options |= varied

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repro.checks import check_choice
 from repro.errors import InputError
 from repro.files import read_toml
 
@@ -87,10 +88,8 @@ def _claim(entry: dict[str, Any], sources: dict[str, str]) -> Claim:
     missing = {"id", "kind", "configuration", "value", "tolerance", "source"} - fields.keys()
     if missing:
         raise InputError("claim", entry.get("id"), f"the keys {sorted(missing)} too")
-    if fields["source"] not in sources:
-        raise InputError("source", fields["source"], "one of " + ", ".join(sources))
-    if fields["kind"] not in KINDS:
-        raise InputError("kind", fields["kind"], "one of " + ", ".join(KINDS))
+    check_choice("source", fields["source"], sources)
+    check_choice("kind", fields["kind"], KINDS)
     fields["tolerance"] = float(fields["tolerance"])
     fields["readings"] = tuple(fields.get("readings", ()))
     more = {key: value for key, value in entry.items() if key not in known}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from repro.errors import InputError
+from repro.checks import check_choice
 from repro.report.statistics import Summary
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
@@ -130,8 +130,8 @@ def gather(
     with most runs). Runs whose settings are not the matrix' own (other rounds, an ablation) and
     runs without a seed are left out.
     """
-    if profile is not None and profile not in PROFILES:
-        raise InputError("profile", profile, "one of " + ", ".join(PROFILES))
+    if profile is not None:
+        check_choice("profile", profile, PROFILES)
     groups: dict[tuple[bool, str, str, str], list[RunRecord]] = {}
     for record in stored:
         if profile not in (None, record.profile) or not is_canonical(record):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from repro.errors import InputError
+from repro.checks import check_choice
 from repro.files import read_toml
 
 
@@ -143,9 +143,7 @@ def get_profile(name: str | None) -> Profile:
         import torch
 
         name = "paper" if torch.cuda.is_available() else "quick"
-    if name not in PROFILES:
-        raise InputError("profile", name, "one of " + ", ".join(PROFILES))
-    return PROFILES[name]
+    return PROFILES[check_choice("profile", name, PROFILES)]
 
 
 def _newton(profile: Profile, epsilon: float, model: str = "random-filters") -> Profile:
