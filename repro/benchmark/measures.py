@@ -50,5 +50,8 @@ def mean_auc(scores: Float[np.ndarray, "n c"], labels: Int64[np.ndarray, "n ..."
     scores: logits; of one class an image, softmax is taken first, as MedMNIST does. Labels that
     all test images have, or none, do not count; None where no other is left.
     """
-    areas = clinical.auc(scores if labels.ndim == 2 else clinical.probabilities(scores), labels)
+    if labels.ndim == 1:
+        shifted = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
+        scores = shifted / shifted.sum(axis=1, keepdims=True)
+    areas = clinical.auc(scores, labels)
     return None if np.isnan(areas).all() else float(np.nanmean(areas))

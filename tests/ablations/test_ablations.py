@@ -195,7 +195,7 @@ def test_tuning_reads_validation_images_not_test_images(tmp_path, one_process):
 
 def _tune(dataset, store):
     ablation = dataclasses.replace(
-        ABLATIONS["dpsgd-tuning"],
+        get_ablation("dpsgd-tuning"),
         variants=lambda profile, hospitals: dpsgd_tuning.variants(profile, hospitals)[1::6],
     )
     cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=3, device="cpu")

@@ -74,6 +74,7 @@ def test_auc_is_the_chance_of_a_right_order():
     wanted = np.mean([area(scores[:, i], labels[:, i]) for i in (0, 1)])
     assert mean_auc(scores, labels) == pytest.approx(wanted)
     classes = stream.integers(0, 3, 40)
+    scores = stream.normal(size=(40, 3))  # no ties, which rounding would break in its own way
     soft = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     assert mean_auc(scores, classes) == pytest.approx(mean_auc(soft, np.eye(3, dtype=int)[classes]))
     assert mean_auc(scores, np.zeros((40, 3), np.int64)) is None

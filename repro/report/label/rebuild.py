@@ -131,7 +131,7 @@ def _planned(record: RunRecord, number: int, facts: dict[str, Any]) -> float:
     if plan and not math.isclose(plan["noise_multiplier"], noise, rel_tol=_PLAN_TOLERANCE):
         field = f"noise_multiplier of run {record.run_id}"
         raise InputError(field, plan["noise_multiplier"], f"{noise:.9g}, its share of the budget")
-    return noise
+    return float(plan["noise_multiplier"]) if plan else noise
 
 
 def _event(record: RunRecord, noise: float, unit: str) -> PrivacyEvent:
