@@ -146,13 +146,7 @@ def _norms_of(matrix: Tensor) -> Tensor:
     partial = torch.empty((records, chunks), dtype=torch.float32, device=matrix.device)
     if records and params:
         _squared_norms[(records, chunks)](
-            matrix,
-            partial,
-            params,
-            *matrix.stride(),
-            chunks,
-            CHUNK=_NORM_CHUNK,
-            TILE=_NORM_TILE,
+            matrix, partial, params, *matrix.stride(), chunks, CHUNK=_NORM_CHUNK, TILE=_NORM_TILE
         )
     return partial.sum(dim=1)
 

@@ -8,7 +8,7 @@ wherever a number is meant; truth values, text and arrays (of one element too) a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from repro.errors import InputError
@@ -85,10 +85,10 @@ def check_word64(field: str, value: Any) -> int:
     return given
 
 
-def check_choice(field: str, value: Any, choices: tuple[str, ...]) -> str:
+def check_choice(field: str, value: Any, choices: Collection[str]) -> str:
     """``value`` if it is one of ``choices``."""
     if not isinstance(value, str) or value not in choices:
-        raise InputError(field, value, " or ".join(map(str, choices)))
+        raise InputError(field, value, " or ".join(choices))
     return value
 
 
@@ -109,9 +109,7 @@ def check_callable(field: str, value: Any, expected: str) -> None:
 
 def check_choices(settings: object, known: Mapping[str, tuple[str, ...]]) -> None:
     for name, choices in known.items():
-        value = getattr(settings, name)
-        if not isinstance(value, str) or value not in choices:
-            raise InputError(name, value, "one of " + ", ".join(choices))
+        check_choice(name, getattr(settings, name), choices)
 
 
 def check_above_zero(settings: object, *names: str) -> None:

@@ -1,14 +1,28 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and TOML files that are read."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from repro.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as problem:
+        raise InputError(path.name, str(path), f"a readable TOML file ({problem})") from problem
 
 
 def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from repro.accounting import gaussian_epsilon
 from repro.cli import main
-from repro.models.turned_filters import TurnedFilterRings
+from repro.models.random_filters import TurnedFilterRings
 from repro.runs.arms import ARMS
 from repro.runs.profiles import PROFILES, for_model
 
@@ -59,7 +59,7 @@ def test_the_methods_page_is_the_arms_method():
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
     banks = page["random_filters"](3)
     assert [weight.shape[0] for weight, _ in banks] == [count for _, count in model.banks]
-    filters = "repro.models.turned_filters.filters"
+    filters = "repro.models.random_filters.filters"
     with mock.patch(filters, return_value=banks):  # the page draws others
         wanted = model.features(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
     torch.testing.assert_close(page["features"](images), wanted, atol=5e-4, rtol=1e-4)

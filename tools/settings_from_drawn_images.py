@@ -32,7 +32,7 @@ from repro.accounting import gaussian_sigma
 from repro.data.synthetic import synthetic_split
 from repro.federated.features import fixed_features
 from repro.federated.whitening import Whitened
-from repro.models.turned_filters import TurnedFilterRings
+from repro.models.random_filters import TurnedFilterRings
 
 CLASSES, DELTA = 8, 1e-5
 COALITION = math.sqrt(10 / 8)  # 10 hospitals, one colluding and one lost: noise of eight

@@ -6,14 +6,38 @@ the matrix') and draws ``OUT/ablations/NAME.*``; ``repro ablate all`` does so fo
 
 from __future__ import annotations
 
-from repro.ablations import dpsgd_tuning, engine, features, precision
-from repro.ablations.base import Ablation
-from repro.ablations.catalogue import CATALOGUE
-from repro.errors import InputError
+from pathlib import Path
+from typing import Any
 
-_CONCLUDING = (engine, precision, dpsgd_tuning, features)  # say more than their rows
-_ALL: tuple[Ablation, ...] = (*CATALOGUE, *(each.ABLATION for each in _CONCLUDING))
-ABLATIONS = {one.name: one for one in _ALL}
+from repro.ablations import dpsgd_tuning, engine, features, precision
+from repro.ablations.base import Ablation, by_arm
+from repro.ablations.catalogue import SERIES, VARIANTS
+from repro.errors import InputError
+from repro.files import read_toml
+
+# They say more than their rows.
+_CONCLUDING: dict[str, Any] = {
+    "engine": engine,
+    "precision": precision,
+    "dpsgd-tuning": dpsgd_tuning,
+    "features": features,
+}
+
+
+def _made(name: str, said: dict[str, Any]) -> Ablation:
+    own: Any = _CONCLUDING.get(name)
+    lists = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+    return Ablation(
+        name=name,
+        variants=VARIANTS.get(name) or own.variants,
+        series=SERIES.get(name, by_arm),
+        conclude=own and own.conclude,
+        **said | lists,
+    )
+
+
+_FILE = Path(__file__).with_name("catalogue.toml")
+ABLATIONS = {name: _made(name, said) for name, said in read_toml(_FILE).items()}
 NAMES = tuple(ABLATIONS)
 
 

@@ -1,7 +1,7 @@
 """What an ablation is: a question, the runs that answer it, and what is shown of them.
 
-Those that are data alone stand in ``catalogue``, those that also conclude something in a module
-each. Whatever is common to all (running, table, figure) is in ``running``.
+Words stand in ``catalogue.toml``; what varies stands in ``catalogue``, or in a module of its own
+where the ablation concludes something too. Whatever is common to all is in ``running``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from repro.data import Dataset
 
 Variant = tuple[str, RunSettings]  # what it is called on the axis, and its run of the first seed
+Variants = Callable[[Profile, int], list[Variant]]  # (profile, hospitals)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ablation:
     name: str
     question: str  # one sentence
     axis: str  # what the variants are values of
-    variants: Callable[[Profile, int], list[Variant]]  # (profile, hospitals)
+    variants: Variants
     expected: str  # before the runs were made; as `repro ablate --list` and ABLATIONS.md show it
     cost: str = ""  # and hardware; "": as ``about`` says of most
     columns: tuple[str, ...] = ()  # further columns of the table: names in ``measures.MEASURES``

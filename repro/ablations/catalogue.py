@@ -1,4 +1,4 @@
-"""The ablations that are data alone: what varies, over which values, what to expect of it."""
+"""The ablations that are data alone: what varies, over which values; words: catalogue.toml."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from repro.ablations.base import Ablation, Variant, base, change
-from repro.formatting import small
+from repro.ablations.base import Variant, Variants, base, change
 from repro.runs.arm import EPSILONS
 from repro.runs.profiles import SCATTERING_EPOCHS, Profile
-from repro.runs.settings import PartitionSettings, RecordPrivacy, Robustness, RunSettings
+from repro.runs.settings import PartitionSettings, Robustness, RunSettings
 
-Variants = Callable[[Profile, int], list[Variant]]
 PLAIN, PRIVATE = "fedavg", "dpsgd-eps6"
 LONG = f"{SCATTERING_EPOCHS} local epochs"  # `repro.report.honest` quotes these rows
 
@@ -43,10 +41,6 @@ def _epsilons(profile: Profile, hospitals: int) -> list[Variant]:
         ("16", change(largest, "record_privacy", epsilon=16.0)),
         ("no guarantee", base(PLAIN, profile, hospitals)),
     ]
-
-
-def _by_guarantee(settings: RunSettings) -> str:
-    return "record-level DP-SGD" if settings.record_privacy else settings.arm
 
 
 def _local_epochs(profile: Profile, hospitals: int) -> list[Variant]:
@@ -147,167 +141,33 @@ _NEAR = 0.5  # what is proved in ``hostile``: about what honest updates are long
 _NORMS = (0.1, 0.5, 1.0, 3.0, 7.0)
 _BATCHES = (8, 16, 32, 64, 128)
 
-CATALOGUE = (
-    Ablation(
-        name="normalisation",
-        question="What does DPResNet owe to GroupNorm?",
-        axis="normalisation",
-        variants=together(
-            vary("model", "normalisation", ("group", "batch", "layer", "none"), PLAIN),
-            vary("model", "normalisation", ("group", "layer", "none"), PRIVATE),
-        ),
-        expected="batch normalisation best without privacy and impossible with it (it mixes the "
-        "records of a batch, so no record's gradient exists); group and layer normalisation close "
-        "to each other; none behind, most of all under DP-SGD.",
-        columns=("parameters", "training_seconds", "epsilon"),
-        ordered=False,
+VARIANTS: dict[str, Variants] = {
+    "normalisation": together(
+        vary("model", "normalisation", ("group", "batch", "layer", "none"), PLAIN),
+        vary("model", "normalisation", ("group", "layer", "none"), PRIVATE),
     ),
-    Ablation(
-        name="downsampling",
-        question="Does it matter that DPResNet strides where ResNet-9 pools?",
-        axis="downsampling",
-        variants=vary("model", "downsampling", ("stride", "pool"), PLAIN, PRIVATE),
-        expected="pooling a little more accurate and slower, since the convolution before it works "
-        "at full resolution.",
-        columns=("parameters", "training_seconds", "epsilon"),
-        ordered=False,
+    "downsampling": vary("model", "downsampling", ("stride", "pool"), PLAIN, PRIVATE),
+    "skips": vary("model", "skips", ("none", "first", "all"), PLAIN, PRIVATE),
+    "clip-norm": together(
+        vary("record_privacy", "clip_norm", _NORMS, PRIVATE),
+        vary("update_privacy", "clip_norm", _NORMS, "clip-secagg"),  # “DP+” as it was run
     ),
-    Ablation(
-        name="skips",
-        question="Was one skip enough, where a ResNet has one round every block?",
-        axis="skips",
-        variants=vary("model", "skips", ("none", "first", "all"), PLAIN, PRIVATE),
-        expected="little difference, the network being shallow enough to train without any; the "
-        "skips' own 1×1 convolutions add parameters, hence noise under DP-SGD.",
-        columns=("parameters", "training_seconds", "epsilon"),
-        ordered=False,
+    "epsilon": _epsilons,
+    "local-epochs": _local_epochs,
+    "training-length": _long_and_short,
+    "batch-size": together(
+        vary("local", "batch_size", _BATCHES, PLAIN),
+        vary("record_privacy", "expected_batch", _BATCHES, PRIVATE),
     ),
-    Ablation(
-        name="clip-norm",
-        question="How does accuracy depend on the clip norm, of gradients and of updates?",
-        axis="clip norm (L2)",
-        variants=together(
-            vary("record_privacy", "clip_norm", _NORMS, PRIVATE),
-            vary("update_privacy", "clip_norm", _NORMS, "clip-secagg"),  # “DP+” as it was run
-        ),
-        expected="DP-SGD flat round the chosen clip norm and worse far above it, since noise grows "
-        "with the norm and gradients don't; clipping updates costs accuracy only well below their "
-        "usual length.",
-        columns=("gradients_clipped", "updates_clipped", "epsilon"),
-    ),
-    Ablation(
-        name="epsilon",
-        question="What accuracy does a total ε for a record buy?",
-        axis=f"ε (total, δ = {small(RecordPrivacy.delta)})",
-        variants=_epsilons,
-        cost="7 runs a seed, 5 of them the matrix' own; minutes on 2 cores in ``quick``, a CUDA "
-        "device for ``paper``.",
-        expected="accuracy rises with ε and stays below FedAvg without privacy.",
-        columns=("gradients_clipped", "epsilon"),
-        series=_by_guarantee,
-    ),
-    Ablation(
-        name="local-epochs",
-        question="Do more local epochs a round help, at the same number of rounds and the same ε?",
-        axis="local epochs, as multiples of the profile's",
-        variants=_local_epochs,
-        cost="8 runs a seed, of half to four times the matrix' length; minutes on 2 cores in "
-        "``quick``, a CUDA device for ``paper``.",
-        expected="more epochs help FedAvg while rounds are few; under DP-SGD each epoch also costs "
-        "noise, since ε is the total, so that the gain is smaller.",
-        columns=("training_seconds", "epsilon"),
-    ),
-    Ablation(
-        name="training-length",
-        question="How much of what DPResNet's arms lack is training, and how much is privacy?",
-        axis="local training in all rounds together",
-        variants=_long_and_short,
-        cost="4 long runs a seed beside the matrix' own; about 20 minutes on 2 cores in ``quick``, "
-        "less than the matrix in ``paper``, whose own training is longer than this.",
-        expected="FedAvg gains most, and clipping still costs nothing; DP-SGD at ε = 6 leaves the "
-        "majority class and stays far behind FedAvg, ε = 1 further still.",
-        columns=("epsilon",),
-        ordered=False,  # two settings, no scale between them
-    ),
-    Ablation(
-        name="batch-size",
-        question="Which batch size suits ordinary training, and which DP-SGD?",
-        axis="images a batch (expected, with DP-SGD)",
-        variants=together(
-            vary("local", "batch_size", _BATCHES, PLAIN),
-            vary("record_privacy", "expected_batch", _BATCHES, PRIVATE),
-        ),
-        expected="FedAvg falls with the batch, which takes fewer steps at the same learning rate; "
-        "DP-SGD has an optimum, since larger batches drown the noise and smaller ones take more "
-        "steps.",
-        columns=("training_seconds", "epsilon"),
-    ),
-    Ablation(
-        name="hospitals",
-        question="What does it cost to spread the same images over more hospitals?",
-        axis="hospitals",
-        variants=_hospitals,
-        cost="8 runs a seed; minutes on 2 cores in ``quick``, a CUDA device for ``paper``; "
-        "``--hospitals`` changes nothing.",
-        expected="accuracy falls with the number of hospitals, faster under DP-SGD, where each "
-        "adds its own noise and has fewer images to hide one among.",
-        columns=("training_seconds", "epsilon"),
-    ),
-    Ablation(
-        name="partition",
-        question="How much does it matter how the images are divided among the hospitals?",
-        axis="partition",
-        variants=_partitions,
-        expected="the authors' partition is as good as IID (it differs in sizes only); label skew "
-        "costs accuracy, more at Dirichlet's α = 0.1 than at 0.5; Zipf sizes cost little without "
-        "privacy and more with it, where a small hospital needs more noise.",
-        columns=("training_seconds", "epsilon"),
-        ordered=False,
-    ),
-    Ablation(
-        name="shares",
-        question="What do shares, threshold and drop-outs cost in accuracy, bytes and time?",
-        axis="shares, threshold, drop-outs",
-        variants=_shares,
-        expected="as many drop-outs as shares minus threshold are always survived, and then the "
-        "mean of the others is exact, so that accuracy falls no more than their images' absence "
-        "explains; more neighbours cost bytes and time, not accuracy. Every variant here is chosen "
-        "to survive for certain: with fewer shares a round may fail, which ends the run.",
-        columns=("tolerance", "survivors", "traffic", "aggregation_seconds", "error_bound"),
-        ordered=False,
-    ),
-    Ablation(
-        name="levels",
-        question="How coarsely may updates be quantised before accuracy suffers?",
-        axis="quantisation levels over ±8",
-        variants=_levels,
-        expected="no difference down to about a thousand levels over ±8; below, the unbiased "
-        "rounding noise becomes as large as the updates and accuracy falls.",
-        columns=("error_bound", "traffic"),
-        ordered=False,
-    ),
-    Ablation(
-        name="hostile",
-        question="What does one lying hospital do to a secure sum, and what helps?",
-        axis="one hospital's lie, and sums of how many",
-        variants=_lies,
-        expected="either lie undoes training where all are in one sum; the alarm on a sum's length "
-        "then stops training instead, against the largest lie, and does not notice the reversed "
-        "one; in sums of two hospitals the largest lie costs one pair, the reversed one a part of "
-        "every step. The smaller the sums, the more the server learns of each hospital. Where "
-        "norms are proved, either lie is left out by name, and a lie within the bound weighs no "
-        "more than one honest update.",
-        columns=("left_out", "updates_clipped", "traffic"),
-        ordered=False,
-    ),
-    Ablation(
-        name="clipping",
-        question="Which way of clipping a record's gradient suits DP-SGD?",
-        axis="clipping",
-        variants=vary("record_privacy", "clipping", ("flat", "per_layer", "automatic"), PRIVATE),
-        expected="flat and automatic close where nearly every gradient is clipped; per layer "
-        "behind, since it cuts each layer to the same length.",
-        columns=("gradients_clipped", "training_seconds", "epsilon"),
-        ordered=False,
-    ),
-)
+    "hospitals": _hospitals,
+    "partition": _partitions,
+    "shares": _shares,
+    "levels": _levels,
+    "hostile": _lies,
+    "clipping": vary("record_privacy", "clipping", ("flat", "per_layer", "automatic"), PRIVATE),
+    "engine": vary("record_privacy", "engine", ("bookkeeping", "vmap"), PRIVATE),
+}
+SERIES: dict[str, Callable[[RunSettings], str]] = {
+    "epsilon": lambda run: "record-level DP-SGD" if run.record_privacy else run.arm,
+    "features": lambda run: "second-order steps, ε = 6",
+}

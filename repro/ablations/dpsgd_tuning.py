@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
+from repro.ablations.base import Cell, Conclusion, Variant, base, change
 from repro.ablations.measures import late_accuracy
 from repro.runs.profiles import Profile
 
@@ -130,19 +130,3 @@ def _delta(cells: Sequence[Cell]) -> float:
     privacy = cells[0].settings.record_privacy
     assert privacy is not None
     return privacy.delta
-
-
-ABLATION = Ablation(
-    name="dpsgd-tuning",
-    question="Which settings suit record-level DP-SGD, judged without the test images?",
-    axis="optimizer and learning rate, clip norm, expected batch",
-    variants=variants,
-    cost="9 runs of one seed; minutes on 2 cores in ``quick``, a CUDA device for ``paper``.",
-    expected="a broad optimum; the search, if it were charged, would cost several times the ε of "
-    "one run.",
-    columns=("late_accuracy", "gradients_clipped", "training_seconds", "epsilon"),
-    ordered=False,
-    judged_on="validation",
-    seeds=(0,),
-    conclude=conclude,
-)

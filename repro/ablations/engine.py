@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
-from repro.runs.profiles import Profile
+from repro.ablations.base import Cell, Conclusion
 
 if TYPE_CHECKING:
     from repro.data import Dataset
-
-
-def variants(profile: Profile, hospitals: int) -> list[Variant]:
-    own = base("dpsgd-eps6", profile, hospitals)
-    return [(name, change(own, "record_privacy", engine=name)) for name in ("bookkeeping", "vmap")]
 
 
 def conclude(cells: Sequence[Cell], dataset: Dataset) -> Conclusion:
@@ -32,17 +26,3 @@ def conclude(cells: Sequence[Cell], dataset: Dataset) -> Conclusion:
         ),
         data={"largest_difference": apart, "time_ratio": ratio},
     )
-
-
-ABLATION = Ablation(
-    name="engine",
-    question="Does the engine that computes per-sample gradients change anything but the time?",
-    axis="engine",
-    variants=variants,
-    expected="accuracies equal but for the rounding of float32 (both compute the same clipped sum "
-    "and add the same noise), book-keeping faster. Times are of runs side by side on one machine: "
-    "``repro bench dpsgd`` measures properly.",
-    columns=("training_seconds", "epsilon"),
-    ordered=False,
-    conclude=conclude,
-)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
+from repro.ablations.base import Cell, Conclusion, Variant, base, change
 from repro.runs.filter_settings import FilterSettings
 from repro.runs.profiles import Profile
 from repro.runs.settings import RunSettings
@@ -97,19 +97,3 @@ def conclude(cells: Sequence[Cell], dataset: Dataset) -> Conclusion:
         ),
         data={"steps": steps},
     )
-
-
-ABLATION = Ablation(
-    name="features",
-    question="Which step from wavelets to averaged random filters brings how much at ε = 6?",
-    axis="features, one step after the other",
-    variants=variants,
-    cost="14 runs a seed of some 15 s, and the features of all images once for each of 12 settings "
-    "(up to four minutes each) on 2 cores.",
-    expected="the most from turns and mirrors and from looking at all colours at once, less than "
-    "half a point from everything the steps themselves may vary.",
-    columns=("parameters", "epsilon"),
-    ordered=False,
-    series=lambda settings: "second-order steps, ε = 6",
-    conclude=conclude,
-)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from repro.ablations.base import Ablation, Cell, Conclusion, Variant, base, change
+from repro.ablations.base import Cell, Conclusion, Variant, base, change
 from repro.runs.profiles import PROFILES, Profile
 from repro.runs.settings import TRAINED_IN
 
@@ -47,18 +47,3 @@ def conclude(cells: Sequence[Cell], dataset: Dataset) -> Conclusion:
         notes=(f"{second.label} over {first.label}, same seeds: {each} points; {shown}.",),
         data={"points": points, "interval": bounds},
     )
-
-
-ABLATION = Ablation(
-    name="precision",
-    question="Does training in bfloat16 reach another accuracy than float32?",
-    axis="precision",
-    variants=variants,
-    cost="2 runs a seed of FedAvg with the overnight profile's width, batches, test images and "
-    "local epochs a round, for the profile's own rounds; a minute of a core each in ``quick``.",
-    expected="accuracies a point apart at most, with either sign: rounding differently is like "
-    "another seed.",
-    columns=("training_seconds",),
-    ordered=False,
-    conclude=conclude,
-)

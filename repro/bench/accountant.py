@@ -59,13 +59,8 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 def _timed(contestants: Contestants, metric: str, repeats: int, note: str) -> list[Row]:
     answers = {name: call() for name, call in contestants.items()}
     seconds = interleave(contestants, repeats=repeats)
-    return _rows(
-        {name: [1000 * s for s in values] for name, values in seconds.items()},
-        metric,
-        "ms",
-        note,
-        {name: {"answer": answer} for name, answer in answers.items()},
-    )
+    milliseconds = {name: [1000 * s for s in values] for name, values in seconds.items()}
+    return _rows(milliseconds, metric, "ms", note, answers)
 
 
 def _imports(names: list[str], repeats: int, note: str) -> list[Row]:
@@ -87,23 +82,16 @@ def _imports(names: list[str], repeats: int, note: str) -> list[Row]:
 
 
 def _rows(
-    values: dict[str, list[float]],
-    metric: str,
-    unit: str,
-    note: str,
-    detail: dict[str, dict[str, Any]],
+    values: dict[str, list[float]], metric: str, unit: str, note: str, answers: dict[str, float]
 ) -> list[Row]:
     rows = []
     for name, taken in values.items():
-        answer = detail.get(name, {}).get("answer")
-        said = note if name == "ours" else ""
-        said = said if answer is None else f"answer {answer:.4f}" + (f"; {said}" if said else "")
-        rows.append(Row.of(name, metric, unit, taken, note=said, detail=detail.get(name, {})))
+        said = [f"answer {answers[name]:.4f}"] if name in answers else []
+        said += [note] if note and name == "ours" else []
+        detail = {"answer": answers[name]} if name in answers else {}
+        rows.append(Row.of(name, metric, unit, taken, note="; ".join(said), detail=detail))
     base = next(row.median for row in rows if row.name == "ours")
-    return [
-        Row(**{**row.as_dict(), "relative": None if row.name == "ours" else row.median / base})
-        for row in rows
-    ]
+    return [row if row.name == "ours" else row.over(base) for row in rows]
 
 
 def _ours() -> tuple[Callable[[], float], Callable[[], float]]:

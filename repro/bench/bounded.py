@@ -7,27 +7,17 @@ member's is what the committee costs it beyond that.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from repro.bench.harness import Row
+from repro.bench.harness import Row, take_turns
 from repro.federated.memory import keep_freed_memory
-from repro.secagg import (
-    PHASES,
-    Contribution,
-    Encoding,
-    Field,
-    Party,
-    Round,
-    Traffic,
-    run_round,
-)
+from repro.secagg import PHASES, Contribution, Encoding, Field, Party, Round, Traffic, run_round
 from repro.secagg.bounded import BoundedRound, NormBound, run_bounded_round
 
 CASES = ((10, 4_608), (10, 166_176), (10, 4_802_120), (100, 4_608))
@@ -43,14 +33,9 @@ def measure(cases: Sequence[tuple[int, int]], repeats: int) -> list[Row]:
     keep_freed_memory()  # as a run does; else small cases pay for pages that large ones have got
     rows: list[Row] = []
     for hospitals, dimension in cases:
-        costs: dict[str, list[Cost]] = {PLAIN: [], BOUNDED: []}
-        label = f"K={hospitals} P={dimension:,}"
-        for turn in range(repeats + 1):  # the first one warms up
-            for name, play in ((PLAIN, plain_round), (BOUNDED, bounded_round)):
-                print(f"{label}: {name}, round {turn} of {repeats}", file=sys.stderr)
-                cost = play(hospitals, dimension)
-                if turn:
-                    costs[name].append(cost)
+        label, case = f"K={hospitals} P={dimension:,}", (hospitals, dimension)
+        played = {PLAIN: partial(plain_round, *case), BOUNDED: partial(bounded_round, *case)}
+        costs = take_turns(label, played, repeats)
         rows += _rows(label, costs, NormBound(NORM, hospitals))
     return rows
 
@@ -72,7 +57,7 @@ def _rows(label: str, costs: dict[str, list[Cost]], bound: NormBound) -> list[Ro
             note = f"proved: {bound.proved / bound.norm:.2f} × the honest norm, but for 2⁻⁴⁰"
         row = Row.of(BOUNDED, metric, unit, proved, note=note)
         base = median(plain) if plain else 0.0
-        rows.append(replace(row, relative=row.median / base) if base else row)
+        rows.append(row.over(base) if base else row)
     return rows
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.bench import Row, interleave, peak_memory
-from repro.errors import InputError
+from repro.bench.harness import device_of, synchronize_on
 from repro.federated.memory import keep_freed_memory
 from repro.kernels.api import use_on_cuda
 from repro.models import DPResNet
@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
-    device = _device(arguments.device)
+    device = device_of(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     names = [*PLAIN, *OURS, *OPACUS]
@@ -127,16 +127,7 @@ def _ours(
     )
     loss_fn = functools.partial(F.cross_entropy, reduction="none")
     seed = RootSeed.from_user(0)
-    run = DPSGDRun(
-        settings,
-        model,
-        loss_fn,
-        images,
-        labels,
-        seed=seed,
-        party=0,
-        round=0,
-    )
+    run = DPSGDRun(settings, model, loss_fn, images, labels, seed=seed, party=0, round=0)
 
     def step() -> None:
         new_run(seed)  # all take the same batches with the same noise, and round differently
@@ -207,11 +198,10 @@ def _time_rows(steps: dict[str, Callable[[], object]], repeats: int, device: str
 
         return call
 
-    synchronize = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     seconds = interleave(
         {name: counted(step) for name, step in steps.items()},
         repeats=repeats,
-        synchronize=synchronize,
+        synchronize=synchronize_on(device),
     )
     bar.close()
     rows = [Row.of(name, "step time", "s", values) for name, values in seconds.items()]
@@ -251,15 +241,4 @@ def _relative(rows: list[Row]) -> list[Row]:
         plain = (row for row in rows if row.name in PLAIN)
         return min(row.median for row in plain if row.name.endswith(MIXED) == mixed)
 
-    return [
-        Row(**{**row.as_dict(), "relative": row.median / baseline(row.name.endswith(MIXED))})
-        for row in rows
-    ]
-
-
-def _device(choice: str) -> str:
-    if choice == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device", choice, "cpu: this machine has no CUDA device")
-    return choice
+    return [row.over(baseline(row.name.endswith(MIXED))) for row in rows]

@@ -9,8 +9,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from repro.errors import InputError
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def over(self, base: float) -> Row:
+        """Beside a baseline's median."""
+        return replace(self, relative=self.median / base)
 
     @classmethod
     def of(cls, name: str, metric: str, unit: str, values: Sequence[float], **more: Any) -> Row:
@@ -71,10 +79,41 @@ def interleave(
     return seconds
 
 
+def take_turns(
+    label: str, contestants: Mapping[str, Callable[[], Given]], repeats: int
+) -> dict[str, list[Given]]:
+    """What each call gives, contestants taking turns, said on stderr; the first turn warms up."""
+    found: dict[str, list[Given]] = {name: [] for name in contestants}
+    for turn in range(repeats + 1):
+        for name, play in contestants.items():
+            print(f"{label}: {name}, round {turn} of {repeats}", file=sys.stderr)
+            given = play()
+            if turn:
+                found[name].append(given)
+    return found
+
+
+def device_of(choice: str) -> str:
+    """ "cpu" or "cuda"; of "auto" the latter where there is one. InputError where there is none."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if choice == "cuda" and not cuda:
+        raise InputError("--device", choice, "cpu: this machine has no CUDA device")
+    return ("cuda" if cuda else "cpu") if choice == "auto" else choice
+
+
+def synchronize_on(device: str) -> Callable[[], object]:
+    """What ``interleave`` waits with for the device to have done what it was given."""
+    import torch
+
+    return torch.cuda.synchronize if device != "cpu" else lambda: None
+
+
 def _report_peak(call: Callable[[], object], pipe: Any) -> None:
-    before = _peak_rss_bytes()
+    before = peak_mib()
     call()
-    pipe.send((before, _peak_rss_bytes()))
+    pipe.send((before, peak_mib()))
 
 
 def peak_memory(call: Callable[[], object]) -> dict[str, float]:
@@ -94,10 +133,10 @@ def peak_memory(call: Callable[[], object]) -> dict[str, float]:
         child.join()
         raise RuntimeError(f"the measured process ended with status {child.exitcode}") from None
     child.join()
-    return {"peak_mib": peak / 2**20, "start_mib": before / 2**20}
+    return {"peak_mib": peak, "start_mib": before}
 
 
-def _peak_rss_bytes() -> int:
+def peak_mib() -> float:
     """Highest resident size of this process.
 
     Linux's ``ru_maxrss`` survives exec, so a small child of a large parent would report the
@@ -106,9 +145,9 @@ def _peak_rss_bytes() -> int:
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+                return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, else KiB
 
 
 def format_rows(rows: Sequence[Row]) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from repro import kernels
 from repro.bench import Row, interleave
-from repro.errors import InputError
+from repro.bench.harness import device_of, synchronize_on
+from repro.progress import progress
 from repro.runs.provenance import environment
 
 CALL: dict[str, Any] = {"clip_norm": 1.0, "noise_multiplier": 1.0, "seed": 1, "step": 1}
@@ -33,10 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
-    cuda = torch.cuda.is_available()
-    if arguments.device == "cuda" and not cuda:
-        raise InputError("--device", "cuda", "cpu: this machine has no CUDA device")
-    device = "cuda" if cuda and arguments.device != "cpu" else "cpu"
+    device = device_of(arguments.device)
     copy = _copy_bandwidth(device, arguments.repeats)
     rows = [copy]
     shapes = [(b, p) for b in arguments.records for p in arguments.params]
@@ -60,14 +58,14 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 def _shape_rows(gradients: Tensor, device: str, repeats: int, copy: float) -> list[Row]:
     """Achieved GB/s of every contestant; ``relative`` is over the copy bandwidth."""
     calls = _contestants(gradients, device)
-    seconds = interleave(calls, repeats=repeats, warmup=2, synchronize=_synchronize(device))
+    seconds = interleave(calls, repeats=repeats, warmup=2, synchronize=synchronize_on(device))
     traffic = 2 * gradients.numel() * gradients.element_size() + 4 * gradients.shape[1]
     rows = []
     for name, values in seconds.items():
         label = f"{name} B={gradients.shape[0]} P={gradients.shape[1]}"
         rates = [traffic / value / 1e9 for value in values]
         row = Row.of(label, "bandwidth", "GB/s", rates, detail={"seconds": sorted(values)})
-        rows.append(Row(**{**row.as_dict(), "relative": row.median / copy}))
+        rows.append(row.over(copy))
     return rows
 
 
@@ -100,7 +98,7 @@ def _copy_bandwidth(device: str, repeats: int) -> Row:
         {"copy": lambda: target.copy_(source)},
         repeats=repeats,
         warmup=2,
-        synchronize=_synchronize(device),
+        synchronize=synchronize_on(device),
     )["copy"]
     rates = [2 * source.numel() * 4 / value / 1e9 for value in seconds]
     return Row.of("device copy", "bandwidth", "GB/s", rates, relative=1.0)
@@ -110,7 +108,3 @@ def _fits(records: int, params: int, device: str) -> bool:
     """The eager contestant holds about three times the gradients; 4 GiB is the CPU's share."""
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else 4 << 30
     return 3 * 4 * records * params < free
-
-
-def _synchronize(device: str) -> Callable[[], object]:
-    return torch.cuda.synchronize if device == "cuda" else (lambda: None)

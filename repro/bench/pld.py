@@ -15,11 +15,7 @@ from types import ModuleType
 from repro.accounting import checks
 from repro.accounting.checks import ADD_REMOVE, Number
 from repro.accounting.curves import check_proved
-from repro.accounting.events import (
-    GaussianEvent,
-    PoissonSampledGaussianEvent,
-    PrivacyEvent,
-)
+from repro.accounting.events import GaussianEvent, PoissonSampledGaussianEvent, PrivacyEvent
 from repro.errors import InputError, MissingDependency
 
 INTERVAL = 1e-4
@@ -29,11 +25,11 @@ def pld_epsilon(
     counts: Mapping[PrivacyEvent, int],
     delta: Number,
     *,
-    relation: str = ADD_REMOVE,
     lower: bool = False,
     interval: float = INTERVAL,
 ) -> float:
-    """A bound on ε of Gaussian and Poisson-sampled Gaussian events; the truth lies between both.
+    """A bound on ε, add/remove, of Gaussian and Poisson-sampled Gaussian events; the truth lies
+    between both.
 
     counts: event → repetitions. lower: False bounds ε from above (losses connected by dots:
     Doroshenko et al. 2022), True from below (losses rounded down to the grid, so the bound lies
@@ -45,10 +41,10 @@ def pld_epsilon(
     pld = _library()
     total = pld.identity(value_discretization_interval=interval, pessimistic_estimate=not lower)
     for event, count in counts.items():
-        check_proved(event, relation, event.unit)
+        check_proved(event, ADD_REMOVE, event.unit)
         if not isinstance(event, (GaussianEvent, PoissonSampledGaussianEvent)):
             raise InputError("event", event, "a Gaussian event, sampled or not")
-        sigma = event.effective_multiplier(relation)
+        sigma = event.effective_multiplier(ADD_REMOVE)
         if sigma == 0:
             return math.inf
         one = pld.from_gaussian_mechanism(

@@ -9,7 +9,6 @@ object: seconds a round, seconds by part, and every rank's peak memory.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from repro.bench.harness import peak_mib
 from repro.federated.aggregation import Aggregator, PlainAggregator
 from repro.federated.averaging import Averaging
 from repro.federated.images import LabelledImages
@@ -117,11 +117,6 @@ def _images(which: int, count: int) -> LabelledImages:
     stream = np.random.default_rng(which)
     images = stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8)
     return LabelledImages.from_arrays(images, stream.integers(0, CLASSES, count))
-
-
-def peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, else KiB
 
 
 def main() -> None:

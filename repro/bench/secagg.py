@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from repro.bench import bounded, flower_secagg
-from repro.bench.harness import Row, peak_memory
+from repro.bench.harness import Row, peak_memory, take_turns
 from repro.errors import InputError, MissingDependency
 from repro.runs.provenance import environment
 from repro.secagg import (
@@ -188,13 +188,8 @@ def _measure(
     arguments: argparse.Namespace,
     missing: str,
 ) -> list[Row]:
-    costs: dict[str, list[Cost]] = {name: [] for name in contestants}
-    for turn in range(arguments.repeats + 1):  # the first one warms up
-        for name, play in contestants.items():
-            print(f"{case.label}: {name}, round {turn} of {arguments.repeats}", file=sys.stderr)
-            cost = play(case)
-            if turn:
-                costs[name].append(cost)
+    played = {name: partial(play, case) for name, play in contestants.items()}
+    costs = take_turns(case.label, played, arguments.repeats)
     baseline = _rows(case, FLOWER, costs[FLOWER], missing) if FLOWER in costs else []
     ours = _rows(case, OURS, costs[OURS], missing)
     if not arguments.no_memory:

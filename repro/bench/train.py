@@ -12,7 +12,7 @@ bf16-mixed step's time goes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.bench.harness import Row, interleave
+from repro.bench.harness import Row, device_of, interleave, synchronize_on
 from repro.data import Split
 from repro.federated.images import LabelledImages
 from repro.models import DPResNet
@@ -36,14 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=64, help="of DPResNet (default 64)")
     parser.add_argument("--repeats", type=int, default=5, help="timed epochs each (default 5)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    parser.add_argument("--device", default=None, help="cpu or cuda (default: CUDA if any)")
+    parser.add_argument("--device", default="auto", help="cpu or cuda (default: CUDA if any)")
     parser.add_argument(
         "--profile-operators", action="store_true", help="a row for each of the costliest operators"
     )
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(arguments.device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     split = _images(arguments.images)
@@ -55,19 +55,17 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         name: max(abs(a - b) / abs(b) for a, b in zip(one.epoch(), expected, strict=True))
         for name, one in (("ours", ours), (MIXED, mixed))
     }
-    synchronize: Callable[[], object] = torch.cuda.synchronize if device != "cpu" else lambda: None
     seconds = interleave(
         {"authors' way": theirs.epoch, "ours": ours.epoch, MIXED: mixed.epoch},
         repeats=arguments.repeats,
-        synchronize=synchronize,
+        synchronize=synchronize_on(device),
     )
     rates = {name: [arguments.images / s for s in times] for name, times in seconds.items()}
     rows = [Row.of("authors' way", "local epoch", "images/s", rates["authors' way"])]
     for name, difference in differences.items():
         row = Row.of(name, "local epoch", "images/s", rates[name])
         note = f"largest relative difference of the losses {difference:.1e}"
-        relative = row.median / rows[0].median
-        rows.append(Row(**{**row.as_dict(), "relative": relative, "note": note}))
+        rows.append(replace(row.over(rows[0].median), note=note))
     if arguments.profile_operators:
         rows += operators(mixed)
     where = environment(("torch", "torchvision", "numpy")) | {
@@ -82,8 +80,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 def _images(count: int) -> Split:
     stream = np.random.default_rng(0)
     return Split(
-        stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8),
-        stream.integers(0, 8, count),
+        stream.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8), stream.integers(0, 8, count)
     )
 
 
@@ -110,11 +107,7 @@ class Ours:
     """The local epoch of ``repro.federated.training.plain``, batches in stored order."""
 
     def __init__(
-        self,
-        split: Split,
-        arguments: argparse.Namespace,
-        device: str,
-        precision: str = "float32",
+        self, split: Split, arguments: argparse.Namespace, device: str, precision: str = "float32"
     ) -> None:
         self.data = LabelledImages.from_arrays(split.images, split.labels, device)
         self.batches = torch.arange(len(split), device=device).split(arguments.batch)

@@ -8,7 +8,6 @@ from statistics import median
 
 from repro.data import Dataset
 from repro.errors import InputError
-from repro.federated.recording import run_name
 from repro.report.evidence import Evidence, fingerprint_of, gather
 from repro.runs.arm import EPSILONS, POOLED_DELTA, Arm
 from repro.runs.arms import ARMS
@@ -20,8 +19,6 @@ from repro.runs.store import RunStore
 
 DELTA = POOLED_DELTA  # of every cell: others' ε would say something else
 ONE_PLACE = 1  # hospitals: all images in one trusted place
-PLACES = (ONE_PLACE, 10, 20)
-SEEDS = tuple(range(5))
 NO_FILE = "no file of this data set was given (--data FILE)"
 
 
@@ -190,8 +187,3 @@ def cost(cell: Cell, known: Iterable[RunRecord]) -> float | None:
 def where(stores: Sequence[RunStore], record: RunRecord) -> RunStore | None:
     """The store that keeps the run's scores; None where none does."""
     return next((store for store in stores if store.scores(record.run_id) is not None), None)
-
-
-def names_of(cell: Cell, data: Dataset) -> list[str]:
-    """The store's names of the cell's missing runs."""
-    return [run_name(settings, data) for settings in cell.runs.values()]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
+from repro.report import clinical
 from repro.shapes import Float, Int64, Shaped
 
 
@@ -14,13 +14,12 @@ def from_confusion(confusion: Shaped[np.ndarray, "c c"]) -> dict[str, float]:
     confusion: row true, column predicted. Classes without a test image count in neither of the
     latter two.
     """
-    counts = np.asarray(confusion, dtype=np.float64)
-    present = counts.sum(axis=1) > 0
-    recalls = counts.diagonal()[present] / counts.sum(axis=1)[present]
+    counts = np.asarray(confusion)
+    recalls = clinical.recalls(counts.tolist())
     return {
         "accuracy": float(counts.trace() / counts.sum()),
-        "balanced_accuracy": float(recalls.mean()),
-        "worst_recall": float(recalls.min()),
+        "balanced_accuracy": float(np.nanmean(recalls)),
+        "worst_recall": float(np.nanmin(recalls)),
     }
 
 
@@ -48,19 +47,11 @@ def confusion_of(
 def mean_auc(scores: Float[np.ndarray, "n c"], labels: Int64[np.ndarray, "n ..."]) -> float | None:
     """Area under the ROC curve of each class or label against the rest, averaged: MedMNIST's AUC.
 
-    The chance that an image with the label is scored above one without, ties half (Mann-Whitney).
     scores: logits; of one class an image, softmax is taken first, as MedMNIST does. Labels that
     all test images have, or none, do not count; None where no other is left.
     """
     if labels.ndim == 1:
         shifted = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
         scores = shifted / shifted.sum(axis=1, keepdims=True)
-        labels = (labels[:, None] == np.arange(scores.shape[1])).astype(np.int64)
-    areas = []
-    for column, truth in zip(scores.T, labels.T, strict=True):
-        having = int(truth.sum())
-        lacking = len(truth) - having
-        if having and lacking:
-            ranks = float(rankdata(column)[truth == 1].sum())
-            areas.append((ranks - having * (having + 1) / 2) / (having * lacking))
-    return float(np.mean(areas)) if areas else None
+    areas = clinical.auc(scores, labels)
+    return None if np.isnan(areas).all() else float(np.nanmean(areas))

@@ -111,11 +111,7 @@ def _privacy(record: RunRecord) -> dict[str, Any]:
 
 
 def _from_scores(
-    numbers: Numbers,
-    seed: int,
-    record: RunRecord,
-    data: Dataset | None,
-    stores: Sequence[RunStore],
+    numbers: Numbers, seed: int, record: RunRecord, data: Dataset | None, stores: Sequence[RunStore]
 ) -> None:
     """AUC, and which images are right, where the run's scores are kept and labels are at hand."""
     store = where(stores, record)

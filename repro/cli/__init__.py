@@ -9,7 +9,8 @@ A command is a module with three names:
 
 A command of several words has ``COMMANDS`` too: second word -> (module, SUFFIX, summary), whose
 functions are ``configure_SUFFIX`` and ``execute_SUFFIX``. Only the chosen command's module is
-imported, which keeps ``repro epsilon`` free of torch.
+imported, which keeps ``repro epsilon`` free of torch. What ``--help`` says below the options
+stands in ``help/COMMAND.txt``, of several words joined by dashes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from repro.cli.output import Outcome, emit, make_legible, say
@@ -91,8 +93,25 @@ class OneLineParser(argparse.ArgumentParser):
 
     words: Sequence[str] = ()
 
+    def explain(self, **parts: str | Mapping[str, str]) -> None:
+        """Fill what ``--help`` says below the options with these texts and listings."""
+        texts = {name: one if isinstance(one, str) else listing(one) for name, one in parts.items()}
+        self.epilog = (self.epilog or "").format(**texts)
+
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+
+
+def help_text(name: str) -> str:
+    """``help/NAME.txt``, or nothing where there is no such file."""
+    path = Path(__file__).parent / "help" / f"{name}.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n") if path.exists() else ""
+
+
+def listing(words: Mapping[str, str]) -> str:
+    """A line for each: name, and what it is."""
+    width = max(map(len, words))
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in words.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,6 +143,7 @@ def _command(name: str, words: Sequence[str]) -> int:
     parser = OneLineParser(
         prog=f"repro {name}",
         description=COMMANDS[name][1] + ".",
+        epilog=help_text(name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -136,6 +156,7 @@ def _command(name: str, words: Sequence[str]) -> int:
         home, part = importlib.import_module(where), f"_{suffix}"
         parser.prog += f" {words[0]}"
         parser.description = f"{summary[0].upper()}{summary[1:]}."
+        parser.epilog = help_text(f"{name}-{words[0]}")
         parser.add_argument("action", choices=[words[0]], help=argparse.SUPPRESS)
     getattr(home, f"configure{part}")(parser)
     arguments = parser.parse_args(words)
@@ -173,11 +194,11 @@ def _check_ranks(name: str) -> None:
 
 
 def _top_level(words: list[str]) -> int:
-    listing = "\n".join(f"  {name:<12} {summary}" for name, (_, summary) in COMMANDS.items())
+    commands = listing({name: summary for name, (_, summary) in COMMANDS.items()})
     parser = OneLineParser(
         prog="repro",
         description="Reproduce arXiv 2412.00687 and check every ε of it.",
-        epilog=f"commands:\n{listing}\n\n`repro COMMAND --help` explains one of them.",
+        epilog=f"commands:\n{commands}\n\n`repro COMMAND --help` explains one of them.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

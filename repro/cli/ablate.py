@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.ablations import ABLATIONS, NAMES, get_ablation
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.cli.reproduce import integers
 from repro.cli.run import add_common
@@ -21,17 +22,9 @@ if TYPE_CHECKING:
 ALL = "all"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    width = max(map(len, NAMES))
-    listing = "\n".join(f"  {name:<{width}}  {get_ablation(name).question}" for name in NAMES)
-    parser.epilog = (
-        f"ablations:\n{listing}\n  {ALL:<{width}}  each of them, one after the other\n\n"
-        "Runs go to the same store as `repro reproduce`'s, which neither repeats what the other\n"
-        "has made nor mixes them: tables of the matrix leave out runs with other settings. A\n"
-        "killed command goes on where it was when it is given again. `repro report` shows every\n"
-        "ablation that lies in its folder.\n\n"
-        "example: repro ablate clip-norm --profile quick --seeds 0"
-    )
+def configure(parser: OneLineParser) -> None:
+    questions = {name: one.question for name, one in ABLATIONS.items()}
+    parser.explain(ablations=questions | {ALL: "each of them, one after the other"})
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"see below; {ALL}: every one")
     parser.add_argument("--list", action="store_true", help="explain every ablation, run nothing")
     add_common(parser)

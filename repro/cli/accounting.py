@@ -10,39 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from repro.cli import OneLineParser, help_text
 from repro.cli.output import Outcome
 from repro.errors import InputError
 
-_DEFINITIONS = """
-  noise multiplier  noise standard deviation ÷ clip norm (what adding one record can change)
-  sample rate       probability that a record joins a step (expected batch ÷ number of records)
-  relation          add_remove: neighbours differ by one record more or less (Poisson sampling);
-                    zero_out: one record is replaced by one that contributes nothing, so that
-                    the number of records may be public (same ε as add_remove);
-                    replace_one: one record is exchanged, which doubles the sensitivity
-"""
 
-_EXAMPLES = {
-    "epsilon": (
-        "repro epsilon --noise-multiplier 1.1 --sample-rate 0.00535 --steps 9342 --delta 1e-5"
-    ),
-    "rdp": "repro rdp --noise-multiplier 1.1 --sample-rate 0.00535 --order 7.88",
-    "noise": "repro noise --epsilon 6 --delta 1.9e-4 --sample-rate 0.03347 --steps 4481",
-    "gaussian": "repro gaussian --sigma 0.698873 --sensitivity 7 --rounds 50 --delta 1.9e-4",
-    "search-cost": (
-        "repro search-cost --noise-multiplier 1.1 --sample-rate 0.00535 --steps 9342 --delta 1e-5 "
-        "--trials 40"
-    ),
-}
-_SEARCH = """
-Choosing settings by looking at private runs costs privacy too. Random stopping (Papernot and
-Steinke 2022): draw the number of trials at random (truncated negative binomial), run them, release
-only the best. Where the number was fixed, or was not drawn beforehand, only the composition of all
-trials is proved; it is printed beside.
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
     command = parser.get_default("command")
     for name in _OPTIONS[command]:
         if name in _CHOICES:
@@ -53,8 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(f"--{name}", type=kind, required=True, metavar=letter, help=text)
     # Of both, so that `noise` and `epsilon` undo each other.
     parser.set_defaults(accountant="best")
-    words = {"gaussian": "", "search-cost": _SEARCH}.get(command, _DEFINITIONS)
-    parser.epilog = f"{words}\nexample:\n  {_EXAMPLES[command]}"
+    parser.explain(definitions=help_text("definitions"))
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:

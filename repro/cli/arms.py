@@ -9,7 +9,7 @@ from repro.runs.arms import ARMS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "An arm is a local trainer, an update mechanism and an aggregator composed."
+    """It takes no arguments."""
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from repro.audit.controls import CONTROLS
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.cli.run import add_common
 from repro.data import Dataset, load_dataset
@@ -32,16 +33,8 @@ CONTROLLED = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    controls = "\n".join(f"  {name:<10} {what}" for name, what in CONTROLS.items())
-    parser.epilog = (
-        f"controls:\n{controls}\n\n"
-        "Writes OUT/audit/ARM.json (ARM-CONTROL.json for a control), for `repro table 6`.\n"
-        "`options` audits make_private's adaptive clipping and banded noise, each as it is and\n"
-        "broken, and writes OUT/audit/options.json.\n"
-        "Exits 1 where an arm's claim is refuted, or where a control is not caught.\n\n"
-        "example: repro audit scattering-dpsgd-eps6 --hospitals 10 --seed 0"
-    )
+def configure(parser: OneLineParser) -> None:
+    parser.explain(controls=CONTROLS)
     add = parser.add_argument
     arms = "a private arm; `all` of them; `controls`, on some of them; or `options`"
     add("arm", metavar="ARM", help=arms)
@@ -56,14 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress bar")
 
 
-@dataclass(frozen=True)
-class _Task:
-    settings: RunSettings
-    control: str | None
-
-    @property
-    def name(self) -> str:
-        return self.settings.arm + ("" if self.control is None else f", {self.control}")
+_Task = tuple[RunSettings, str | None]  # and its control
 
 
 def execute(arguments: argparse.Namespace) -> Outcome:
@@ -129,13 +115,8 @@ def _tasks(arguments: argparse.Namespace) -> list[_Task]:
         get_arm(arguments.arm)
         wanted = [(arguments.arm, arguments.control)]
     profile = get_profile(arguments.profile)
-    return [
-        _Task(
-            compose(get_arm(arm), profile, hospitals=arguments.hospitals, seed=arguments.seed),
-            control,
-        )
-        for arm, control in wanted
-    ]
+    given = {"hospitals": arguments.hospitals, "seed": arguments.seed}
+    return [(compose(get_arm(arm), profile, **given), control) for arm, control in wanted]
 
 
 def _audit(
@@ -145,19 +126,21 @@ def _audit(
     from repro.audit.claim import claim_of
     from repro.federated.division import subset
 
-    claim = claim_of(task.settings, subset(dataset, task.settings)["train"].labels)
+    settings, control = task
+    claim = claim_of(settings, subset(dataset, settings)["train"].labels)
+    name = settings.arm + ("" if control is None else f", {control}")
     bar: Progress[None] = progress(
-        total=procedure.work(claim, plan), desc=f"audit {task.name}", quiet=arguments.quiet
+        total=procedure.work(claim, plan), desc=f"audit {name}", quiet=arguments.quiet
     )
     with bar:
         found = procedure.audit(
             claim,
             plan,
-            control=task.control,
+            control=control,
             seed=arguments.seed,
             progress=lambda done: _advance(bar, done),
         )
-    record = procedure.as_record(found, task.settings, plan, arguments.seed, dataset.facts())
+    record = procedure.as_record(found, settings, plan, arguments.seed, dataset.facts())
     procedure.write(record, Path(arguments.out))
     return record
 

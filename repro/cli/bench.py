@@ -30,8 +30,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 
 
 def configure(parser: OneLineParser) -> None:
-    listing = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in BENCHMARKS.items())
-    parser.epilog = f"benchmarks:\n{listing}\n\n`repro bench NAME --help` shows the options of one."
+    parser.explain(benchmarks={name: summary for name, (_, summary) in BENCHMARKS.items()})
     parser.add_argument(
         "--out", metavar="DIR", help="also keep the rows in DIR/bench/NAME.json, for the tables"
     )

@@ -27,11 +27,6 @@ RECORD = "paper_results"  # where finished runs may lie beside --out
 def configure(parser: argparse.ArgumentParser) -> None:
     from repro.runs.arm import EPSILONS
 
-    parser.epilog = (
-        "A killed run goes on where it was when the same command is given again; finished runs\n"
-        "and those on record are not repeated. docs/benchmark.md says how to enter a method.\n\n"
-        "example: repro benchmark --data bloodmnist.npz chestmnist_64.npz --list"
-    )
     add = parser.add_argument
     files = (
         "MedMNIST files, 2D, any size, one label or several (the file's name tells the set, "

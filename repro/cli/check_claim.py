@@ -11,7 +11,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from repro.cli import EXIT_BAD_INPUT
+from repro.cli import EXIT_BAD_INPUT, OneLineParser, help_text
 from repro.cli.accounting import whole
 from repro.cli.output import Outcome
 from repro.errors import InputError
@@ -22,49 +22,8 @@ if TYPE_CHECKING:
     from repro.accounting.claim import PrivacyClaim
     from repro.accounting.claims import PrivacyVerdict
 
-_EXAMPLES = """
-  repro check-claim --case paper
-  repro check-claim --case flower-localdpmod --clip 1 --epsilon 0.5 --rounds 100
-  repro check-claim --clip 1 --noise-multiplier 1.1 --level record --sample-rate 0.01 \\
-      --steps 100 --rounds 10 --epsilon 2 --delta 1e-5
-"""
 
-_START = f"""\
-Start with a claim that ships with this program, or with four numbers of your own: what an update
-is clipped at, the claimed epsilon and delta, and how many rounds spend it.
-{_EXAMPLES}
-`repro check-claim --help` says what to look for in a paper, option by option."""
-
-_HELP = """
-What to look for in a paper or in its code, and the option for it:
-
-  clip norm      the largest L2 norm of what one unit contributes: --clip
-  level          is it a hospital's whole update that is clipped and noised (--level update), or
-                 every record's gradient inside the training (--level record, DP-SGD)?
-  noise          its standard deviation per coordinate, --sigma, in the unit of the clip norm, or
-                 --noise-multiplier = sigma / clip. Neither: sigma is what the classical formula
-                 sqrt(2 ln(1.25/delta)) * sensitivity / epsilon gives
-  sensitivity    what the noise was computed from, if that is not the clip norm: --sensitivity
-  the claim      --epsilon and --delta
-  repetition     --rounds; for --level record also --steps a round and --sample-rate
-  sampling       for --level record: --sampling poisson (each record with that probability), fixed
-                 (batches of one size, drawn afresh: per record replaced) or shuffled (each record
-                 once a pass, what data loaders do: proved without amplification)
-  who sees what  --hospitals, --hospital-rate, --secure-aggregation; --honest is the share of the
-                 hospitals in a sum whose noise really is in it and unknown to the server
-
-An option of the other level is refused. The answer: the true epsilon per unit, view and
-neighbouring relation, of one round and in total, the sigma that the claim would need, and a
-verdict. A claim holds where a proof reaches it, does not hold where the true epsilon is proved to
-be above it, and is else "not proved here": between two bounds. It is judged for the first line of
-the table; where another relation says otherwise, the verdict says so.
-Exit status: 0 holds (or no epsilon was claimed), 1 does not hold or is not proved, 2 bad input.
-Hospital sampling earns no amplification here, since the server knows who took part; the worst
-hospital takes part in every round.
-"""
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
     from repro.accounting.claims_cases import CASES
 
     add = parser.add_argument
@@ -78,8 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--secure-aggregation", action="store_true", default=None, help="only sums are seen")
     add("--noise-discarded", action="store_true", help="the program adds no noise in the end")
     add("--exit-zero", action="store_true", help="exit 0 whatever the verdict (bad input: 2)")
-    cases = "\n".join(f"  {name:<18} {case[0]}" for name, case in CASES.items())
-    parser.epilog = f"{_HELP}\nexamples:{_EXAMPLES}\ncases:\n{cases}"
+    cases = {name: case[0] for name, case in CASES.items()}
+    parser.explain(examples=help_text("check-claim-examples"), cases=cases)
 
 
 _OPTIONS: dict[str, tuple[Any, str]] = {
@@ -103,7 +62,8 @@ def execute(arguments: argparse.Namespace) -> Outcome:
 
     given = _given(arguments)
     if arguments.case is None and not given and not arguments.json:
-        return Outcome({}, _START, status=EXIT_BAD_INPUT)
+        start = help_text("check-claim-start").format(examples=help_text("check-claim-examples"))
+        return Outcome({}, start, status=EXIT_BAD_INPUT)
     verdict = check(_claim(arguments.case, given))
     data = {"case": arguments.case, **verdict.as_dict()}
     passed = verdict.holds or verdict.claim.epsilon is None or arguments.exit_zero

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome, say
 from repro.cli.run import add_dataset, add_device
 from repro.cli.secagg_files import first_directory
@@ -28,6 +29,7 @@ from repro.errors import InputError
 if TYPE_CHECKING:
     from repro.federated.deploy.plan import TrainingPlan
     from repro.federated.deploy.training import Training
+    from repro.runs.settings import RunSettings
     from repro.secagg.deploy.directory import FederationDirectory
     from repro.secagg.keys import Identity
 
@@ -41,23 +43,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "join": (_HERE, "join", "be a hospital of a plan, to its last round"),
 }
 OPENING = 3600.0  # seconds until an opening that too few come to is begun anew
-_EXAMPLES = {
-    "split": "repro federation split random-newton-eps6 --hospitals 3 --seed 0 --out files",
-    "offer": "repro federation offer a.offer --key a.key --data files/hospital-0.npz",
-    "plan": "repro federation plan random-newton-eps6 plan.json --operator-key operator.key "
-    "--server-key server.key.pub \\\n    --offer a.offer --offer b.offer --offer c.offer",
-    "serve": "repro federation serve plan.json --key server.key --directory directory.json \\\n"
-    "    --operator operator.key.pub --state state --tls-certificate server.key.tls.pem "
-    "--tls-key server.key.tls.key",
-    "join": "repro federation join plan.json --data hospital-0.npz --policy policy.toml "
-    "--server aggregator.example.org:7443 \\\n    --key a.key --directory directory.json "
-    "--operator operator.key.pub --state state --tls-authorities server.key.tls.pem",
-}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    listing = "\n".join(f"  {name:<6} {words[2]}" for name, words in COMMANDS.items())
-    parser.epilog = f"commands (docs/federation.md):\n{listing}"
+def configure(parser: OneLineParser) -> None:
+    parser.explain(commands={name: words[2] for name, words in COMMANDS.items()})
     parser.add_argument("action", choices=list(COMMANDS), metavar="COMMAND", help="see below")
 
 
@@ -69,7 +58,6 @@ def _configure_training(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_split(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['split']}"
     _configure_training(parser)
     add = parser.add_argument
     add("--hospitals", type=int, default=3, metavar="K", help="how many (%(default)s)")
@@ -79,7 +67,6 @@ def configure_split(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_offer(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['offer']}"
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="offer to write, for the operator")
     add("--key", type=Path, required=True, help="the hospital's private key")
@@ -90,7 +77,6 @@ def configure_offer(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_plan(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['plan']}"
     _configure_training(parser)
     add = parser.add_argument
     add("file", type=Path, metavar="PLAN", help="plan to write")
@@ -107,7 +93,6 @@ def configure_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['serve']}"
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     configure_place(parser)
@@ -119,7 +104,6 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def configure_join(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"example:\n  {_EXAMPLES['join']}"
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="the operator's plan")
     add("--data", type=Path, required=True, metavar="NPZ", help="this hospital's records")
@@ -131,19 +115,23 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def execute_split(arguments: argparse.Namespace) -> Outcome:
-    from repro.data import load_dataset
-    from repro.federated.deploy.split import split_files
+def _settings(
+    arguments: argparse.Namespace, hospitals: int, rounds: int | None = None
+) -> RunSettings:
+    """Of ``_configure_training``'s arguments."""
     from repro.runs.arms import get_arm
     from repro.runs.composition import compose
     from repro.runs.profiles import get_profile
 
-    settings = compose(
-        get_arm(arguments.arm),
-        get_profile(arguments.profile),
-        hospitals=arguments.hospitals,
-        seed=arguments.seed,
-    )
+    arm, profile = get_arm(arguments.arm), get_profile(arguments.profile)
+    return compose(arm, profile, hospitals=hospitals, seed=arguments.seed, rounds=rounds)
+
+
+def execute_split(arguments: argparse.Namespace) -> Outcome:
+    from repro.data import load_dataset
+    from repro.federated.deploy.split import split_files
+
+    settings = _settings(arguments, arguments.hospitals)
     dataset = load_dataset(arguments.data, arguments.dataset)
     images = split_files(dataset, settings, arguments.out)
     lines = [f"{arguments.out / name}: {count} images" for name, count in images.items()]
@@ -164,29 +152,15 @@ def execute_offer(arguments: argparse.Namespace) -> Outcome:
 
 
 def execute_plan(arguments: argparse.Namespace) -> Outcome:
-    from repro.federated.deploy.plan import (
-        TrainingPlan,
-        check_sizes,
-        fewest_in_a_sum,
-        load_offers,
-    )
+    from repro.federated.deploy.plan import TrainingPlan, check_sizes, fewest_in_a_sum, load_offers
     from repro.federated.deploy.training import Training
-    from repro.runs.arms import get_arm
-    from repro.runs.composition import compose
-    from repro.runs.profiles import get_profile
     from repro.secagg.deploy.directory import load_directory
     from repro.secagg.deploy.keystore import load_identity, read_public
 
     operator, server = load_identity(arguments.operator_key), read_public(arguments.server_key)
     offers = load_offers(arguments.offer)
     check_sizes(arguments.sizes, offers[0].count_noise)
-    settings = compose(
-        get_arm(arguments.arm),
-        get_profile(arguments.profile),
-        hospitals=len(offers),
-        seed=arguments.seed,
-        rounds=arguments.rounds,
-    )
+    settings = _settings(arguments, len(offers), arguments.rounds)
     path = arguments.directory or arguments.file.with_name("directory.json")
     earlier = load_directory(path, operator.public) if path.exists() else None
     plan = TrainingPlan(

@@ -7,6 +7,7 @@ import datetime
 import tempfile
 from pathlib import Path
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome, say
 from repro.cli.results import DEFAULT_OUT
 from repro.files import writable_folder, write_whole
@@ -15,16 +16,8 @@ from repro.formatting import to_json
 from repro.runs.provenance import code_version, environment
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        f"Installs flwr {' and '.join(RELEASES)} from the package registry, each into a virtual\n"
-        "environment of its own (160 MB each, thrown away afterwards), and asks both:\n\n"
-        "  does LocalDpMod add the noise it documents, and how much?\n"
-        "  do two rounds of four small clients run in each public arrangement, and if not,\n"
-        "  where do they fail and with what?\n\n"
-        "Our own code is asked the same. Writes OUT/forensics.json, for `repro table 8`.\n"
-        "Takes a minute or two; exits 2 without a network."
-    )
+def configure(parser: OneLineParser) -> None:
+    parser.explain(releases=" and ".join(RELEASES))
     parser.add_argument(
         "--out", default=DEFAULT_OUT, metavar="DIR", help=f"for the record (default {DEFAULT_OUT})"
     )

@@ -15,28 +15,8 @@ from repro.runs.store import RunStore
 DEFAULT_RUNS = "paper_results"
 _RECORD = "record.json"
 
-_HELP = """
-RUN is one of
-  a folder of a run, or its record.json      repro label reproduction/runs/fedavg-k10-s0-…
-  the name of a run in the store             repro label dpsgd-eps6-k10-s0-quick-cf0ce50c58
-  an arm, with --hospitals, --seed           repro label turned-newton-eps6-all --hospitals 10
-
-What the label says: what is protected (unit, neighbouring data sets), how well (epsilon, delta, mu
-of Gaussian DP and its regret, the trade-off curve), against whom (views of trust), what is public,
-whether the search for settings is inside epsilon, the lower bound an audit found, who the adversary
-is, mechanism, accountant, noise keys, secure aggregation. docs/privacy-label.md explains each line.
-
-Every number comes from the run's record, its ledger and the audit on record; epsilon is computed
-once more from what was spent, and a record that contradicts it gets no label (exit 2). A run
-without noise gets one as well: epsilon is infinite, and the label says why.
-
-example:
-  repro label turned-newton-eps6-all --hospitals 10 --seed 0 --out labels
-"""
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = _HELP
     add = parser.add_argument
     add("run", metavar="RUN", help="a run: see below")
     add("--hospitals", metavar="K", type=int, default=10, help="default 10")

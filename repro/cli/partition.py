@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.cli.run import add_data
 from repro.data import SCHEMES, Dataset, check_partition, label_counts, load_dataset, partition
 from repro.data.duplicates import duplicate_facts
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    schemes = "\n".join(f"  {name:<10} {summary}" for name, summary in SCHEMES.items())
-    parser.epilog = f"schemes:\n{schemes}"
+def configure(parser: OneLineParser) -> None:
+    parser.explain(schemes=SCHEMES)
     add = parser.add_argument
     add("--hospitals", metavar="K", type=int, required=True, help="how many")
     add("--scheme", choices=list(SCHEMES), default="authors", help="see below")

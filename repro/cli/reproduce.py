@@ -22,10 +22,6 @@ EXIT_OUT_OF_BAND = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Finished runs are kept and a killed one goes on, so the same command may be given again\n"
-        "at any time. `make reproduce` is this command inside its own virtual environment."
-    )
     add_common(parser)
     add_precision(parser)
     add = parser.add_argument

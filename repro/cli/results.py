@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.runs.profiles import PROFILES
@@ -13,14 +14,13 @@ from repro.runs.store import RunStore
 DEFAULT_OUT = "reproduction"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: OneLineParser) -> None:
     from repro.report.items import FIGURES, TABLES
 
     add, command = parser.add_argument, parser.get_default("command")
     if command != "report":
         items = TABLES if command == "table" else FIGURES
-        listing = "\n".join(f"  {item.number}  {item.name:<11} {item.title}" for item in items)
-        parser.epilog = f"{command}s:\n{listing}"
+        parser.explain(items={f"{one.number:<2} {one.name}": one.title for one in items})
         add("item", metavar="N|NAME", help=f"which {command}: see below")
     else:
         parts = "also refresh the generated parts of README.md, RESULTS.md, REPRODUCE.md, …"

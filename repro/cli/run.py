@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.data import Dataset, load_dataset
 from repro.errors import InputError
@@ -33,16 +34,10 @@ if TYPE_CHECKING:
 EXIT_RANKS_LOST = 4
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    width = max(map(len, ARMS))
-    arms = "\n".join(f"  {arm.name:<{width}}  {arm.description}" for arm in ARMS.values())
-    profiles = "\n".join(f"  {p.name:<{width}}  {p.summary}" for p in PROFILES.values())
-    parser.epilog = (
-        f"arms:\n{arms}\n\nprofiles:\n{profiles}\n\n"
-        "A killed run goes on where it was when the same command is given again; a finished one\n"
-        "is not repeated. Accuracies are fractions of the official test split.\n\n"
-        "example: repro run fedavg --hospitals 10 --seed 0 --profile quick\n"
-        "on two processes: torchrun --nproc-per-node 2 -m repro run fedavg --hospitals 10 --seed 0"
+def configure(parser: OneLineParser) -> None:
+    parser.explain(
+        arms={arm.name: arm.description for arm in ARMS.values()},
+        profiles={profile.name: profile.summary for profile in PROFILES.values()},
     )
     add = parser.add_argument
     add("arm", metavar="ARM", help="see below")
@@ -164,13 +159,7 @@ def _train(arguments: argparse.Namespace, ranks: Ranks) -> RunRecord:
     )
     quiet = arguments.quiet or (arguments.json and not sys.stderr.isatty())
     return run_module.execute(
-        settings,
-        dataset,
-        store,
-        device=device,
-        quiet=quiet,
-        ranks=ranks,
-        extend=arguments.extend,
+        settings, dataset, store, device=device, quiet=quiet, ranks=ranks, extend=arguments.extend
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repro.cli import OneLineParser
 from repro.cli.output import Outcome
 from repro.errors import InputError
 from repro.randomness import RootSeed
@@ -52,19 +53,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    listing = "\n".join(f"  {name:<10} {words[2]}" for name, words in COMMANDS.items())
-    parser.epilog = (
-        "Hospitals 0 … K-1 hold random vectors of N(0, 0.1²) and random weights. Exit status 3\n"
-        "when too few hospitals are left (then nothing is unmasked) or the sum is\n"
-        "an impossible one: ok is false.\n\n"
-        "examples:\n"
-        "  repro secagg --hospitals 10 --dimension 1000 --threshold 4 --neighbours 4\n"
-        "  repro secagg committee --help\n"
-        "  repro secagg --hospitals 5 --dimension 1000 --threshold 3 --neighbours 4 "
-        "--drop masked:1 --drop unmask:3\n\n"
-        f"A federation on machines apart (`repro secagg COMMAND --help`):\n{listing}"
-    )
+def configure(parser: OneLineParser) -> None:
+    parser.explain(commands={name: words[2] for name, words in COMMANDS.items()})
     add = parser.add_argument
     add("--hospitals", type=int, default=10, metavar="K", help="hospitals, 2 or more (%(default)s)")
     add("--dimension", type=int, default=1000, metavar="N", help="vector length (%(default)s)")
@@ -210,14 +200,6 @@ def _text(data: Mapping[str, Any]) -> str:
 
 
 def configure_committee(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Upper bounds, over the random order of the neighbours' ring. Privacy fails if the server\n"
-        "and the colluders learn more than the sum of the honest hospitals; a round that is lost\n"
-        "reveals nothing.\n\n"
-        "example:\n"
-        "  repro secagg committee --hospitals 100 --neighbours 20 --threshold 14 --colluders 5 "
-        "--drop-rate 0.05"
-    )
     add = parser.add_argument
     add("--hospitals", type=int, default=10, metavar="K", help="hospitals (%(default)s)")
     add("--neighbours", type=int, default=4, metavar="k", help="even, or K-1 (%(default)s)")

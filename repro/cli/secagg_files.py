@@ -26,55 +26,6 @@ _SETTINGS = (
     "minimum_survivors",
     "quorum",
 )
-KEYGEN_EXAMPLE = """
-Every party makes its own key on its own machine: the operator, the server, each hospital. FILE
-stays there, readable by its owner only; FILE.pub goes to the operator. With --tls also a
-self-signed TLS certificate for the host (FILE.tls.pem, FILE.tls.key), to be copied to the other
-end where there is no certificate authority.
-
-examples:
-  repro secagg keygen hospital.key
-  repro secagg keygen server.key --tls aggregator.example.org
-"""
-DIRECTORY_EXAMPLE = """
-The operator says who takes part, under which settings, and signs it. On a FILE that exists:
---hospital adds one or gives it a new key (rotation), --remove takes one out, --server-key
-replaces the server's; keys that go out of use are revoked for good, and with a new key a new
-session begins: rounds are numbered from 1 again. Hand the new file to everybody: a running
-server and running hospitals read it before their next round.
-
-examples:
-  repro secagg directory directory.json --operator-key operator.key --server-key server.key.pub \\
-    --hospital 0=a.pub --hospital 1=b.pub --hospital 2=c.pub \\
-    --threshold 2 --neighbours 2 --dimension 1000
-  repro secagg directory directory.json --operator-key operator.key --hospital 1=new.pub --remove 2
-"""
-ROTATE_EXAMPLE = """
-A planned change of key. First `repro secagg keygen NEW.key`, hand NEW.key.pub to the operator
-(`repro secagg directory FILE --hospital ID=NEW.key.pub`, or --server-key), get the new directory;
-then stop the party, run this, and start it with --key NEW.key and the same --state. The old log
-is closed and kept beside the new one; audit both.
-
-example:
-  repro secagg rotate --state state --old hospital.key --new new.key
-"""
-RECOVER_EXAMPLE = """
-Where DIR is lost, damaged or came from a backup: nobody can say any more in which rounds the key
-was used, so a new key is made, and what is left of DIR is set aside. Hand NEW.key.pub to the
-operator, get the new directory (a new session begins with it), and start the party with
---key NEW.key and --state DIR. For hospitals and servers alike.
-
-example:
-  repro secagg recover --state state --key new.key
-"""
-AUDIT_EXAMPLE = """
-Checks every line's signature and its place in the chain, that no round number was used twice,
-and, of several logs together, that both ends of each message saw the same bytes and that no
-hospital's two secrets were opened in one round. Exit status 1 if something is wrong.
-
-example:
-  repro secagg audit-log server/transcript.log hospital-*/transcript.log
-"""
 
 
 def configure_keygen(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +33,6 @@ def configure_keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls", action="append", default=[], metavar="HOST", help="name or address; repeatable"
     )
-    parser.epilog = KEYGEN_EXAMPLE
 
 
 def configure_directory(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +51,6 @@ def configure_directory(parser: argparse.ArgumentParser) -> None:
     add("--minimum-survivors", type=int, metavar="M", help="no sum of fewer (2)")
     add("--quorum", type=int, metavar="Q", help="signatures that confirm who survived (usual)")
     add("--field-bits", type=int, choices=(31, 61), help="field (31)")
-    parser.epilog = DIRECTORY_EXAMPLE
 
 
 def configure_rotate(parser: argparse.ArgumentParser) -> None:
@@ -109,19 +58,16 @@ def configure_rotate(parser: argparse.ArgumentParser) -> None:
     add("--state", type=Path, required=True, metavar="DIR", help="the party's state folder")
     add("--old", type=Path, required=True, metavar="KEY", help="the key used so far")
     add("--new", type=Path, required=True, metavar="KEY", help="the key to go on with")
-    parser.epilog = ROTATE_EXAMPLE
 
 
 def configure_recover(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--state", type=Path, required=True, metavar="DIR", help="the state folder to begin anew")
     add("--key", type=Path, required=True, metavar="KEY", help="the new key to make")
-    parser.epilog = RECOVER_EXAMPLE
 
 
 def configure_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="+", metavar="FILE", help="transcript")
-    parser.epilog = AUDIT_EXAMPLE
 
 
 def execute_keygen(arguments: argparse.Namespace) -> Outcome:

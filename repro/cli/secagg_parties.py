@@ -25,31 +25,6 @@ if TYPE_CHECKING:
     from repro.secagg.deploy.serving import Listener
     from repro.secagg.deploy.transcript import Watch
 
-SERVE_EXAMPLE = """
-The server of a federation: it announces rounds, one after another, and writes each sum down as
-DIR/SESSION/round-NNNNNN.npy (the mean, float64) and .json (who is in it, its error bound).
-Started again after a crash it goes on with the next round. A hospital is sent the application's
-bytes once, when it has said who it is.
-
-example:
-  repro secagg serve --key server.key --directory directory.json --operator operator.key.pub \\
-    --state state --results results --host 0.0.0.0 --port 7443 \\
-    --tls-certificate server.key.tls.pem --tls-key server.key.tls.key
-"""
-JOIN_EXAMPLE = """
-A hospital of a federation: it waits for open rounds and takes part in each once. VECTOR is read
-anew for each round; with --command, the command is run first and has to write it. A round for which
-that fails is left out, and said so. The command
-finds the round's number in REPRO_ROUND and what the server announced (such as the global model)
-in the file that REPRO_APPLICATION names. With --agent it answers on a Unix socket instead, for
-a Flower SuperNode beside it to carry the messages (docs/deployment.md).
-
-example:
-  repro secagg join --server aggregator.example.org:7443 --key hospital.key \\
-    --directory directory.json --operator operator.key.pub --state state \\
-    --tls-authorities server.key.tls.pem --vector update.npy --weight 1200
-"""
-
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
     configure_place(parser)
@@ -60,7 +35,6 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, metavar="N", help="stop after N sums (default: never)")
     add("--opening", type=float, default=60.0, metavar="S", help="s to join in (%(default)s)")
     add("--pause", type=float, default=1.0, metavar="S", help="s between rounds (%(default)s)")
-    parser.epilog = SERVE_EXAMPLE
 
 
 def configure_listener(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +64,6 @@ def configure_join(parser: argparse.ArgumentParser) -> None:
     add("--weight", type=int, required=True, metavar="W", help="such as training examples")
     add("--command", dest="train", metavar="CMD", help="run for each round; writes NPY")
     add("--rounds", type=int, metavar="N", help="stop after N rounds (default: never)")
-    parser.epilog = JOIN_EXAMPLE
 
 
 def configure_connection(parser: argparse.ArgumentParser) -> None:
@@ -181,12 +154,7 @@ def execute_join(arguments: argparse.Namespace) -> Outcome:
     server = server_of(arguments)
     try:
         completed = join(
-            place,
-            server,
-            prepare,
-            rounds=arguments.rounds,
-            patience=arguments.patience,
-            report=say,
+            place, server, prepare, rounds=arguments.rounds, patience=arguments.patience, report=say
         )
     except TimeoutError as reason:
         return Outcome({"rounds": 0, "reason": str(reason)}, str(reason), 1)

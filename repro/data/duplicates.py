@@ -36,9 +36,6 @@ class Duplicates:
     train_and_validation: int  # in the file's train and val splits
     other_labels: int  # whose copies have different labels
 
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class SharedImages:
@@ -47,9 +44,6 @@ class SharedImages:
     in_several_hospitals: int  # different images held by two hospitals or more
     most_hospitals: int  # holders of one image; 1 where every image has one holder
     most_copies: int  # of one image, in all hospitals together
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
 
     def warning(self) -> str | None:
         """What this means for a ledger's ε of one record; None where every image is stored once."""
@@ -112,6 +106,6 @@ def duplicate_facts(
 ) -> dict[str, Any]:
     """What a run's record says: of the whole file, and of the hospitals' training records."""
     return {
-        "stored": find_duplicates(dataset).as_dict(),
-        "held": shared_images(images, holders).as_dict(),
+        "stored": asdict(find_duplicates(dataset)),
+        "held": asdict(shared_images(images, holders)),
     }

@@ -97,7 +97,7 @@ def check_partition(
     validation_fraction: float = 0.2,
 ) -> None:
     """Raise InputError for arguments of ``partition`` that no data could make right."""
-    check_choice("scheme", scheme, tuple(SCHEMES))
+    check_choice("scheme", scheme, SCHEMES)
     check_count("hospitals", hospitals)
     RootSeed.from_user(seed)
     check_positive("alpha", alpha)
@@ -189,10 +189,7 @@ def _shuffled_slices(sizes: Sequence[int], stream: np.random.Generator) -> list[
 
 
 def _dirichlet(
-    labels: Int64[np.ndarray, " records"],
-    hospitals: int,
-    alpha: float,
-    stream: np.random.Generator,
+    labels: Int64[np.ndarray, " records"], hospitals: int, alpha: float, stream: np.random.Generator
 ) -> list[Indices]:
     """Class by class, proportions over hospitals from Dirichlet(alpha, …, alpha).
 

@@ -77,12 +77,6 @@ def begun(folder: Path, *, private: bool = False, finished: bool = False) -> Beg
     return Begun(_seed_in(state), threads, state.get("data"))
 
 
-def saved_seed(folder: Path) -> RootSeed | None:
-    """The root seed a run in ``folder`` began with; None when there is none to go on with."""
-    found = begun(folder)
-    return None if found is None else found.seed
-
-
 def _seed_in(state: Mapping[str, Any]) -> RootSeed | None:
     seed = state["seed"]
     return None if seed is None else RootSeed(seed["root"], seed["source"])

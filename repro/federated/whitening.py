@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.checks import check_choice
 from repro.data import discs
 from repro.data.synthetic import synthetic_split
 from repro.errors import InputError
 from repro.federated.images import normalise
+from repro.models import rings
 from repro.shapes import Float
 
 STREAM = 77  # of the synthetic images: another one than any data set's
@@ -81,8 +83,7 @@ class Whitened(nn.Module):
         drawn: str = "cells",
         given: Whitening | None = None,
     ) -> None:
-        if drawn not in DRAWN:
-            raise InputError("drawn", drawn, "one of " + ", ".join(DRAWN))
+        check_choice("drawn", drawn, DRAWN)
         super().__init__()
         varied = getattr(model, "filters", None)
         self._drawn = drawn if varied is None else varied.whitened_by
@@ -101,7 +102,7 @@ class Whitened(nn.Module):
         """Whatever else the features depend on: for the cache's key."""
         model = self._raw[0]
         others: tuple[Any, ...] = getattr(model, "sources", tuple)()
-        return (model, ring_sources(), *others, *([discs] if self._drawn == "discs" else []))
+        return (model, rings, *others, *([discs] if self._drawn == "discs" else []))
 
     @property
     def learnt(self) -> bool:
@@ -163,10 +164,3 @@ class Whitened(nn.Module):
 
 def _standard(raw: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return ((raw - mean) / deviation).clamp(-CLIP, CLIP)
-
-
-def ring_sources() -> Any:
-    """The module of ``ring_statistics``, which a model's own module does not show."""
-    from repro.models import rings
-
-    return rings

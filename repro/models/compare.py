@@ -17,26 +17,10 @@ def multiply_adds(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
     Normalisation, activations, pooling and sums are left out, as is usual.
     """
-    total = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        positions = output[0].numel() // weight.shape[0]
-        total += positions * weight.numel()
-
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *shape))
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return total
+    return sum(
+        output[0].numel() // module.weight.shape[0] * module.weight.numel()
+        for module, output in _calls(model, shape, nn.Conv2d, nn.Linear)
+    )
 
 
 def receptive_field(model: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -48,15 +32,25 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int]) -> int:
     side branch changes nothing. The result may exceed the image's side.
     """
     field, jump = 1, 1
-    trail: list[tuple[int, int]] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    for module, _ in _calls(model, shape, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):
         kernel, stride = _side(module.kernel_size), _side(module.stride)
         if kernel != 1:  # 1×1 layers are projections beside the main path
-            trail.append((kernel, stride))
+            field += (kernel - 1) * jump
+            jump *= stride
+    return field
 
-    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    handles = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, kinds)]
+
+def _calls(
+    model: nn.Module, shape: tuple[int, int, int], *kinds: type[nn.Module]
+) -> list[tuple[Any, Tensor]]:
+    """(layer, output) of every layer of these kinds, in the order in which they run on one image
+    of (C, H, W)."""
+    found: list[tuple[Any, Tensor]] = []
+    handles = [
+        layer.register_forward_hook(lambda module, _, output: found.append((module, output)))
+        for layer in model.modules()
+        if isinstance(layer, kinds)
+    ]
     was_training = model.training
     try:
         with torch.no_grad():
@@ -65,10 +59,7 @@ def receptive_field(model: nn.Module, shape: tuple[int, int, int]) -> int:
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    for kernel, stride in trail:
-        field += (kernel - 1) * jump
-        jump *= stride
-    return field
+    return found
 
 
 def _side(value: Any) -> int:
@@ -78,21 +69,18 @@ def _side(value: Any) -> int:
 FIXED_FEATURES = "features are fixed; counted is the linear layer that learns"
 
 
-def compare(
-    in_channels: int = 3, num_classes: int = 8, side: int = 28, width: int = 64
-) -> list[dict[str, Any]]:
+def compare() -> list[dict[str, Any]]:
     """One row a model: name, normalisation, parameters, multiply_adds, receptive_field, note.
 
-    A model whose library is missing keeps its row, with a note that says what to install.
+    For BloodMNIST's images at width 64. A model whose library is missing keeps its row, with a
+    note that says what to install.
     """
-    shape = (in_channels, side, side)
+    shape, width = (3, 28, 28), 64
     rows = []
     for name in MODELS:
         row: dict[str, Any] = {"model": name, "width": width, "note": ""}
         try:
-            model = build_model(
-                ModelSettings(name, width), in_channels=in_channels, num_classes=num_classes
-            )
+            model = build_model(ModelSettings(name, width), in_channels=3, num_classes=8)
         except MissingDependency as missing:
             row["note"] = str(missing)
         else:

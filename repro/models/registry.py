@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from repro.checks import check_choice
 from repro.errors import InputError
 from repro.randomness import RootSeed
 from repro.runs.settings import ModelSettings
@@ -21,8 +22,8 @@ MODELS: dict[str, tuple[str, str]] = {
     "scattering": ("repro.models.scattering", "ScatteringLinear"),
     "scattering-rings": ("repro.models.scattering_rings", "ScatteringRings"),
     "random-filters": ("repro.models.random_filters", "RandomFilterRings"),
-    "turned-filters": ("repro.models.turned_filters", "TurnedFilterRings"),
-    "drawn-choice": ("repro.models.turned_filters", "DrawnChoiceRings"),
+    "turned-filters": ("repro.models.random_filters", "TurnedFilterRings"),
+    "drawn-choice": ("repro.models.random_filters", "DrawnChoiceRings"),
     "backbone": ("repro.models.backbone", "BackboneRings"),
 }
 
@@ -42,20 +43,14 @@ def build_model(
     seed: initial weights are a function of it alone, and torch's global generator is left as it
         was; None uses that generator.
     """
-    if settings.name not in MODELS:
-        raise InputError("model", settings.name, "one of " + ", ".join(MODELS))
-    module, attribute = MODELS[settings.name]
-    if settings.varied:
-        if settings.name != "dpresnet":
-            raise InputError("model", settings.name, "dpresnet, the only one with variants")
-        module, attribute = "repro.models.variants", "DPResNetVariant"
-        options = options | {
-            "normalisation": settings.normalisation,
-            "downsampling": settings.downsampling,
-            "skips": settings.skips,
-        }
+    module, attribute = MODELS[check_choice("model", settings.name, MODELS)]
+    varied = {name: getattr(settings, name) for name in ("normalisation", "downsampling", "skips")}
+    if settings.name == "dpresnet":
+        options |= varied
+    elif any(value != getattr(ModelSettings, name) for name, value in varied.items()):
+        raise InputError("model", settings.name, "dpresnet, the only one with variants")
     if settings.filters is not None:
-        options = options | {"filters": settings.filters}
+        options["filters"] = settings.filters
     factory = getattr(importlib.import_module(module), attribute)
     with _GENERATOR, torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

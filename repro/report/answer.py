@@ -32,15 +32,7 @@ from repro.report.verdicts import (
     undecidable,
 )
 from repro.runs.arm import PLAIN, PRIVATE
-from repro.runs.arms import (
-    ARMS,
-    CLIPPED,
-    DOCUMENTED,
-    FEDAVG,
-    FEDAVG_SECURE,
-    HOSPITAL,
-    RECORD,
-)
+from repro.runs.arms import ARMS, CLIPPED, DOCUMENTED, FEDAVG, FEDAVG_SECURE, HOSPITAL, RECORD
 from repro.runs.guarantees import promise
 from repro.runs.profiles import PROFILES
 from repro.runs.settings import UpdatePrivacy

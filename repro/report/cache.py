@@ -18,7 +18,7 @@ from typing import Any
 from repro.files import write_whole
 
 PACKAGE = Path(__file__).resolve().parents[1]
-WRITTEN = (".py", ".html", ".css", ".md")  # modules and templates
+WRITTEN = (".py", ".html", ".css", ".md", ".toml")  # modules, templates, data
 CODE = ("report", "ablations", "accounting", "runs", "files.py", "formatting.py")
 
 

@@ -5,17 +5,13 @@ The file and ``expected.toml`` lie beside this module in a wheel; in a checkout 
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repro.checks import check_choice
 from repro.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from repro.files import read_toml
 
 BESIDE = Path(__file__).parent
 PAPER_RESULTS = Path(__file__).resolve().parents[2] / "paper_results"
@@ -40,10 +36,10 @@ class Claim:
     comparable: bool = True
     reason: str = ""
     readings: tuple[dict[str, Any], ...] = ()
-    details: tuple[tuple[str, Any], ...] = ()  # further keys, e.g. sigma
+    details: dict[str, Any] = field(default_factory=dict)  # further keys, e.g. sigma
 
     def __getitem__(self, key: str) -> Any:
-        return dict(self.details)[key]
+        return self.details[key]
 
 
 @dataclass(frozen=True)
@@ -86,24 +82,15 @@ def load_claims(path: Path | None = None) -> Claims:
     )
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as problem:
-        raise InputError(path.name, str(path), f"a readable TOML file ({problem})") from problem
-
-
 def _claim(entry: dict[str, Any], sources: dict[str, str]) -> Claim:
     known = {f for f in Claim.__dataclass_fields__ if f != "details"}
     fields = {key: value for key, value in entry.items() if key in known}
     missing = {"id", "kind", "configuration", "value", "tolerance", "source"} - fields.keys()
     if missing:
         raise InputError("claim", entry.get("id"), f"the keys {sorted(missing)} too")
-    if fields["source"] not in sources:
-        raise InputError("source", fields["source"], "one of " + ", ".join(sources))
-    if fields["kind"] not in KINDS:
-        raise InputError("kind", fields["kind"], "one of " + ", ".join(KINDS))
+    check_choice("source", fields["source"], sources)
+    check_choice("kind", fields["kind"], KINDS)
     fields["tolerance"] = float(fields["tolerance"])
     fields["readings"] = tuple(fields.get("readings", ()))
-    more = tuple((key, value) for key, value in entry.items() if key not in known)
+    more = {key: value for key, value in entry.items() if key not in known}
     return Claim(**fields, details=more)

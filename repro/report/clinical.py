@@ -28,25 +28,24 @@ def probabilities(logits: np.ndarray) -> Float[np.ndarray, "images classes"]:
 
 
 def auc(
-    shares: Float[np.ndarray, "images classes"], labels: Int64[np.ndarray, " images"]
+    shares: Float[np.ndarray, "images classes"], labels: Int64[np.ndarray, "images ..."]
 ) -> Float[np.ndarray, " classes"]:
     """Area under each class's ROC curve against the rest; NaN where either side has no image.
 
     The share of pairs (an image of the class, another) in which the former has the larger
     probability, ties counting half: (R − n(n+1)/2) / (n·m), R being the sum of the ranks of the
     class's n images among all, of equal ones the mean rank (Hanley and McNeil 1982; Mann and
-    Whitney 1947). MedMNIST's own measure is the mean over classes.
+    Whitney 1947). MedMNIST's own measure is the mean over classes. labels: (N,) classes, or
+    (N, C) of 0 and 1 where an image may have several of the labels.
     """
-    found = np.full(shares.shape[1], np.nan)
-    for index, column in enumerate(shares.T):
-        own = labels == index
-        n, m = int(own.sum()), int((~own).sum())
-        if n and m:
-            _, place, count = np.unique(column, return_inverse=True, return_counts=True)
-            last = np.cumsum(count)  # the largest rank among equal ones
-            ranks = (last - (count - 1) / 2)[place]
-            found[index] = (ranks[own].sum() - n * (n + 1) / 2) / (n * m)
-    return found
+    from scipy.stats import rankdata
+
+    own = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(shares.shape[1])
+    n, m = own.sum(axis=0), (~own).sum(axis=0)
+    ranks = np.where(own, rankdata(shares, axis=0), 0).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: np.ndarray = (ranks - n * (n + 1) / 2) / (n * m)
+    return np.where((n > 0) & (m > 0), found, np.nan)
 
 
 def calibration_error(

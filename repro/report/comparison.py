@@ -87,8 +87,7 @@ def compare(evidence: Evidence, arm: str, other: str, hospitals: int) -> Paired 
     if not seeds:
         return None
     return Paired(
-        tuple(seeds),
-        tuple(100 * (left[s].final_accuracy - right[s].final_accuracy) for s in seeds),
+        tuple(seeds), tuple(100 * (left[s].final_accuracy - right[s].final_accuracy) for s in seeds)
     )
 
 

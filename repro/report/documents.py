@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.ablations import ABLATIONS, NAMES
+from repro.checks import check_choice
 from repro.errors import InputError
 from repro.files import write_whole
 from repro.report.answer import answer
@@ -57,9 +58,7 @@ def refreshed(text: str, sources: Sources) -> str:
     """``text`` with every generated part made anew."""
 
     def replace(match: re.Match[str]) -> str:
-        name = match.group(2)
-        if name not in PARTS:
-            raise InputError("generated part", name, "one of " + ", ".join(PARTS))
+        name = check_choice("generated part", match.group(2), PARTS)
         return f"{match.group(1)}{PARTS[name](sources).rstrip()}\n{match.group(3)}"
 
     return PART.sub(replace, text)

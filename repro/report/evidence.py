@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from repro.errors import InputError
+from repro.checks import check_choice
 from repro.report.statistics import Summary
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose
@@ -27,22 +27,15 @@ CLAIMED = "bloodmnist"  # the data set that the paper's claims are about
 
 def data_kind(dataset: dict[str, Any]) -> str:
     """One of ``KINDS``, from a record's ``dataset``."""
-    if dataset.get("official"):
+    if dataset["official"]:
         return "official"
-    origin = dataset.get("origin")
-    if origin in KINDS:
-        return str(origin)
-    source = str(dataset.get("source", "")).lower()
-    return next((kind for kind in ("synthetic", "rebuilt") if kind in source), "file")
+    return next((kind for kind in ("synthetic", "rebuilt") if kind in dataset["source"]), "file")
 
 
 def data_caption(dataset: dict[str, Any]) -> str:
     """The line that names the data, e.g. ``Data: synthetic stand-in, not BloodMNIST``."""
-    caption = dataset.get("caption")
-    if caption:
-        return str(caption)
     md5 = f", md5 {dataset['md5']}" if dataset.get("md5") else ""
-    return f"Data: {dataset.get('source', 'unknown')}{md5}."
+    return str(dataset.get("caption") or f"Data: {dataset['source']}{md5}.")
 
 
 @dataclass(frozen=True)
@@ -137,8 +130,8 @@ def gather(
     with most runs). Runs whose settings are not the matrix' own (other rounds, an ablation) and
     runs without a seed are left out.
     """
-    if profile is not None and profile not in PROFILES:
-        raise InputError("profile", profile, "one of " + ", ".join(PROFILES))
+    if profile is not None:
+        check_choice("profile", profile, PROFILES)
     groups: dict[tuple[bool, str, str, str], list[RunRecord]] = {}
     for record in stored:
         if profile not in (None, record.profile) or not is_canonical(record):
@@ -223,11 +216,8 @@ def _precision(record: RunRecord) -> str:
 
 
 def _agree(wanted: dict[str, Any], given: dict[str, Any]) -> bool:
-    for name in wanted.keys() & given.keys():
-        left, right = wanted[name], given[name]
-        if isinstance(left, dict) and isinstance(right, dict):
-            if not _agree(left, right):
-                return False
-        elif left != right:
-            return False
-    return True
+    both = ((wanted[name], given[name]) for name in wanted.keys() & given.keys())
+    return all(
+        _agree(left, right) if isinstance(left, dict) and isinstance(right, dict) else left == right
+        for left, right in both
+    )

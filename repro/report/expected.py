@@ -14,8 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from repro.checks import check_choice
 from repro.errors import InputError
-from repro.report.claims import BESIDE, PAPER_RESULTS, read_toml
+from repro.files import read_toml
+from repro.report.claims import BESIDE, PAPER_RESULTS
 from repro.report.evidence import KINDS, Evidence
 from repro.report.sources import Sources
 from repro.runs.profiles import PROFILES
@@ -75,10 +77,8 @@ def _band(entry: dict[str, Any]) -> Band:
     if set(entry) != wanted:
         raise InputError("band", entry, f"the keys {sorted(wanted)}")
     band = Band(**{**entry, "low": float(entry["low"]), "high": float(entry["high"])})
-    if band.profile not in PROFILES:
-        raise InputError("profile", band.profile, "one of " + ", ".join(PROFILES))
-    if band.data not in KINDS:
-        raise InputError("data", band.data, "one of " + ", ".join(KINDS))
+    check_choice("profile", band.profile, PROFILES)
+    check_choice("data", band.data, KINDS)
     if not 0 <= band.low <= band.high <= 100:
         raise InputError("band", (band.low, band.high), "0 ≤ low ≤ high ≤ 100")
     return band
@@ -129,8 +129,7 @@ def _load(path: Path) -> dict[str, dict[str, Judgement]]:
 
 def _judgement(name: str, entry: dict[str, Any]) -> Judgement:
     made = Judgement(**entry | {"means": tuple(map(float, entry.get("means", ())))})
-    if made.answer not in ANSWERS:
-        raise InputError(f"{FILE}: {name}", made.answer, "one of " + ", ".join(ANSWERS))
+    check_choice(f"{FILE}: {name}", made.answer, ANSWERS)
     if made.answer != "yes" and not made.why:
         raise InputError(f"{FILE}: {name}", made.answer, "a `why` beside it")
     return made

@@ -14,25 +14,6 @@ from repro.runs.arms import ARMS, DPRESNET
 from repro.runs.guarantees import warnings_of
 from repro.runs.profiles import PROFILES, profile_table
 
-LIMITS = (
-    "The paper's text, figures and limitations could not be obtained; its numbers are known from "
-    "one third-party summary [2nd], its settings from the authors' repositories [code].",
-    "98.76, 98.11 and 96.89 are not k/3421, so they are no single evaluation of the 3,421 test "
-    "images [calc]; all claims are read with ±0.3 points, and against a single run with the wider "
-    "tolerance that claims.toml states with its reason.",
-    "That the noise was never added is inferred: the Flower releases the repository can install "
-    "discard it when executed ([flwr], Table 8); the authors' own environment is not known "
-    "[infer].",
-    "A BloodMNIST rebuilt from its source images has the official numbers of images per class but "
-    "its own split: its accuracies compare with published ones, yet not on the same test images.",
-    "The best round is chosen on the test images and therefore optimistic; last rounds are given "
-    "beside it.",
-    "An ε is only as good as its assumptions: honest hospitals, Poisson sampling, and noise from "
-    "the operating system's entropy. Runs with a seed are reproducible, and thus not private "
-    "towards anybody who knows the seed.",
-    "Search for hyper-parameters is not in the stated ε unless a table says so.",
-)
-
 
 def measured_table(sources: Sources) -> Table:
     """Profile, data, machines, versions, code and time of the runs; how tight their ε is."""

@@ -12,13 +12,7 @@ from repro.accounting.ledger import PLAIN_VIEW, SECURE_VIEW, UNPROTECTED
 from repro.formatting import small
 from repro.report.table import NOT_RUN
 from repro.runs.arms import ARMS
-from repro.runs.guarantees import (
-    REPLACE,
-    or_infinity,
-    protected_unit,
-    statements,
-    total_epsilon,
-)
+from repro.runs.guarantees import REPLACE, protected_unit, total_epsilon
 from repro.runs.record import RunRecord
 
 RELATIONS = {"add_remove": "add/remove", REPLACE: "replace"}
@@ -31,22 +25,19 @@ def epsilon_cell(records: list[RunRecord], unit: str) -> str:
         return NOT_RUN
     worst: dict[tuple[str, str], tuple[float, float]] = {}
     for record in records:
-        for s in statements(record, unit):
-            now = (or_infinity(s.per_round), or_infinity(s.total))
-            before = worst.get((s.view, s.relation), (0.0, 0.0))
-            worst[s.view, s.relation] = max(before, now, key=lambda pair: pair[1])
+        for row in (row for row in record.privacy if row["unit"] == unit):
+            said, now = (row["view"], row["relation"]), (row["epsilon_round"], row["epsilon_total"])
+            worst[said] = max(worst.get(said, (0.0, 0.0)), now, key=lambda pair: float(pair[1]))
     if not worst:
         return "∞ (not stated)" if ARMS[records[0].arm].private else "∞"
     if all(math.isinf(total) for _, total in worst.values()):
         return "∞"
-    views = {view for view, _ in worst}
-    lines = []
-    for (view, relation), (per_round, total) in worst.items():
-        words = [RELATIONS.get(relation, relation)]
-        if len(views) > 1:
-            words.append(SEEN.get(view, view))
-        about = ", ".join(word for word in words if word)
-        lines.append(f"{epsilon(per_round)} / {epsilon(total)}" + (f" ({about})" if about else ""))
+    several = len({view for view, _ in worst}) > 1
+    lines = [
+        f"{epsilon(per_round)} / {epsilon(total)} ({RELATIONS.get(relation, relation)}"
+        + (f", {SEEN.get(view, view)})" if several else ")")
+        for (view, relation), (per_round, total) in worst.items()
+    ]
     return "\n".join(dict.fromkeys(lines))
 
 

@@ -46,9 +46,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters |= {
-    "code": _code,
-    "prose": _prose,
-    "lines": _lines,
-    "data_url": _data_url,
-}
+_ENVIRONMENT.filters |= {"code": _code, "prose": _prose, "lines": _lines, "data_url": _data_url}

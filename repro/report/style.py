@@ -135,20 +135,31 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
     engine.set(rect=(left, bottom + room, width, height - room))
 
 
+def by_hospitals(
+    figure: Figure, counts: Sequence[int], xlabel: str | None = None, **grid: Any
+) -> list[tuple[Axes, int]]:
+    """A panel for each number of hospitals, side by side. grid: as of ``Figure.subplots``."""
+    panels = figure.subplots(1, len(counts), squeeze=False, **grid)[0]
+    for axes, hospitals in zip(panels, counts, strict=True):
+        axes.set_title(f"{hospitals} hospitals")
+        if xlabel:
+            axes.set_xlabel(xlabel)
+    return list(zip(panels, counts, strict=True))
+
+
 def say_not_run(axes: Axes) -> None:
     """An empty panel that says so."""
     axes.grid(False)
     axes.tick_params(length=0, labelleft=False, labelbottom=False)
-    axes.text(
-        0.5,
-        0.5,
-        "not run",
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        color=MUTED,
-        size=11,
-    )
+    middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, "not run", color=MUTED, size=11, **middle)
+
+
+def say_missing(axes: Axes, names: Sequence[str], *, between: str) -> None:
+    """In a panel's lower corner: whose lines are not there, as nobody ran them."""
+    if names:
+        said = f"not run:{between[-1]}" + between.join(names)
+        axes.text(0.02, 0.02, said, transform=axes.transAxes, color=MUTED, size=7.5, va="bottom")
 
 
 def star(axes: Axes, x: int | float, y: int | float, **look: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from repro.checks import check_choice
 from repro.errors import InputError
 from repro.runs.arm import Arm
 from repro.runs.profiles import LOGISTIC_RIDGE, Profile, for_model
@@ -116,9 +117,7 @@ def precision_of(
     Only arms that add no noise take bf16-mixed by themselves, and only the network that has
     something to gain. fast_bfloat16: is this machine fast in it? Called where it matters.
     """
-    wanted = asked or profile.precision
-    if wanted not in (*TRAINED_IN, "auto"):
-        raise InputError("precision", wanted, "one of " + ", ".join((*TRAINED_IN, "auto")))
+    wanted = check_choice("precision", asked or profile.precision, (*TRAINED_IN, "auto"))
     if wanted == "bf16-mixed" and arm.model != "dpresnet":
         raise InputError("precision", wanted, f"float32 for {arm.name}: its features are fixed")
     if wanted != "auto":

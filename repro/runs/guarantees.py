@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from repro.accounting.ledger import UNPROTECTED
 from repro.runs.arm import promised
@@ -14,29 +12,6 @@ from repro.runs.record import RunRecord
 from repro.runs.settings import UpdatePrivacy
 
 REPLACE = "replace_one"
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One guarantee: ε for one unit, a round and in total, at δ."""
-
-    unit: str  # "record" | "hospital"
-    view: str  # what the adversary sees, e.g. one hospital's update or the sum
-    relation: str  # neighbouring relation
-    delta: float | None
-    per_round: float | None
-    total: float | None
-
-    @classmethod
-    def of(cls, entry: dict[str, Any]) -> Statement:
-        return cls(
-            unit=str(entry.get("unit", "")),
-            view=str(entry.get("view", "")),
-            relation=str(entry.get("relation", "")),
-            delta=_number(entry.get("delta")),
-            per_round=_number(entry.get("epsilon_round")),
-            total=_number(entry.get("epsilon_total", entry.get("epsilon"))),
-        )
 
 
 def protected_unit(arm: str) -> str | None:
@@ -61,11 +36,6 @@ def promise(arm: str) -> str:
     return promised(target, unit)
 
 
-def statements(record: RunRecord, unit: str | None = None) -> list[Statement]:
-    found = [Statement.of(entry) for entry in record.privacy]
-    return [s for s in found if unit in (None, s.unit)]
-
-
 def total_epsilon(record: RunRecord, unit: str, *, replaced: bool = False) -> float:
     """The total ε for one ``unit`` that contributes or does not; ∞ where the ledger states none.
 
@@ -75,23 +45,19 @@ def total_epsilon(record: RunRecord, unit: str, *, replaced: bool = False) -> fl
     arm's noise itself rests on secure aggregation, the view in which that fails is left out.
     """
     totals = [
-        s.total
-        for s in statements(record, unit)
-        if (s.relation == REPLACE) == replaced and s.view != UNPROTECTED
+        float(row["epsilon_total"])
+        for row in record.privacy
+        if row["unit"] == unit
+        and (row["relation"] == REPLACE) == replaced
+        and row["view"] != UNPROTECTED
     ]
-    return max((or_infinity(total) for total in totals), default=math.inf)
+    return max(totals, default=math.inf)
 
 
 def warnings_of(records: Iterable[RunRecord]) -> list[str]:
     """What the runs' ledgers warn of, each once."""
     every = (w for r in records for entry in r.privacy for w in entry.get("warnings", ()))
     return list(dict.fromkeys(every))
-
-
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    return float(value)  # "inf" too
 
 
 def or_infinity(value: float | None) -> float:

@@ -18,18 +18,16 @@ from repro.version import __version__
 
 @functools.cache
 def code_version() -> dict[str, Any]:
-    """``fingerprint`` covers every .py file of the package; ``commit`` is None outside git."""
+    """``fingerprint`` covers every .py file of the package and the profiles; ``commit`` is None
+    outside git."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     # Named apart: in a checkout ``repro/kernels`` is a link, which ``rglob`` does not follow.
-    for path in sorted({*root.glob("repro/**/*.py"), *root.glob("repro/kernels/*.py")}):
+    written = {*root.glob("repro/**/*.py"), *root.glob("repro/kernels/*.py")}
+    for path in sorted(written | {root / "repro/runs/profiles.toml"}):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
-    return {
-        "version": __version__,
-        "fingerprint": digest.hexdigest()[:16],
-        "commit": _commit(root),
-    }
+    return {"version": __version__, "fingerprint": digest.hexdigest()[:16], "commit": _commit(root)}
 
 
 def _commit(root: Path) -> str | None:

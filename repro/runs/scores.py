@@ -26,37 +26,36 @@ def pack(logits: np.ndarray, *, labels: bool = False) -> bytes:
     shifted = logits.astype(np.float64)
     if not labels:
         shifted = shifted - logits.max(axis=1, keepdims=True)
-    buffer = io.BytesIO()
-    np.save(buffer, np.clip(shifted, -65504.0, 65504.0).astype(np.float16))  # float16's range
-    return gzip.compress(buffer.getvalue(), mtime=0)
+    return _packed(np.clip(shifted, -65504.0, 65504.0).astype(np.float16))  # float16's range
 
 
 def unpack(content: bytes) -> np.ndarray:
     """(N, classes) float32 logits, up to a constant a row. Raises InputError for other bytes."""
-    try:
-        found = np.load(io.BytesIO(gzip.decompress(content)), allow_pickle=False)
-    except (OSError, EOFError, ValueError) as problem:
-        raise InputError("scores", str(problem), f"a whole {NAME}") from problem
-    if found.ndim != 2 or found.dtype != np.float16:
-        raise InputError("scores", f"{found.dtype} {found.shape}", "float16, (images, classes)")
-    result: np.ndarray = found.astype(np.float32)
-    return result
+    return _unpacked("scores", content, "float16, (images, classes)", 2).astype(np.float32)
 
 
 def pack_labels(labels: np.ndarray) -> bytes:
     """(N,) whole labels of the test split, in its order: what scores are judged by."""
-    buffer = io.BytesIO()
-    np.save(buffer, labels.astype(np.int32))
-    return gzip.compress(buffer.getvalue(), mtime=0)
+    return _packed(labels.astype(np.int32))
 
 
 def unpack_labels(content: bytes) -> np.ndarray:
     """(N,) int64. Raises InputError for other bytes."""
+    return _unpacked("test labels", content, "int32, (images,)", 1).astype(np.int64)
+
+
+def _packed(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+def _unpacked(field: str, content: bytes, expected: str, axes: int) -> np.ndarray:
+    """expected: begins with the array's dtype."""
     try:
-        found = np.load(io.BytesIO(gzip.decompress(content)), allow_pickle=False)
+        found: np.ndarray = np.load(io.BytesIO(gzip.decompress(content)), allow_pickle=False)
     except (OSError, EOFError, ValueError) as problem:
-        raise InputError("test labels", str(problem), "what pack_labels wrote") from problem
-    if found.ndim != 1 or found.dtype != np.int32:
-        raise InputError("test labels", f"{found.dtype} {found.shape}", "int32, (images,)")
-    result: np.ndarray = found.astype(np.int64)
-    return result
+        raise InputError(field, str(problem), f"whole bytes of {expected}") from problem
+    if found.ndim != axes or found.dtype != np.dtype(expected.partition(",")[0]):
+        raise InputError(field, f"{found.dtype} {found.shape}", expected)
+    return found

@@ -73,11 +73,6 @@ class ModelSettings:
         )
         _check_counts(self, width=1)
 
-    @property
-    def varied(self) -> bool:
-        """Is the network another than the one ``name`` stands for?"""
-        return (self.normalisation, self.downsampling, self.skips) != ("group", "stride", "first")
-
 
 @dataclass(frozen=True)
 class PartitionSettings:
@@ -348,11 +343,8 @@ class RunSettings:
         # As before there was a choice: finished runs keep their names.
         if self.precision == "float32":
             del known["precision"]
-        if self.shared is None:
-            del known["shared"]
-        for name in ("robustness", "second_order", "search", "twin_of", "logistic_ridge"):
-            if known[name] is None:
-                del known[name]
+        later = ("shared", "robustness", "second_order", "search", "twin_of", "logistic_ridge")
+        known = {k: value for k, value in known.items() if k not in later or value is not None}
         if self.robustness is not None and self.robustness.norm is None:
             del known["robustness"]["norm"]
         if self.model.filters is None:

@@ -195,7 +195,7 @@ def test_tuning_reads_validation_images_not_test_images(tmp_path, one_process):
 def _tune(dataset, store, variants=2):
     """Two hospitals: each tries its engine before it trains, which is most of a run's time."""
     ablation = dataclasses.replace(
-        dpsgd_tuning.ABLATION,
+        get_ablation("dpsgd-tuning"),
         variants=lambda *of: dpsgd_tuning.variants(*of)[1::6][:variants],
     )
     cells, conclusion = run_ablation(ablation, SMOKE, dataset, store, hospitals=2, device="cpu")

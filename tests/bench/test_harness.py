@@ -48,3 +48,14 @@ def test_bench_train_compares_equal_trainings(capsys):
     apart = [float(row["note"].rsplit(" ", 1)[1]) for row in rows[1:]]
     assert apart[0] < 1e-3  # the loss curves agree
     assert 1e-5 < apart[1] < 0.1  # bfloat16's within its rounding, and it is bfloat16
+
+
+def test_bench_kernels_runs_without_a_gpu(capsys):
+    words = "bench kernels --records 2 --params 10 --repeats 1 --device cpu --json"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == [
+        "device copy",
+        "ours, torch B=2 P=10",
+        "eager B=2 P=10",
+    ]

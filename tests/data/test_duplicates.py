@@ -34,7 +34,7 @@ PLAIN = small_dataset()
 
 
 def test_nothing_is_found_where_nothing_is():
-    assert set(find_duplicates(PLAIN).as_dict().values()) == {0}
+    assert set(vars(find_duplicates(PLAIN)).values()) == {0}
 
 
 def test_every_kind_of_copy_is_counted_once():

@@ -13,8 +13,7 @@ from repro.federated.features import FixedFeatures, LabelledFeatures, fixed_feat
 from repro.federated.images import normalise
 from repro.federated.whitening import Whitened, Whitening
 from repro.models import DPResNet, ScatteringLinear
-from repro.models.random_filters import RandomFilterRings
-from repro.models.turned_filters import TurnedFilterRings
+from repro.models.random_filters import RandomFilterRings, TurnedFilterRings
 from tests.federated.small import run, small_dataset, small_settings
 
 

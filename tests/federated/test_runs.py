@@ -260,10 +260,10 @@ def test_a_private_seed_is_forgotten_even_after_a_kill_at_the_very_end(
     record = run(settings, dataset, tmp_path)
     folder = RunStore(tmp_path).folder(record.run_id)
     (folder / ".checkpoint.pt.abc.part").write_bytes(b"a seed")
-    assert checkpoint.saved_seed(folder) is not None
+    assert checkpoint.begun(folder).seed is not None
     monkeypatch.undo()
     assert run(settings, dataset, tmp_path) == record
-    assert checkpoint.saved_seed(folder) is None
+    assert checkpoint.begun(folder).seed is None
     assert not list(folder.glob(".*.part"))
 
 
@@ -295,8 +295,8 @@ def test_reproducible_and_private_seeds_are_told_apart(dataset, tmp_path):
     assert private.seed_source == "operating system entropy"
     # A private root seed is in the checkpoint while the run lasts, and nowhere afterwards.
     folders = [RunStore(tmp_path).folder(record.run_id) for record in (known, private)]
-    assert checkpoint.saved_seed(folders[0]) is not None
-    assert checkpoint.saved_seed(folders[1]) is None
+    assert checkpoint.begun(folders[0]).seed is not None
+    assert checkpoint.begun(folders[1]).seed is None
 
 
 def test_scopes_hold_the_images_they_should(dataset):

@@ -16,9 +16,13 @@ from repro.federated import whitening
 from repro.federated.features import fixed_features
 from repro.federated.images import normalise
 from repro.federated.whitening import Whitened
-from repro.models.random_filters import RandomFilterRings, filters
+from repro.models.random_filters import (
+    DrawnChoiceRings,
+    RandomFilterRings,
+    TurnedFilterRings,
+    filters,
+)
 from repro.models.rings import ring_statistics
-from repro.models.turned_filters import DrawnChoiceRings, TurnedFilterRings
 from repro.runs.filter_settings import FilterSettings
 from repro.runs.settings import ModelSettings
 

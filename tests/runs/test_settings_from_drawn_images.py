@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from repro.models.turned_filters import DrawnChoiceRings
+from repro.models.random_filters import DrawnChoiceRings
 from repro.runs.arm import EPSILONS
 from repro.runs.arms import ARMS
 from repro.runs.composition import compose

@@ -104,11 +104,7 @@ def run_all(
 
 
 def _execute(
-    runs: list[RunSettings],
-    todo: list[int],
-    dataset: Dataset,
-    store: RunStore,
-    device: str | None,
+    runs: list[RunSettings], todo: list[int], dataset: Dataset, store: RunStore, device: str | None
 ) -> Iterator[tuple[int, RunRecord]]:
     workers = min(len(todo), os.cpu_count() or 1)
     if workers <= 1 or any(runs[index].threads != 1 for index in todo):

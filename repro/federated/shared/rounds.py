@@ -26,6 +26,7 @@ from repro.federated.protocol import (
     RoundReport,
     silent,
 )
+from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.spending import shared_views, spent_on
 from repro.federated.shared.sum import Release, Summation
 from repro.randomness import RootSeed
@@ -48,6 +49,9 @@ class SharedRounds(RoundProtocol):
         self.shared, self.secagg, self.seed = shared, secagg, seed
         self.weights = dict(sorted(weights.items()))
         self.views = shared_views(shared.colluders, len(weights))
+
+    def planned(self, **more: Any) -> NoisePlan:
+        return planned(self.shared, self.secagg, len(self.weights), **more)
 
     @abstractmethod
     def sum_in(self, round: int) -> Summation:
@@ -124,6 +128,19 @@ class SharedRounds(RoundProtocol):
             "survivors": least,
             "dropped_at_most": len(self.weights) - least,
         }
+
+
+def planned(
+    shared: SharedNoise, secagg: SecAggParameters | None, hospitals: int, **more: Any
+) -> NoisePlan:
+    """A plan for sums of this federation. more: what is the sum's own."""
+    return NoisePlan(
+        hospitals=hospitals,
+        colluders=shared.colluders,
+        drop_outs=shared.drop_outs,
+        field_bits=secagg.field_bits if secagg else SecAggParameters.field_bits,
+        **more,
+    )
 
 
 def _note_traffic(facts: dict[str, Any], release: Release) -> None:

@@ -40,15 +40,8 @@ from repro.accounting import (
     trial_multiplier,
 )
 from repro.errors import InputError
-from repro.federated.protocol import (
-    Hospitals,
-    Place,
-    Progress,
-    RoundProtocol,
-    RoundReport,
-    silent,
-)
-from repro.federated.shared.noise_plan import NoisePlan
+from repro.federated.protocol import Hospitals, Place, Progress, RoundProtocol, RoundReport, silent
+from repro.federated.shared.rounds import planned
 from repro.federated.shared.second_order import SecondOrderTrainer
 from repro.federated.shared.spending import BROKEN, COALITION, SERVER, shared_views
 from repro.federated.shared.sum import PrivateSum
@@ -104,15 +97,14 @@ class SearchTrainer(RoundProtocol):
         self._settings = replace(
             settings, epsilon=gaussian_epsilon(1 / trained, 1.0, 1, settings.delta) * _EQUAL
         )
-        self.plan = NoisePlan(  # of the scores
-            hospitals=len(self.weights),
+        self.plan = planned(  # of the scores
+            shared,
+            secagg,
+            len(self.weights),
             dimension=1,
             sensitivity=1.0,
             noise_multiplier=1 / (mu * math.sqrt(search.score_share)) / _EQUAL,
             largest_sum=sum(held_out.values()) * 1.01,
-            colluders=shared.colluders,
-            drop_outs=shared.drop_outs,
-            field_bits=secagg.field_bits if secagg else SecAggParameters.field_bits,
         )
 
     def run_round(

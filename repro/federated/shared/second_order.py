@@ -111,16 +111,12 @@ class SecondOrderTrainer(SharedRounds):
 
     def _sum(self, purpose: str, dimension: int, share: float) -> PrivateSum:
         records = self.records(self.weights)
-        plan = NoisePlan(
-            hospitals=len(self.weights),
+        plan = self.planned(
             dimension=dimension,
             sensitivity=_LENGTH * (1 + SLACK),
             noise_multiplier=1 / (self._mu * math.sqrt(share)),
             largest_sum=records * 1.01,
-            colluders=self.shared.colluders,
-            drop_outs=self.shared.drop_outs,
             sum_error=sum_error(records, _LENGTH),
-            field_bits=self.secagg.field_bits if self.secagg else SecAggParameters.field_bits,
         )
         return PrivateSum(plan, self.weights, seed=self.seed, purpose=purpose, secagg=self.secagg)
 

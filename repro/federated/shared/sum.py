@@ -87,22 +87,6 @@ class Summation(Protocol):
         ...
 
 
-class IntegerSum(Protocol):
-    """Adds up vectors of integers modulo p; two implementations that agree bit for bit."""
-
-    def sum(
-        self,
-        vectors: Mapping[int, Shaped[np.ndarray, " size"]],
-        traffic: Traffic,
-        bound: SumContext,
-    ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
-        """hospital -> (P,) int64; returns their sum in the field and whose it is.
-
-        Raises RoundFailed where fewer are left than the plan allows.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class SumContext:
     """What all hospitals must agree on in a sum: ``model_digest`` of what it is relative to, and
@@ -129,6 +113,10 @@ class PlainIntegerSum:
         traffic: Traffic,
         bound: SumContext,
     ) -> tuple[Shaped[np.ndarray, " size"], tuple[int, ...]]:
+        """hospital -> (P,) int64; returns their sum in the field and whose it is.
+
+        Raises RoundFailed where fewer are left than the plan allows.
+        """
         if len(vectors) < self.plan.least_survivors:
             needed = f"{self.plan.least_survivors} survivors"
             raise RoundFailed("masked", sorted(vectors), needed)
@@ -139,8 +127,9 @@ class PlainIntegerSum:
         return total, tuple(sorted(vectors))
 
 
-class ProtocolSum:
-    """The secure aggregation protocol in this process: one session, a fresh round for every sum.
+class ProtocolSum(PlainIntegerSum):
+    """The same bits by the secure aggregation protocol in this process: one session, a fresh round
+    for every sum.
 
     Hospitals themselves refuse to unmask a sum with more drop-outs than planned (the round's
     ``minimum_survivors``), so that nothing comes out that has less noise than is accounted for.
@@ -150,8 +139,8 @@ class ProtocolSum:
     def __init__(
         self, plan: NoisePlan, hospitals: Collection[int], settings: SecAggParameters
     ) -> None:
-        self.plan, self.settings = plan, settings
-        self._encoding = integer_encoding(plan)
+        super().__init__(plan)
+        self.settings = settings
         self._training = settings_digest({"plan": plan.facts(), "secagg": asdict(settings)})
         self._party = Party(hospitals)
         self._number = 0
@@ -181,7 +170,7 @@ class ProtocolSum:
             number=number,
             threshold=self.settings.threshold,
             neighbours=self.settings.neighbours,
-            encoding=self._encoding,
+            encoding=self.encoding,
             length=self.plan.dimension,
             model=bound.model,
             training=self._training,
@@ -306,7 +295,7 @@ class PrivateSum:
         noise_keys.use(f"sum of {self.purpose}", self.seed, covered, round=round, step=step)
         run = protocol and self._protocol is not None
         traffic = Traffic()
-        adder: IntegerSum = self._protocol if run and self._protocol is not None else self._plain
+        adder = self._protocol if run and self._protocol is not None else self._plain
         bound = SumContext(model, f"{self.purpose}, round {round}, step {step}".encode())
         total, survivors = adder.sum(vectors, traffic, bound)
         return Release(

@@ -16,14 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from repro.accounting import calibrate_noise_multiplier, gaussian_sigma
 from repro.federated.protocol import Part, Place
-from repro.federated.shared.noise_plan import NoisePlan
 from repro.federated.shared.rounds import SharedRounds
 from repro.federated.shared.sum import PrivateSum, Summation
-from repro.federated.training.plain import HospitalData
+from repro.federated.training.plain import HospitalData, cross_entropy
 from repro.federated.vector import load_vector, to_vector
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ClippedSum
@@ -66,16 +64,12 @@ class SharedNoiseTrainer(SharedRounds):
         self.steps = max(1, round(epochs / rate))
         multiplier = planned_multiplier(settings, rate, self.steps * rounds)
         largest = max(self.weights.values())
-        self.plan = NoisePlan(
-            hospitals=len(self.weights),
+        self.plan = self.planned(
             dimension=sum(p.numel() for p in model.parameters()),
             sensitivity=settings.clip_norm * (1 + self._clip_tolerance),
             noise_multiplier=multiplier * (1 + 1e-12),  # so that rounding stays within ε
             largest_sum=settings.clip_norm * records * 1.01,
-            colluders=shared.colluders,
-            drop_outs=shared.drop_outs,
             sum_error=settings.clip_norm * self._sum_error(largest),
-            field_bits=secagg.field_bits if secagg else SecAggParameters.field_bits,
             sample_rate=rate,
         )
         self.sum: Summation = PrivateSum(
@@ -190,18 +184,3 @@ def planned_multiplier(settings: RecordPrivacy, sample_rate: float, steps: int) 
         return gaussian_sigma(settings.epsilon, 1.0, steps, settings.delta)
     multiplier, _ = calibrate_noise_multiplier(settings.epsilon, settings.delta, sample_rate, steps)
     return multiplier
-
-
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """One loss a record, (B,), nats.
-
-    targets: (B,) classes; or (B, L) of 0 and 1, where a record may have any of L labels: then the
-    sum over labels of each one's against the rest (logistic regression for each label). What one
-    record adds to a sum of gradients is clipped as a whole either way, so which loss it is changes
-    nothing of what a release costs.
-    """
-    if targets.ndim == outputs.ndim:
-        return F.binary_cross_entropy_with_logits(
-            outputs, targets.to(outputs.dtype), reduction="none"
-        ).sum(-1)
-    return F.cross_entropy(outputs, targets, reduction="none")

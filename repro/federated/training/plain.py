@@ -125,3 +125,18 @@ class PlainTrainer(LocalTrainer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._kept = dict(state["kept"])
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One loss a record, (B,), nats.
+
+    targets: (B,) classes; or (B, L) of 0 and 1, where a record may have any of L labels: then the
+    sum over labels of each one's against the rest (logistic regression for each label). What one
+    record adds to a sum of gradients is clipped as a whole either way, so which loss it is changes
+    nothing of what a release costs.
+    """
+    if targets.ndim == outputs.ndim:
+        return F.binary_cross_entropy_with_logits(
+            outputs, targets.to(outputs.dtype), reduction="none"
+        ).sum(-1)
+    return F.cross_entropy(outputs, targets, reduction="none")

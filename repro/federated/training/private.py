@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from repro.accounting import PrivacyEvent, calibrate_noise_multiplier
-from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer
+from repro.federated.training.plain import HospitalData, LocalReport, LocalTrainer, cross_entropy
 from repro.privacy.clipping import Clipping
 from repro.privacy.dpsgd import DPSGD, DPSGDSettings
 from repro.privacy.private_step import StepPlan
@@ -51,12 +50,7 @@ class PrivateTrainer(LocalTrainer):
     mechanism = "dp-sgd"
 
     def __init__(
-        self,
-        settings: RecordPrivacy,
-        weights: dict[int, int],
-        *,
-        epochs: int | float,
-        rounds: int,
+        self, settings: RecordPrivacy, weights: dict[int, int], *, epochs: int | float, rounds: int
     ) -> None:
         self.settings, self.rounds = settings, rounds
         # Hospitals of one size share a plan: thousands of them cost a handful of calibrations.
@@ -70,7 +64,7 @@ class PrivateTrainer(LocalTrainer):
         mine = self.plans[data.hospital]
         report = DPSGD(self._dpsgd(mine)).train(
             model,
-            _cross_entropy,
+            cross_entropy,
             data.train.inputs(),
             data.train.labels,
             seed=seed,
@@ -105,8 +99,3 @@ class PrivateTrainer(LocalTrainer):
             clipping=settings.clipping,
             engine=settings.engine,
         )
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """One loss a record, (B,)."""
-    return F.cross_entropy(outputs, targets, reduction="none")

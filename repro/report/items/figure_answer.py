@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from repro.report.evidence import Evidence
 from repro.report.front import front_rows, front_table
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, note, star
+from repro.report.style import INK, MUTED, OKABE_ITO, by_hospitals, new_figure, note, star
 from repro.runs.arm import PRIVATE
 from repro.runs.record import RunRecord
 
@@ -26,17 +26,15 @@ def build(sources: Sources) -> Figure:
     arms = [(arm.name, evidence) for arm, _, evidence in front_rows(sources)]
     title = "Figure 10. What was claimed, and what was measured"
     figure = new_figure(10.4, ROW * len(labels) + 1.9, title, _caption(sources, arms))
-    panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
-    for axes, hospitals in zip(panels, counts, strict=True):
-        axes.set_title(f"{hospitals} hospitals")
-        axes.set_xlabel("test accuracy (%)")
+    panels = by_hospitals(figure, counts, "test accuracy (%)", sharey=True)
+    for axes, hospitals in panels:
         axes.set_xlim(0, 103)
         _claim(axes, sources, hospitals)
         for place, (arm, evidence) in enumerate(arms, start=1):
             _row(axes, evidence, arm, hospitals, place)
         _majority(axes, sources.evidence)
-    panels[0].set_yticks(range(len(labels)), labels, color=INK)
-    panels[0].set_ylim(len(labels) - 0.4, -1.0)
+    panels[0][0].set_yticks(range(len(labels)), labels, color=INK)
+    panels[0][0].set_ylim(len(labels) - 0.4, -1.0)
     return figure
 
 
@@ -69,16 +67,8 @@ def _row(axes: Axes, evidence: Evidence, arm: str, hospitals: int, place: int) -
         return
     mean = sum(values) / len(values)
     axes.plot([mean, mean], [place - 0.34, place + 0.34], color=INK, linewidth=1.4)
-    axes.plot(
-        values,
-        [place] * len(values),
-        marker="o",
-        markersize=5.5,
-        linestyle="none",
-        color=OKABE_ITO["blue"],
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-    )
+    axes.plot(values, [place] * len(values), marker="o", markersize=5.5, linestyle="none",
+              color=OKABE_ITO["blue"], markeredgecolor="white", markeredgewidth=0.6)  # fmt: skip
     left = mean > 60
     at, offset = (min(values) if left else max(values), place), (-8 if left else 8, 0)
     side = "right" if left else "left"

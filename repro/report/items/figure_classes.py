@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from repro.report.clinical import recalls
 from repro.report.shown import class_order, runs_shown, shown
 from repro.report.sources import Sources
-from repro.report.style import MARKS, MUTED, legend_below, new_figure, say_not_run
+from repro.report.style import MARKS, MUTED, by_hospitals, legend_below, new_figure, say_not_run
 from repro.runs.record import RunRecord
 
 
@@ -97,16 +97,14 @@ def build_recall(sources: Sources) -> Figure:
     )
     title = "Figure 7. Per-class recall with and without privacy"
     figure = new_figure(10.2, 6.4, title, caption + evidence.caption(used))
-    panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
-    for axes, hospitals in zip(panels, counts, strict=True):
-        axes.set_title(f"{hospitals} hospitals")
-        axes.set_xlabel("recall (%)")
+    panels = by_hospitals(figure, counts, "recall (%)", sharey=True)
+    for axes, hospitals in panels:
         runs = {name: evidence.runs(arm.name, hospitals) for arm, name in arms}
         if any(runs.values()):
             _dots(axes, runs, evidence.class_names)
         else:
             say_not_run(axes)
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = panels[0][0].get_legend_handles_labels()
     if handles:
         legend_below(figure, handles, labels, 3)
     return figure

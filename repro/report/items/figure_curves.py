@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from repro.report.evidence import Evidence
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import Sources
-from repro.report.style import MUTED, End, Mark, label_ends, mark, new_figure, say_not_run
+from repro.report.style import End, Mark, label_ends, mark, new_figure, say_missing, say_not_run
 from repro.runs.arm import Arm
 from repro.runs.arms import ARMS, FEDAVG
 
@@ -157,9 +157,7 @@ def _panel(
     if not ends:
         say_not_run(axes)
         return ends
-    if missing:
-        axes.text(0.02, 0.02, "not run: " + ", ".join(missing), transform=axes.transAxes,
-                  color=MUTED, size=7.5, va="bottom")  # fmt: skip
+    say_missing(axes, missing, between=", ")
     return ends
 
 

@@ -16,14 +16,7 @@ from matplotlib.figure import Figure
 
 from repro.accounting.calibration import calibrate_noise_multiplier
 from repro.accounting.gaussian import gaussian_epsilon, gaussian_sigma
-from repro.report.items.table2_privacy import (
-    CLIP_NORM,
-    DELTA,
-    EPSILON,
-    LOCAL_EPOCHS,
-    ROUNDS,
-    SIGMA,
-)
+from repro.report.items.table2_privacy import CLIP_NORM, DELTA, EPSILON, LOCAL_EPOCHS, ROUNDS, SIGMA
 from repro.report.sources import Sources
 from repro.report.style import MUTED, label_ends, mark, new_figure
 
@@ -73,15 +66,8 @@ def _panel(axes: Axes, panel: dict[str, Any]) -> None:
     ends = []
     for index, line in enumerate(lines):
         look = mark(LOOKS.index(line["label"]) if line["label"] in LOOKS else index)
-        axes.plot(
-            line["x"],
-            line["y"],
-            color=look.color,
-            linestyle=look.line,
-            marker=look.marker,
-            markevery=max(1, len(line["x"]) // 7),
-            markersize=4,
-        )
+        axes.plot(line["x"], line["y"], color=look.color, linestyle=look.line, marker=look.marker,
+                  markevery=max(1, len(line["x"]) // 7), markersize=4)  # fmt: skip
         ends.append((line["x"][-1], line["y"][-1], line["label"], look.color))
     for reference in panel["references"]:
         axes.axhline(reference["y"], color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)))
@@ -141,18 +127,11 @@ def series() -> dict[str, dict[str, Any]]:
 def epsilon_against_rounds() -> list[dict[str, Any]]:
     """ε after 1 … 50 rounds for each reading, and the claimed ε added up."""
     x = list(range(1, ROUNDS + 1))
-    lines = [
-        {
-            "label": label,
-            "x": x,
-            "y": [gaussian_epsilon(SIGMA * math.sqrt(k), change, t, DELTA) for t in x],
-        }
+    lines = {
+        label: [gaussian_epsilon(SIGMA * math.sqrt(k), change, t, DELTA) for t in x]
         for label, (change, k) in READINGS.items()
-    ]
-    return [
-        *lines,
-        {"label": f"{EPSILON:g} a round, added up", "x": x, "y": [EPSILON * t for t in x]},
-    ]
+    } | {f"{EPSILON:g} a round, added up": [EPSILON * t for t in x]}
+    return [{"label": label, "x": x, "y": y} for label, y in lines.items()]
 
 
 def noise_against_epsilon() -> list[dict[str, Any]]:

@@ -208,18 +208,10 @@ def _draw(axes: Axes, evidence: Evidence, curve: Curve, hospitals: int, aside: f
         means.append((x, sum(values) / len(values)))
     ring = curve.marker == "o" and not curve.filled
     if means:
-        axes.plot(
-            [x for x, _ in means],
-            [y for _, y in means],
-            color=curve.color,
-            marker=curve.marker,
-            markersize=11 if ring else 7,
-            markeredgewidth=1.8 if ring else 1.0,
-            zorder=1.9 if ring else 2,
-            markerfacecolor=curve.color if curve.filled else "white",
-            linewidth=1,
-            label=curve.label,
-        )
+        axes.plot(*zip(*means, strict=True), color=curve.color, marker=curve.marker,
+                  markersize=11 if ring else 7, markeredgewidth=1.8 if ring else 1.0,
+                  markerfacecolor=curve.color if curve.filled else "white",
+                  zorder=1.9 if ring else 2, linewidth=1, label=curve.label)  # fmt: skip
 
 
 def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
@@ -230,18 +222,8 @@ def _claim(axes: Axes, sources: Sources, hospitals: int) -> None:
     stated = float(sources.claims.get("epsilon").value)
     label = f"a claim, not a run: the paper, at the ε it names [{claim.source}]"
     star(axes, stated, claim.value, label=label, zorder=5)
-    axes.annotate(
-        "",
-        xy=(RIGHT * 2, claim.value),
-        xytext=(stated * 1.4, claim.value),
-        arrowprops={"arrowstyle": "->", "color": INK, "lw": 1, "linestyle": (0, (4, 3))},
-    )
-    axes.text(
-        stated * 1.45,
-        claim.value - 2.2,
-        "as most likely run:\nno noise, so ε = ∞",
-        ha="left",
-        va="top",
-        size=8,
-        color=INK,
-    )
+    arrow = {"arrowstyle": "->", "color": INK, "lw": 1, "linestyle": (0, (4, 3))}
+    head, tail = (RIGHT * 2, claim.value), (stated * 1.4, claim.value)
+    axes.annotate("", xy=head, xytext=tail, arrowprops=arrow)
+    said, place = "as most likely run:\nno noise, so ε = ∞", (stated * 1.45, claim.value - 2.2)
+    axes.text(*place, said, ha="left", va="top", size=8, color=INK)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from repro.report.shown import runs_shown, shown
 from repro.report.sources import PAPER, Sources
-from repro.report.style import INK, MUTED, mark, new_figure, say_not_run, star
+from repro.report.style import INK, by_hospitals, mark, new_figure, say_missing, say_not_run, star
 from repro.runs.profiles import PROFILES
 
 
@@ -24,14 +24,12 @@ def build(sources: Sources) -> Figure:
     title = "Figure 11. The paper's own setting, round by round"
     caption += evidence.caption(used) if used else f"Not run. {sources.evidence.caption()}"
     figure = new_figure(10.4, 4.0, title, caption)
-    panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
-    for axes, hospitals in zip(panels, counts, strict=True):
-        axes.set_title(f"{hospitals} hospitals")
-        axes.set_xlabel("round")
+    panels = by_hospitals(figure, counts, "round", sharey=True)
+    for axes, hospitals in panels:
         axes.set_ylim(0, 101)
         axes.set_xlim(0, PROFILES[PAPER].rounds + 1)
         _panel(axes, sources, hospitals)
-    panels[0].set_ylabel("test accuracy (%)")
+    panels[0][0].set_ylabel("test accuracy (%)")
     return figure
 
 
@@ -41,15 +39,11 @@ def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
     for index, (arm, name) in enumerate(arms):
         look, runs = mark(index), sources.paper.runs(arm.name, hospitals)
         for number, run in enumerate(runs):
-            axes.plot(
-                [entry["round"] for entry in run.history],
-                [100 * entry["accuracy"] for entry in run.history],
-                color=look.color,
-                linestyle=look.line,
-                marker=look.marker,
-                markevery=10,
-                label=f"{name}: {100 * run.final_accuracy:.2f}" if not number else None,
-            )
+            rounds = [entry["round"] for entry in run.history]
+            label = f"{name}: {100 * run.final_accuracy:.2f}" if not number else None
+            axes.plot(rounds, [100 * entry["accuracy"] for entry in run.history], label=label,
+                      color=look.color, linestyle=look.line, marker=look.marker,
+                      markevery=10)  # fmt: skip
         configuration = arm.presentation.configuration
         claim = configuration and sources.claims.accuracy(configuration, hospitals)
         if claim:
@@ -62,7 +56,5 @@ def _panel(axes: Axes, sources: Sources, hospitals: int) -> None:
         say_not_run(axes)
         return
     axes.legend(loc="lower right")
-    if missing:
-        axes.text(0.02, 0.02, "not run:\n" + "\n".join(missing), transform=axes.transAxes,
-                  color=MUTED, size=7.5, va="bottom")  # fmt: skip
+    say_missing(axes, missing, between="\n")
     axes.tick_params(labelcolor=INK)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from repro.report.evidence import data_caption
 from repro.report.sources import Sources
-from repro.report.style import INK, MUTED, OKABE_ITO, new_figure, note, say_not_run
+from repro.report.style import INK, MUTED, OKABE_ITO, by_hospitals, new_figure, note, say_not_run
 
 
 def build_hospitals(sources: Sources) -> Figure:
@@ -23,15 +23,13 @@ def build_hospitals(sources: Sources) -> Figure:
     partitions = {k: sources.side(f"partition/k{k}") for k in counts}
     figure = new_figure(10.2, 4.4, "Figure 1. Images per hospital", partition_caption(partitions))
     widths = [max(k, 8) + 4 for k in counts]
-    panels = figure.subplots(1, len(counts), squeeze=False, width_ratios=widths)[0]
-    for axes, (hospitals, partition) in zip(panels, partitions.items(), strict=True):
-        axes.set_title(f"{hospitals} hospitals")
-        if partition is None:
-            say_not_run(axes)
-        else:
+    panels = by_hospitals(figure, counts, "hospital", width_ratios=widths)
+    for axes, hospitals in panels:
+        if partition := partitions[hospitals]:
             _bars(axes, partition)
-        axes.set_xlabel("hospital")
-    panels[0].set_ylabel("images")
+        else:
+            say_not_run(axes)
+    panels[0][0].set_ylabel("images")
     return figure
 
 
@@ -52,17 +50,8 @@ def _bars(axes: Axes, partition: dict[str, Any]) -> None:
     places = list(range(1, len(sizes) + 1))
     held = [size - part for size, part in zip(sizes, train, strict=True)]
     axes.bar(places, train, color=OKABE_ITO["blue"], width=0.78, label="trained on")
-    axes.bar(
-        places,
-        held,
-        bottom=train,
-        color="#ffffff",
-        edgecolor=OKABE_ITO["blue"],
-        hatch="////",
-        linewidth=0.8,
-        width=0.78,
-        label="kept for validation",
-    )
+    axes.bar(places, held, bottom=train, color="#ffffff", edgecolor=OKABE_ITO["blue"],
+             hatch="////", linewidth=0.8, width=0.78, label="kept for validation")  # fmt: skip
     small = len(sizes) > 12
     for place, size in zip(places, sizes, strict=True):
         look: dict[str, Any] = {"ha": "center", "size": 6.5 if small else 7, "color": INK}
@@ -90,19 +79,20 @@ def build_labels(sources: Sources) -> Figure:
     caption = "Cells: share of the class among the hospital's images, in per cent. "
     title = "Figure 2. Label mix of the hospitals"
     figure = new_figure(10.2, 6.2, title, caption + partition_caption(partitions))
-    panels = figure.subplots(1, len(counts), squeeze=False)[0]
+    panels = by_hospitals(figure, counts)
     known = [share for p in partitions.values() if p for row in shares(p) for share in row]
     top = max(known, default=1.0)
     image = None
-    for axes, (hospitals, partition) in zip(panels, partitions.items(), strict=True):
-        axes.set_title(f"{hospitals} hospitals")
-        if partition is None:
-            say_not_run(axes)
-        else:
+    for axes, hospitals in panels:
+        if partition := partitions[hospitals]:
             image = _heat(axes, partition, top)
-    panels[0].set_ylabel("hospital")
+        else:
+            say_not_run(axes)
+    panels[0][0].set_ylabel("hospital")
     if image is not None:
-        figure.colorbar(image, ax=list(panels), shrink=0.6, pad=0.01, label="share (%)")
+        figure.colorbar(
+            image, ax=[axes for axes, _ in panels], shrink=0.6, pad=0.01, label="share (%)"
+        )
     return figure
 
 

@@ -246,7 +246,7 @@ def _tests(rows: list[Judged], caption: str) -> Table:
         notes=[
             "Paired t test of which images each has right, seeds and images both as random "
             "(variance of the images' means and of the seeds' means, added; degrees of freedom "
-            "after Satterthwaite). p is not corrected for the number of rows.",
+            "after Satterthwaite). p is not corrected for the number of rows."
         ],
         data=numbers,
     )

@@ -169,10 +169,7 @@ def _rests_on(label: Label) -> list[tuple[str, str]]:
         ("outside data", in_clear["outside_data"]),
         ("noise keys", _keys(label["seed"]) if account else ""),
         ("secure aggregation", _secagg(label["secure_aggregation"])),
-        (
-            "accuracy",
-            f"{100 * utility['accuracy']:.2f} % of {utility['test_images']:,} images",
-        ),
+        ("accuracy", f"{100 * utility['accuracy']:.2f} % of {utility['test_images']:,} images"),
         ("warnings", "; ".join(label["warnings"])),
     ]
 

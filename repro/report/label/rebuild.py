@@ -18,15 +18,16 @@ from repro.accounting import (
     compose_epsilon,
     gaussian_sigma,
 )
+from repro.accounting.checks import RECORD
 from repro.accounting.composition import ACCOUNTANTS, BEST, GAUSSIAN
 from repro.accounting.ledger import UNPROTECTED
 from repro.errors import InputError
 from repro.runs.record import RunRecord
 
-_TOLERANCE = 1e-6  # of ε, where the proof is exact
-_GRID_TOLERANCE = 1e-3  # where an accountant's grid may be off by as much
+EXACT = 1e-6  # relative, of ε, where the proof is exact
+ON_A_GRID = 1e-3  # where an accountant's grid may be off by as much
 _PLAN_TOLERANCE = 1e-6  # of a noise multiplier; plans add 1e-9 for rounding
-_COALITION = "coalition of "
+COALITION = "coalition of "
 
 Counts = dict[PrivacyEvent, int]
 
@@ -44,7 +45,7 @@ def recompute(record: RunRecord, row: dict[str, Any]) -> Recomputed | None:
 
     Raises ``InputError`` where the two differ: a label would repeat a number that is not true.
     """
-    counts = _one_kind(row) or _second_order(record, row)
+    counts = one_kind(row) or released(record, row["view"], row["unit"])
     if counts is None:
         return None
     method = row.get("method") or _method(row["accountant"])
@@ -56,7 +57,7 @@ def recompute(record: RunRecord, row: dict[str, Any]) -> Recomputed | None:
         accountant=BEST if method == GAUSSIAN else method,
     )
     stated = float(row["epsilon_total"])
-    tolerance = _TOLERANCE if method == GAUSSIAN else _GRID_TOLERANCE
+    tolerance = EXACT if method == GAUSSIAN else ON_A_GRID
     if not math.isclose(bound.epsilon, stated, rel_tol=tolerance):
         raise InputError(
             f"epsilon_total of run {record.run_id} ({row['view']}, {row['relation']})",
@@ -72,7 +73,7 @@ def _method(accountant: str) -> str:
     return next(name for name, words in ACCOUNTANTS.items() if words == accountant)
 
 
-def _one_kind(row: dict[str, Any]) -> Counts | None:
+def one_kind(row: dict[str, Any]) -> Counts | None:
     """The events of a row whose steps are all alike."""
     noise, rate = row.get("noise_multiplier"), row.get("sample_rate")
     if noise is None:
@@ -82,37 +83,62 @@ def _one_kind(row: dict[str, Any]) -> Counts | None:
     return {PoissonSampledGaussianEvent(noise, rate, unit=row["unit"]): row["steps"]}
 
 
-def _second_order(record: RunRecord, row: dict[str, Any]) -> Counts | None:
-    """Of second-order steps: releases of shares of μ² (docs/second-order.md).
+def released(record: RunRecord, view: str, unit: str = RECORD) -> Counts | None:
+    """What ``view`` saw of the sums of a run whose noise is shared; None where the history does not
+    say who was in each, or whose trials they were.
 
     With K hospitals, t colluding and d lost, noise is planned for m = K − t − d shares; a view in
     which another number is left sees √(left/m) of it (docs/shared-noise.md). What the grid takes
     of it, a part in 10⁹, is within the tolerance.
     """
     settings = record.settings
-    if settings["trainer"] != "shared-newton" or settings["secagg"]["drop_rate"] > 0:
+    if settings["trainer"] not in ("shared-newton", "shared-dpsgd"):
         return None
-    second, private = settings["second_order"], settings["record_privacy"]
+    if (settings["secagg"] or {}).get("drop_rate", 0) > 0:
+        return None
     shared = settings["shared"]
     planned = record.hospitals - shared["colluders"] - shared["drop_outs"]
+    counts: Counts = {}
+    for entry in record.history:
+        facts = entry.get("secagg")
+        if facts is None:  # round 0: nothing was released
+            continue
+        left = _left(view, int(facts["survivors"]), int(shared["colluders"]))
+        if left:
+            noise = _planned(record, entry["round"], facts) * math.sqrt(left / planned)
+            event = _event(record, noise, unit)
+            counts[event] = counts.get(event, 0) + int(facts["steps"])
+    return counts
+
+
+def _planned(record: RunRecord, number: int, facts: dict[str, Any]) -> float:
+    """Noise over sensitivity that round ``number`` was planned to leave against the coalition.
+
+    Of second-order steps it is what the round's share of μ² gives (docs/second-order.md), and a
+    round whose plan says otherwise is refused.
+    """
+    second, private = record.settings["second_order"], record.settings["record_privacy"]
+    plan = facts.get("plan")
+    if second is None:
+        return float(facts["plan"]["noise_multiplier"])
     # A single release of multiplier 1/μ is exactly (ε, δ)-DP; shares of μ² add up (Dong, Roth, Su
     # 2022, Corollary 3.3).
     mu = 1 / gaussian_sigma(private["epsilon"], 1.0, 1, private["delta"])
     # These come first, a round each; no second moments, no round.
     statistics = [share for share in (second["mean_share"], second["moments_share"]) if share > 0]
-    step = (1 - sum(statistics)) / (settings["rounds"] - len(statistics))
-    counts: Counts = {}
-    for entry in record.history:
-        number, facts = entry["round"], entry.get("secagg")
-        if facts is None:  # round 0: nothing was released
-            continue
-        noise = 1 / (mu * math.sqrt((statistics + [step] * number)[number - 1]))
-        _check_plan(record, facts.get("plan"), noise)
-        left = _left(row["view"], int(facts["survivors"]), int(shared["colluders"]))
-        if left:
-            event = GaussianEvent(noise * math.sqrt(left / planned), unit=row["unit"])
-            counts[event] = counts.get(event, 0) + int(facts["steps"])
-    return counts
+    step = (1 - sum(statistics)) / (record.settings["rounds"] - len(statistics))
+    noise = 1 / (mu * math.sqrt((statistics + [step] * number)[number - 1]))
+    if plan and not math.isclose(plan["noise_multiplier"], noise, rel_tol=_PLAN_TOLERANCE):
+        field = f"noise_multiplier of run {record.run_id}"
+        raise InputError(field, plan["noise_multiplier"], f"{noise:.9g}, its share of the budget")
+    return float(plan["noise_multiplier"]) if plan else noise
+
+
+def _event(record: RunRecord, noise: float, unit: str) -> PrivacyEvent:
+    if record.settings["second_order"]:  # all records take part in every sum
+        return GaussianEvent(noise, unit=unit)
+    rate = record.settings["record_privacy"]["expected_batch"] / record.dataset["train_images"]
+    return PoissonSampledGaussianEvent(noise, min(1.0, rate), unit=unit)
 
 
 def _left(view: str, survivors: int, colluders: int) -> int:
@@ -121,12 +147,4 @@ def _left(view: str, survivors: int, colluders: int) -> int:
         return 1  # a failed sum's inputs had been sent
     if not survivors:
         return 0
-    return max(1, survivors - colluders) if view.startswith(_COALITION) else survivors
-
-
-def _check_plan(record: RunRecord, plan: dict[str, Any] | None, noise: float) -> None:
-    """Refuse a round whose plan had another noise than its share of the budget gives."""
-    if plan is None or math.isclose(plan["noise_multiplier"], noise, rel_tol=_PLAN_TOLERANCE):
-        return
-    field = f"noise_multiplier of run {record.run_id}"
-    raise InputError(field, plan["noise_multiplier"], f"{noise:.9g}, its share of the budget")
+    return max(1, survivors - colluders) if view.startswith(COALITION) else survivors

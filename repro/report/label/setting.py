@@ -94,10 +94,7 @@ def implementation(record: RunRecord, arm: Arm, stated: Row | None) -> dict[str,
         if stated
         else "none",
         "post_processing": "everything after the noise" if stated else "none",
-        "utility": {
-            "accuracy": record.final_accuracy,
-            "test_images": judged_images(record),
-        },
+        "utility": {"accuracy": record.final_accuracy, "test_images": judged_images(record)},
     }
 
 
