@@ -44,9 +44,16 @@ def front_table(sources: Sources) -> Table:
         ],
         rows=rows,
         caption="Test accuracy (%), last round; ± over seeds (none: one seed); binomial error "
-        f"{widest_test_error(used) or NOT_RUN}. Private rows: secure aggregation, "
-        f"δ = {small(POOLED_DELTA)}. {data}",
+        f"{widest_test_error(used) or NOT_RUN}. Training images: {_images(used)}. "
+        f"Private rows: secure aggregation, δ = {small(POOLED_DELTA)}. {data}",
     )
+
+
+def _images(runs: list[RunRecord]) -> str:
+    """``9,560, 9,562 or 11,959``."""
+    told = {int(run.dataset["train_images"]) for run in runs if run.dataset.get("train_images")}
+    *others, last = [f"{size:,}" for size in sorted(told)] or [NOT_RUN]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def front_rows(sources: Sources) -> list[tuple[Arm, str, Evidence]]:

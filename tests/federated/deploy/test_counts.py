@@ -64,7 +64,7 @@ def test_the_ledger_has_the_number_in_every_view(trial):
     for hospital, spent in begun.spent.items():
         (one,) = spent
         assert (one.event, one.count, one.seen) == (event, 1, ()), hospital
-    expected = gaussian_epsilon(NOISE, 1.0, 1, begun.delta)
+    expected = gaussian_epsilon(NOISE, 1.0, 1, begun.terms.delta)
     rows = [r for r in begun.as_records() if (r["unit"], r["relation"]) == ("record", "add_remove")]
     assert len(rows) == 4
     for row in rows:
