@@ -206,6 +206,7 @@ def _described(plan: TrainingPlan, path: Path, directory: Path) -> str:
         f"{path}: {plan.arm}, {len(plan.hospitals)} hospitals, {plan.rounds} rounds, "
         f"{plan.stated['exchanges']} sums of at least {plan.least} hospitals each",
         f"{directory}: who takes part",
+        *([f"every update is proved to be no longer than {plan.norm:g}"] if plan.norm else []),
         *([f"{path.with_suffix('.whitening')}: goes with the plan"] if plan.whitening else []),
         "what the whole training spends at most:",
         *_spent(plan.stated["privacy"]),

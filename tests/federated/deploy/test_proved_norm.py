@@ -25,6 +25,12 @@ def trial(tmp_path_factory):
     return Trial(folder, "fedavg-secagg", hospitals=5, more=["--norm", NORM, "--least", 3])
 
 
+def test_the_operator_is_told(trial, capsys):
+    trial.run("federation", "plan", trial.plan_words[0], trial.folder / "again.json",
+              *trial.plan_words[1:], "--directory", trial.folder / "other.json")  # fmt: skip
+    assert f"every update is proved to be no longer than {NORM}" in capsys.readouterr().out
+
+
 def test_it_trains_to_the_simulation_s_bits(trial):
     assert trial.plan.norm == trial.plan.stated["settings"]["robustness"]["norm"] == NORM
     np.testing.assert_array_equal(trial.as_threads(), trial.simulated())
