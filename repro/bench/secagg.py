@@ -44,11 +44,12 @@ OURS, FLOWER = "ours", "flwr SecAgg+"
 
 @dataclass(frozen=True)
 class Case:
-    """hospitals × dimension × fraction lost."""
+    """hospitals × dimension × fraction lost; bits of our field."""
 
     hospitals: int
     dimension: int
     lost: float
+    field_bits: int = 31
 
     @property
     def lost_count(self) -> int:
@@ -91,6 +92,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--hospitals", type=int, nargs="+", metavar="K", help="instead of 10, 100 and 500")
     add("--dimension", type=int, metavar="P", help="instead of 4,802,120 (K=10) and 100,000")
+    add("--field-bits", type=int, default=31, choices=[31, 61], help="of our field (31)")
     add("--lost", type=float, nargs="+", default=[0.0, 0.1, 0.3], help="fractions (0 0.1 0.3)")
     add("--repeats", type=int, default=3, help="rounds of each (%(default)s)")
     add("--quick", action="store_true", help="K=10 at 100,000 coordinates only")
@@ -128,7 +130,7 @@ def kept_as(arguments: argparse.Namespace) -> str:
 
 def our_round(case: Case) -> Cost:
     party = Party(range(case.hospitals))
-    encoding = Encoding(Field(31), case.hospitals)
+    encoding = Encoding(Field(case.field_bits), case.hospitals)
     round_ = Round(
         directory=party.directory,
         session=party.session,
@@ -282,5 +284,5 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
     for count in hospitals:
         usual = PAPER_DIMENSION if count <= 10 and not arguments.quick else SMALL_DIMENSION
         dimension = arguments.dimension or usual
-        cases += [Case(count, dimension, lost) for lost in arguments.lost]
+        cases += [Case(count, dimension, lost, arguments.field_bits) for lost in arguments.lost]
     return cases
