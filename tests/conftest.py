@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -57,6 +58,15 @@ def _noise_keys_of_its_own() -> None:
     used = sys.modules.get("repro.privacy.noise_key")
     if used is not None:
         used.noise_keys.clear()
+
+
+@pytest.fixture
+def as_users_call_it() -> Iterator[None]:
+    """Without the tests' run-time type checks, which users do not have."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -401,13 +400,7 @@ EACH = [(name, argument) for name, case in CASES.items() for argument in case.go
 NUMBERS = [(name, one) for name, one in EACH if not isinstance(CASES[name].good[one], str)]
 
 
-@pytest.fixture(autouse=True)
-def _as_users_call_it():
-    """Without the tests' run-time type checks, which users do not have."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+pytestmark = pytest.mark.usefixtures("as_users_call_it")
 
 
 def refused(case: Case, argument: str, value: Any) -> bool:

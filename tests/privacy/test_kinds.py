@@ -3,7 +3,6 @@
 What is a number is tried in ``tests/test_arguments.py``.
 """
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -78,13 +77,7 @@ CALLS = {
 CALLED = ("function", "module", "class", "data")
 
 
-@pytest.fixture(autouse=True)
-def no_type_checker():
-    """As users call it: the tests' own type checker would refuse most of these first."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+pytestmark = pytest.mark.usefixtures("as_users_call_it")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class BoundedServer:
             and set(offer.sealed) == set(self.keys)
             and self._is(masked, self.round.length, offer.masked)
         )
-        if not good or sender in self.offers:
+        if not good or sender in self.offers or sender in self.excluded:
             raise Refused("an offer that is not as it was signed, or a second one")
         self.offers[sender], self._vectors[sender] = offer, masked
 

@@ -52,7 +52,6 @@ class ServerSide:
         self._nonces: dict[int, bytes] = {}
         self._accepted: tuple[int, ...] = ()
         self._unmasking: Generator[dict[int, int], Mapping[int, Any], np.ndarray] | None = None
-        self._wanted: dict[int, int] = {}
 
     @property
     def excluded(self) -> dict[int, str]:
@@ -64,8 +63,8 @@ class ServerSide:
 
     def dismisses(self, hospital: int) -> bool:
         """Whether nothing more will be asked of it in this round."""
-        waiting = PHASES.index(self.phase) <= PHASES.index("proof") if self.phase in PHASES else 0
-        return hospital not in self._members and not (waiting and hospital in self._core.offers)
+        to_prove = self.phase in PHASES[: PHASES.index("proof") + 1]
+        return hospital not in self._members and not (to_prove and hospital in self._core.offers)
 
     def receive(self, received: Iterable[Buffer]) -> Answers:
         """What the phase that is on makes of its messages: the next phase's, by receiver.
@@ -91,10 +90,12 @@ class ServerSide:
             self._take(message)
         try:
             return steps[self.phase]()
-        except RoundFailed:
-            self._core = BoundedServer(self.round)  # nothing of it is kept
+        except RoundFailed as failure:
+            excluded, self._core = self._core.excluded, BoundedServer(self.round)
+            self._core.excluded = excluded  # nothing else is kept
             self._advance("failed", ())
-            raise
+            liars = failure.culprits or excluded
+            raise RoundFailed(failure.phase, failure.remaining, failure.needed, liars) from None
 
     # Reading
 
@@ -228,19 +229,17 @@ class ServerSide:
     def _sums(self, step: Callable[[Any], dict[int, int]]) -> Answers:
         """Who is to give which mask's sum; or, when all are there, that it is over."""
         try:
-            self._wanted = step(self._unmasking)
+            wanted = step(self._unmasking)
         except StopIteration as ended:
             self.total, self._unmasking = ended.value, None
             self.survivors = frozenset(self._accepted)
             self.refusals += [
                 f"sums: member {one} said what others contradict" for one in sorted(self.lying)
             ]
-            self._wanted = dict.fromkeys(self._members, wire.END)
+            wanted = dict.fromkeys(self._members, wire.END)
         self._advance("sums", self._members)
         return {
-            one: self._wrap(
-                BoundedKind.WANTED, self._wanted.get(one, wire.NOTHING).to_bytes(8, "little")
-            )
+            one: self._wrap(BoundedKind.WANTED, wanted.get(one, wire.NOTHING).to_bytes(8, "little"))
             for one in sorted(self._members)
         }
 

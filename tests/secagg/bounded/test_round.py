@@ -287,8 +287,9 @@ def test_no_members_word_counts_alone():
 
 def test_too_few_that_pass_are_not_summed():
     party, round_ = make(minimum=4)
-    with pytest.raises(RoundFailed, match="4 that pass"):
+    with pytest.raises(RoundFailed, match="4 that pass") as failed:
         play(party, round_, hospitals=dict.fromkeys(range(4), TooLong))
+    assert failed.value.culprits == (0, 1, 2, 3)
 
 
 def test_a_vector_beyond_the_bound_is_its_owners_error():
