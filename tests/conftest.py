@@ -77,6 +77,16 @@ def _the_stand_in_is_drawn_once() -> None:
     synthetic.synthetic_bloodmnist = functools.cache(synthetic.synthetic_bloodmnist)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _processes_are_forked() -> None:
+    """Where the package itself starts Python anew for a hospital or a run: see ``tests.forked``."""
+    from tests import forked
+
+    for name in ("repro.secagg.transport.loopback", "repro.federated.parallel.campaign"):
+        if name in sys.modules:
+            sys.modules[name].multiprocessing = forked  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def _turn(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
     """(A path that the test processes of this session share, whether it is finished).

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +14,7 @@ from repro.errors import InputError
 from repro.secagg.deploy.directory import load_directory
 from repro.secagg.deploy.keystore import read_public
 from repro.secagg.transport.tcp_server import TcpServer
+from tests import forked
 from tests.cli.commands import ask, refused
 
 
@@ -76,14 +75,8 @@ def test_a_federation_of_processes(files):
     common = ["--directory", "directory.json", "--operator", "operator.key.pub"]
 
     def start(*words):
-        return subprocess.Popen(
-            [sys.executable, "-m", "repro", "secagg", *words],
-            cwd=files,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        line = [sys.executable, "-m", "repro", "secagg", *words]
+        return forked.Popen(line, cwd=files, stdout=forked.PIPE, stderr=forked.PIPE)
 
     server = start(
         *("serve", "--key", "server.key", *common, "--state", "s", "--results", "results"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from repro.runs.record import VOLATILE
+from tests import forked
 from tests.federated.small import small_file
 
 
@@ -33,7 +33,7 @@ def torchrun(ranks: int, command: list[str], module: str = "repro") -> list[str]
 
 def record(line: list[str]) -> dict[str, Any]:
     """The record that a command prints: one JSON object on stdout and nothing else."""
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    done = forked.run(line, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -47,12 +47,11 @@ def by_hand(commands: list[list[str]], port: int | None = None) -> list[tuple[in
     common = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1"}
     common |= {"MASTER_PORT": str(port or free_port()), "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen(
+        forked.Popen(
             command,
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=forked.PIPE,
+            stderr=forked.PIPE,
         )
         for rank, command in enumerate(commands)
     ]
@@ -66,7 +65,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def rank_process(launcher: subprocess.Popen[str], rank: int) -> int:
+def rank_process(launcher: forked.Popen, rank: int) -> int:
     """The process id of one rank among the launcher's children."""
     wanted = f"RANK={rank}".encode()
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
@@ -76,7 +75,7 @@ def rank_process(launcher: subprocess.Popen[str], rank: int) -> int:
     raise AssertionError(f"no rank {rank} among {children}")
 
 
-def wait_for(condition: Any, launcher: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(condition: Any, launcher: forked.Popen, seconds: float = 120) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert launcher.poll() is None, "the job ended too early"

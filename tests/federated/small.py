@@ -61,7 +61,7 @@ def small_file(folder: Path) -> Path:
 
 
 def small_settings(
-    arm: str = "fedavg", *, hospitals: int = 5, seed: int | None = 0, rounds: int = 2
+    arm: str = "fedavg", *, hospitals: int = 3, seed: int | None = 0, rounds: int = 2
 ) -> RunSettings:
     return compose(get_arm(arm), PROFILES["smoke"], hospitals=hospitals, seed=seed, rounds=rounds)
 

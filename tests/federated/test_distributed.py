@@ -3,8 +3,9 @@
 import contextlib
 import io
 import json
+import os
+import signal
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from repro.cli import main
 from repro.federated.evaluation import BATCH, evaluate
 from repro.federated.images import LabelledImages
 from repro.federated.parallel.ranks import Ranks
+from tests import forked
 from tests.federated.arms_job import outcome
 from tests.federated.jobs import (
     alone,
@@ -91,14 +93,13 @@ def test_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(
 ):
     """kill -9 of either rank in mid-run: one line, no hang, and fewer or more ranks end the run."""
     out = tmp_path / "killed"
-    job = subprocess.Popen(
+    job = forked.Popen(
         torchrun(2, words("fedavg", out, rounds=LONG)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        stdout=forked.PIPE,
+        stderr=forked.PIPE,
     )
     wait_for(lambda: list(out.rglob("checkpoint.pt")), job)
-    subprocess.run(["kill", "-9", str(rank_process(job, victim))], check=True)
+    os.kill(rank_process(job, victim), signal.SIGKILL)
     stdout, stderr = job.communicate(timeout=120)
     assert job.returncode != 0
     assert stdout == ""
@@ -124,7 +125,7 @@ def test_more_ranks_than_hospitals(tmp_path):
 
 
 OTHER_CODE = (
-    "import sys, repro.runs.provenance as p; right = p.code_version();"
+    "import sys, repro.cli.run as p; right = p.code_version();"
     "p.code_version = lambda: {**right, 'version': '0.0.0'};"
     "from repro.cli import main; sys.exit(main(sys.argv[1:]))"
 )

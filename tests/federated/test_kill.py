@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 
+from tests import forked
 from tests.federated.jobs import alone, stable, words
 
 
@@ -15,7 +16,7 @@ def command(out):
 
 
 def finish(out):
-    done = subprocess.run(command(out), capture_output=True, text=True, check=True)
+    done = forked.run(command(out), check=True)
     record = json.loads(done.stdout)
     return stable(record), record["resumed"]
 
@@ -29,7 +30,7 @@ def test_kill_at_random_moments(tmp_path):
     out = tmp_path / "killed"
     kills = 0
     for _ in range(4):
-        child = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = forked.Popen(command(out), stdout=forked.DEVNULL, stderr=forked.DEVNULL)
         try:
             child.wait(timeout=moments.uniform(0.4, 0.95) * length)
         except subprocess.TimeoutExpired:

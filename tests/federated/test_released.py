@@ -124,7 +124,7 @@ def rounds(arm):
 
 
 def command(arm, data, out):
-    words = ["run", arm, "--hospitals", "5", "--profile", "smoke", "--rounds", rounds(arm)]
+    words = ["run", arm, "--hospitals", "3", "--profile", "smoke", "--rounds", rounds(arm)]
     return [*words, "--device", "cpu", "--quiet", "--data", str(data), "--out", str(out)]
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from repro.privacy import private_step
 from repro.privacy.noise_key import noise_keys
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
+from tests import forked
 from tests.federated.small import cut_short, run, small_dataset, small_settings
 
 
@@ -274,7 +274,7 @@ def _child(folder, queue):
 
 def test_two_processes_share_a_store(tmp_path):
     """Both ask for the same run at once: one trains, the other waits and gets its record."""
-    context = multiprocessing.get_context("spawn")
+    context = forked.get_context("spawn")
     queue = context.Queue()
     children = [context.Process(target=_child, args=(tmp_path, queue)) for _ in range(2)]
     for child in children:
@@ -301,9 +301,9 @@ def test_reproducible_and_private_seeds_are_told_apart(dataset, tmp_path):
 
 def test_scopes_hold_the_images_they_should(dataset):
     labels = dataset.train.labels[::16]
-    federated = shares(small_settings("fedavg", seed=7), labels)
-    pooled = shares(small_settings("central", seed=7), labels)
-    alone = shares(small_settings("single", seed=7), labels)
+    federated = shares(small_settings("fedavg", hospitals=5, seed=7), labels)
+    pooled = shares(small_settings("central", hospitals=5, seed=7), labels)
+    alone = shares(small_settings("single", hospitals=5, seed=7), labels)
     assert sorted(i for share in federated.values() for i in share) == list(pooled[0])
     assert list(alone) == [7 % 5]
     assert list(alone[2]) == list(federated[2])

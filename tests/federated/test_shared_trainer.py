@@ -104,7 +104,7 @@ def test_equal_to_pooled_dp_sgd_on_the_same_draws_up_to_rounding(optimizer, rate
 
 
 def test_losses_within_the_plan_keep_the_target_and_beyond_it_nothing_happens(dataset, tmp_path):
-    settings = small_settings("scattering-shared-eps6", rounds=2)
+    settings = small_settings("scattering-shared-eps6", hospitals=5, rounds=2)
     assert settings.shared == SharedNoise(colluders=1, drop_outs=1)
 
     def losing(drop_rate: float):
@@ -167,7 +167,7 @@ def test_a_single_precision_sum_stays_within_the_error_that_the_noise_is_set_for
 
 
 def test_ledger_is_the_steps_composed_by_hand(dataset, tmp_path):
-    settings = small_settings("scattering-shared-eps3", rounds=2)
+    settings = small_settings("scattering-shared-eps3", hospitals=5, rounds=2)
     record = run(settings, dataset, tmp_path)
     images = record.dataset["train_images"]
     rate = min(1.0, settings.record_privacy.expected_batch / images)

@@ -83,7 +83,8 @@ def test_the_twin_claims_nothing():
 
 def test_the_twin_takes_the_steps_that_the_private_arm_takes():
     twin, private = (
-        small_settings(arm, rounds=4) for arm in ("turned-newton", "turned-newton-eps6")
+        small_settings(arm, hospitals=5, rounds=4)
+        for arm in ("turned-newton", "turned-newton-eps6")
     )
     assert twin.twin_of == private.record_privacy
     kept = ("second_order", "shared", "model", "partition", "local", "rounds", "test_stride")

@@ -2,12 +2,10 @@
 
 import os
 import socket
-import subprocess
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -18,6 +16,7 @@ from repro.privacy.gate import Voided
 from repro.privacy.noise import gaussian_noise
 from repro.privacy.sampling import PoissonSampler
 from repro.randomness import RootSeed
+from tests import forked
 from tests.federated.jobs import torchrun
 from tests.privacy.models import (
     clipped,
@@ -150,7 +149,7 @@ def found(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = mp.get_context("spawn")
+    context = forked.get_context("spawn")
     processes = [context.Process(target=job, args=(rank, port, folder)) for rank in range(RANKS)]
     for process in processes:
         process.start()
@@ -262,7 +261,7 @@ def test_under_torchrun_the_sums_and_bits_are_those_of_one_process(tmp_path):
 
     def run(ranks, words, module):
         line = torchrun(ranks, words, module)
-        return subprocess.run(line, capture_output=True, text=True, timeout=300)
+        return forked.run(line, timeout=300)
 
     done = run(RANKS, [str(tmp_path)], "tests.privacy.torchrun_job")
     if done.returncode and (starts := run(1, ["-n", "1", "pass"], "timeit")).returncode:

@@ -6,7 +6,6 @@ Phases may take 100 s here, so a round that is over in a few did not wait for th
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import resource
 import socket
 import struct
@@ -26,6 +25,7 @@ from repro.secagg.transport.peers import Peers
 from repro.secagg.transport.tcp_hospital import take_part
 from repro.secagg.transport.tcp_server import TcpServer
 from repro.secagg.transport.wire import Deadline, receive_frame, send_frame
+from tests import forked
 from tests.secagg.loopback import Loopback, ended, expected, vector_of
 from tests.secagg.parties import Stage, make_round
 
@@ -215,7 +215,7 @@ def serve_with_few_descriptors(pipe, secret, round_, miscounted):
 def test_exhausted_descriptors_end_an_honest_round(miscounted):
     """120 strangers against 64 descriptors: hospitals get in, and the server does not spin."""
     party, round_ = make_round(3, 2, dimension=300)
-    context = multiprocessing.get_context("spawn")
+    context = forked.get_context("spawn")
     ours, theirs = context.Pipe()
     arguments = (theirs, party.server.secret, round_, miscounted)
     process = context.Process(target=serve_with_few_descriptors, args=arguments, daemon=True)

@@ -4,8 +4,6 @@ as processes, over TLS on this machine."""
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -28,6 +26,7 @@ from repro.secagg.deploy.place import Place as Files
 from repro.secagg.deploy.serving import Listener
 from repro.secagg.transport.limits import Limits
 from repro.secagg.transport.tls import hospital_context, server_context
+from tests import forked
 from tests.federated.small import small_file
 
 SEED = 3
@@ -178,17 +177,11 @@ class Trial:
         words += ["--operator", "operator.key.pub"]
         return [*words, *map(str, more)]
 
-    def process(self, words) -> subprocess.Popen:
+    def process(self, words) -> forked.Popen:
         return process(words, self.folder)
 
 
-def process(words, folder) -> subprocess.Popen:
+def process(words, folder) -> forked.Popen:
     """``repro`` with these words in this folder, its answer as JSON."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "repro", *words, "--json"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    line = [sys.executable, "-m", "repro", *words, "--json"]
+    return forked.Popen(line, cwd=folder, stdout=forked.PIPE, stderr=forked.PIPE)

@@ -15,7 +15,6 @@ import random
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +33,7 @@ from repro.secagg.deploy.directory import FederationDirectory, Settings
 from repro.secagg.deploy.keystore import create_identity, public_path, write_private
 from repro.secagg.deploy.transcript import read_log
 from repro.secagg.rounds import SESSION_BYTES
+from tests import forked
 
 HOST = "127.0.0.1"
 _STARTING = 60.0  # seconds beyond which a round that does not come is a failure of the soak
@@ -89,7 +89,7 @@ class Federation:
         self.results = folder / "server" / "results"
         with socket.create_server((HOST, 0)) as free:
             self._port = free.getsockname()[1]
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, forked.Popen] = {}
         self._logs = {name: open(folder / f"{name}.err", "ab") for name in self._set_up()}  # noqa: SIM115
 
     @property
@@ -106,8 +106,8 @@ class Federation:
 
     def start(self, name: str) -> None:
         command = [sys.executable, "-m", "repro", "secagg", *self._words(name)]
-        self._processes[name] = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=self._logs[name]
+        self._processes[name] = forked.Popen(
+            command, stdout=forked.DEVNULL, stderr=self._logs[name]
         )
 
     def running(self, name: str) -> bool:
