@@ -87,7 +87,8 @@ notebook: $(STAMP) ## execute notebooks/tour.ipynb again, outputs included
 	$(BIN)/python tools/notebook.py
 
 lock: $(STAMP) ## write requirements.lock: the exact versions of this environment
-	$(BIN)/python tools/lock.py > requirements.lock.part
+	echo '# Written by `make lock`; `make reproduce LOCKED=1` installs these. Every record names its own.' > requirements.lock.part
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+.*//' | tr 'A-Z_' 'a-z-' | LC_ALL=C sort -t= -k1,1 >> requirements.lock.part
 	mv requirements.lock.part requirements.lock
 
 clean: ## remove caches and build leftovers (keeps runs and the environment)

@@ -62,7 +62,6 @@ class SecureAggregation:
         training: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings, self.seed, self.ranks = settings, seed, ranks
-        self._places = _RankPlaces(ranks)
         self._owners = ranks.owners(weights)
         self._identities = {
             one: Identity() for one, rank in sorted(self._owners.items()) if rank == ranks.rank
@@ -88,7 +87,7 @@ class SecureAggregation:
             self._round(self._number, like.numel(), model),
             self._identities,
             self._server_identity,
-            places=self._places,
+            places=self.ranks,
             owners=self._owners,
             drop={"masked": self._lost},
         )
@@ -187,32 +186,5 @@ def public_bound(weights: dict[int, int]) -> int:
     return 1 << (max(weights.values()) - 1).bit_length()
 
 
-def field_sum(ranks: Ranks, vector: np.ndarray, field: Field) -> np.ndarray:
-    """Σ over ranks of (n,) field elements, modulo p, by sums of int64 that cannot overflow.
-
-    An element's low 31 bits and what is above them are added apart; each such sum is below
-    ranks · 2³¹. With p = 2⁶¹ − 1 and high = 2³⁰·a + b, 2³¹·high = 2⁶¹·a + 2³¹·b ≡ a + 2³¹·b.
-    """
-    elements = torch.from_numpy(vector.astype(np.int64))
-    total = ranks.sum_(elements & (2**31 - 1)).numpy()
-    if field.bits > 31:
-        high = ranks.sum_(elements >> 31).numpy()
-        total = total + (high >> 30) + ((high & (2**30 - 1)) << 31)
-    return (total % field.modulus).astype(field.dtype)
-
-
 def _together(parts: list[dict[int, bytes]]) -> dict[int, bytes]:
     return {one: value for part in parts for one, value in part.items()}
-
-
-class _RankPlaces:
-    """The ranks, as the places of ``RoundDriver``."""
-
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self.first, self.size = ranks.first, ranks.size
-        self.broadcast, self.gather = ranks.broadcast, ranks.gather
-        self.collect, self.hand_out = ranks.collect, ranks.hand_out
-
-    def add_up(self, vector: np.ndarray, field: Field) -> np.ndarray:
-        return field_sum(self._ranks, vector, field)

@@ -61,7 +61,11 @@ class Places(Protocol):
 class OnePlace:
     """Everybody in this process."""
 
-    first, size = True, 1
+    rank, size = 0, 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
 
     def broadcast(self, value: Any) -> Any:
         return value

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from repro.errors import InputError
 from repro.federated.parallel.ranks import Ranks
-from repro.federated.secure import SecureAggregation, field_sum, public_bound
+from repro.federated.secure import SecureAggregation, public_bound
 from repro.randomness import RootSeed
 from repro.runs.settings import SecAggParameters
 from repro.secagg import Encoding, Field, MaskedSum
@@ -167,7 +167,7 @@ def test_sums_over_ranks_are_exact_in_the_field(bits):
     given_vectors = stream.integers(0, field.modulus, (7, 50)).astype(field.dtype)
     given_vectors[:, 0] = field.modulus - 1
     given_vectors[:, 1] = 0
-    sums = on_ranks(7, lambda ranks: field_sum(ranks, given_vectors[ranks.rank], field))
+    sums = on_ranks(7, lambda ranks: ranks.add_up(given_vectors[ranks.rank], field))
     expected = [sum(map(int, column)) % field.modulus for column in given_vectors.T]
     assert all(one.dtype == field.dtype and one.tolist() == expected for one in sums)
 

@@ -1,7 +1,7 @@
 """The processes of one run: alone by default, or many under ``torchrun``.
 
-The loop asks for nothing but the methods below, so there is one code path for training.
-``repro.federated.parallel.distributed`` has the many.
+The loop asks for nothing but the methods below and those of ``repro.secagg.driver.Places``, so
+there is one code path for training. ``repro.federated.parallel.distributed`` has the many.
 """
 
 from __future__ import annotations
@@ -10,42 +10,37 @@ import heapq
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from repro.secagg.driver import OnePlace
+from repro.secagg.field import Field
 
 Result = TypeVar("Result")
 
 
-class Ranks:
+class Ranks(OnePlace):
     """One process on its own."""
 
-    rank = 0
-    size = 1
     here = 1  # ranks on this machine: they share its cores
-
-    @property
-    def first(self) -> bool:
-        """Does this process write files and talk to the user?"""
-        return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum an integer tensor over all ranks, in place."""
         return tensor
 
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value (any picklable object) on every rank."""
-        return value
+    def add_up(self, vector: np.ndarray, field: Field) -> np.ndarray:
+        """Σ over ranks of (n,) field elements, modulo p, by sums of int64 that cannot overflow.
 
-    def gather(self, value: Any) -> list[Any]:
-        """Everybody's value, by rank, on every rank."""
-        return [value]
-
-    def collect(self, value: Any) -> list[Any]:
-        """Everybody's value, by rank, on rank 0; elsewhere an empty list."""
-        return [value]
-
-    def hand_out(self, values: list[Any]) -> Any:
-        """Each rank's own entry of rank 0's list (elsewhere ``values`` is ignored)."""
-        return values[0]
+        An element's low 31 bits and what is above them are added apart; each such sum is below
+        ranks · 2³¹. With p = 2⁶¹ − 1 and high = 2³⁰·a + b, 2³¹·high = 2⁶¹·a + 2³¹·b ≡ a + 2³¹·b.
+        """
+        elements = torch.from_numpy(vector.astype(np.int64))
+        total = self.sum_(elements & (2**31 - 1)).numpy()
+        if field.bits > 31:
+            high = self.sum_(elements >> 31).numpy()
+            total = total + (high >> 30) + ((high & (2**30 - 1)) << 31)
+        return (total % field.modulus).astype(field.dtype)
 
     def agree(self, prepare: Callable[[], Result], facts: Callable[[Result], Any]) -> Result:
         """``prepare()`` on every rank; one InputError for all if any fails or ``facts`` differ."""
