@@ -9,7 +9,7 @@ run restored from its state gives the bits of an uninterrupted one, and no noise
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from repro.privacy.step import NoisySum, most_at_once
 from repro.privacy.validation import check_batch, trainable_parameters
 from repro.randomness import RootSeed
 
-__all__ = ["DPSGD", "DPSGDReport", "DPSGDRun", "DPSGDSettings", "Diagnostics", "ParameterAverage"]
+__all__ = ["DPSGD", "DPSGDReport", "DPSGDRun", "DPSGDSettings", "Diagnostics"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 _PROBED = 16  # records that the engines are tried on, at most
@@ -99,11 +99,6 @@ class DPSGDRun:
         with training_mode(model):
             self._pin()
         self._optimizer = settings.new_optimizer(list(self._parameters.values()))
-        self._average = (
-            None
-            if settings.average_decay is None
-            else ParameterAverage(self._parameters, float(settings.average_decay))
-        )
 
     def step(self) -> None:
         """Draw a batch, take its private sum, divide by the expected batch size, update.
@@ -119,8 +114,6 @@ class DPSGDRun:
         self.steps += 1  # released from here on, whatever becomes of it
         gradient = self.plan.mean(noisy.gradient.values())
         step_with(self._optimizer, self._parameters.values(), gradient)
-        if self._average is not None:
-            self._average.update(self._parameters)
         self._note_engine(noisy)
         self._drawn += noisy.records
         self._clipped += noisy.clipped
@@ -227,12 +220,6 @@ class DPSGDRun:
         if self._void is not None:
             raise self._void
 
-    def finish(self) -> DPSGDReport:
-        """Put the averaged parameters, if any, into the model, and report."""
-        if self._average is not None and self.steps:
-            self._average.copy_to(self._parameters)
-        return self.report()
-
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on besides the settings, the seed and the records."""
         return {
@@ -243,7 +230,6 @@ class DPSGDRun:
             "counts": (self._drawn, self._clipped, self._non_finite),
             "parameters": {n: p.detach().clone() for n, p in self._parameters.items()},
             "optimizer": copy.deepcopy(self._optimizer.state_dict()),  # torch's own is live
-            "average": None if self._average is None else self._average.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -260,8 +246,6 @@ class DPSGDRun:
             for name, parameter in self._parameters.items():
                 parameter.copy_(state["parameters"][name])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
 
     def _identity(self) -> str:
         draws = self._draws
@@ -275,42 +259,6 @@ class DPSGDRun:
 
 def _modes(model: nn.Module) -> tuple[bool, ...]:
     return tuple(module.training for module in model.modules())
-
-
-class ParameterAverage:
-    """Exponential moving average of parameters: post-processing, so it costs no privacy.
-
-    θ̄ ← d θ̄ + (1 − d) θ after every step, d = min(decay, (1 + t) / (10 + t)).
-
-    The warm-up of d is that of De et al. 2022 (arXiv 2204.13650, appendix C): early averages
-    forget the initial parameters quickly.
-    """
-
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.values = {name: p.detach().clone() for name, p in parameters.items()}
-
-    @torch.no_grad()
-    def update(self, parameters: Mapping[str, Tensor]) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in self.values.items():
-            value.lerp_(parameters[name].detach(), 1 - decay)
-        self.updates += 1
-
-    @torch.no_grad()
-    def copy_to(self, parameters: Mapping[str, Tensor]) -> None:
-        for name, value in self.values.items():
-            parameters[name].copy_(value)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "updates": self.updates,
-            "values": {name: value.clone() for name, value in self.values.items()},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates = state["updates"]
-        self.values = {name: value.clone() for name, value in state["values"].items()}
 
 
 class DPSGD:
@@ -366,4 +314,4 @@ class DPSGD:
                 run.step()
             if not more_rounds:
                 run.look_again()
-        return run.finish()
+        return run.report()

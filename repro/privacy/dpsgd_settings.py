@@ -37,7 +37,6 @@ class DPSGDSettings:
     clipping: str = "flat"
     gamma: Number = 0.01  # of automatic clipping
     views: int = 1  # augmentations averaged per record (De et al. 2022, arXiv 2204.13650)
-    average_decay: Number | None = None  # of the exponential moving average of parameters
     noise: str = "gaussian"  # or "discrete_gaussian": exact on a grid, and slow
     engine: str = "auto"
     chunk_size: int | None = None  # records at once; changes memory and speed only
@@ -51,8 +50,6 @@ class DPSGDSettings:
         check_choice("optimizer", self.optimizer, ("sgd", "adam"))
         if self.momentum and self.optimizer == "adam":
             raise InputError("momentum", self.momentum, "0, or optimizer sgd")
-        if self.average_decay is not None:
-            check_fractions(self, "average_decay", zero=True)
         check_choice("noise", self.noise, NOISES)
         check_choice("engine", self.engine, ("auto", *ENGINES))
         if self.chunk_size is not None:

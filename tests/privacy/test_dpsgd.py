@@ -83,17 +83,17 @@ def test_an_empty_batch_still_makes_a_noisy_step():
 
 
 VARIANTS = {
-    "momentum": (dataclasses.replace(SETTINGS, momentum=0.9, average_decay=0.9), None),
+    "momentum": (dataclasses.replace(SETTINGS, momentum=0.9), None),
     "adam": (dataclasses.replace(SETTINGS, optimizer="adam", clipping="automatic"), None),
     "discrete": (dataclasses.replace(SETTINGS, noise="discrete_gaussian"), None),
-    "views": (dataclasses.replace(SETTINGS, views=3, average_decay=0.5), flipped),
+    "views": (dataclasses.replace(SETTINGS, views=3), flipped),
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop", [0, 1, 4])
 def test_restored_run_gives_the_same_bits(variant, stop):
-    """Sampler, noise counter, dropout, augmentation, optimizer and average all resume."""
+    """Sampler, noise counter, dropout, augmentation and optimizer all resume."""
     settings, augment = VARIANTS[variant]
     whole, first, second = (run_of(settings, augment=augment) for _ in range(3))
     take(6, whole)
@@ -103,7 +103,7 @@ def test_restored_run_gives_the_same_bits(variant, stop):
     torch.manual_seed(999)  # nor may the global generator matter
     second.load_state_dict(state)
     take(6 - stop, second)
-    assert second.finish() == whole.finish()
+    assert second.report() == whole.report()
     assert torch.equal(flat(second.model), flat(whole.model))
 
 
@@ -178,7 +178,6 @@ def test_it_learns_without_much_noise():
         ("optimizer", "lamb"),
         ("momentum", 1.0),
         ("views", 0),
-        ("average_decay", 1.0),
         ("chunk_size", 0),
         ("clipping", "soft"),
         ("noise", "laplace"),
