@@ -293,9 +293,9 @@ CASES = {
         {
             **{"clip_norm": 1.5, "noise_multiplier": 0.5, "expected_batch": 4, "views": 1},
             **{"learning_rate": 0.5, "momentum": 0.25, "weight_decay": 0.25, "gamma": 0.25},
-            **{"average_decay": 0.5, "chunk_size": 2},
+            **{"chunk_size": 2},
         },
-        optional=("average_decay", "chunk_size"),
+        optional=("chunk_size",),
     ),
     "make_private": Case(
         planned,

@@ -9,7 +9,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tools"))
 
 from changed_tests import importers, nearest_tests  # noqa: E402
-from changed_tests import sources as all_sources  # noqa: E402
 
 
 def test_the_nearest_come_first():
@@ -29,7 +28,7 @@ def test_a_test_itself_the_home_of_a_lazy_name_a_file_that_is_named_and_the_link
 
 def test_no_import_that_the_layers_know_is_missing():
     """Another reader of the same source; a package's names count for the modules behind them."""
-    found = importers(all_sources())
+    found = importers()
     for module, file in sources():
         for target in imports(module, file):
             if not (ROOT / target.replace(".", "/") / "__init__.py").exists():

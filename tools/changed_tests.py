@@ -69,13 +69,15 @@ def sources(root: Path = ROOT) -> dict[str, ast.Module]:
     return {module_name(f): ast.parse((root / f).read_text(encoding="utf-8")) for f in files}
 
 
-def importers(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+@functools.cache
+def importers(root: Path = ROOT) -> dict[str, set[str]]:
     """Module -> the modules that import it. A name that a package gives stands for its home.
 
     A string that is a module's name counts as an import of it too: commands are
     named so. Not in a package's ``__init__``, whose lazy table names everything in it.
     """
     found: dict[str, set[str]] = defaultdict(set)
+    trees = sources(root)
     homes = {name: _homes(tree) for name, tree in trees.items()}
     for name, tree in trees.items():
         targets: set[str] = set()
@@ -108,7 +110,7 @@ def _homes(tree: ast.Module) -> dict[str, str]:
 
 def nearest_tests(changed: set[str], root: Path = ROOT) -> list[str]:
     """Test files to run, nearest first; of equals, those named after a changed module first."""
-    by = importers(sources(root))
+    by = importers(root)
     distance = {module_name(path): 0 for path in changed if path.endswith(".py")}
     names = {Path(path).name for path in changed if not path.endswith(".py")}
     distance |= {module: 0 for module in sources(root) if names and _names(module, names, root)}

@@ -1,4 +1,4 @@
-"""Independent, slow, 50-digit values to hold the accountant against (mpmath)."""
+"""Independent, slow values of many digits to hold the accountant against (mpmath)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def rdp_quadrature(q: float, sigma: float, order: float, *, swapped: bool = Fals
 
     swapped: the other direction, D_α(N(0, σ²) ‖ mixture).
     """
-    with mpmath.workdps(DIGITS):
+    # 34 digits on panels of width 4 give 18 digits of what 60 give, in half the time.
+    with mpmath.workdps(34):
         q, sigma, order = mpmath.mpf(q), mpmath.mpf(sigma), mpmath.mpf(order)
         power, rest, offset = 1 - order if swapped else order, 1 - q, 1 / (2 * sigma**2)
         exp, log = mpmath.exp, mpmath.log
@@ -43,7 +44,7 @@ def rdp_quadrature(q: float, sigma: float, order: float, *, swapped: bool = Fals
             panels = [(-17, settled), (peak - 17, peak + 17)]
         total = mpmath.mpf(0)
         for low, high in panels:
-            edges = mpmath.linspace(low, high, int(high - low) // 2 + 2)
+            edges = mpmath.linspace(low, high, int(high - low) // 4 + 2)
             total += mpmath.quad(integrand, edges, method="gauss-legendre", maxdegree=6)
         return mpmath.log(total / mpmath.sqrt(2 * mpmath.pi)) / (order - 1)
 

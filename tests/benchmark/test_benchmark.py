@@ -25,10 +25,10 @@ def file_of(path: Path, side: int, channels: int, classes: int, *, several: bool
     arrays = {}
     for split, count in (("train", 16 * 40), ("val", 4), ("test", 16 * 30)):
         labels = stream.integers(0, 2 if several else classes, (count, classes if several else 1))
-        waves = np.sin(2 * np.pi * 4 * np.mgrid[:side, :side] / side)
-        images = 120 + 80 * waves[labels[:, 0] % 2][..., None]
-        images = images + stream.integers(-30, 30, (count, side, side, channels))
-        arrays[f"{split}_images"] = images.astype(np.uint8).squeeze()
+        waves = 120 + 80 * np.sin(2 * np.pi * 4 * np.mgrid[:side, :side] / side)
+        images = waves.astype(np.uint8)[labels[:, 0] % 2][..., None]
+        noise = stream.integers(0, 60, (count, side, side, channels), dtype=np.uint8)
+        arrays[f"{split}_images"] = (images - 30 + noise).squeeze()
         arrays[f"{split}_labels"] = labels.astype(np.uint8)
     np.savez(path, **arrays)
     return path

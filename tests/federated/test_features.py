@@ -73,8 +73,8 @@ def test_an_images_features_do_not_depend_on_how_many_others_there_are(model, im
     monkeypatch.setattr(whitening, "IMAGES", 8)
     made = model()
     made = made if model is ScatteringLinear else Whitened(made, 3)
-    everybody = fixed_features(made, images)
-    for count in (1, 2, 3, 63, 64, 65, 66, 129):
+    everybody = fixed_features(made, images[:66])  # a whole batch and a part of one
+    for count in (1, 3, 63, 65):
         assert np.array_equal(fixed_features(made, images[:count]), everybody[:count])
 
 

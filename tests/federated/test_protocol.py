@@ -31,7 +31,7 @@ def test_hospitals_and_server_apart_make_the_same_model(arm, monkeypatch):
     one's to its stated error."""
     monkeypatch.setattr(whitening, "IMAGES", 8)
     settings = small_settings(arm, rounds=ROUNDS[arm])
-    whole = assembled(settings, small_dataset(), SEED)
+    whole = assembled(settings, small_dataset(60), SEED)
     assert isinstance(whole.protocol, RoundProtocol)
 
     def own() -> RoundProtocol:
@@ -80,7 +80,7 @@ def test_a_hospital_puts_its_noise_on_one_part_of_a_step(monkeypatch):
     """Two parts with one noise would show the difference of their sums bare."""
     monkeypatch.setattr(whitening, "IMAGES", 8)
     settings = small_settings("scattering-shared-eps6", rounds=1)
-    made = assembled(settings, small_dataset(), SEED)
+    made = assembled(settings, small_dataset(60), SEED)
     vector, data = to_vector(made.model), made.hospitals[0]
     noise_keys.clear()
     first = made.protocol.part(vector, data, Place(1, 0)).vector

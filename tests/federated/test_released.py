@@ -21,13 +21,14 @@ from repro.errors import InputError
 from repro.federated import checkpoint, whitening
 from repro.federated.division import shares
 from repro.federated.parallel.distributed import _difference
+from repro.federated.recording import run_name
 from repro.federated.shared.sum import PrivateSum
 from repro.privacy import private_step
 from repro.privacy.mechanisms import ClipAndNoiseUpdate
 from repro.privacy.noise_key import noise_keys
 from repro.randomness import RootSeed
 from repro.runs.store import RunStore
-from tests.federated.small import run, small_dataset, small_settings
+from tests.federated.small import cut_short, run, small_dataset, small_settings
 
 COPY, BLACK = "a copy of another hospital's", "black"
 NEIGHBOURS = [  # every kind of mechanism, and what the one record is in the other file
@@ -263,11 +264,10 @@ def test_ranks_that_read_unlike_private_data_are_told_so_without_it(whole):
 
 def test_a_private_run_that_was_cut_short_is_not_begun_again_in_another_precision(whole, tmp_path):
     """Its ε is spent: it is finished, or its folder deleted by whoever knows that."""
-    settings = small_settings("dpsgd-eps6", seed=None, rounds=1)
-    store = RunStore(tmp_path)
-    record = run(settings, whole, tmp_path)
-    (store.folder(record.run_id) / "record.json").unlink()
+    settings = small_settings("dpsgd-eps6", seed=None)
+    cut_short(settings, whole, tmp_path, after=1)
     mixed = dataclasses.replace(settings, precision="bf16-mixed")
-    with pytest.raises(InputError, match=f"precision.*float32, in which {record.run_id} was begun"):
+    begun = f"precision.*float32, in which {run_name(settings, whole)} was begun"
+    with pytest.raises(InputError, match=begun):
         run(mixed, whole, tmp_path)
-    run(dataclasses.replace(mixed, seed=0), whole, tmp_path)
+    cut_short(dataclasses.replace(mixed, seed=0), whole, tmp_path, after=1)  # that one is begun

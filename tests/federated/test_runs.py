@@ -97,7 +97,7 @@ def test_damaged_checkpoint_is_named_and_the_run_starts_over(dataset, tmp_path, 
 
 
 @pytest.fixture
-def releases(monkeypatch):
+def releases(monkeypatch, no_last_look):
     """Whatever private arms release, as (name, bits); stopped after as many as ``left`` says."""
     made, left = [], [10**9]
     release, noisy_sum = PrivateSum.add_up, private_step.clipped_noisy_sum
@@ -135,7 +135,7 @@ def test_a_private_run_that_is_cut_short_repeats_its_releases_bit_for_bit(
     Were that round done again with other noise, the records would be in two releases of which
     the ledger knows one.
     """
-    settings = small_settings(arm, rounds=4, seed=None)
+    settings = small_settings(arm, rounds=4 if "newton" in arm else 2, seed=None)
     made, left = releases
     left[0] = after
     with pytest.raises(KeyboardInterrupt):
@@ -177,9 +177,9 @@ def test_an_extension_that_is_cut_short_goes_on_with_its_seed(
 
 def private_and_cut_short(dataset, folder, releases):
     """Settings of a run that was stopped within its first round, and its checkpoint."""
-    settings = small_settings("scattering-shared-eps6", seed=None)
+    settings = small_settings("random-newton-eps6", seed=None, rounds=4)
     _, left = releases
-    left[0] = 2
+    left[0] = 1
     with pytest.raises(KeyboardInterrupt):
         run(settings, dataset, folder)
     left[0] = 10**9
@@ -197,28 +197,27 @@ def rewritten(path, change):
 CPU_FACTS = ("cpu", "device", "threads", "vectors", "code", "torch", "numpy")
 
 
-@pytest.mark.parametrize("changed", [*CPU_FACTS, "another rank", "an earlier version"])
-def test_a_private_run_does_not_go_on_elsewhere(changed, dataset, tmp_path, releases):
+def test_a_private_run_does_not_go_on_elsewhere(dataset, tmp_path, releases):
     """On sums that differ in their last bits it would release their difference bare."""
     settings, path = private_and_cut_short(dataset, tmp_path, releases)
-    whole = path.read_bytes()
+    whole, count = path.read_bytes(), len(releases[0])
     assert path.stat().st_mode & 0o077 == 0  # the seed is in it
+    for changed in (*CPU_FACTS, "another rank", "an earlier version"):
 
-    def change(state):
-        if changed in CPU_FACTS:
-            assert changed in state["made_on"][0]
-            state["made_on"][0][changed] = 2 if changed == "threads" else "another"
-        elif changed == "another rank":
-            state["made_on"] *= 2
-        else:
-            del state["made_on"]
+        def change(state, changed=changed):
+            if changed in CPU_FACTS:
+                assert changed in state["made_on"][0]
+                state["made_on"][0][changed] = 2 if changed == "threads" else "another"
+            elif changed == "another rank":
+                state["made_on"] *= 2
+            else:
+                del state["made_on"]
 
-    rewritten(path, change)
-    count = len(releases[0])
-    with pytest.raises(InputError, match="as when this run was begun"):
-        run(settings, dataset, tmp_path)
-    assert len(releases[0]) == count
-    path.write_bytes(whole)
+        rewritten(path, change)
+        with pytest.raises(InputError, match="as when this run was begun"):
+            run(settings, dataset, tmp_path)
+        assert len(releases[0]) == count, changed
+        path.write_bytes(whole)
     assert run(settings, dataset, tmp_path).resumed == 1  # as it was, it goes on
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import Clipping
-from repro.privacy.engines import conv, linear
+from repro.privacy.engines import ENGINES, conv, linear
 from tests.privacy.models import (
     Bare,
     Conv,
@@ -37,7 +37,7 @@ def assert_engine_matches_loops(model, x, y, engine="bookkeeping", views=1, tole
     clip_norm = float(rows.norm(dim=1).median()) * 1.0001
     expected = clipped(rows, clip_norm)
     result = noiseless(model, x, y, clip_norm, engine=engine, views=views)
-    assert result.engine == engine
+    assert result.engine == getattr(engine, "name", engine)
     assert (result.flat.double() - expected).norm() <= tolerance * expected.norm()
     assert result.clipped == int((rows.norm(dim=1) > clip_norm).sum())
     assert result.non_finite == 0
@@ -46,7 +46,10 @@ def assert_engine_matches_loops(model, x, y, engine="bookkeeping", views=1, tole
 @settings(max_examples=60)
 @given(data=st.data())
 def test_convolutions_of_any_shape(data):
-    """Conv1d–3d over kernels, strides, paddings, dilations, groups, biases, views and types."""
+    """Conv1d–3d over kernels, strides, paddings, dilations, groups, biases, views and types.
+
+    Most without the gate's tries, which take twenty times as long as the sum.
+    """
     draw = data.draw
     dims = draw(st.integers(1, 3), "dims")
     groups = draw(st.sampled_from([1, 2]), "groups")
@@ -76,7 +79,9 @@ def test_convolutions_of_any_shape(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "_ghost_is_cheaper", lambda call: dims == 2 and method == "ghost")
         patch.setattr(conv, "_method", lambda call: ways.get(method, conv._one_by_one))
-        assert_engine_matches_loops(model, x, y, views=views, tolerance=1e-10 if double else 1e-5)
+        engine = draw(st.sampled_from([*[ENGINES["bookkeeping"]] * 7, "bookkeeping"]), "engine")
+        tolerance = 1e-10 if double else 1e-5
+        assert_engine_matches_loops(model, x, y, engine, views, tolerance)
 
 
 @pytest.mark.parametrize("ghost", [True, False])
@@ -116,7 +121,7 @@ def test_engines_and_chunk_sizes_agree_under_every_clipping(kind):
     x, y = torch.randn(7, 3, 12, 12), torch.randint(0, 8, (7,))
     clipping = Clipping(0.5, kind)
     whole = noiseless(model, x, y, clipping, engine="vmap")
-    for engine, chunk_size in itertools.product(("bookkeeping", "vmap"), (None, 1, 3, 7, 100)):
+    for engine, chunk_size in itertools.product(("bookkeeping", "vmap"), (None, 1, 3, 7)):
         part = noiseless(model, x, y, clipping, engine=engine, chunk_size=chunk_size)
         assert (part.flat - whole.flat).norm() <= 1e-5 * whole.flat.norm()
         assert (part.clipped, part.records) == (whole.clipped, 7)

@@ -7,8 +7,9 @@ import torch
 
 from repro.errors import InputError
 from repro.privacy import check_engine
+from repro.privacy.engines import choose
 from tests.privacy.models import clipped, cross_entropy, looped_gradients, noiseless
-from tests.privacy.zoo import NONE, ZOO, batch_of
+from tests.privacy.zoo import FAST, NONE, SLOW, ZOO, batch_of
 
 
 def test_it_is_a_zoo():
@@ -42,14 +43,13 @@ def test_right_or_refused(name):
     clip_norm = float(rows.norm(dim=1).median()) * 1.0001
     expected = clipped(rows, clip_norm)
     assert check_engine(model, cross_entropy, x, y).engine.name == one.engine
-    right = 0
-    for engine in ("auto", "bookkeeping", "vmap"):
+    # What "auto" takes is not tried again by its name: that is most of the time, for equal sums.
+    assert choose(one.engine, model).name == one.engine
+    for engine in ("auto", SLOW if one.engine == FAST else FAST):
         try:
             result = noiseless(model, x, y, clip_norm, engine=engine)
         except InputError:
             assert engine != "auto"
             continue
         assert float((result.flat.double() - expected).norm()) <= 2e-5 * float(expected.norm())
-        right += 1
-    assert right >= 2 or one.engine == "bookkeeping"
     assert all(p.grad is None for p in model.parameters())

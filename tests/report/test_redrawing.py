@@ -14,12 +14,12 @@ from repro.report.sources import Sources
 from repro.runs import RunStore
 from tests.report import fake
 
-FEW = ("table1", "table3", "hospitals", "recall", "dpresnet")
+FEW = ("table1", "table3", "recall", "dpresnet")
 
 
 @pytest.fixture(scope="module")
 def drawn_once(tmp_path_factory):
-    """A store of two arms with five items drawn."""
+    """A store of two arms with four items drawn."""
     folder = tmp_path_factory.mktemp("drawn") / "out"
     fake.store(folder, ["fedavg", "fedavg-secagg"])
     fake.side_files(folder)

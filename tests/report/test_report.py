@@ -22,7 +22,7 @@ from repro.report.documents import (
     update_documents,
 )
 from repro.report.expected import NOT_JUDGED, ablation_judged, judgements, means_of
-from repro.report.items import FIGURES, ITEMS
+from repro.report.items import FIGURES, ITEMS, find
 from repro.report.sources import Sources
 from repro.report.verdicts import judge
 from repro.runs import RunStore
@@ -189,13 +189,21 @@ def test_markdown_has_the_same_tables_and_verdicts_and_can_be_read_to_its_end(dr
 
 
 def test_the_same_store_gives_the_same_report(drawn, tmp_path):
-    fake.store(tmp_path)
-    fake.side_files(tmp_path)
-    for path in write_report(Sources.of(tmp_path)):
+    """Written again in another folder, with the figures that stand in it drawn again."""
+    out = shutil.copytree(drawn, tmp_path / "out")
+    for path in out.glob("report.*"):
+        path.unlink()
+    for name in (CHART, *SHOWN_FIGURES):
+        (out / "figures" / f"{name}.svg").unlink()
+    for path in write_report(Sources.of(out)):
         assert path.read_bytes() == (drawn / path.name).read_bytes()
 
 
-def test_an_empty_store_reports_that_nothing_was_run(tmp_path):
+def test_an_empty_store_reports_that_nothing_was_run(tmp_path, monkeypatch):
+    """With the figures that stand in it; ``test_figures.py`` draws all else of such a store."""
+    shown = [find("figure", name) for name in (CHART, *SHOWN_FIGURES)]
+    monkeypatch.setattr("repro.report.items.ITEMS", shown)
+    monkeypatch.setattr("repro.report.content.ITEMS", shown)
     page = write_report(Sources.of(tmp_path))[0].read_text()
     first = page[: page.index("<nav>")]
     assert "No run is finished yet" in first
