@@ -11,7 +11,7 @@ from torch import nn
 from repro.errors import InputError
 from repro.models import DPResNet
 from repro.privacy import Clipping
-from repro.privacy.engines import ENGINES, conv, linear
+from repro.privacy.engines import ENGINES, ClippedSum, Unsupported, conv, linear
 from tests.privacy.models import (
     Bare,
     Conv,
@@ -230,3 +230,32 @@ def test_bad_settings_are_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         noiseless(nn.Linear(3, 3), torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), **changes)
     assert "\n" not in str(caught.value)
+
+
+class Loop:
+    """A third engine: the reference's sums, one record after the other, times ``factor``."""
+
+    name, default_chunk, factor, calls = "loop", 8, 1.0, 0
+
+    def reason_against(self, model):
+        return None
+
+    def clipped_sum(self, batch):
+        self.calls += 1
+        found = [ENGINES["vmap"].clipped_sum(one) for one in batch.chunks(1)]
+        norms = torch.cat([one.norms for one in found])
+        total = self.factor * sum(one.total for one in found)
+        counts = (sum(getattr(one, name) for one in found) for name in ("non_finite", "clipped"))
+        return ClippedSum(total, norms, *counts)
+
+
+def test_an_engine_that_is_entered_is_the_one_that_is_used(monkeypatch):
+    model, x, y = nn.Linear(6, 3), torch.randn(5, 6), torch.randint(0, 3, (5,))
+    right, wrong = Loop(), Loop()
+    monkeypatch.setitem(ENGINES, "loop", right)
+    assert_engine_matches_loops(model, x, y, "loop")
+    assert right.calls == 3  # two tries of the gate, then the sum
+    wrong.factor = 1.1
+    monkeypatch.setitem(ENGINES, "loop", wrong)
+    with pytest.raises(Unsupported, match="vmap or auto for this model: the gradient of"):
+        noiseless(nn.Linear(6, 3), x, y, 1.0, engine="loop")

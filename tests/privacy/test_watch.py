@@ -402,14 +402,14 @@ def test_a_hospitals_run_is_looked_at_once_more_and_a_void_one_reports_nothing(h
     run = local(x, y)
     take(3, run)
     run.look_again()
-    assert run.finish().steps == 3
+    assert run.report().steps == 3
     hidden(weakly)
     with pytest.raises(Voided, match="NO guarantee"):
         run.look_again()
     hidden(lambda x: x)
     resumed = local(x, y)
     resumed.load_state_dict(run.state_dict())
-    for call in (run.step, run.report, run.finish, resumed.finish, resumed.step):
+    for call in (run.step, run.report, resumed.report, resumed.step):
         with pytest.raises(Voided, match="NO guarantee"):
             call()
 

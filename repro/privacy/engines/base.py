@@ -41,7 +41,11 @@ class ClippedSum:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A way to compute a chunk's clipped sum."""
+    """A way to compute a chunk's clipped sum.
+
+    Book-keeping is the one that has several records in a pass through the model, and is watched for
+    records that mix (``repro.privacy.gate.watch``); any other takes every record alone.
+    """
 
     name: str
     default_chunk: int

@@ -257,10 +257,10 @@ def _decide(batch: Batch, engine: str, tolerant: bool) -> EngineChoice:
 
 
 def _tried(first: Batch, probe: Batch, engine: str, tolerant: bool) -> EngineChoice:
-    fast = ENGINES[FAST]
+    wanted = ENGINES[FAST if engine == "auto" else engine]
     if engine == FAST:  # its own words about a layer say more than what autograd makes of it
         choose(engine, probe.model)
-        named(probe.model, "book-keeping", lambda: measured(fast, first))
+        named(probe.model, "book-keeping", lambda: measured(wanted, first))
     found = named(probe.model, "plain autograd", lambda: records_alone(probe))
     tried = Tried(together=len(probe), random=any(one.random for one in found))
     reason = None
@@ -272,21 +272,22 @@ def _tried(first: Batch, probe: Batch, engine: str, tolerant: bool) -> EngineCho
         tried.mixes, reason = True, said(problem)
     named(probe.model, "a batch", lambda: refuse_carried(probe, found))
     if engine != _REFERENCE:
-        reason = reason or _against(fast, (first, probe), found)
+        reason = reason or _against(wanted, (first, probe), found)
         if reason is None:
-            return EngineChoice(fast, engine, tried=tried)
-        if engine == FAST:
-            raise Unsupported("engine", FAST, f"vmap or auto for this model: {reason}")
+            return EngineChoice(wanted, engine, tried=tried)
+        if engine != "auto":
+            raise Unsupported("engine", engine, f"vmap or auto for this model: {reason}")
     _check_reference(probe, found)
     return EngineChoice(ENGINES[_REFERENCE], engine, reason, tried)
 
 
-def _against(fast: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
-    """Why the fast engine is not to be used: its settings, the loss, or what it does."""
-    reason = fast.reason_against(probes[0].model)
+def _against(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
+    """Why an engine other than the reference is not to be used: its settings, the loss, or what it
+    does."""
+    reason = engine.reason_against(probes[0].model)
     if reason is None and found[0].penalised:
         reason = f"loss_fn has a term of parameter {found[0].penalised} besides the outputs"
-    return reason or _wrong(fast, probes, found)
+    return reason or _wrong(engine, probes, found)
 
 
 def _run(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
@@ -295,11 +296,10 @@ def _run(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
 
 def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
     """Why the engine is not to be used: what it gets wrong, or whatever it raises."""
-    tries = [
-        *(partial(_run, engine, probe, found) for probe in probes),
-        partial(mixing_of_extremes, probes[-1]),
-        partial(disturbance, engine, probes[0], found[0].types),
-    ]
+    tries = [partial(_run, engine, probe, found) for probe in probes]
+    if engine.name == FAST:  # all others take every record alone
+        tries.append(partial(mixing_of_extremes, probes[-1]))
+        tries.append(partial(disturbance, engine, probes[0], found[0].types))
     for one in tries:
         try:
             reason = one()

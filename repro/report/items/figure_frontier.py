@@ -87,11 +87,10 @@ def charts() -> dict[str, list[Curve]]:
 
 
 def _look(arm: Arm, place: int) -> tuple[str, str, bool]:
-    if arm.trainer == "shared-newton":
-        return FEATURES[place % len(FEATURES)]
     if arm.epsilon is None:
         return LOOKS[arm.reading]
-    return LOOKS["pooled" if arm.scope == "pooled" else arm.trainer]
+    known = "pooled" if arm.scope == "pooled" else arm.trainer
+    return LOOKS.get(known, FEATURES[place % len(FEATURES)])
 
 
 def build(sources: Sources) -> Figure:

@@ -74,7 +74,8 @@ def audit_summary(sources: Sources) -> Table:
     full = build(sources)[0]
     records = {(one["arm"], one["control"]): one for one in full.data or ()}
     rows = []
-    for kind in (UPDATES, *KINDS.values()):
+    others = (_kind(arm) for arm in ARMS.values() if arm.private)
+    for kind in dict.fromkeys((UPDATES, *KINDS.values(), *others)):
         arms = [arm.name for arm in ARMS.values() if arm.private and _kind(arm) == kind]
         honest = [records[arm, None] for arm in arms if (arm, None) in records]
         broken = [one for (arm, control), one in records.items() if arm in arms and control]
@@ -108,7 +109,7 @@ def audit_summary(sources: Sources) -> Table:
 
 
 def _kind(arm: Arm) -> str:
-    return UPDATES if arm.noise != "none" else KINDS[arm.trainer]
+    return UPDATES if arm.noise != "none" else KINDS.get(arm.trainer, arm.trainer)
 
 
 def _nearest(honest: list[dict[str, Any]]) -> str:
