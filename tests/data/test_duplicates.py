@@ -80,7 +80,7 @@ def test_partition_says_so(tmp_path, capsys):
     assert "in two hospitals or more" in capsys.readouterr().out
 
 
-def test_the_record_and_its_privacy_say_so(tmp_path):
+def test_the_record_and_its_privacy_say_so(tmp_path, no_last_look):
     """The smoke profile takes every 16th image; all of the first and the last have a copy."""
     last = len(PLAIN.train) - 16
     dataset = with_copies(PLAIN, *(("train", 16 * i, "train", last - 16 * i) for i in range(40)))
