@@ -71,7 +71,7 @@ def _check_not_empty(sources: Any, arguments: argparse.Namespace) -> None:
     store = RunStore(place, written=False)
     profiles = sorted({record.profile for record in store.all()})
     if profiles and arguments.profile is not None:
-        wanted = f"one with whole runs in {place}, which has some of {', '.join(profiles)}"
+        wanted = f"one with whole runs in {place}, which has some of {profiles}"
         raise InputError("profile", arguments.profile, wanted)
     if not any(next(root.glob(pattern), None) for root in sources.places for pattern in SIDE):
         wanted = f"a folder with runs ({place}/runs), as `repro reproduce` leaves it"
