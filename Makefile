@@ -87,9 +87,10 @@ notebook: $(STAMP) ## execute notebooks/tour.ipynb again, outputs included
 	$(BIN)/python tools/notebook.py
 
 lock: $(STAMP) ## write requirements.lock: the exact versions of this environment
-	echo '# Written by `make lock`; `make reproduce LOCKED=1` installs these. Every record names its own.' > requirements.lock.part
-	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+.*//' | tr 'A-Z_' 'a-z-' | LC_ALL=C sort -t= -k1,1 >> requirements.lock.part
-	mv requirements.lock.part requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip > requirements.lock.part
+	echo '# Written by `make lock`; `make reproduce LOCKED=1` installs these. Every record names its own.' > requirements.lock
+	sed 's/+.*//' requirements.lock.part | tr 'A-Z_' 'a-z-' | LC_ALL=C sort -t= -k1,1 >> requirements.lock
+	rm requirements.lock.part
 
 clean: ## remove caches and build leftovers (keeps runs and the environment)
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

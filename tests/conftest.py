@@ -71,7 +71,7 @@ def as_users_call_it() -> Iterator[None]:
 
 @pytest.fixture
 def no_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the gate after a hospital's last step: four fifths of a small run with DP-SGD.
+    """Without the gate after a hospital's last step, half a second for each hospital.
 
     It changes no bit, as ``federated/test_distributed.py`` shows.
     """

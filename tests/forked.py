@@ -2,8 +2,8 @@
 
 Python and torch take five seconds of a core to start, and the tests start a hundred processes.
 Python's fork server starts once for each test process; what it forks has seen no test, has its own
-memory and is killed and waited for like any other. That commands start from nothing is for the jobs
-under ``torchrun``, for ``test_wheel.py`` and for ``cli/test_failures.py``.
+memory and is killed and waited for like any other. From nothing start the ranks of jobs under
+``torchrun``, the workers in ``cli/test_failures.py``, and what ``test_wheel.py`` installs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def get_context(method: str) -> Any:
 
 
 class Popen:
-    """What the tests use of ``subprocess.Popen``, for ``[sys.executable, "-m" or "-c", …]``."""
+    """What the tests use of ``subprocess.Popen``, for ``[sys.executable, "-m" or "-c", …]``; pipes
+    carry text."""
 
     def __init__(
         self,
@@ -44,11 +45,9 @@ class Popen:
         env: dict[str, str] | None = None,
         stdout: Any = None,
         stderr: Any = None,
-        text: bool = True,
         start_new_session: bool = False,
     ) -> None:
         assert line[0] == sys.executable
-        assert text
         self.args, self.stdout, self.stderr = line, None, None
         outcome = {1: self._stream("stdout", stdout), 2: self._stream("stderr", stderr)}
         descriptors = {target: _Descriptor(fd) for target, fd in outcome.items() if fd is not None}
@@ -108,9 +107,6 @@ class Popen:
 
     def kill(self) -> None:
         self._process.kill()
-
-    def terminate(self) -> None:
-        self._process.terminate()
 
 
 def run(

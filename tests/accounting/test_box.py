@@ -40,8 +40,8 @@ def test_never_below_the_optimistic_value_and_close_to_the_pessimistic_one():
         compared += 1
         counts = {point.event: point.steps}
         off = 1.005 if point.delta < 1e-9 else 1.0
-        # Of few steps it is the same to four digits on a grid ten times as coarse.
-        interval = 1e-3 if point.steps < 2000 else INTERVAL
+        # Of few steps a grid ten times as coarse moves it by 8e-4 at most (measured above 0.1).
+        interval = 1e-3 if point.steps < 2000 and mine.upper > 0.1 else INTERVAL
         pessimistic = pld_epsilon(counts, point.delta, interval=interval)
         assert pld_epsilon(counts, point.delta, lower=True) <= mine.upper * off, point
         assert mine.lower <= pessimistic * off, point
