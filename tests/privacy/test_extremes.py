@@ -10,6 +10,7 @@ from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ENGINES
 from repro.privacy.gate.disturbance import disturbance
+from repro.privacy.gate.probe import Probe
 from tests.privacy.models import cross_entropy, noiseless, squared_error
 
 
@@ -141,4 +142,5 @@ def test_ordinary_models_are_undisturbed(dtype, views):
     for targets in (torch.randint(0, 3, (3,)), torch.randn(3, 3).to(dtype)):
         loss = squared_error if targets.is_floating_point() else cross_entropy
         batch = Batch(model, loss, torch.randn(shape).to(dtype), targets, Clipping(1.0), views)
-        assert disturbance(ENGINES["bookkeeping"], batch, {dtype}) is None
+        probe = Probe.of(batch, random=True)
+        assert disturbance(ENGINES["bookkeeping"], probe, {dtype}) is None

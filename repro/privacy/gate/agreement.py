@@ -12,7 +12,7 @@ from torch import Tensor
 from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import ClippedSum, Engine
-from repro.privacy.gate.probe import Alone
+from repro.privacy.gate.probe import Alone, Probe
 from repro.privacy.gate.randomness import fixed_randomness
 from repro.privacy.validation import trainable_parameters
 
@@ -42,7 +42,7 @@ class Tolerance:
         return cls(1e-2, 1e-3) if device == "cuda" else cls(1e-3, 1e-5)  # TF32, perhaps
 
 
-def disagreement(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
+def disagreement(engine: Engine, probe: Probe, found: Sequence[Alone]) -> str | None:
     """What differs between the engine on these records and autograd on each, or None.
 
     Norms record by record, and the clipped sum parameter by parameter, at a clip norm that
@@ -64,12 +64,12 @@ def disagreement(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | 
     return _sums_differ(summed, probe, found, norms, factors, tolerance)
 
 
-def measured(engine: Engine, batch: Batch) -> ClippedSum:
+def measured(engine: Engine, batch: Probe) -> ClippedSum:
     """The engine's sum under the randomness that each record has alone."""
     # Book-keeping folds views into the records, vmap keeps them inside.
     folded = engine.name == "bookkeeping"
     rows = (len(batch) * batch.views,) if folded else (len(batch), batch.views)
-    with fixed_randomness(rows, batch.inputs.device):
+    with fixed_randomness(rows, batch.inputs.device, needed=batch.random):
         return engine.clipped_sum(batch)
 
 

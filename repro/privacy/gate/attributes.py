@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from repro.errors import InputError
-from repro.privacy.batch import Batch
 from repro.privacy.gate.mixing import forward
-from repro.privacy.gate.probe import alone
+from repro.privacy.gate.probe import Probe, alone
 from repro.privacy.gate.state import OWN, Place
 from repro.privacy.validation import same_contents
 
@@ -99,7 +98,7 @@ class Attributes:
         return [(key, tensor) for key, tensor in found if key not in self._guarded]
 
 
-def refuse_kept_records(probe: Batch) -> None:
+def refuse_kept_records(probe: Probe) -> None:
     """Raise InputError for a tensor that a pass leaves on a module and that tells one record, or
     one number of records, from another."""
     passes: list[Callable[[], Any]] = [

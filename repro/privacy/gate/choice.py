@@ -19,10 +19,17 @@ from repro.privacy.gate.agreement import NOTHING_FINITE, disagreement, measured
 from repro.privacy.gate.attributes import Attributes, refuse_kept_records
 from repro.privacy.gate.disturbance import disturbance
 from repro.privacy.gate.memory import Memory
-from repro.privacy.gate.mixing import Mixes, mixing_of_extremes, refuse_carried, refuse_mixing
+from repro.privacy.gate.mixing import (
+    Mixes,
+    draws_in_batch,
+    mixing_of_extremes,
+    refuse_carried,
+    refuse_mixing,
+)
 from repro.privacy.gate.naming import named
 from repro.privacy.gate.probe import (
     Alone,
+    Probe,
     in_double,
     modes_kept,
     probe_of,
@@ -165,12 +172,13 @@ def check_again(
     batch = Batch(model, loss_fn, inputs, targets, Clipping(1.0), views)
     try:
         try:
-            _decide(batch, used, used == _REFERENCE)
+            random = _decide(batch, used, used == _REFERENCE).tried.random
         except Unsupported:  # the engines differ; records that mix are another finding
             if not _right_in_double(batch, used):
                 raise
+            random = True
         if used == FAST:
-            refuse_mixing_at(batch, at_once)
+            refuse_mixing_at(batch, at_once, random)
     except InputError as problem:
         if NOTHING_FINITE not in str(problem):
             raise voided(model, Tried(failed=said(problem))) from problem
@@ -208,7 +216,7 @@ def _at_size(batch: Batch, known: EngineChoice, size: int) -> EngineChoice:
     try:
         if tried.failed:
             raise Mixes("model", type(batch.model).__name__, f"one that passes, now {tried.failed}")
-        refuse_mixing_at(batch, size)
+        refuse_mixing_at(batch, size, tried.random)
     except Mixes as problem:
         _refuse_void(batch, tried)
         if known.requested != "auto":
@@ -225,7 +233,7 @@ def _refuse_void(batch: Batch, tried: Tried) -> None:
     if tried.failed or not tried.sums:
         return
     try:
-        refuse_mixing_at(batch, tried.together)
+        refuse_mixing_at(batch, tried.together, tried.random)
     except Mixes as problem:
         tried.failed = f"records mixed in a batch of {tried.together}"
         raise voided(batch.model, tried) from problem
@@ -256,13 +264,16 @@ def _decide(batch: Batch, engine: str, tolerant: bool) -> EngineChoice:
     return choice
 
 
-def _tried(first: Batch, probe: Batch, engine: str, tolerant: bool) -> EngineChoice:
+def _tried(first: Probe, probe: Probe, engine: str, tolerant: bool) -> EngineChoice:
     wanted = ENGINES[FAST if engine == "auto" else engine]
     if engine == FAST:  # its own words about a layer say more than what autograd makes of it
         choose(engine, probe.model)
         named(probe.model, "book-keeping", lambda: measured(wanted, first))
     found = named(probe.model, "plain autograd", lambda: records_alone(probe))
-    tried = Tried(together=len(probe), random=any(one.random for one in found))
+    random = any(one.random for one in found)
+    random = random or named(probe.model, "a batch", lambda: draws_in_batch(probe))
+    first, probe = replace(first, random=random), replace(probe, random=random)
+    tried = Tried(together=len(probe), random=random)
     reason = None
     try:
         named(probe.model, "a batch", lambda: refuse_mixing(probe, found))
@@ -281,7 +292,7 @@ def _tried(first: Batch, probe: Batch, engine: str, tolerant: bool) -> EngineCho
     return EngineChoice(ENGINES[_REFERENCE], engine, reason, tried)
 
 
-def _against(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
+def _against(engine: Engine, probes: Sequence[Probe], found: Sequence[Alone]) -> str | None:
     """Why an engine other than the reference is not to be used: its settings, the loss, or what it
     does."""
     reason = engine.reason_against(probes[0].model)
@@ -290,11 +301,11 @@ def _against(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) ->
     return reason or _wrong(engine, probes, found)
 
 
-def _run(engine: Engine, probe: Batch, found: Sequence[Alone]) -> str | None:
+def _run(engine: Engine, probe: Probe, found: Sequence[Alone]) -> str | None:
     return disagreement(engine, probe, found[: len(probe)])
 
 
-def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> str | None:
+def _wrong(engine: Engine, probes: Sequence[Probe], found: Sequence[Alone]) -> str | None:
     """Why the engine is not to be used: what it gets wrong, or whatever it raises."""
     tries = [partial(_run, engine, probe, found) for probe in probes]
     if engine.name == FAST:  # all others take every record alone
@@ -310,7 +321,7 @@ def _wrong(engine: Engine, probes: Sequence[Batch], found: Sequence[Alone]) -> s
     return None
 
 
-def _check_reference(probe: Batch, found: Sequence[Alone]) -> None:
+def _check_reference(probe: Probe, found: Sequence[Alone]) -> None:
     """Refuse by name what the reference engine cannot do, or does not do as autograd does."""
     reference = ENGINES[_REFERENCE]
     reason = named(probe.model, "torch.func", lambda: _run(reference, probe, found))
@@ -320,7 +331,7 @@ def _check_reference(probe: Batch, found: Sequence[Alone]) -> None:
         exact = in_double(probe)
         if _run(reference, exact, records_alone(exact)) is None:
             return
-    if any(one.random for one in found) and _agrees_without_randomness(probe):
+    if probe.random and _agrees_without_randomness(probe):
         return
     raise InputError(
         "model",
@@ -330,7 +341,7 @@ def _check_reference(probe: Batch, found: Sequence[Alone]) -> None:
     )
 
 
-def _agrees_without_randomness(probe: Batch) -> bool:
+def _agrees_without_randomness(probe: Probe) -> bool:
     """In evaluation mode: masks of layers that put another axis first are not comparable."""
     with modes_kept(probe.model):
         probe.model.eval()

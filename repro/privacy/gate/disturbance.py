@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repro.privacy.batch import Batch
 from repro.privacy.clipping import Clipping
 from repro.privacy.engines import Engine
 from repro.privacy.engines.base import NotFinite
 from repro.privacy.gate.agreement import Tolerance, measured
 from repro.privacy.gate.mixing import beside, extremes, relatives
+from repro.privacy.gate.probe import Probe
 
 _LOUD = 1e10
 
 
-def disturbance(engine: Engine, probe: Batch, types: Set[torch.dtype]) -> str | None:
+def disturbance(engine: Engine, probe: Probe, types: Set[torch.dtype]) -> str | None:
     """What changes in the gradients of every other record when those beside them have extreme
     inputs, targets or gradients; or None. types: what its forward pass made."""
     kept = range(0, len(probe), 2)
@@ -55,7 +55,7 @@ def disturbance(engine: Engine, probe: Batch, types: Set[torch.dtype]) -> str | 
 
 
 def gradients_kept_apart(
-    engine: Engine, batch: Batch, kept: Sequence[int], norms: Tensor | None = None
+    engine: Engine, batch: Probe, kept: Sequence[int], norms: Tensor | None = None
 ) -> bool:
     """Whether, in a batch of just this size, gradient norms of ``kept`` are the same with all
     others replaced: what a pass mixes on its way back moves no output.
@@ -75,7 +75,7 @@ def gradients_kept_apart(
     return _alike(found[places], norms[places], Tolerance.of(batch, frozenset()))
 
 
-def _others(probe: Batch, kept: Sequence[int]) -> Iterator[Batch]:
+def _others(probe: Probe, kept: Sequence[int]) -> Iterator[Probe]:
     for inputs in extremes(probe.inputs, [_LOUD], []):
         yield replace(probe, inputs=beside(probe.inputs, inputs, kept))
     for targets in extremes(probe.targets, [_LOUD], []):
@@ -89,7 +89,7 @@ def _alike(found: Tensor, expected: Tensor, tolerance: Tolerance) -> bool:
     return bool(torch.isclose(found, expected, rtol=rtol, atol=atol)[finite].all())
 
 
-def _times(factor: float, probe: Batch, kept: Sequence[int]) -> Batch:
+def _times(factor: float, probe: Probe, kept: Sequence[int]) -> Probe:
     """The gradients of all records but ``kept`` times a factor, as a loss could have made them."""
     factors = torch.full((len(probe),), factor, device=probe.inputs.device)
     factors[list(kept)] = 1

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from repro.errors import InputError
 from repro.privacy.batch import Batch
 from repro.privacy.gate.agreement import Tolerance
-from repro.privacy.gate.probe import Alone, TypesMade, alone, detached
+from repro.privacy.gate.probe import Alone, Probe, TypesMade, alone, detached
 from repro.privacy.gate.randomness import fixed_randomness
 from repro.privacy.holding import call_holding
 from repro.privacy.validation import FrozenBuffers
@@ -31,14 +31,14 @@ class Mixes(InputError):
     """Records mix in a batch of this model: right is only an engine that takes each alone."""
 
 
-def refuse_carried(probe: Batch, found: Sequence[Alone]) -> None:
+def refuse_carried(probe: Probe, found: Sequence[Alone]) -> None:
     """Raise InputError for outputs that depend on the passes before, in any engine."""
     again = alone(probe, 0).outputs
     if not _same_leaves(tree_leaves(again), tree_leaves(found[0].outputs), 1e-6):
         refuse(probe, "before it", InputError)
 
 
-def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
+def refuse_mixing(probe: Probe, found: Sequence[Alone]) -> None:
     """Raise ``Mixes`` if records mix, in the mode the model is in.
 
     Every record is compared alone and together, then among companions that are quite different;
@@ -51,7 +51,7 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
     for record in range(len(probe)):
         if not kept_apart(probe, [record], 0, together):
             refuse(probe, "beside it", Mixes)
-    if any(one.random for one in found):
+    if probe.random:
         for seed in _FURTHER_SEEDS:
             base = forward(probe, seed)
             for first in (0, 1):
@@ -59,7 +59,7 @@ def refuse_mixing(probe: Batch, found: Sequence[Alone]) -> None:
                     refuse(probe, "beside it", Mixes)
 
 
-def mixing_of_extremes(probe: Batch) -> str | None:
+def mixing_of_extremes(probe: Probe) -> str | None:
     """Whether extreme records, which the probe has none of, change the outputs of others.
 
     No reason to refuse the model: an engine that treats every record alone does not see it.
@@ -99,25 +99,26 @@ def relatives(inputs: Tensor) -> Tensor:
     return -8 * others if others.is_floating_point() else others
 
 
-def kept_apart(batch: Batch, kept: Sequence[int], seed: int, together: Any) -> bool:
+def kept_apart(batch: Probe, kept: Sequence[int], seed: int, together: Any) -> bool:
     """Whether, in a batch of just this size, outputs of ``kept`` are the same with all others
     replaced; ``together``: what ``forward`` gives for the batch and seed."""
     return _unmoved(batch, relatives(batch.inputs), together, kept, seed)
 
 
-def as_alone(batch: Batch, record: int, together: Any, seed: int | None = None) -> bool:
+def as_alone(batch: Probe, record: int, together: Any) -> bool:
     """Whether a record's outputs in ``together``, the batch's, are about those of it alone. One
-    small forward pass. seed: as ``together`` was made by ``forward``; None for a model that draws
-    no random numbers, in any pass."""
+    small forward pass; a second one where they differ and types may be the reason."""
     rows = slice(record, record + 1)
     one = replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows])
+    if _same(together, forward(one), record, batch, _LOOSE):
+        return True
     with TypesMade() as types:
-        apart = _outputs(one) if seed is None else forward(one, seed)
+        apart = forward(one)
     tolerance = max(_LOOSE, Tolerance.of(batch, types.seen).relative)
     return _same(together, apart, record, batch, tolerance)
 
 
-def _unmoved(probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed: int) -> bool:
+def _unmoved(probe: Probe, others: Tensor, base: Any, kept: Sequence[int], seed: int) -> bool:
     """Whether outputs of ``kept`` are the same in the probe and with all others replaced; the
     same kernels run on the same shapes, so what differs is what came from the others."""
     inputs = beside(probe.inputs, others, kept)
@@ -132,17 +133,21 @@ def _unmoved(probe: Batch, others: Tensor, base: Any, kept: Sequence[int], seed:
     return all(_same_rows(changed, base, record, probe, tolerance) for record in kept)
 
 
-def forward(probe: Batch, seed: int = 0) -> Any:
-    """The outputs for all records of the probe together."""
-    rows = len(probe) * probe.views
-    with fixed_randomness((rows,), probe.inputs.device, seed):
-        return _outputs(probe)
+def draws_in_batch(probe: Probe) -> bool:
+    """Whether a forward pass of all records together draws random numbers."""
+    with fixed_randomness((len(probe) * probe.views,), probe.inputs.device) as randomness:
+        forward(replace(probe, random=False))
+    return randomness.used
 
 
 @torch.enable_grad()
-def _outputs(probe: Batch) -> Any:
+def forward(probe: Probe, seed: int = 0) -> Any:
+    """The outputs for all records of the probe together."""
     rows = probe.rows()
-    with FrozenBuffers(probe.model) as buffers:
+    with (
+        fixed_randomness((len(rows),), rows.device, seed, needed=probe.random),
+        FrozenBuffers(probe.model) as buffers,
+    ):
         return detached(call_holding(probe.model, buffers.copies, lambda: probe.model(rows)))
 
 

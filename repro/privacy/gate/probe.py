@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from repro.privacy.validation import FrozenBuffers, trainable_parameters
 
 _LOOKED_AT = 16  # of the records given, at most
 
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+
 
 def probe_sizes(batch: Batch) -> tuple[int, int]:
     """Two numbers of records that are no other dimension of the inputs, smallest first.
@@ -34,7 +36,23 @@ def probe_sizes(batch: Batch) -> tuple[int, int]:
     return next(free), next(free)
 
 
-def probe_of(batch: Batch, count: int) -> Batch:
+@dataclass(frozen=True)
+class Probe(Batch):
+    """Records to try a model on.
+
+    random: whether a pass may draw random numbers, which are then fixed record by record; for a
+        small model that takes as long as the pass itself.
+    """
+
+    random: bool = True
+
+    @classmethod
+    def of(cls, batch: Batch, random: bool) -> Probe:
+        own = {one.name: getattr(batch, one.name) for one in fields(Batch)}
+        return cls(**own, random=random)
+
+
+def probe_of(batch: Batch, count: int) -> Probe:
     """``count`` different finite records: the batch's first, then made-up relatives of these.
 
     Twins would hide that a model subtracts one record from another.
@@ -53,7 +71,8 @@ def probe_of(batch: Batch, count: int) -> Batch:
     while len(found) < count:  # records that are constant have no relatives
         found.append(candidates[0])
     xs, ys = zip(*found, strict=True)
-    return replace(batch, inputs=torch.stack(xs), targets=torch.stack(ys))
+    probe = Probe.of(batch, random=True)
+    return replace(probe, inputs=torch.stack(xs), targets=torch.stack(ys))
 
 
 def _relative(record: Tensor, number: int) -> Tensor:
@@ -95,7 +114,7 @@ class TypesMade(TorchDispatchMode):
         return result
 
 
-def alone(probe: Batch, record: int) -> Alone:
+def alone(probe: Probe, record: int) -> Alone:
     """Forward and backward pass of one record with the model's own parameters.
 
     No transform stands between: what ``loss.backward()`` would put into ``.grad`` is the
@@ -108,7 +127,7 @@ def alone(probe: Batch, record: int) -> Alone:
     with (
         torch.enable_grad(),
         FrozenBuffers(probe.model) as buffers,
-        fixed_randomness((probe.views,), device) as randomness,
+        fixed_randomness((probe.views,), device, needed=probe.random) as randomness,
     ):
         with TypesMade() as types:
             outputs = call_holding(probe.model, buffers.copies, lambda: probe.model(x))
@@ -125,7 +144,7 @@ def alone(probe: Batch, record: int) -> Alone:
     return Alone(detached(outputs), found, randomness.used, penalised, types.seen)
 
 
-def records_alone(probe: Batch) -> list[Alone]:
+def records_alone(probe: Probe) -> list[Alone]:
     """Every record of the probe; a parameter that none of them has a gradient for is refused."""
     found = [alone(probe, record) for record in range(len(probe))]
     for name in trainable_parameters(probe.model):
@@ -177,7 +196,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def in_double(probe: Batch) -> Batch:
+def in_double(probe: AnyBatch) -> AnyBatch:
     """The same in float64, on a copy of the model."""
 
     def wide(values: Tensor) -> Tensor:

@@ -21,15 +21,20 @@ from torch.utils._pytree import tree_map
 
 @contextmanager
 def fixed_randomness(
-    lead: tuple[int, ...], device: torch.device, seed: int = 0
+    lead: tuple[int, ...], device: torch.device, seed: int = 0, *, needed: bool = True
 ) -> Iterator[FixedRandomness]:
     """All generators of torch, numpy and Python fixed inside, and restored afterwards.
 
     lead: the leading dimensions that count records (or records and views) in this pass.
+    needed: False for passes that draw nothing: then nothing is done.
     """
+    mode = FixedRandomness(lead, device, seed)
+    if not needed:
+        yield mode
+        return
     with fixed_generators(device, seed):
         before = _drawn_so_far()
-        with FixedRandomness(lead, device, seed) as mode:
+        with mode:
             yield mode
         mode.used = mode.draws > 0 or before != _drawn_so_far()
 

@@ -22,7 +22,7 @@ from repro.privacy.engines import ENGINES, ClippedSum, Engine
 from repro.privacy.gate.attributes import Attributes
 from repro.privacy.gate.disturbance import gradients_kept_apart
 from repro.privacy.gate.mixing import Mixes, as_alone, forward, kept_apart, refuse
-from repro.privacy.gate.probe import detached
+from repro.privacy.gate.probe import Probe, detached
 from repro.privacy.gate.state import Place
 from repro.privacy.holding import call_holding
 
@@ -56,18 +56,21 @@ class Tried:
     failed: str | None = None
 
 
-def refuse_mixing_at(batch: Batch, size: int) -> None:
+def refuse_mixing_at(batch: Batch, size: int, random: bool) -> None:
     """Raise ``Mixes`` if records mix in a batch of ``size``: of these, again and again where they
-    are fewer. Three forward passes, one of them of one record, and two of the fast engine's."""
+    are fewer. Three forward passes, one of them of one record, and two of the fast engine's.
+
+    random: whether passes may draw random numbers."""
     if size < 2:
         return
     rows = torch.arange(size, device=batch.inputs.device) % len(batch)
-    probe = replace(batch, inputs=batch.inputs[rows], targets=batch.targets[rows])
+    probe = Probe.of(batch, random)
+    probe = replace(probe, inputs=batch.inputs[rows], targets=batch.targets[rows])
     with Attributes(batch.model):
-        together = forward(probe, 0)
+        together = forward(probe)
         record, half = _turns.randrange(size), _half(size)
         right = (
-            as_alone(probe, record, together, seed=0)
+            as_alone(probe, record, together)
             and kept_apart(probe, half, 0, together)
             and gradients_kept_apart(ENGINES[FAST], probe, half)
         )
@@ -91,10 +94,11 @@ def watched_sum(engine: Engine, batch: Batch, tried: Tried) -> ClippedSum:
     else:
         summed, outputs = _heard(engine, batch)
         with Attributes(batch.model):
-            right = as_alone(batch, record, outputs)
+            right = as_alone(Probe.of(batch, random=False), record, outputs)
         if not right:
             refuse(batch, mixed_here, Mixes)
-    if in_depth and not _kept_apart(engine, batch, None if tried.random else summed.norms):
+    probe = Probe.of(batch, tried.random)
+    if in_depth and not _kept_apart(engine, probe, None if tried.random else summed.norms):
         if not tried.sums:
             refuse(batch, mixed_here, Mixes)
         tried.failed = f"records mixed in a batch of {len(batch)}"
@@ -112,7 +116,7 @@ def voided(model: nn.Module, tried: Tried) -> Voided:
     )
 
 
-def _kept_apart(engine: Engine, batch: Batch, norms: Tensor | None) -> bool:
+def _kept_apart(engine: Engine, batch: Probe, norms: Tensor | None) -> bool:
     """A random half of the records beside others than there are: their outputs and gradients."""
     seed, half = _turns.randrange(1000), _half(len(batch))
     with Attributes(batch.model):
