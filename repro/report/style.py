@@ -231,7 +231,7 @@ def _settle(figure: Figure) -> None:
     its last bits differ from process to process, and matplotlib hashes those bits into SVG ids.
     """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" leaves a stand-in, for which all is drawn once more
     for axes in figure.axes:
         left, bottom, width, height = axes.get_position(original=True).bounds
         axes.set_position(
