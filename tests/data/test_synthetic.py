@@ -61,17 +61,17 @@ def test_small_split_for_tests_is_reproducible():
 def test_linear_model_on_pixels_stays_clearly_below_a_small_convolutional_network(stand_in):
     """Softmax regression levels off below 65 %; a 3-layer network passes 74 % in 3 epochs.
 
-    Measured: 55.7 % and 82.1 %; the bounds leave room for another machine's rounding.
+    Measured: 55.7 % and 86.4 %; the bounds leave room for another machine's rounding.
     """
     linear = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28 * 3, 8))
     convolutional = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, padding=1, stride=1), nn.GroupNorm(4, 16), nn.ReLU()),
+        *(nn.Conv2d(3, 16, 3, padding=1, stride=2), nn.GroupNorm(4, 16), nn.ReLU()),
         *(nn.Conv2d(16, 32, 3, padding=1, stride=2), nn.GroupNorm(8, 32), nn.ReLU()),
         *(nn.Conv2d(32, 64, 3, padding=1, stride=2), nn.GroupNorm(8, 64), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 8)),
     )
     below = _accuracy(linear, stand_in, epochs=10, rate=3e-4)
-    above = _accuracy(convolutional, stand_in, epochs=3, rate=3e-3)
+    above = _accuracy(convolutional, stand_in, epochs=3, rate=5e-3)
     assert 0.40 < below < 0.65
     assert above > 0.74
 
