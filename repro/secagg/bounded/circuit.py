@@ -160,6 +160,7 @@ def blinding(key: bytes, size: int) -> np.ndarray:
     return mask(FIELD, key, size).astype(np.uint64)
 
 
+@lru_cache(maxsize=64)  # a member answers a proof for every mask that it holds
 def _drawn(challenge: bytes, count: int) -> tuple[list[int], np.ndarray]:
     """Distinct points, none of which values are given at; and (QUERIES, count) weights."""
     stream = mask(FIELD, hashlib.sha256(b"repro secagg query" + challenge).digest(), 64)
