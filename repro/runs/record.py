@@ -76,8 +76,10 @@ class RunRecord:
         return cls(**{f.name: data[f.name] for f in fields if f.name in data})
 
     def stable(self) -> dict[str, Any]:
-        """The record without what two equal runs may differ in: times and machines."""
-        return {key: value for key, value in self.as_dict().items() if key not in VOLATILE}
+        """The record without what two equal runs may differ in: times and machines. Its own
+        lists and dictionaries, not copies: to look at."""
+        names = (one.name for one in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names if name not in VOLATILE}
 
 
 def best_round(history: list[dict[str, Any]]) -> tuple[float, int]:
