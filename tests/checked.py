@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import random
 import sys
 import typing
 from collections.abc import Callable
@@ -18,8 +19,13 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
-from beartype import BeartypeConf, beartype
+# beartype looks at one element of a list, at random. With Python's own generator every pass of a
+# model would seem to draw random numbers, and the gate fixes those at twice the time.
+with mock.patch("random.getrandbits", random.Random(0).getrandbits):
+    from beartype import BeartypeConf, beartype
+
 from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
 
 BY = "_checked_by_the_tests"  # the name under which a module finds the decorator

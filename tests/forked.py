@@ -22,6 +22,7 @@ from typing import IO, Any
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 
 active_children = multiprocessing.active_children
+parent_process = multiprocessing.parent_process
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.preloaded"])

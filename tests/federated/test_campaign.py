@@ -1,12 +1,17 @@
 """Campaigns: every run once, spread over processes or not, only what is missing repeated."""
 
+import os
 import shutil
+import signal
+import time
 
 from repro.federated.execute import execute
+from repro.federated.parallel import campaign
 from repro.federated.parallel.campaign import matrix, run_all
 from repro.runs.arms import get_arm
 from repro.runs.profiles import PROFILES
 from repro.runs.store import RunStore
+from tests import forked
 from tests.federated.small import small_dataset
 
 ARMS = [get_arm("fedavg"), get_arm("central")]
@@ -54,3 +59,32 @@ def test_a_run_that_was_extended_is_named(tmp_path, capsys):
     run_all([settings], dataset, store, device="cpu")
     said = capsys.readouterr().err
     assert f"{settings.run_id(dataset.fingerprint)} was extended to 3 rounds" in said
+
+
+def _command(*given):
+    worker = forked.get_context("spawn").Process(target=_worker, args=given)
+    worker.start()
+    worker.join()
+
+
+def _worker(folder, ours, theirs):
+    ours.close()
+    campaign._prepare(small_dataset(), folder, None)
+    theirs.send(os.getpid())
+    time.sleep(600)
+
+
+def test_a_worker_ends_with_a_command_that_is_killed(tmp_path):
+    ours, theirs = forked.get_context("spawn").Pipe()
+    command = forked.get_context("spawn").Process(target=_command, args=(tmp_path, ours, theirs))
+    command.start()
+    theirs.close()
+    assert ours.recv() != command.pid
+    os.kill(command.pid, signal.SIGKILL)
+    command.join()
+    assert ours.poll(30)  # its end is closed: nobody has it any more
+    try:
+        ours.recv()
+    except EOFError:
+        return
+    raise AssertionError("the worker had more to say")

@@ -186,6 +186,7 @@ def test_noise_is_calibrated_once_per_step(engine, noise_multiplier, clip_norm, 
     Noise added per chunk, per layer or per record would be too large; noise scaled with the
     batch would differ. Gradients of an ignored input are zero, so the sum is noise alone.
     """
+    torch.manual_seed(0)  # one in 130 weights cancels to an output that is rounding alone: refused
     model = nn.Linear(50_000, 1, bias=False)
     x, y = torch.zeros(3, 50_000), torch.zeros(3, 1)
     how = {"engine": engine, "chunk_size": chunk_size, "noise_multiplier": noise_multiplier, **KEY}

@@ -12,6 +12,7 @@ from repro.privacy import DPSGD, DPSGDSettings, check_engine
 from repro.privacy.dpsgd import DPSGDRun
 from repro.privacy.engines.bookkeeping import BookKeeping
 from repro.privacy.gate import choice as gate
+from repro.privacy.gate import randomness as gate_randomness
 from repro.privacy.gate.randomness import fixed_generators
 from repro.privacy.private_step import seeded
 from repro.randomness import RootSeed
@@ -203,3 +204,24 @@ def test_devices_that_are_not_restored_are_not_reseeded(monkeypatch):
         pass
     small = ModelSettings(name="dpresnet", width=4)
     build_model(small, in_channels=1, num_classes=2, seed=RootSeed.from_user(1))
+
+
+class DrawsInABatch(nn.Linear):
+    """Draws where several records come together, to no effect on any output."""
+
+    def forward(self, x):
+        if len(x) > 1:
+            torch.rand(())
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("kind", "random"), [(nn.Linear, False), (DrawsInABatch, True)])
+def test_random_numbers_are_fixed_where_some_are_drawn_and_nowhere_else(kind, random, monkeypatch):
+    """The first record alone and a batch tell; the thirty passes after them go by that."""
+    fixed, inside = [], gate_randomness.FixedRandomness.__enter__
+    monkeypatch.setattr(
+        gate_randomness.FixedRandomness, "__enter__", lambda mode: fixed.append(1) or inside(mode)
+    )
+    x, y = records()
+    assert check_engine(kind(3, 3), cross_entropy, x, y).tried.random is random
+    assert len(fixed) > 20 if random else len(fixed) == 2

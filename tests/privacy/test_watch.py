@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from repro.errors import InputError
 from repro.privacy import DPSGD, DPSGDSettings, check_engine
 from repro.privacy.dpsgd import DPSGDRun
-from repro.privacy.gate import Voided, choice, randomness, watch
+from repro.privacy.gate import Voided, choice, watch
 from repro.privacy.records import Records
 from repro.randomness import RootSeed
 from tests.privacy.models import PLACE, cross_entropy, noiseless, small_training, take
@@ -61,12 +61,6 @@ def tries(monkeypatch):
 
 
 @pytest.fixture
-def torchs_numbers_alone(monkeypatch):
-    """The tests' type checker draws from Python's generator, so that every pass seems to."""
-    monkeypatch.setattr(randomness, "_drawn_so_far", lambda: ())
-
-
-@pytest.fixture
 def every_sum_in_depth(monkeypatch):
     monkeypatch.setattr(watch, "EVERY", 1)
 
@@ -95,7 +89,7 @@ def test_mixing_in_larger_batches_than_the_first_tries_is_seen(change):
         noiseless(Calls(change), x, y, engine="bookkeeping")
 
 
-def test_mixing_at_one_size_is_seen_in_the_step_that_has_it(torchs_numbers_alone):
+def test_mixing_at_one_size_is_seen_in_the_step_that_has_it():
     """Smaller and larger ones have been tried; nothing is released of the mixed sum."""
     x, y = records(60)
     model = Calls(lambda x: centred(x) if len(x) == 37 else x)
@@ -291,7 +285,7 @@ def weakly(x):
     return x - 1e-3 * x.mean(0)
 
 
-def test_a_global_switch_is_seen_in_its_first_step(hidden, torchs_numbers_alone):
+def test_a_global_switch_is_seen_in_its_first_step(hidden):
     """The state of the model looks the same, as nothing of it reads globals of its code."""
     model, (x, y) = Hidden(), records(60)
     for _ in range(3):

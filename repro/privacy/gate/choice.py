@@ -30,6 +30,7 @@ from repro.privacy.gate.naming import named
 from repro.privacy.gate.probe import (
     Alone,
     Probe,
+    alone,
     in_double,
     modes_kept,
     probe_of,
@@ -269,10 +270,10 @@ def _tried(first: Probe, probe: Probe, engine: str, tolerant: bool) -> EngineCho
     if engine == FAST:  # its own words about a layer say more than what autograd makes of it
         choose(engine, probe.model)
         named(probe.model, "book-keeping", lambda: measured(wanted, first))
-    found = named(probe.model, "plain autograd", lambda: records_alone(probe))
-    random = any(one.random for one in found)
-    random = random or named(probe.model, "a batch", lambda: draws_in_batch(probe))
+    one = named(probe.model, "plain autograd", lambda: alone(probe, 0))
+    random = one.random or named(probe.model, "a batch", lambda: draws_in_batch(probe))
     first, probe = replace(first, random=random), replace(probe, random=random)
+    found = named(probe.model, "plain autograd", lambda: records_alone(probe, one))
     tried = Tried(together=len(probe), random=random)
     reason = None
     try:

@@ -144,9 +144,11 @@ def alone(probe: Probe, record: int) -> Alone:
     return Alone(detached(outputs), found, randomness.used, penalised, types.seen)
 
 
-def records_alone(probe: Probe) -> list[Alone]:
-    """Every record of the probe; a parameter that none of them has a gradient for is refused."""
-    found = [alone(probe, record) for record in range(len(probe))]
+def records_alone(probe: Probe, first: Alone | None = None) -> list[Alone]:
+    """Every record of the probe; a parameter that none of them has a gradient for is refused.
+
+    first: what was found for the first one, if it was tried before."""
+    found = [first or alone(probe, 0), *(alone(probe, one) for one in range(1, len(probe)))]
     for name in trainable_parameters(probe.model):
         if not any(name in one.gradients for one in found):
             refuse_unused(name)
