@@ -170,6 +170,9 @@ def read_log(path: Path, public: bytes | None = None) -> Log:
         signature = entry.pop("signature", "")
         if not verify(owner, _PURPOSE, _canonical(entry), _bytes(signature)):
             raise _wrong(path, number, "its owner's signature under what it says")
+        # What is signed is what a line says; blanks, or the case of the signature, say nothing.
+        if line != json.dumps(entry | {"signature": _bytes(signature).hex()}).encode():
+            raise _wrong(path, number, "a line as its owner wrote it")
         field = wrong_field(entry)
         if field:
             shown = json.dumps(entry.get(field))[:80]

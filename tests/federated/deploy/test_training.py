@@ -47,6 +47,7 @@ def test_a_newton_method_trains_to_the_simulation_s_bits(tmp_path, monkeypatch):
 def test_dp_sgd_trains_to_the_simulation_s_bits_and_ledger(dpsgd):
     """Each hospital's own ledger adds up to what the plan says of the whole training: with three
     hospitals none may be lost, so the most that it can spend is what it spends."""
+    dpsgd.anew()
     expected = dpsgd.simulated()
     noise_keys.clear()
     np.testing.assert_array_equal(dpsgd.as_threads(), expected)

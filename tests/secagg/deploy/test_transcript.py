@@ -51,6 +51,10 @@ def test_every_change_is_found(tmp_path):
             changed.append(b"".join(without))
         changed.append(b"".join([*lines[: one + 1], lines[one], *lines[one + 1 :]]))
     changed.append(b"".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    # The same entry, of which a reader of JSON sees no difference.
+    last, signature = lines[-1], json.loads(lines[-1])["signature"].encode()
+    others = last.replace(b", ", b",  "), last.replace(signature, signature.upper())
+    changed += [b"".join([*lines[:-1], other]) for other in others]
     for content in changed:
         path.write_bytes(content)
         with pytest.raises(InputError):
