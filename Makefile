@@ -49,7 +49,7 @@ check: $(STAMP) ## before a commit: lint, types, a minute of the tests that the 
 	$(BIN)/python tools/changed_tests.py
 
 # The type checker uses one core and the tests wait now and then: side by side.
-test: $(STAMP) ## prove it: lint, types, every test (10 minutes on 2 slow cores)
+test: $(STAMP) ## prove it: lint, types, every test (11 minutes on 2 slow cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
