@@ -22,7 +22,7 @@ from repro.privacy.validation import FrozenBuffers, trainable_parameters
 
 _LOOKED_AT = 16  # of the records given, at most
 
-AnyBatch = TypeVar("AnyBatch", bound=Batch)
+_AnyBatch = TypeVar("_AnyBatch", bound=Batch)
 
 
 def probe_sizes(batch: Batch) -> tuple[int, int]:
@@ -198,7 +198,7 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def in_double(probe: AnyBatch) -> AnyBatch:
+def in_double(probe: _AnyBatch) -> _AnyBatch:
     """The same in float64, on a copy of the model."""
 
     def wide(values: Tensor) -> Tensor:

@@ -33,9 +33,8 @@ def fixed_randomness(
         yield mode
         return
     with fixed_generators(device, seed):
+        before = _drawn_so_far()
         with mode:
-            torch.empty(0)  # the first one of a process imports what draws from Python's generator
-            before = _drawn_so_far()
             yield mode
         mode.used = mode.draws > 0 or before != _drawn_so_far()
 
